@@ -48,7 +48,7 @@ SHARED_STAGE = $(if $(strip $(filter-out 1,$(PROCESSES)) $(MACHINES)),$(LAUNCH),
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate play rounds compare compare-plan compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-compare bench-finetune bench-drawing check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate play rounds compare compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-compare bench-finetune bench-drawing check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -114,9 +114,6 @@ compare: $(INSTALLED) ## Let people compare models: plans what `make label` asks
 
 report: $(INSTALLED) ## Write the report again from the figures of evaluate
 	$(STAGE) report $(COMMON)
-
-compare-plan: $(INSTALLED) ## How many votes tell which difference; later, when it is enough
-	$(STAGE) compare-plan $(COMMON)
 
 compare-report: $(INSTALLED) ## What people say of the models in comparisons: a page and figures
 	$(STAGE) compare-report $(COMMON)

@@ -8,14 +8,12 @@ pandas reading the same rows in the same process: on a busy machine the clock sa
 ratio much.
 """
 
-import argparse
 import json
 import random
 import resource
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -30,7 +28,7 @@ import pyarrow as pa
 import sqlalchemy as sa
 from PIL import Image
 
-from benchmarks.record import record, recorded
+from benchmarks.record import arguments, record, recorded, timed
 from data.feedback import NewTask
 from data.files import sha256_of
 from data.kinds.kind import Answer
@@ -57,19 +55,14 @@ SUMMARY = """
 """
 
 
-def timed(name: str, work: Callable[[], object], figures: Figures) -> None:
+def note(name: str, work: Callable[[], object], figures: Figures) -> None:
     """Do the work and note its seconds on the clock and of the processor."""
-    clock, processor = time.perf_counter(), time.process_time()
-    work()
-    figures[name] = {
-        "seconds": round(time.perf_counter() - clock, 3),
-        "cpu_seconds": round(time.process_time() - processor, 3),
-    }
+    figures[name] = {unit: round(value, 3) for unit, value in timed(work).items()}
     print(f"{name}: {figures[name]}", file=sys.stderr, flush=True)
 
 
 def relate(figures: Figures, base: str) -> Figures:
-    """Add the ratio of each time to that of `base`, and the peak of memory."""
+    """Add the ratio of each time to the time of `base`, and the peak of memory."""
     for name, figure in figures.items():
         if name != base:
             figure["times_pandas"] = {
@@ -86,14 +79,14 @@ def bench_store(rows: int, folder: Path) -> Figures:
     figures: Figures = {}
     with FeedbackStore.open(run.store_url) as store:
         fill(store, image_ids, rows)
-        timed("export", lambda: export(store, run), figures)
-        timed("export_unchanged", lambda: export(store, run), figures)
+        note("export", lambda: export(store, run), figures)
+        note("export_unchanged", lambda: export(store, run), figures)
         faults: list[str] = []
-        timed("verify", lambda: faults.extend(verify(store, run)), figures)
+        note("verify", lambda: faults.extend(verify(store, run)), figures)
         if faults:
             raise SystemExit("\n".join(faults[:10]))
     names = ("labels_binary", "labels_ranking", "tasks", "images")
-    timed(
+    note(
         "pandas_read",
         lambda: [pd.read_parquet(run.latest / f"{name}.parquet") for name in names],
         figures,
@@ -199,17 +192,15 @@ def bench_scan(rows: int, folder: Path) -> Figures:
     write_run(run, 4)
     path = run.latest / "labels_binary.parquet"
     figures: Figures = {}
-    timed("write", lambda: write_batches(synthetic(rows), LABELS_BINARY, path), figures)
+    note("write", lambda: write_batches(synthetic(rows), LABELS_BINARY, path), figures)
     with duckdb.connect() as connection:
         connection.execute("SET memory_limit = '1500MB'")
         query = [str(path), str(run.prompts_table)]
-        timed("duckdb_summary", lambda: connection.execute(SUMMARY, query).fetchall(), figures)
-        timed(
-            "duckdb_summary_again", lambda: connection.execute(SUMMARY, query).fetchall(), figures
-        )
+        note("duckdb_summary", lambda: connection.execute(SUMMARY, query).fetchall(), figures)
+        note("duckdb_summary_again", lambda: connection.execute(SUMMARY, query).fetchall(), figures)
     columns = ["label", "prompt_id", "rater_id", "time_on_task_ms"]
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    timed("pandas_read", lambda: pd.read_parquet(path, columns=columns), figures)
+    note("pandas_read", lambda: pd.read_parquet(path, columns=columns), figures)
     return (
         {"labels": rows, "bytes": path.stat().st_size}
         | relate(figures, "pandas_read")
@@ -257,25 +248,7 @@ PARTS: dict[str, Callable[[int, Path], Figures]] = {"store": bench_store, "scan"
 
 def main() -> None:
     """Run the parts asked for and keep the other's earlier figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--store",
-        type=int,
-        default=100_000,
-        metavar="ROWS",
-        help="labels of the part store; 0 leaves it out",
-    )
-    parser.add_argument(
-        "--scan",
-        type=int,
-        default=10_000_000,
-        metavar="ROWS",
-        help="labels of the part scan; 0 leaves it out",
-    )
-    parser.add_argument("--only", choices=PARTS, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    given = arguments(__doc__, store=100_000, scan=10_000_000, only="")
     if given.only:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps(PARTS[given.only](getattr(given, given.only), Path(folder) / "run")))

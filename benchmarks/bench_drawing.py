@@ -6,18 +6,17 @@ steps, guidance and eta, which saves and hashes each image before the next batch
 ours without its threads: what writing while the next images are drawn brings.
 
 All take turns in one process, and must draw the same images but for rounding: no pixel of 0 to 255
-may differ by more than 2 from that of the plain loop, so that no speed comes from doing less.
+may differ by more than 2 from the plain loop's pixel, so that no speed comes from doing less.
 
-Images per second are of the best round, since other programs only take time; those of the
-processor's seconds hold on a busy machine, too. The first round warms up.
+Images per second are of the best round, since other programs only take time; images per second of
+the processor hold on a busy machine, too. The first round warms up.
 """
 
-import argparse
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 
-from benchmarks.record import record
+from benchmarks.record import arguments, record, timed
 from data.files import sha256_of
 from data.image_files import THREADS
 from finetune.model.diffusion import DiffusionModel
@@ -103,18 +102,19 @@ def compare(work: Work, rounds: int) -> dict[str, Any]:
         "ours_in_turn": work.ours_in_turn,
         PLAIN: work.plain,
     }
-    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in loops}
+    costs: dict[str, list[dict[str, float]]] = {name: [] for name in loops}
     difference = 0
     for _ in range(rounds + 1):
         with tempfile.TemporaryDirectory() as root:
             for name, loop in loops.items():
-                clock, processor = time.perf_counter(), time.process_time()
-                assert len(set(loop(Path(root) / name))) == len(work.planned)
-                costs[name].append((time.perf_counter() - clock, time.process_time() - processor))
+                costs[name].append(timed(partial(loop, Path(root) / name)))
+                assert len(list((Path(root) / name).iterdir())) == len(work.planned)
             difference = max(difference, _difference(work, Path(root)))
     figures: dict[str, Any] = {"largest_difference_of_a_pixel": difference}
     for name, spent in costs.items():
-        seconds, cpu_seconds = (min(kind) for kind in zip(*spent[1:], strict=True))
+        seconds, cpu_seconds = (
+            min(one[unit] for one in spent[1:]) for unit in ("seconds", "cpu_seconds")
+        )
         figures[name] = {
             "images_per_second": round(len(work.planned) / seconds, 3),
             "images_per_cpu_second": round(len(work.planned) / cpu_seconds, 3),
@@ -127,7 +127,7 @@ def compare(work: Work, rounds: int) -> dict[str, Any]:
 
 
 def _difference(work: Work, folder: Path) -> int:
-    """Return the largest difference of a pixel between our images and those of the plain loop."""
+    """Return the largest difference of a pixel between our images and the plain loop's."""
     pairs = zip(work.paths(folder / "ours"), work.paths(folder / PLAIN), strict=True)
     return max(int(np.abs(_pixels(mine) - _pixels(other)).max()) for mine, other in pairs)
 
@@ -139,17 +139,9 @@ def _pixels(path: Path) -> np.ndarray[Any, np.dtype[np.int16]]:
 
 def main() -> None:
     """Run the loops, print and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    given = arguments(
+        __doc__, model="models/emoji-sd", device="cpu", rounds=3, images=8, steps=20, batch=8
     )
-    add = parser.add_argument
-    add("--model", default="models/emoji-sd", help="folder of the model")
-    add("--device", default="cpu")
-    add("--rounds", type=int, default=3)
-    add("--images", type=int, default=8, help="images of each of the four prompts")
-    add("--steps", type=int, default=20)
-    add("--batch", type=int, default=8)
-    given = parser.parse_args()
     model = DiffusionModel.from_pretrained(given.model, device=torch.device(given.device))
     planned = seeded(PROMPTS, given.images, run_seed=0)
     work = Work(model, planned, Sampler(steps=given.steps), given.batch)

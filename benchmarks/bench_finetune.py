@@ -17,7 +17,6 @@ seconds are the cost of the work without that of other programs; on a GPU the cl
 counts. The first iteration warms up.
 """
 
-import argparse
 import copy
 import time
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from benchmarks.record import record
+from benchmarks.record import arguments, record
 from finetune.learning.method import Training
 from finetune.learning.rollout import choose_transitions
 from finetune.learning.validation import Validator
@@ -231,6 +230,8 @@ class Ours:
         validator = Validator(model, PROMPTS, contrast, config.validation, sampler)
         training = Training(model, PROMPTS, contrast, config, sampler, validator, self.generator)
         state = dpok.METHOD.start(training)
+        assert isinstance(state, policy_gradient.PolicyState)
+        state.statistics.window = 1  # each batch by itself, as the plain loop does
         state.validation = [(0, 0.0)]
         state.optimizer.register_step_pre_hook(lambda *_: self.gradients.append(flat(parameters)))
         self.steps = dpok.METHOD.train(training, state)
@@ -309,14 +310,23 @@ def work(iterations: int, images: int, steps: int, micro_batch: int) -> DPOKConf
         warmup=0,
         learning_rate=1e-4,
         baseline="prompt_mean",
-        statistics_window=1,
         validation=ValidationConfig(every=total, images_per_prompt=1),
     )
 
 
 def main() -> None:
     """Run both, print and write the figures."""
-    given = arguments()
+    given = arguments(
+        __doc__,
+        model="models/emoji-sd",
+        device="cpu",
+        iterations=3,
+        images=16,
+        steps=10,
+        micro_batch=32,
+        channels_last=False,
+        compile=False,
+    )
     config = work(given.iterations, given.images, given.steps, given.micro_batch)
     rows = {}
     for precision in ("fp32", "bf16"):
@@ -332,23 +342,6 @@ def main() -> None:
     if rows["fp32"]["gradient_cosine_min"] < 0.999:
         advice = "so the times cannot be compared"
         raise SystemExit(f"the gradients differ: cosine below 0.999, {advice}")
-
-
-def arguments() -> argparse.Namespace:
-    """Return the words of the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--model", default="models/emoji-sd", help="folder whose shapes are taken")
-    add("--device", default="cpu")
-    add("--iterations", type=int, default=3)
-    add("--images", type=int, default=16, help="images of each of the two prompts")
-    add("--steps", type=int, default=10)
-    add("--micro-batch", type=int, default=32)
-    add("--channels-last", action="store_true", help="as run.channels_last, for ours")
-    add("--compile", action="store_true", help="as run.compile, for ours")
-    return parser.parse_args()
 
 
 if __name__ == "__main__":

@@ -2,9 +2,8 @@
 
 It writes `results/bench_labeling.json`. The same raters, first with time to think, then fewer
 without any, claim a task and submit an answer over HTTP: to Pictune (`label`, as its command line
-starts it), to a Gradio app whose answers `gr.CSVLogger` flags into a CSV file, and to Label Studio
-(`label-studio start`, with `--label-studio` its program in an environment of its own). Each server
-is a process of its own, one after the other. Signing in and planning come before the clock starts.
+starts it), and to a Gradio app whose answers `gr.CSVLogger` flags into a CSV file. Each server is a
+process of its own, one after the other. Signing in comes before the clock starts.
 
 The figures are answers per second, quantiles of the two calls' times, calls that failed, and the
 number of answers that were acknowledged but are not stored. Pictune's answers are on the disk when
@@ -12,16 +11,14 @@ they are acknowledged, and it exports Parquet meanwhile. A line of the CSV file 
 the operating system, and Gradio knows no raters: it counts images up. No images are fetched.
 """
 
-import argparse
 import asyncio
-import os
 import random
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,8 +28,8 @@ import httpx
 import numpy as np
 import uvicorn
 
-from benchmarks.labeling_targets import Call, Rater, Target, gradio_app, targets
-from benchmarks.record import record
+from benchmarks.labeling_targets import TARGETS, Call, Rater, Target, gradio_app
+from benchmarks.record import arguments, record
 
 
 @dataclass
@@ -48,10 +45,7 @@ class Times:
 @contextmanager
 def serving(target: Target, folder: Path) -> Iterator[str]:
     """Start a server of that kind in a process of its own; yield its address."""
-    environment = os.environ | target.environment(folder)
-    with listening(
-        lambda port: target.command(folder, port), environment, cwd=target.checkout
-    ) as server:
+    with listening(lambda port: target.command(folder, port)) as server:
         yield server.address
 
 
@@ -64,17 +58,12 @@ class Listening:
 
 
 @contextmanager
-def listening(
-    command: Callable[[int], list[str]],
-    environment: Mapping[str, str],
-    *,
-    cwd: Path | None = None,
-) -> Iterator[Listening]:
+def listening(command: Callable[[int], list[str]]) -> Iterator[Listening]:
     """Run the command for a free port until the end of the block, which begins once it answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with subprocess.Popen(
-        command(port), env=environment, cwd=cwd, stdout=subprocess.DEVNULL, start_new_session=True
+        command(port), stdout=subprocess.DEVNULL, start_new_session=True
     ) as server:
         try:
             _wait_for(f"http://127.0.0.1:{port}/", server)
@@ -151,7 +140,6 @@ def measure(target: Target, raters: int, seconds: float, think_s: float) -> dict
     with tempfile.TemporaryDirectory() as root:
         folder = Path(root)
         with serving(target, folder) as address:
-            target.plan(address)
             times, elapsed = asyncio.run(load(target, [address], raters, seconds, think_s))
         saved = target.saved(folder)
     return {
@@ -175,33 +163,20 @@ def quantiles(seconds: list[float]) -> dict[str, float]:
 
 def main() -> None:
     """Measure all targets, or serve Gradio's."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    given = arguments(
+        __doc__,
+        raters=200,
+        think=2.5,
+        eager=16,
+        seconds=60.0,
+        serve_gradio=[],
     )
-    parser.add_argument("--raters", type=int, default=200, help="raters that think (default: 200)")
-    parser.add_argument(
-        "--think",
-        type=float,
-        default=2.5,
-        help="mean seconds that they think before each of the two calls (default: 2.5)",
-    )
-    parser.add_argument(
-        "--eager", type=int, default=16, help="raters that do not think (default: 16)"
-    )
-    parser.add_argument(
-        "--seconds", type=float, default=60, help="how long each of the two lasts (default: 60)"
-    )
-    parser.add_argument(
-        "--label-studio", help="the program `label-studio`; without it, Label Studio is omitted"
-    )
-    parser.add_argument("--serve-gradio", nargs=2, help=argparse.SUPPRESS)
-    given = parser.parse_args()
     if given.serve_gradio:
         folder, port = given.serve_gradio
         uvicorn.run(gradio_app(Path(folder)), port=int(port), log_level="warning")
         return
     figures: dict[str, Any] = {"seconds": given.seconds}
-    for name, target in targets(given.label_studio).items():
+    for name, target in TARGETS.items():
         figures[name] = {
             "thinking": measure(target, given.raters, given.seconds, given.think),
             "eager": measure(target, given.eager, given.seconds, 0.0),
@@ -210,7 +185,7 @@ def main() -> None:
     ours = figures["pictune"]["eager"]["labels_per_second"]
     figures["labels_per_second_over"] = {
         name: round(ours / figures[name]["eager"]["labels_per_second"], 2)
-        for name in targets(given.label_studio)
+        for name in TARGETS
         if name != "pictune"
     }
     record("bench_labeling", figures)

@@ -5,14 +5,13 @@ clock runs in the browser: from the keydown event's own time to the frame after 
 next, decoded image is on the page.
 """
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
 
 from playwright.sync_api import Page
 
-from benchmarks.record import record
+from benchmarks.record import arguments, record
 from labeling_app.campaign.tasks import TasksConfig
 from tests.support.labeling_browser import (
     DESK,
@@ -58,10 +57,7 @@ def measure(page: Page, answers: int, pause_ms: int) -> list[float]:
 
 def main() -> None:
     """Serve a campaign of binary tasks, answer them by key and print the percentiles."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--answers", type=int, default=200)
-    parser.add_argument("--pause-ms", type=int, default=300)
-    arguments = parser.parse_args()
+    given = arguments(__doc__, answers=200, pause_ms=300)
     with tempfile.TemporaryDirectory() as folder:
         campaign = drawn_campaign(Path(folder), TasksConfig(rankings_per_prompt=0))
         add_accounts(campaign, ["Ann"], "correct horse")
@@ -69,10 +65,10 @@ def main() -> None:
             page = open_page(browser, server.url, **DESK)
             sign_in(page, "Ann", "correct horse")
             page.locator(".stage img").wait_for()
-            waits = measure(page, arguments.answers, arguments.pause_ms)
+            waits = measure(page, given.answers, given.pause_ms)
     percentiles = statistics.quantiles(waits, n=100)
     figures = {f"p{percent}_ms": round(percentiles[percent - 1], 1) for percent in (50, 95, 99)}
-    record("bench_latency", {"answers": len(waits), "pause_ms": arguments.pause_ms, **figures})
+    record("bench_latency", {"answers": len(waits), "pause_ms": given.pause_ms, **figures})
     print(figures)
 
 

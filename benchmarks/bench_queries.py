@@ -6,10 +6,8 @@ the best of three is taken: that is the cost of the work, other programs on the 
 labels are those of `bench_dataset.py`, exported as any run's.
 """
 
-import argparse
 import os
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from typing import Any
 import duckdb
 
 from benchmarks.bench_dataset import fill, write_run
-from benchmarks.record import record
+from benchmarks.record import arguments, record, timed
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
@@ -29,13 +27,8 @@ REPEATS = 3
 def fastest(ask: Callable[[], object]) -> dict[str, float]:
     """Return the seconds on the clock and of the processor, the best of each."""
     ask()
-    clocks, processors = [], []
-    for _ in range(REPEATS):
-        clock, processor = time.perf_counter(), time.process_time()
-        ask()
-        clocks.append(time.perf_counter() - clock)
-        processors.append(time.process_time() - processor)
-    return {"seconds": round(min(clocks), 3), "cpu_seconds": round(min(processors), 3)}
+    times = [timed(ask) for _ in range(REPEATS)]
+    return {unit: round(min(one[unit] for one in times), 3) for unit in times[0]}
 
 
 def ask_both(
@@ -51,11 +44,7 @@ def ask_both(
 
 def main() -> None:
     """Make the labels, ask, and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--labels", type=int, default=100_000)
-    count = parser.parse_args().labels
+    count = arguments(__doc__, labels=100_000).labels
     with tempfile.TemporaryDirectory() as folder:
         run = RunFolder(Path(folder))
         image_ids = write_run(run, count // 10)

@@ -15,14 +15,11 @@ machine the ratio of the clock's says little, that of the processor's much.
 `--score 8 --train 8 --memory 1000` tries it all in a minute.
 """
 
-import argparse
 import hashlib
 import json
 import multiprocessing
 import random
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,19 +28,20 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
-from benchmarks.real_models import random_backbone
-from benchmarks.record import record
+from benchmarks.record import arguments, peak_mib, record, timed
 from data.files import sha256_of
 from pipelines.reward.scoring import ROWS
-from reward.clip.backbone import ClipBackbone
+from reward.clip.backbone import ClipBackbone, Preprocessing
 from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.embedding import embed_prompts, embed_readable, read_image
 from reward.learning.examples import prepare
-from reward.learning.losses import binary_loss
+from reward.learning.objective import binary_loss
 from reward.learning.training import new_model, train_from_scratch
 from reward.settings import RewardConfig, SplitConfig
+from tests.support.tiny_clip import byte_tokenizer
 
 EPOCHS, BATCH, TOKENS, WIDTH = 10, 32, 77, 768
 SPACE = "bench"
@@ -65,21 +63,28 @@ def dataset_of(paths: list[Path], prompts: int) -> FeedbackDataset:
     image = np.arange(len(paths))
     rng = random.Random(0)
     good = np.array([rng.random() < 0.5 for _ in paths], np.float32)
-    nothing = np.zeros(0, np.int64)
-    pairs = RankedPairs(nothing, nothing, nothing, np.zeros(0, np.float32), np.zeros(0, np.float32))
+    nothing, none = np.zeros(0, np.int64), np.zeros(0, np.float32)
+    pairs = RankedPairs(nothing, nothing, nothing, none, none, nothing, nothing)
     texts = tuple(f"A photo of {number} dogs." for number in range(prompts))
-    verdicts, ids = Verdicts(image, image % prompts, good), tuple(map(sha256_of, paths))
+    verdicts, ids = Verdicts(image, image % prompts, good, 0 * image), tuple(map(sha256_of, paths))
     return FeedbackDataset(ids, tuple(paths), texts, ("",) * prompts, verdicts, pairs)
 
 
-def timed(work: Callable[[], object], times: int = 1) -> dict[str, float]:
-    """Return the seconds of `work`, multiplied by `times`."""
-    clock, processor = time.perf_counter(), time.process_time()
-    work()
-    return {
-        "seconds": times * (time.perf_counter() - clock),
-        "cpu_seconds": times * (time.process_time() - processor),
+def random_backbone(name: str, projection_dim: int = 512) -> ClipBackbone:
+    """Return a CLIP of the shape of ViT-B/32 with random weights, whose vocabulary is the bytes."""
+    tokenizer = byte_tokenizer()
+    tokenizer.model_max_length = TOKENS
+    text = {
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "vocab_size": len(tokenizer),
     }
+    torch.manual_seed(0)
+    clip = CLIPModel(CLIPConfig(text_config=text, projection_dim=projection_dim)).eval()
+    side = clip.config.vision_config.image_size
+    preprocessing = Preprocessing.from_processor(CLIPImageProcessorPil(), side)
+    return ClipBackbone(name, clip, tokenizer, preprocessing)
 
 
 def compared(ours: dict[str, float], theirs: dict[str, float]) -> Figures:
@@ -137,7 +142,8 @@ def bench_train(backbone: ClipBackbone, paths: list[Path]) -> Figures:
             optimizer.step()
 
     return {"images": len(paths), "epochs": EPOCHS} | compared(
-        timed(cached), timed(encoded_each_time, EPOCHS)
+        timed(cached),
+        {unit: EPOCHS * one for unit, one in timed(encoded_each_time).items()},
     )
 
 
@@ -198,35 +204,23 @@ def _score_cached(folder: Path, count: int) -> tuple[int, int]:
     torch.set_num_threads(1)
     backbone = random_backbone("random ViT-B/32", projection_dim=WIDTH)
     model = new_model(backbone, RewardConfig(), generator=torch.Generator().manual_seed(0)).eval()
-    text, loaded = backbone.text_embedding(["A photo of a dog."]), _peak_mb()
+    text, loaded = backbone.text_embedding(["A photo of a dog."]), int(peak_mib())
     vectors, known = EmbeddingCache(folder).read(SPACE, _keys(count), WIDTH)
     assert known.all()
     for images in torch.from_numpy(vectors).split(ROWS):
         model.score_features_with_std(
             image_features=images, text_embeddings=text.expand(len(images), -1)
         )
-    return loaded, _peak_mb()
+    return loaded, int(peak_mib())
 
 
 def _keys(count: int) -> list[bytes]:
     return [hashlib.sha256(str(number).encode()).digest() for number in range(count)]
 
 
-def _peak_mb() -> int:
-    # getrusage would include the memory of the parent when it forked.
-    status = Path("/proc/self/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) // 1024
-
-
 def main() -> None:
     """Run all parts and write the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--score", type=int, default=256, metavar="IMAGES")
-    parser.add_argument("--train", type=int, default=128, metavar="IMAGES")
-    parser.add_argument("--memory", type=int, default=100_000, metavar="IMAGES")
-    given = parser.parse_args()
+    given = arguments(__doc__, score=256, train=128, memory=100_000)
     torch.set_num_threads(1)
     backbone = random_backbone("random ViT-B/32")
     with tempfile.TemporaryDirectory() as folder:

@@ -32,8 +32,8 @@ import sqlalchemy as sa
 
 from benchmarks.bench_dataset import CATEGORIES, PROMPT_COUNT, START
 from benchmarks.bench_labeling import listening, load, quantiles
-from benchmarks.labeling_targets import targets
-from benchmarks.record import record
+from benchmarks.labeling_targets import TARGETS
+from benchmarks.record import arguments, peak_mib, record, timed
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_batches, write_table
 from data.store.feedback_store import FeedbackStore
@@ -99,25 +99,17 @@ def fill(url: str, count: int) -> Figures:
     """Put the tasks into a new store; return the figures of planning the first tenth."""
     some = [ImageRow(image_id(n), TEXTS[n % PROMPT_COUNT]) for n in range(count // 10)]
     with FeedbackStore.open(url) as store:
-        began, processor = time.perf_counter(), time.process_time()
-        store.add_tasks(plan_tasks(some, TasksConfig(rankings_per_prompt=0)))
-        seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - processor
+        config = TasksConfig(rankings_per_prompt=0)
+        spent = timed(lambda: store.add_tasks(plan_tasks(some, config)))
         with store.database.write() as connection:
             connection.execute(IMAGES_IN_SQL, {"first": len(some), "last": count - 1})
             connection.execute(TASKS_IN_SQL)
             connection.execute(PLACES_IN_SQL)
-    return {"tasks": len(some), "seconds": round(seconds, 1), "cpu_seconds": round(cpu_seconds, 1)}
-
-
-def peak_gb(pid: int) -> float:
-    """Return the most resident memory of a process so far, in 10^9 bytes."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    kib = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    return round(int(kib) * 1024 / 1e9, 2)
+    return {"tasks": len(some)} | {unit: round(value, 1) for unit, value in spent.items()}
 
 
 def stored(url: str) -> Figures:
-    """Return what the store has."""
+    """Return the store's number of labels, and of tasks with more labels than wanted."""
     with FeedbackStore.open(url) as store, store.database.read() as connection:
         per_task = sa.select(labels.c.task_id, sa.func.count().label("n")).where(labels.c.is_live)
         counted = per_task.group_by(labels.c.task_id).subquery()
@@ -148,18 +140,16 @@ def measure(url: str, folder: Path, given: argparse.Namespace) -> Figures:
         words += ["--set", setting]
     command = [sys.executable, "-m", "pipelines", *words, "--port"]
     with ExitStack() as stack, ThreadPoolExecutor(given.replicas) as pool:
-        servers = [
-            listening(lambda port: [*command, str(port)], os.environ) for _ in range(given.replicas)
-        ]
+        servers = [listening(lambda port: [*command, str(port)]) for _ in range(given.replicas)]
         began = time.perf_counter()
         replicas = list(pool.map(stack.enter_context, servers))
         started = round(time.perf_counter() - began, 1)
         print(f"both answer after {started} s", flush=True)
         addresses = [replica.address for replica in replicas]
         times, elapsed = asyncio.run(
-            load(targets(None)["pictune"], addresses, given.raters, given.seconds, given.think)
+            load(TARGETS["pictune"], addresses, given.raters, given.seconds, given.think)
         )
-        peaks = [peak_gb(replica.pid) for replica in replicas]
+        peaks = [round(peak_mib(replica.pid) * 2**20 / 1e9, 2) for replica in replicas]
         for replica in replicas:
             os.kill(replica.pid, signal.SIGKILL)
     return {
@@ -177,16 +167,7 @@ def measure(url: str, folder: Path, given: argparse.Namespace) -> Figures:
 
 def main() -> None:
     """Measure, print and record the figures."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--tasks", type=int, default=1_000_000, help="(default: 1,000,000)")
-    add("--replicas", type=int, default=2, help="(default: 2)")
-    add("--raters", type=int, default=200, help="(default: 200)")
-    add("--think", type=float, default=2.5, help="mean seconds before each call (default: 2.5)")
-    add("--seconds", type=float, default=120, help="how long raters work (default: 120)")
-    given = parser.parse_args()
+    given = arguments(__doc__, tasks=1_000_000, replicas=2, raters=200, think=2.5, seconds=120.0)
     initdb, pg_ctl = find_program("initdb"), find_program("pg_ctl")
     if initdb is None or pg_ctl is None:
         raise SystemExit("PostgreSQL is not installed: apt-get install postgresql")

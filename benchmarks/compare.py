@@ -21,10 +21,15 @@ from scipy.stats import binomtest
 
 from benchmarks.record import record, recorded
 from data.intervals import wilson_interval
-from pipelines.compare.arena.intervals import clustered, log_odds, share_of
+from pipelines.compare.arena.intervals import (
+    FEWEST,
+    always_valid,
+    clustered,
+    log_odds,
+    share_of,
+)
 from pipelines.compare.arena.planning import Design, power
 from pipelines.compare.arena.ratings import ELO, bradley_terry_strengths, rate, wins_of
-from pipelines.compare.arena.sequential import FEWEST, always_valid
 from pipelines.compare.arena.votes import Indices, Values, Votes
 
 RESAMPLES = 400
@@ -176,7 +181,7 @@ def true_60_to_40(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
     return {
         "design": "200 votes, 100 raters, 200 prompts, no ties, no taste, no luck",
         "found": found_share(crowd, campaigns, rng),
-        "planned": power(0.6, 200, Design(100, 200, 0.0, 0.0)),
+        "planned": power(0.6, 200, Design(100, 200, 0.0, 0.0, 0.0)),
         "binomial_test": float(np.array(rejected)[wins].mean()),
         "campaigns": campaigns,
     }
@@ -194,7 +199,7 @@ PLANNED = (
 
 
 def planned_power(campaigns: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Return, where the plan does not take it for certain, what is planned and what is found.
+    """Return planned and found power, where the plan does not take the finding for certain.
 
     Without a difference, `found` is how often the interval says that there is one.
     """
@@ -321,7 +326,7 @@ def all_covered(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def all_powers(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
-    """Return what is found of true differences, and the published tables' strengths."""
+    """Return how often true differences are found, and the published tables' strengths."""
     found = {
         "true_60_to_40": true_60_to_40(4 * campaigns, rng),
         "planned_power": planned_power(campaigns, rng),

@@ -18,11 +18,11 @@ from pipelines.settings.tables import TABLES
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("data", "labeling_app", "reward", "finetune", "pipelines", "world")
-MOST_LINES = 42_200
-"""Lines of Python that all packages together may have; it falls, to 40,000 at last."""
+MOST_LINES = 40_000
+"""Lines of Python that all packages together may have."""
 MOST_FILES = 14
 """Python files that a folder may have, `__init__.py` not counted."""
-MOST_SETTINGS = 301
+MOST_SETTINGS = 240
 """Settings with a default that all tables together may have."""
 Graph = Mapping[str, set[str]]
 

@@ -84,7 +84,7 @@ CELLS: dict[str, Cell] = {
 
 @dataclass
 class Pool:
-    """Images that raters can be asked about, with what the judge knows of them."""
+    """Images that raters can be asked about, with the judge's knowledge of them."""
 
     paths: list[Path] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
@@ -133,9 +133,8 @@ class Labels:
 
     def rank(self, pool: Pool, slate: Sequence[int], slips: float, rng: random.Random) -> None:
         """Ask a simulated rater who slips this often to rank these rows."""
-        qualities = [pool.qualities[row] for row in slate]
-        names = [str(row) for row in slate]
-        ranking = _rater(slips).ranking(names, qualities, range(len(slate)), rng=rng)
+        qualities = {str(row): pool.qualities[row] for row in slate}
+        ranking = _rater(slips).ranking(qualities, range(len(slate)), rng=rng)
         ranked = ((int(name), rank) for name, rank in ranking.ranks.items())
         self.rankings.append({row: rank for row, rank in ranked if rank is not None})
 
@@ -164,6 +163,7 @@ class Labels:
                 np.array([at[row] for row, _ in self.verdicts], np.int64),
                 np.array([prompt_of[row] for row, _ in self.verdicts], np.int64),
                 np.array([good for _, good in self.verdicts], np.float32),
+                np.zeros(len(self.verdicts), np.int64),
             ),
             RankedPairs(
                 first,
@@ -172,17 +172,11 @@ class Labels:
                 columns[3].astype(np.float32),
                 (1 / each[number]).astype(np.float32),
                 number,
+                0 * number,
             ),
+            ("rater",),
         )
 
 
 def _rater(slips: float) -> SimulatedRater:
-    return SimulatedRater(
-        "rater",
-        threshold=0.99,
-        noise=slips,
-        position_bias=0.0,
-        just_noticeable_difference=0.05,
-        skip_rate=0.0,
-        seconds_per_image=2.0,
-    )
+    return SimulatedRater(rater_id="rater", threshold=0.99, noise=slips, skip_rate=0.0)

@@ -17,19 +17,19 @@ second call goes on, and several processes may work on different cells; `--repor
 results again.
 """
 
-import argparse
 import json
 import random
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 
 from benchmarks.label_cells import Bench, Trial
-from benchmarks.label_plot import plot
 from benchmarks.label_pool import CELLS, Cell, Pool
-from benchmarks.record import RESULTS, Row, record, summary
+from benchmarks.record import RESULTS, Row, arguments, record, summary
 from data.files import write_json
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
@@ -56,6 +56,19 @@ HEADLINE = (
     "single_same_labels",
     "judge_as_reward",
 )
+CURVE = ("feedback_100", "feedback_300", "feedback_1000", "feedback_3000")
+LINES = {
+    "base": ("base model", "#777777"),
+    "clip_score": ("tuned on the CLIP score, no labels", "#c2571a"),
+    "best_of_4": ("best of 4 of the base", "#8e5aa8"),
+    "judge_as_reward": ("tuned on the judge itself", "#2a7f62"),
+}
+"""Cells that are drawn as lines, with their legends and colors."""
+ROUNDS = {"rounds_3": "three rounds", "single_same_labels": "one round"}
+CLOSE = 2.0
+"""Per cent by which two lines have to be apart for their legends to stand one above the other."""
+SECONDS = 2
+"""Rater's time on a verdict."""
 
 
 def open_bench(*, queries: int, judged: int, changes: list[str]) -> Bench:
@@ -121,20 +134,63 @@ def report() -> dict[str, Any]:
     return results
 
 
+def plot(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Draw the judge's mean over the prompts against the number of verdicts."""
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
+    axes = figure.subplots()
+    heights = {name: cells[name]["trained"]["mean"] for name in LINES if name in cells}
+    for name, height in heights.items():
+        title, color = LINES[name]
+        axes.axhline(height, color=color, linewidth=1.2, linestyle="--")
+        is_under_another = any(0 < other - height < CLOSE for other in heights.values())
+        axes.annotate(
+            title,
+            (1, height),
+            xycoords=("axes fraction", "data"),
+            xytext=(-4, -3 if is_under_another else 3),
+            textcoords="offset points",
+            ha="right",
+            va="top" if is_under_another else "bottom",
+            color=color,
+            fontsize=8,
+        )
+    points = [
+        (CELLS[name].verdicts, cells[name]["trained"]["values"]) for name in CURVE if name in cells
+    ]
+    counts = [count for count, _ in points]
+    means = [sum(values) / len(values) for _, values in points]
+    axes.plot(counts, means, color="#1f5fa8", marker="o", label="tuned on what raters taught")
+    for name, title in ROUNDS.items():
+        if name in cells:
+            mean = cells[name]["trained"]["mean"]
+            marker = "*" if name == "rounds_3" else "x"
+            axes.plot(
+                CELLS[name].verdicts, mean, marker, color="#1f5fa8", markersize=9, label=title
+            )
+    for count, values in points:
+        axes.plot([count] * len(values), values, ".", color="#1f5fa8", alpha=0.4)
+    axes.set_xscale("log")
+    axes.set_xticks(counts, [f"{count:,}\n{count * SECONDS / 60:.0f} min" for count in counts])
+    axes.minorticks_off()
+    axes.set_xlabel("verdicts, and a rater's time on them")
+    axes.set_ylabel("images that show what the prompt asks for, %")
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.1), fontsize=8, frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
 def main() -> None:
     """Run the cells that are not done yet, and write the results."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    given = arguments(
+        __doc__,
+        seeds=[1, 2, 3],
+        cells=["base", "best_of_4", *CELLS],
+        queries=768,
+        judged=48,
+        set=[],
+        threads=None,
+        report=False,
     )
-    names = ["base", "best_of_4", *CELLS]
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
-    parser.add_argument("--cells", nargs="+", choices=names, default=names)
-    parser.add_argument("--queries", type=int, default=768)
-    parser.add_argument("--judged", type=int, default=48, help="fresh images of each prompt")
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
-    parser.add_argument("--threads", type=int, help="threads that torch may use")
-    parser.add_argument("--report", action="store_true", help="only write the results again")
-    given = parser.parse_args()
     if given.threads:
         torch.set_num_threads(given.threads)
     todo = [

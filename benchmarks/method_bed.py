@@ -26,8 +26,8 @@ from data.runs import RunFolder
 from finetune.learning.reward_fn import RewardFn
 from finetune.learning.strength import choose_strength
 from finetune.learning.training import TrainState
-from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
+from finetune.settings.adapter_kinds import BASE
 from finetune.settings.method import DrawsImages
 from finetune.settings.sampler import Sampler
 from pipelines.collect import images as images_stage
@@ -298,12 +298,13 @@ def train(
     started, judging = time.monotonic(), 0.0
     counted, job = _counted(bed, settings, variant, folder, before["queries"])
     texts = [one.prompt for one in bed.trained]
-    state, model = job.start(), job.training.model
+    state, model = job.method.start(job.training), job.training.model
     limits = job.training.validator.rules.limits
     alarms, curve = list[str](), list[Row](before["curve"])
-    steps = progress(job.train(state), variant.method, "step", total=job.total_steps)
-    for metrics in steps:
-        if metrics["validation_reward"] is None:
+    total = job.method.total_steps(job.training.config)
+    training = job.method.train(job.training, state)
+    for metrics in progress(training, variant.method, "step", total=total):
+        if metrics.validation_reward is None:
             continue
         paused = time.monotonic()
         exceeded = limits.exceeded(state.monitors, state.untuned)
@@ -346,7 +347,7 @@ def _counted(
     assert job.training.reward is not None  # of the bed's own run
     counted = Counted(job.training.reward, queries)
     # Learning from labels, the reward only shows how well it orders held-out labels itself.
-    is_asked = job.method.learns_from != "labels"
+    is_asked = not job.method.learns_from_labels
     training = replace(job.training, reward=counted) if is_asked else job.training
     parts = {field.name: getattr(job, field.name) for field in fields(job)}
     return counted, with_images(VariantJob(**(parts | {"training": training}), place=folder))

@@ -3,6 +3,7 @@
 `python -m benchmarks.record` writes `results/README.md`, with the commits of all figures.
 """
 
+import argparse
 import json
 import os
 import platform
@@ -10,7 +11,8 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,43 @@ def _git(*words: str) -> str:
 def _call(*words: str) -> subprocess.CompletedProcess[str]:
     words = ("git", *words)
     return subprocess.run(words, cwd=CHECKOUT, capture_output=True, text=True, check=False)
+
+
+def arguments(about: str | None, **defaults: Any) -> argparse.Namespace:
+    """Return the words of the command line: a flag of the type of each default.
+
+    A list has several words, False is a flag without a value, and None is a whole number.
+    """
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, default in defaults.items():
+        flag = f"--{name.replace('_', '-')}"
+        if default is False:
+            parser.add_argument(flag, action="store_true")
+        elif isinstance(default, list):
+            kind, action = (type(default[0]), "store") if default else (str, "extend")
+            parser.add_argument(flag, type=kind, action=action, nargs="+", default=default)
+        else:
+            kind = int if default is None else type(default)
+            parser.add_argument(flag, type=kind, default=default, help=f"(default: {default})")
+    return parser.parse_args()
+
+
+def timed(work: Callable[[], object]) -> dict[str, float]:
+    """Do the work; return its seconds on the clock and of the processor."""
+    clock, processor = time.perf_counter(), time.process_time()
+    work()
+    return {
+        "seconds": time.perf_counter() - clock,
+        "cpu_seconds": time.process_time() - processor,
+    }
+
+
+def peak_mib(pid: int | str = "self") -> float:
+    """Return the most resident memory of a process so far, its parent's not included."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def recorded(name: str) -> dict[str, Any]:

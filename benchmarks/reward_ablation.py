@@ -10,7 +10,6 @@ prompts; intervals over seeds are Student's, both 95 %. The calibration error st
 a perfectly calibrated reward with the same scores on as many labels, which is due to chance.
 """
 
-import argparse
 import random
 import time
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ import torch
 from benchmarks.label_cells import Bench
 from benchmarks.label_pool import Cell, Labels
 from benchmarks.labels import open_bench
-from benchmarks.record import Row, record, recorded, summary
+from benchmarks.record import Row, arguments, record, recorded, summary
 from reward.calibration import Values, expected_calibration_error
 from reward.dataset import FeedbackDataset, Indices, Verdicts
 from reward.learning.examples import Examples, prepare
@@ -72,6 +71,7 @@ def by_judge(bench: Bench, dataset: FeedbackDataset) -> Verdicts:
         np.arange(len(dataset.paths)),
         np.array([dataset.prompts.index(prompt_of[path]) for path in dataset.paths]),
         np.array([quality[path] == 1 for path in dataset.paths], np.float32),
+        np.zeros(len(dataset.paths), np.int64),
     )
 
 
@@ -153,14 +153,7 @@ def main() -> None:
 
     Variants that are not trained now keep their earlier figures.
     """
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
-    parser.add_argument("--set", action="append", default=[], metavar="TABLE.KEY=VALUE")
-    parser.add_argument("--threads", type=int, help="threads that torch may use")
-    given = parser.parse_args()
+    given = arguments(__doc__, seeds=[0, 1, 2], variants=list(VARIANTS), set=[], threads=None)
     if given.threads:
         torch.set_num_threads(given.threads)
     bench = open_bench(queries=0, judged=0, changes=given.set)

@@ -105,7 +105,7 @@ def results_of(root: Path, folder: Path, settings: Path) -> dict[str, Any]:
 
 
 def values_in(path: Path, run: Path) -> Iterator[tuple[str, Any]]:
-    """Yield what is compared of a file, by name."""
+    """Yield the compared values of a file, by name."""
     name = str(path.relative_to(run))
     if COPIES & set(path.parts) or not path.is_file():
         return

@@ -4,13 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    model_validator,
-)
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, model_validator
 
 from data.comparisons import Axis
 from data.errors import PictuneError
@@ -43,7 +37,7 @@ class SentAnswer(BaseModel, frozen=True, extra="forbid"):
     time_on_task_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
     """Milliseconds from the images being visible to the answer."""
     active_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
-    """Milliseconds of these in which the page was visible and the rater not idle."""
+    """Milliseconds of `time_on_task_ms` in which the page was visible and the rater not idle."""
     input_mode: InputMode | None = None
     """Device with which it was entered."""
 
@@ -156,20 +150,16 @@ class Account:
 
 @dataclass(frozen=True)
 class Task:
-    """A task as raters see it; whether it is gold stays hidden."""
+    """A task as raters see it; whether it is gold stays hidden. Fields are as of `NewTask`."""
 
     task_id: str
     kind: TaskKind
     prompt: str
     image_ids: tuple[str, ...]
     axis: Axis | None = None
-    """Question of a comparison."""
     subject: str | None = None
-    """As `NewTask.subject`."""
     reference: str | None = None
-    """As `NewTask.reference`."""
     steps: int | None = None
-    """As `NewTask.steps`."""
 
 
 @dataclass(frozen=True)

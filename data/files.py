@@ -113,12 +113,12 @@ def new_folder(parent: Path) -> Iterator[Path]:
 def waiting_folder(place: Path, prefix: str, also_in: Path) -> Iterator[Path]:
     """Make a folder of this prefix in `place` that is removed at the end of the block.
 
-    Those that killed commands left there and in `also_in` are removed first. A folder in use is
-    locked, and was before it had the name by which others find it.
+    Folders that killed commands left there and in `also_in` are removed first. A folder in use is
+    locked before it gets the name by which others find it.
     """
     place.mkdir(parents=True, exist_ok=True)
     for left in [*place.glob(f"{prefix}*"), *also_in.glob(f"{prefix}*")]:
-        with suppress(OSError), locked_folder(left):  # one that is locked is in use
+        with suppress(OSError), locked_folder(left):  # a locked folder is in use
             shutil.rmtree(left)
     folder = Path(tempfile.mkdtemp(prefix=".new-", dir=place))
     try:
@@ -157,32 +157,18 @@ def read_json(path: Path, advice: str) -> Any:
             the error ends with `advice`.
     """
     try:
-        return parse_json(path.read_text(encoding="utf-8-sig"))
+        return _parse_deep_down(path.read_text(encoding="utf-8-sig"))
     except UnicodeDecodeError as error:
         raise PictuneError(f"{path}: is not UTF-8 text; {advice}") from error
     except json.JSONDecodeError as error:
         raise PictuneError(
             f"{path}:{error.lineno}: not valid JSON ({error.msg}); {advice}"
         ) from error
-    except ValueError as error:
-        raise PictuneError(f"{path}: cannot be read as JSON ({error}); {advice}") from error
-
-
-def parse_json(text: str) -> Any:
-    """Return the value of a JSON text.
-
-    Raises:
-        ValueError: it cannot be read: it is not valid, nested too deep, or has too long a number.
-    """
-    try:
-        return _parse_deep_down(text)
-    except RecursionError as error:
-        raise ValueError("it is nested too deep") from error
-    except json.JSONDecodeError:
-        raise
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         # Python bounds the digits of a whole number, as their conversion takes long.
-        raise ValueError("it has a number of too many digits") from error
+        deep = isinstance(error, RecursionError)
+        reason = "it is nested too deep" if deep else "it has a number of too many digits"
+        raise PictuneError(f"{path}: cannot be read as JSON ({reason}); {advice}") from error
 
 
 def _parse_deep_down(text: str, frames: int = 100) -> Any:

@@ -3,7 +3,7 @@
 A file of 20 KB may hold a gigabyte of pixels, so its size is checked by the header before decoding.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -18,6 +18,9 @@ THREADS = 4
 MOST_PIXELS = 4096 * 4096
 """Width times height; decoded, such an image takes 64 MiB."""
 
+IMAGE_FORMATS = {"PNG": "png", "WEBP": "webp", "JPEG": "jpeg", "MPO": "jpeg"}
+"""Our names by Pillow's; a phone's photo may be MPO, which every reader of JPEG opens."""
+
 # Pillow's own bound is five times as high, and its warning would come before our error.
 Image.MAX_IMAGE_PIXELS = None
 
@@ -30,10 +33,6 @@ class TooManyPixels(ImageFault):
     """The image has more than `MOST_PIXELS`; the message says what to do."""
 
 
-class WrongFormat(ImageFault):
-    """It is an image, but not of a format that is allowed."""
-
-
 def read_image(path: Path, advice: str) -> Image.Image:
     """Open an image file, check its size and decode all of it.
 
@@ -41,8 +40,9 @@ def read_image(path: Path, advice: str) -> Image.Image:
         PictuneError: the file is missing, damaged or no image (ends with `advice`), or has too
             many pixels.
     """
-    with _named(path, advice):
-        return decode_image(path)
+    with _named(path, advice), _opened(path) as image:
+        image.load()
+        return image
 
 
 def check_image(path: Path, advice: str) -> None:
@@ -55,20 +55,15 @@ def check_image(path: Path, advice: str) -> None:
         image.verify()
 
 
-def decode_image(file: Path | IO[bytes], formats: Collection[str] | None = None) -> Image.Image:
-    """Open an image, check its size and format, and decode all of it.
-
-    Args:
-        file: an image's path, or a file that is open for reading.
-        formats: Pillow's names of the formats allowed; None allows all that Pillow can read. An
-            image of another format is not decoded.
+def decode_image(file: IO[bytes]) -> Image.Image:
+    """Read an image of one of `IMAGE_FORMATS`, check its size, and decode all of it.
 
     Raises:
-        ImageFault: it is damaged or no image; `TooManyPixels` and `WrongFormat` are kinds of it.
+        ImageFault: it is damaged, no image, of another format, or has too many pixels.
     """
     with _opened(file) as image:
-        if formats is not None and image.format not in formats:
-            raise WrongFormat(f"is an image of the format {image.format}")
+        if image.format not in IMAGE_FORMATS:
+            raise ImageFault("is an image, but neither PNG, WebP nor JPEG")
         image.load()
         return image
 
@@ -96,10 +91,9 @@ def _named(path: Path, advice: str) -> Iterator[None]:
     """Turn an `ImageFault` into a line that names the file."""
     try:
         yield
-    except TooManyPixels as error:  # says itself what to do
-        raise PictuneError(f"{path}: {error}") from error
     except ImageFault as error:
-        raise PictuneError(f"{path}: {error}; {advice}") from error
+        hint = "" if isinstance(error, TooManyPixels) else f"; {advice}"
+        raise PictuneError(f"{path}: {error}{hint}") from error
 
 
 @contextmanager

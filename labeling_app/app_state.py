@@ -3,7 +3,7 @@
 import asyncio
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -14,12 +14,13 @@ from threading import Lock
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from pydantic import BaseModel
 
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
 from labeling_app.campaign.known_answers import TrainingItem
 from labeling_app.campaign.tasks import ImageRow
-from labeling_app.reasons import Question, Reason
+from labeling_app.settings import LabelConfig
 from labeling_app.words import Words, read_words
 
 LOGGER = logging.getLogger(__name__)
@@ -43,13 +44,10 @@ class Guidelines:
     text: str
     """Markdown."""
     translations: Mapping[str, str] = field(default_factory=dict)
-    """The same in other languages, by language; where there is none, raters read `text`."""
+    """Translations by language; raters of other languages read `text`."""
 
     def version(self, language: str | None = None) -> str:
-        """Return a digest of the text that raters read who have the page in this language.
-
-        It is stored with each label to tell instructions apart.
-        """
+        """Return a digest of the guidelines in this language, which each label keeps."""
         text = self.translations.get(language or "", self.text)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -57,24 +55,18 @@ class Guidelines:
     def read(cls, path: Path | None, languages: Collection[str] = ()) -> "Guidelines":
         """Read a Markdown file, or our own guidelines when `path` is None.
 
-        Beside `guidelines.md` lie those in other languages, such as `guidelines.de.md`.
+        Translations lie beside it, such as `guidelines.de.md` beside `guidelines.md`.
 
         Raises:
             PictuneError: a file cannot be read.
         """
         file = path or STATIC / "guidelines.md"
-        by_language = {
+        translations = {
             language: file.with_name(f"{file.stem}.{language}{file.suffix}")
             for language in languages
         }
-        return cls(
-            _markdown(file),
-            {
-                language: _markdown(translated)
-                for language, translated in by_language.items()
-                if translated.exists()
-            },
-        )
+        there = {name: _markdown(path) for name, path in translations.items() if path.exists()}
+        return cls(_markdown(file), there)
 
 
 def _markdown(file: Path) -> str:
@@ -86,21 +78,23 @@ def _markdown(file: Path) -> str:
         ) from error
 
 
-@dataclass
-class Health:
-    """Counts of failures since the app started, and the last export."""
+class Health(BaseModel):
+    """State of the app, for monitoring: the last export, and counts of failures since its start."""
 
+    status: str = "ok"
+    """`ok`, or what is wrong."""
     writes_refused: int = 0
     writes_failed: int = 0
     last_export: datetime | None = None
     export_error: str | None = None
+    free_disk_bytes: int = 0
 
 
 @dataclass
 class Judged:
-    """The campaign's quality as it was last computed, so that what takes seconds is done once.
+    """The campaign's quality as it was last computed, which takes seconds.
 
-    Each computation assigns a new object: a reader on another thread keeps the whole of its own.
+    Each computation assigns a new object, so that readers on other threads keep a whole one.
     """
 
     quality: Mapping[str, Any] | None = None
@@ -145,8 +139,9 @@ class Exports:
 
 @dataclass(frozen=True)
 class AppState:
-    """All that the routes of one labeling app share."""
+    """What the routes of one labeling app share."""
 
+    config: LabelConfig
     store: FeedbackStore
     image_path: Callable[[str], Path | None]
     guidelines: Guidelines
@@ -156,18 +151,10 @@ class AppState:
     health: Health
     folder: Path
     """Folder that keeps the labels: its disk must not run full."""
-    is_open: bool = False
-    """Whether a name is enough to sign in."""
-    gold_bound: float | None = None
-    """Raters whose accuracy on gold tasks is surely below are paused."""
     training: tuple[TrainingItem, ...] = ()
     """Questions that raters answer, with feedback, before their first task."""
     words: Mapping[str, Words] = field(default_factory=read_words)
     """The page's words by language."""
-    reasons: Mapping[Question, Sequence[Reason]] = field(default_factory=dict)
-    """The lead's reasons for a skip, a report or a bad verdict, in place of ours."""
-    language: str | None = None
-    """Language of raters who have not chosen one; None is their browser's."""
     categories: Mapping[str, str] = field(default_factory=dict)
     """Prompt id to category."""
     images: Callable[[], Mapping[str, ImageRow]] | None = None
@@ -176,10 +163,10 @@ class AppState:
     """Folder of the tables of the last export, for admins to download."""
     judged: Judged = field(default_factory=Judged)
     decoding: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "images"))
-    """Threads that decode images, each of which may take more than a hundred megabytes. A request
-    that waits here keeps no other waiting."""
+    """Threads that decode images; one image may take more than a hundred megabytes. A request that
+    waits here keeps no other request waiting."""
     signing_in: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "sign-in"))
-    """Threads that check passwords, each of which takes tens of megabytes and a core."""
+    """Threads that check passwords; one check takes tens of megabytes and a core."""
 
 
 async def _state(

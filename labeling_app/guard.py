@@ -1,14 +1,23 @@
-"""Rules for every request: no calls from other sites' pages, no large bodies, and safe headers.
+"""Rules for every request: known names, no calls from other sites' pages, no large bodies.
 
 The cookie is SameSite=Strict, but to browsers all ports of a host and all names of a domain are one
 site. So a call of the interface that says which page it comes from must come from a page of the app
 itself. Besides, a POST must be JSON or carry the header `X-Pictune`. A form can send neither, and a
 script of another site would have to ask first, which is never granted.
+
+Whoever owns a name can let it lead to this machine (DNS rebinding): to a browser their page, loaded
+under that name, and the app are then one site. So only names that the operator knows are answered.
+An address in place of a name, or a name below `localhost`, gives nothing away: nobody else's page
+was loaded from there.
 """
+
+import ipaddress
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from labeling_app.settings import ServerConfig
 
 LARGEST_BODY = 64 * 1024
 """Bytes; the longest answer with remarks takes a third of it."""
@@ -19,6 +28,11 @@ may read."""
 
 OTHER_SITE = (
     "sent by a page of another site; a proxy in front of the app must hand on the Host header"
+)
+
+UNKNOWN = (
+    "this app is not known under this name; whoever runs it can add the name to the setting "
+    "`host_names`, and a proxy in front of it must hand on the Host header"
 )
 
 HEADERS = {
@@ -101,7 +115,7 @@ def _is_foreign(headers: Headers, *, typed: bool) -> bool:
 
 
 def _is_at(origin: str, host: str) -> bool:
-    """Whether `origin` is that of the pages at `host`; a proxy with TLS may change the scheme."""
+    """Whether pages at `host` have this origin; a proxy with TLS may change the scheme."""
     scheme, _, address = origin.lower().partition("://")
     port = {"http": ":80", "https": ":443"}.get(scheme, "")
     return bool(address) and address.removesuffix(port) == host.lower().removesuffix(port)
@@ -129,3 +143,31 @@ def replaying(body: bytes, receive: Receive) -> Receive:
         return waiting.pop() if waiting else await receive()
 
     return replay
+
+
+class KnownHosts:
+    """ASGI middleware that answers 403 to requests whose Host is a name it does not know."""
+
+    def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
+        self._app = app
+        self._names = {"localhost", *map(str.lower, (config.host, *config.host_names))}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse, or hand on."""
+        known = scope["type"] == "lifespan" or self._knows(Headers(scope=scope).get("host", ""))
+        app = self._app if known else JSONResponse({"detail": UNKNOWN}, 403)
+        await app(scope, receive, send)
+
+    def _knows(self, host: str) -> bool:
+        bracketed = host.startswith("[")
+        name = host[1:].partition("]")[0] if bracketed else host.partition(":")[0]
+        name = name.lower().removesuffix(".")
+        return name in self._names or name.endswith(".localhost") or _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

@@ -14,7 +14,6 @@ export type Rank = number | null;
 
 export interface Settings {
   needs_password: boolean;
-  paused: boolean;
   guideline_version: string;
   /** Of guidelines in other languages, by language. */
   guideline_versions: Partial<Record<string, string>>;
@@ -43,21 +42,10 @@ export interface OfferedReason {
   reports: boolean;
 }
 
-/** Why a rater gets no task. */
-export type NoTask =
-  | "campaign_paused"
-  | "rater_paused"
-  | "training_first"
-  | "all_labeled"
-  | "share_given"
-  | "taken"
-  | "not_for_you";
-
 /** The rater who is signed in. */
 export interface Rater {
   rater_id: string;
   name: string;
-  session_id: string;
   role: "rater" | "admin";
 }
 
@@ -167,7 +155,7 @@ export interface AsideTask extends Task {
   aside_at: string;
 }
 
-/** How far the labeling is, in labels. */
+/** Progress of the labeling, in labels. */
 export interface Progress {
   /** Labels of this rater. */
   mine: number;
@@ -182,7 +170,7 @@ export interface Progress {
 /** Answer to a claim: a task, or null and the reason why there is none. */
 export type Claimed =
   & { progress: Progress; withdrawn?: string[] }
-  & ({ task: Task; code?: undefined } | { task: null; code: NoTask });
+  & ({ task: Task; code?: undefined } | { task: null; code: string });
 
 export interface Timing {
   time_on_task_ms: number;
@@ -216,7 +204,7 @@ export interface Routes {
   "POST submissions": { body: Submission; answer: { label_id: string; revision: number } };
   "POST undo": {
     body: Record<string, never>;
-    answer: { task: Task | null; answer: Answer | null; progress: Progress };
+    answer: { task: Task | null; answer: Answer | null };
   };
   "GET training": { body: undefined; answer: { items: TrainingItem[]; done: boolean } };
   "POST training": { body: { item_id: string; answer: Answer }; answer: TrainingFeedback };
@@ -314,20 +302,20 @@ export interface OnPage {
   look(): void;
 }
 
+/** What a part of the page may ask of the screen around it. */
+export interface Around {
+  /** Takes the rater's answer. */
+  answer: GiveAnswer;
+  ask: AskReason;
+  /** Has screen readers speak. */
+  say(text: string): void;
+  /** Keeps a half-made answer. */
+  changed(half: RankingAnswer): void;
+}
+
 /** What the page knows of a kind of task. */
 export interface KindOnPage {
-  Part: new (
-    root: HTMLElement,
-    fullSize: FullSize,
-    calls: {
-      answer: GiveAnswer;
-      ask: AskReason;
-      /** Has screen readers speak. */
-      say(text: string): void;
-      /** Keeps a half-made answer. */
-      changed(half: RankingAnswer): void;
-    },
-  ) => OnPage;
+  Part: new (root: HTMLElement, fullSize: FullSize, around: Around) => OnPage;
   /** The answer in words, without reason and comment. */
   said(answer: Answer, images: ImageAddress[]): string;
   /** An earlier answer to begin with, where it is not the same. */

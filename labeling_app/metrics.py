@@ -47,39 +47,28 @@ class Metrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the figures of this moment."""
-        progress, health = self._state.store.progress(), self._state.health
-        yield GaugeMetricFamily(
-            "pictune_labels_done",
-            "Labels that count, at most as many per task as are wanted",
-            progress.done,
-        )
-        yield GaugeMetricFamily("pictune_labels_wanted", "Labels wanted", progress.total)
-        yield GaugeMetricFamily(
-            "pictune_paused", "Whether the campaign is paused", int(self._state.store.is_paused)
-        )
-        reported, removed = self._state.store.reports.count()
-        yield GaugeMetricFamily(
-            "pictune_images_reported", "Reported images that wait for an admin's decision", reported
-        )
-        yield GaugeMetricFamily("pictune_images_removed", "Images that an admin removed", removed)
-        yield CounterMetricFamily(
-            "pictune_writes_refused", "Bad requests since the start", health.writes_refused
-        )
-        yield CounterMetricFamily(
-            "pictune_writes_failed",
-            "Labels that could not be saved since the start",
-            health.writes_failed,
-        )
-        yield GaugeMetricFamily(
-            "pictune_free_disk_bytes",
-            "Room where labels are kept",
-            shutil.disk_usage(self._state.folder).free,
-        )
+        store, health = self._state.store, self._state.health
+        progress, (reported, removed) = store.progress(), store.reports.count()
+        free = shutil.disk_usage(self._state.folder).free
+        counts: list[tuple[str, str, int]] = [
+            ("refused", "Bad requests since the start", health.writes_refused),
+            ("failed", "Labels that could not be saved since the start", health.writes_failed),
+        ]
+        for name, meaning, count in counts:
+            yield CounterMetricFamily(f"pictune_writes_{name}", meaning, count)
+        figures: list[tuple[str, str, float]] = [
+            ("labels_done", "Labels that count, at most as many as are wanted", progress.done),
+            ("labels_wanted", "Labels wanted", progress.total),
+            ("paused", "Whether the campaign is paused", store.is_paused),
+            ("images_reported", "Reported images that wait for an admin's decision", reported),
+            ("images_removed", "Images that an admin removed", removed),
+            ("free_disk_bytes", "Room where labels are kept", free),
+        ]
         if health.last_export is not None:
-            moment = health.last_export.timestamp()
-            yield GaugeMetricFamily(
-                "pictune_last_export_timestamp_seconds", "When labels were last exported", moment
-            )
+            when = ("last_export_timestamp_seconds", "When labels were last exported")
+            figures.append((*when, health.last_export.timestamp()))
+        for name, meaning, value in figures:
+            yield GaugeMetricFamily(f"pictune_{name}", meaning, value)
 
 
 class _Stopwatch:
@@ -104,11 +93,6 @@ class _Stopwatch:
         finally:
             # the route's pattern, not the path: ids would make a new series each
             route = getattr(scope.get("route"), "path", "") or "page"
-            self._requests.labels(_method(scope), route, str(status)).observe(
-                time.perf_counter() - start
-            )
-
-
-def _method(scope: Scope) -> str:
-    method = str(scope["method"])
-    return method if method in ("GET", "HEAD", "POST") else "other"
+            method = scope["method"] if scope["method"] in ("GET", "HEAD", "POST") else "other"
+            seconds = time.perf_counter() - start
+            self._requests.labels(method, route, str(status)).observe(seconds)

@@ -99,7 +99,7 @@ def mount_page(app: FastAPI, guidelines: Guidelines) -> None:
 
 
 def add_files(app: FastAPI, files: Mapping[str, Drawn]) -> None:
-    """Add the files of a drawn page, and those that Gradio ships."""
+    """Add the files of a drawn page, and the files that Gradio ships."""
     for path, drawn in files.items():
         app.add_api_route(path, drawn.answer, methods=["GET", "HEAD"], include_in_schema=False)
     for folder in SHIPPED:

@@ -14,7 +14,7 @@ LONGEST = 1000
 """Characters; more would only cost time."""
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
-"""Without those that are taken for each other when a password is read out."""
+"""Letters of drawn passwords; none sounds or looks like another."""
 
 _HASHER = PasswordHasher()
 _NOBODYS = _HASHER.hash("the password of nobody")

@@ -1,4 +1,4 @@
-"""Reasons that raters choose from for a skip, a report or a bad verdict: ours, or those of a lead.
+"""Reasons that raters choose from for a skip, a report or a bad verdict: ours, or a lead's.
 
 What is stored with a label is the same in all languages; what raters read is in theirs.
 """
@@ -11,8 +11,8 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_
 from labeling_app.words import LANGUAGE, Words
 
 Question = Literal["bad", "skip", "skip_several", "unsafe"]
-"""Questions for a reason: why it is bad, why one image is skipped, why a task with several or two
-is, and why nobody should see it."""
+"""Questions for a reason: why an image is bad, why one image or several are skipped, and why nobody
+should see an image."""
 
 LONGEST = 200
 """Characters of the longest reason."""
@@ -46,7 +46,7 @@ class OfferedReason(Reason, frozen=True):
     """Whether it reports images of a task with several, so that the page asks which."""
 
 
-REPORT = "A picture is unsafe"
+REPORT = "An image is unsafe"
 """Stored where images of a task with several are reported."""
 
 OURS: Mapping[Question, Mapping[str, str]] = {
@@ -54,13 +54,13 @@ OURS: Mapping[Question, Mapping[str, str]] = {
     "skip": {
         "I cannot tell": "reason.cannot_tell",
         "The prompt is unclear": "reason.unclear",
-        "The picture is broken": "reason.broken",
+        "The image is broken": "reason.broken",
         "Something else": "reason.else",
     },
     "skip_several": {
         "I cannot tell": "reason.cannot_tell",
         "The prompt is unclear": "reason.unclear",
-        "A picture is broken": "reason.one_broken",
+        "An image is broken": "reason.one_broken",
         REPORT: "reason.one_unsafe",
         "Something else": "reason.else",
     },

@@ -20,20 +20,6 @@ from labeling_app.app_state import AppState
 
 LOGGER = logging.getLogger(__name__)
 
-MEANINGS = {
-    400: "the body is no JSON at all",
-    401: "not signed in, somebody else is, or name or password is wrong",
-    403: "for admins only, or sent by a page of another site",
-    404: "no such task, image, training item or rater, or no report of the image",
-    409: "somebody is called so already, or the change would lock an admin out",
-    410: "the image was reported and is shown to nobody",
-    413: "the body is too large",
-    422: "something in the body or the query is wrong",
-    429: "too many attempts to sign in; wait as many seconds as `Retry-After` says",
-    503: "not saved or not readable now; send the same again",
-}
-"""Meanings of the statuses of refusals, for the description of the interface."""
-
 UNREADABLE = "the server could not save or read; nothing was changed, send it again"
 """Said of errors that name files and servers: those are for the operator's eyes."""
 
@@ -55,27 +41,20 @@ class Refusal(BaseModel, frozen=True):
 
 def may_refuse(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return FastAPI's `responses` of a route that may refuse with these statuses."""
-    return {status: {"model": Refusal, "description": MEANINGS[status]} for status in statuses}
+    return {status: {"model": Refusal} for status in statuses}
 
 
 def add_refusals(app: FastAPI) -> None:
-    """Register the handlers below."""
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(RequestValidationError, _bad_body)
-    app.add_exception_handler(PictuneError, _from_store)
+    """Register the handler of errors."""
+    for error in (HTTPException, RequestValidationError, PictuneError):
+        app.add_exception_handler(error, _answer)
 
 
-def _http(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, HTTPException)
-    return _refuse(request, error.status_code, error.detail, error.headers)
-
-
-def _bad_body(request: Request, error: Exception) -> JSONResponse:
-    assert isinstance(error, RequestValidationError)
-    return _refuse(request, 422, _reasons(error.errors()))
-
-
-def _from_store(request: Request, error: Exception) -> JSONResponse:
+def _answer(request: Request, error: Exception) -> JSONResponse:
+    if isinstance(error, HTTPException):
+        return _refuse(request, error.status_code, error.detail, error.headers)
+    if isinstance(error, RequestValidationError):
+        return _refuse(request, 422, _reasons(error.errors()))
     if isinstance(error, NotFound):
         return _refuse(request, 404, str(error))
     if isinstance(error, InvalidAnswer):

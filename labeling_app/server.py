@@ -20,15 +20,14 @@ from labeling_app.admin.gate import mount_admin_page
 from labeling_app.app_state import APP_VERSION, AppState, Exports, Guidelines, Health
 from labeling_app.campaign.known_answers import TrainingItem
 from labeling_app.campaign.tasks import ImageRow
-from labeling_app.guard import Guard
-from labeling_app.hosts import KnownHosts
+from labeling_app.guard import Guard, KnownHosts
 from labeling_app.metrics import Metrics
 from labeling_app.page import mount_page
 from labeling_app.rater.api import router
 from labeling_app.rater.own_work import router as own_work_router
 from labeling_app.refusals import add_refusals
 from labeling_app.settings import LabelConfig, ServerConfig
-from labeling_app.words import offered, read_words
+from labeling_app.words import check_language, read_words
 
 SECONDS_BETWEEN_ANSWERS = 75
 """A connection that is idle for longer is closed; a rater who thinks must find it open."""
@@ -72,7 +71,9 @@ def create_app(
     """
     health = Health()
     words = read_words(config.words)
+    check_language(config.language, words)
     state = AppState(
+        config,
         store,
         image_path,
         Guidelines.read(config.guidelines, words),
@@ -80,23 +81,29 @@ def create_app(
         quality or partial(_quality, store),
         health,
         store.database.folder or Path.cwd(),
-        is_open=config.open,
-        gold_bound=config.gold_bound,
         training=training,
         words=words,
-        reasons=config.reasons,
-        language=offered(config.language, words),
         categories=categories or {},
         images=images,
         tables=tables,
     )
-    return _app(state, config, secret)
-
-
-def _app(state: AppState, config: LabelConfig, secret: bytes) -> FastAPI:
-    app = _bare_app(state, config)
-    _add_middleware(app, config, secret)
-    _add_routes(app, state)
+    app = _bare_app(state)
+    app.add_middleware(
+        SessionMiddleware,
+        secret_key=secret.hex(),
+        # All ports of a host share cookies: two campaigns must not sign each other's raters out,
+        # and replicas, which have one key, must know each other's.
+        session_cookie=f"pictune_{hashlib.sha256(secret).hexdigest()[:8]}",
+        same_site="strict",
+        https_only=config.https,
+    )
+    app.add_middleware(Guard)
+    Metrics(state).add_to(app)
+    for routes in (router, own_work_router, admin_router):
+        app.include_router(routes)
+    add_refusals(app)
+    mount_page(app, state.guidelines)
+    mount_admin_page(app, state)
     return app
 
 
@@ -116,11 +123,12 @@ def serve(app: FastAPI, config: ServerConfig, announce: Callable[[str], None] = 
             server.run(sockets=[listener])
 
 
-def _bare_app(state: AppState, config: LabelConfig) -> FastAPI:
+def _bare_app(state: AppState) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         ending = asyncio.Event()
-        exports = asyncio.create_task(state.exports.export_regularly(config.export_every_s, ending))
+        every_s = state.config.export_every_s
+        exports = asyncio.create_task(state.exports.export_regularly(every_s, ending))
         yield
         ending.set()
         await exports
@@ -136,28 +144,6 @@ def _bare_app(state: AppState, config: LabelConfig) -> FastAPI:
     )
     app.state.labeling = state
     return app
-
-
-def _add_middleware(app: FastAPI, config: LabelConfig, secret: bytes) -> None:
-    app.add_middleware(
-        SessionMiddleware,
-        secret_key=secret.hex(),
-        # All ports of a host share cookies: two campaigns must not sign each other's raters out,
-        # and replicas, which have one key, must know each other's.
-        session_cookie=f"pictune_{hashlib.sha256(secret).hexdigest()[:8]}",
-        same_site="strict",
-        https_only=config.https,
-    )
-    app.add_middleware(Guard)
-
-
-def _add_routes(app: FastAPI, state: AppState) -> None:
-    Metrics(state).add_to(app)
-    for routes in (router, own_work_router, admin_router):
-        app.include_router(routes)
-    add_refusals(app)
-    mount_page(app, state.guidelines)
-    mount_admin_page(app, state)
 
 
 class _Server(uvicorn.Server):

@@ -22,7 +22,7 @@ class ServerConfig(BaseModel, frozen=True, extra="forbid"):
     """Port to listen on; 0 takes a free one."""
     https: bool = False
     """Whether visitors come through a proxy with TLS on this machine: cookies are then never sent
-    without it, and visitors' addresses are those that the proxy reports."""
+    without it, and visitors' addresses come from the proxy."""
 
     @property
     def is_local(self) -> bool:
@@ -45,7 +45,7 @@ class LabelConfig(ServerConfig, frozen=True, extra="forbid"):
     their browser's where we have it, else English."""
     words: Path | None = None
     """Folder with words of the page in other languages, a file such as `fr.json` for each, as in
-    `labeling_app/words/`; words there that we have too take the place of ours."""
+    `labeling_app/words/`; a word in such a file replaces ours."""
     reasons: Reasons = {}
     """Reasons that raters choose from, in place of ours: up to nine each for `skip`, `skip_several`
     (rankings and comparisons, where a report is offered besides), `unsafe` and `bad`. Without any

@@ -13,11 +13,10 @@ from typing import Annotated
 from fastapi import Depends, HTTPException, Request
 from pydantic import AfterValidator, BaseModel, Field
 
-from data.feedback import Account
+from data.feedback import Account, Role
 from data.store.people.attempts import Limit
 from labeling_app.app_state import AppState, State
 from labeling_app.passwords import LONGEST, is_password
-from labeling_app.rater.responses import Identity
 
 WINDOW_S = 60.0
 """Seconds in which wrong passwords are counted."""
@@ -29,11 +28,11 @@ MOST_OF_ADDRESS = 50
 """Wrong passwords for any name from one address."""
 
 MOST_FOR_NAME = 100
-"""Wrong passwords for a name from all addresses, without those of known browsers. It is far above
-the limit of one address, which could otherwise keep raters out."""
+"""Wrong passwords for a name from all addresses; known browsers do not count. It is far above the
+limit of one address, so that one attacker cannot keep raters out."""
 
 MOST_KNOWN = 10
-"""Raters whom a browser is known for."""
+"""Raters that a browser remembers."""
 
 
 def tidy_name(name: str) -> str:
@@ -57,6 +56,15 @@ class Login(BaseModel, frozen=True, extra="forbid"):
     password: Annotated[str, Field(max_length=LONGEST)] | None = None
 
 
+class Identity(BaseModel, frozen=True):
+    """The rater who is signed in."""
+
+    rater_id: str
+    name: str
+    session_id: str
+    role: Role
+
+
 class Rater(BaseModel, frozen=True):
     """The rater who is signed in, as the cookie says."""
 
@@ -68,14 +76,14 @@ class Rater(BaseModel, frozen=True):
 
 
 class Browser(BaseModel, frozen=True):
-    """Raters that a browser is known for, also after a sign-out; kept in the cookie."""
+    """Raters who have signed in from a browser, kept in its cookie also after a sign-out."""
 
     browser_id: str
     rater_ids: tuple[str, ...]
-    """Those whose right passwords were given there, the latest last."""
+    """Raters whose right passwords were given in the browser, the latest last."""
 
     def with_rater(self, rater_id: str) -> "Browser":
-        """Return the browser with one rater more; only the latest fit into a cookie."""
+        """Return the browser with another rater; only the latest `MOST_KNOWN` are kept."""
         others = [known for known in self.rater_ids if known != rater_id]
         return self.model_copy(update={"rater_ids": (*others, rater_id)[-MOST_KNOWN:]})
 
@@ -90,7 +98,7 @@ def sign_in(request: Request, state: AppState, login: Login) -> Identity:
     """
     account = state.store.raters.find(login.rater)
     if account is None or account.password_hash is None:
-        if not state.is_open:
+        if not state.config.open:
             _check_password(request, state, login, account)
         rater_id = state.store.add_rater(login.rater)
         account = state.store.raters.get(rater_id)
@@ -135,7 +143,7 @@ def _check_password(
 def _limits(request: Request, login: Login, account: Account | None) -> list[Limit]:
     """Return the limits that a wrong password counts towards.
 
-    A browser that once gave the right one has a limit of its own: nobody else can keep it out.
+    A browser that once gave the right password has a limit of its own: nobody can keep it out.
     """
     who = account.rater_id if account else login.rater
     browser = _browser(request)
@@ -160,10 +168,7 @@ def _browser(request: Request) -> Browser:
 
 
 def network_of(host: str) -> str:
-    """Return a client's address.
-
-    Of IPv6 it is the network, since each of its clients has 2^64 addresses to choose from.
-    """
+    """Return a client's IPv4 address or IPv6 network, as an IPv6 client has 2^64 addresses."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -192,7 +197,7 @@ def rater_of(request: Request, state: AppState) -> Rater:
     if "rater" not in request.session:
         raise HTTPException(401, "not signed in; give your name first")
     rater = Rater.model_validate(request.session["rater"])
-    if rater.proof is None and not state.is_open:
+    if rater.proof is None and not state.config.open:
         raise HTTPException(401, "a password is needed now; sign in again")
     if request.headers.get("x-pictune", "1") not in ("1", rater.rater_id):
         raise HTTPException(401, "somebody else has signed in in this browser; sign in again")

@@ -1,8 +1,8 @@
-"""The words of the raters' page: one JSON file a language, ours and those of a campaign's lead.
+"""The words of the raters' page: our own JSON file for each language, and files of the lead.
 
-A file names each word by its place, such as `bar.undo`. What depends on a number has a form for
-each plural category of the language (Unicode CLDR), and always `other`. Words that a language lacks
-are English.
+A file names each word by its place, such as `bar.undo`. A word that depends on a number has a form
+for each plural category of the language (Unicode CLDR), and always `other`. A word that a language
+lacks is shown in English.
 """
 
 import difflib
@@ -35,9 +35,9 @@ Words = dict[str, Word]
 
 
 def read_words(folder: Path | None = None) -> dict[str, Words]:
-    """Read the words by language: our own, and in their place those of a lead's folder.
+    """Read the words by language; words in a lead's folder replace ours.
 
-    Every language that is returned has all words.
+    Every language has all words.
 
     Raises:
         PictuneError: the folder has no such files, or one cannot be understood or has a word that
@@ -52,18 +52,17 @@ def read_words(folder: Path | None = None) -> dict[str, Words]:
     }
 
 
-def offered(language: str | None, words: Collection[str]) -> str | None:
-    """Return the language, which must be one of those that there are words in.
+def check_language(language: str | None, words: Collection[str]) -> None:
+    """Check that there are words in a language.
 
     Raises:
-        PictuneError: it is none of them.
+        PictuneError: there are none.
     """
     if language is not None and language not in words:
         raise PictuneError(
             f"label.language: no words in {language}; choose {' or '.join(words)}, "
             f"or put {language}.json into the folder label.words"
         )
-    return language
 
 
 def _of_lead(folder: Path, ours: dict[str, Words]) -> dict[str, Words]:
@@ -97,7 +96,7 @@ def _parsed(path: Path) -> Words:
 
 
 def _troubles(words: Words, english: Words) -> Iterator[str]:
-    """Yield what is wrong with the words, of the language of a lead's file."""
+    """Yield what is wrong with the words of a lead's file."""
     for key, word in words.items():
         if key not in english:
             near = difflib.get_close_matches(key, english, 1)

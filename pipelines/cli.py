@@ -133,8 +133,8 @@ def _add_common_flags(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage and return the exit status.
 
-    It is 0, 1 for a check that failed, 2 for what the user can correct, 75 where another of several
-    processes was lost, and 130 for Ctrl-C.
+    It is 0, 1 for a failed check, 2 for errors that the user can correct, 75 where another of
+    several processes was lost, and 130 for Ctrl-C.
     """
     for library in ("DIFFUSERS", "TRANSFORMERS"):  # they read it when they are imported
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
@@ -294,7 +294,7 @@ def load_settings(given: argparse.Namespace, run: RunFolder) -> Settings:
 
 
 def _explained(error: Exception) -> str | None:
-    """Return one line for what the user can fix; None for faults of the program."""
+    """Return one line on an error that the user can fix; None for a fault of the program."""
     if isinstance(error, ModuleNotFoundError):
         return f"needs the package {error.name}; run `make setup`"
     if type(error).__name__ in OUT_OF_MEMORY or "can't allocate memory" in str(error):

@@ -66,9 +66,9 @@ def has_launcher() -> bool:
 def end_with_launcher() -> None:
     """Let the kernel end this process when its launcher ends, however that is killed; Linux alone.
 
-    Without it the processes would work on, and those of the same command, given again, beside them.
+    Without it the processes would work on, beside the processes of the same command, given again.
     """
-    launcher = os.environ.pop(LAUNCHER, None)  # not that of programs which this one starts
+    launcher = os.environ.pop(LAUNCHER, None)  # programs that this one starts have none
     if launcher is None or sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

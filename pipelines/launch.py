@@ -24,9 +24,9 @@ with ends_at_once():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the processes to their end; return 0, or the exit status of the one that failed first.
+    """Run the processes to their end; return 0, or the exit status of the first that failed.
 
-    That is 128 and the signal's number for one that was killed.
+    The status of a killed process is 128 and the signal's number.
     """
     logging.disable(logging.CRITICAL)  # the launcher would say a screenful of every end
     os.environ[LAUNCHER] = str(os.getpid())

@@ -97,12 +97,6 @@ STAGES = {
         "plan comparisons of models for people; --models base,rwl --axes overall,appeal",
         "compare.compare",
     ),
-    "compare-plan": Stage(
-        "how many votes tell which difference between models; while labels come in, when it is "
-        "enough",
-        "compare.compare_plan",
-        ("run", "store", "arena"),
-    ),
     "compare-report": Stage(
         "what people say of the models in comparisons: strengths, intervals, and a page",
         "compare.compare_report",

@@ -1,8 +1,8 @@
 """The labels as arrays: verdicts and ranked pairs, each with the index of its image and prompt."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -29,8 +29,28 @@ Mask = NDArray[np.bool_]
 _TASK_KEY = ["task_id", "image_id", "source"]
 
 
+class _Labels:
+    prompt: Indices
+
+    def __len__(self) -> int:
+        return len(self.prompt)
+
+    @property
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        return {name: column for name, column in vars(self).items() if column is not None}
+
+    def where(self, mask: Mask | Indices) -> Self:
+        """Return the entries of a mask, or of a list of rows."""
+        return type(self)(**{name: column[mask] for name, column in self._columns.items()})
+
+    def joined(self, other: Self) -> Self:
+        """Return the entries of both, `other` last."""
+        both = {name: [column, vars(other)[name]] for name, column in self._columns.items()}
+        return type(self)(**{name: np.concatenate(columns) for name, columns in both.items()})
+
+
 @dataclass(frozen=True, eq=False)
-class Verdicts:
+class Verdicts(_Labels):
     """Labels of single images, one entry per rater and image, without skips and unsafe images."""
 
     image: Indices
@@ -39,22 +59,17 @@ class Verdicts:
     """[V] into `FeedbackDataset.prompts`."""
     good: Numbers
     """[V], 1 for good and 0 for bad."""
+    rater: Indices
+    """[V] into `FeedbackDataset.raters`."""
     skill: Numbers | None = None
     """[V], probability that the rater is right, NaN where unknown; None without estimates."""
     p_good: Numbers | None = None
     """[V], probability of good by all raters of the task, NaN where unknown; None without
     estimates."""
 
-    def __len__(self) -> int:
-        return len(self.image)
-
-    def where(self, mask: Mask) -> Self:
-        """Return the entries where `mask` [V] is true."""
-        return _where(self, mask)
-
 
 @dataclass(frozen=True, eq=False)
-class RankedPairs:
+class RankedPairs(_Labels):
     """Pairs of images of one prompt, from rankings; each pair once."""
 
     image_0: Indices
@@ -67,17 +82,12 @@ class RankedPairs:
     """[K]: 1 when image 0 is better, 0.5 for a tie, 0 when it is worse."""
     weight: Numbers
     """[K]: 1 over the number of pairs of the ranking, so that every ranking counts the same."""
-    ranking: Indices | None = None
-    """[K], equal for the pairs of one ranking; None where rankings are unknown."""
+    ranking: Indices
+    """[K], equal for the pairs of one ranking."""
+    rater: Indices
+    """[K] into `FeedbackDataset.raters`."""
     skill: Numbers | None = None
     """[K], like `Verdicts.skill`."""
-
-    def __len__(self) -> int:
-        return len(self.image_0)
-
-    def where(self, mask: Mask) -> Self:
-        """Return the entries where `mask` [K] is true."""
-        return _where(self, mask)
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,6 +104,8 @@ class FeedbackDataset:
     """Category of each prompt; "" where there is none."""
     verdicts: Verdicts
     pairs: RankedPairs
+    raters: tuple[str, ...] = ()
+    """Public ids of the raters."""
 
     @classmethod
     def from_latest(cls, latest: Path, run_root: Path) -> Self:
@@ -117,6 +129,7 @@ class FeedbackDataset:
         image_ids = _known(pd.concat(image_columns), images.index, latest, "images")
         prompt_columns = [verdicts["prompt_id"], pairs["prompt_id"]]
         prompt_ids = _known(pd.concat(prompt_columns), prompts.index, latest, "prompts")
+        raters = pd.Index(sorted({*verdicts["rater_id"], *pairs["rater_id"]}))
         paths = tuple(run_root / path for path in images.loc[image_ids, "path"])
         gone = [path for path in paths if not path.is_file()]
         if gone:
@@ -134,6 +147,7 @@ class FeedbackDataset:
                 image=_indices(image_ids, verdicts["image_id"]),
                 prompt=_indices(prompt_ids, verdicts["prompt_id"]),
                 good=(verdicts["label"] == "good").astype(np.float32).to_numpy(),
+                rater=_indices(raters, verdicts["rater_id"]),
                 skill=_skill_of(verdicts["rater_id"], skills),
                 p_good=_p_good(latest, verdicts),
             ),
@@ -144,64 +158,81 @@ class FeedbackDataset:
                 label_0=pairs["label_0"].to_numpy(np.float32),
                 weight=pairs["weight"].to_numpy(np.float32),
                 ranking=pd.factorize(pairs["ranking_label_id"])[0].astype(np.int64),
+                rater=_indices(raters, pairs["rater_id"]),
                 skill=_skill_of(pairs["rater_id"], skills),
             ),
+            raters=tuple(raters),
         )
 
-    def where(self, verdicts: Mask, pairs: Mask) -> Self:
+    def where(self, verdicts: Mask | Indices, pairs: Mask | Indices) -> Self:
         """Return the labels where the masks are true, over the same images and prompts."""
         return replace(self, verdicts=self.verdicts.where(verdicts), pairs=self.pairs.where(pairs))
 
+    def joined(self, other: Self) -> Self:
+        """Return the labels of both parts of one dataset."""
+        return replace(
+            self,
+            verdicts=self.verdicts.joined(other.verdicts),
+            pairs=self.pairs.joined(other.pairs),
+        )
+
+    @property
+    def labeled_images(self) -> Indices:
+        """The images with a label, sorted."""
+        verdicts, pairs = self.verdicts, self.pairs
+        return np.unique(np.concatenate([verdicts.image, pairs.image_0, pairs.image_1]))
+
+    @property
+    def labeled_prompts(self) -> Indices:
+        """The prompts with a label, sorted."""
+        return np.unique(np.concatenate([self.verdicts.prompt, self.pairs.prompt]))
+
+    @property
+    def labeling_raters(self) -> Indices:
+        """The raters with a label, sorted."""
+        return np.unique(np.concatenate([self.verdicts.rater, self.pairs.rater]))
+
     @property
     def counts(self) -> dict[str, int]:
-        """Numbers of labels by kind, and of the images and prompts that they are of."""
+        """Numbers of labels by kind, and of their images and prompts."""
         good = int(self.verdicts.good.sum())
-        verdicts, pairs = self.verdicts, self.pairs
-        images = np.unique(np.concatenate([verdicts.image, pairs.image_0, pairs.image_1]))
-        prompts = np.unique(np.concatenate([verdicts.prompt, pairs.prompt]))
-        counts = {"good": good, "bad": len(self.verdicts) - good, "pairs": len(self.pairs)}
-        return counts | {"images": len(images), "prompts": len(prompts)}
+        return {
+            "good": good,
+            "bad": len(self.verdicts) - good,
+            "pairs": len(self.pairs),
+            "images": len(self.labeled_images),
+            "prompts": len(self.labeled_prompts),
+        }
 
 
 def read_labels(latest: Path) -> tuple[Any, Any]:
     """Return the labels of an export that can be learned from, as two data frames.
 
-    The first has the single labels that say good or bad, the second the ranked pairs. Tasks that
-    ask a rater the same again are checks: their labels are omitted, so that nobody counts twice.
-    So are rankings that compare models: these models are judged by them. Of a task that an admin
-    decided, the admin's label alone is left.
+    The first has the single labels that say good or bad, the second the ranked pairs. Labels of
+    repeated tasks are omitted, so that no rater counts twice, and so are rankings that compare
+    models. Where an admin decided a task, also with "can't tell", only the admin's label counts.
 
     Raises:
         PictuneError: a table is missing or broken.
     """
     verdicts = read_table(latest / "labels_binary.parquet", LABELS_BINARY).to_pandas()
     pairs = read_table(latest / "labels_pairs.parquet", LABELS_PAIRS).to_pandas()
-    decided = _decided(latest, verdicts)
+    rankings = _read_if_there(latest / "labels_ranking.parquet", LABELS_RANKING)
+    decided = [
+        task_id
+        for table in (verdicts, rankings)
+        for task_id in table.loc[table["source"] == "adjudicator", "task_id"]
+    ]
+    tasks = _read_if_there(latest / "tasks.parquet", TASKS)
+    left_out = tasks.loc[tasks["repeat_of"].notna() | tasks["models"].notna(), "task_id"]
     verdicts, pairs = (
-        table[(table["source"] == "adjudicator") | ~table["task_id"].isin(decided)]
+        table[
+            ((table["source"] == "adjudicator") | ~table["task_id"].isin(decided))
+            & ~table["task_id"].isin(left_out)
+        ]
         for table in (verdicts, pairs)
     )
-    verdicts = verdicts[verdicts["label"].isin(["good", "bad"])]
-    if not (latest / "tasks.parquet").is_file():
-        return verdicts, pairs
-    tasks = read_table(latest / "tasks.parquet", TASKS).to_pandas()
-    no_lesson = tasks.loc[tasks["repeat_of"].notna() | tasks["models"].notna(), "task_id"]
-    return (
-        verdicts[~verdicts["task_id"].isin(no_lesson)],
-        pairs[~pairs["task_id"].isin(no_lesson)],
-    )
-
-
-def _decided(latest: Path, verdicts: pd.DataFrame) -> set[str]:
-    """Return the tasks that an admin decided, also those of which the decision is "can't tell"."""
-    tables = [verdicts]
-    if (latest / "labels_ranking.parquet").is_file():
-        tables.append(read_table(latest / "labels_ranking.parquet", LABELS_RANKING).to_pandas())
-    return {
-        task_id
-        for table in tables
-        for task_id in table.loc[table["source"] == "adjudicator", "task_id"]
-    }
+    return verdicts[verdicts["label"].isin(["good", "bad"])], pairs
 
 
 def label_sources(latest: Path) -> dict[str, int]:
@@ -210,17 +241,14 @@ def label_sources(latest: Path) -> dict[str, int]:
     return {str(source): int(count) for source, count in counts.items()}
 
 
-L = TypeVar("L", bound="Verdicts | RankedPairs")
-
-
-def _where(labels: L, mask: Mask) -> L:
-    columns = {field.name: getattr(labels, field.name) for field in fields(labels)}
-    chosen = {name: column[mask] for name, column in columns.items() if column is not None}
-    return replace(labels, **chosen)
+def _read_if_there(path: Path, schema: pa.Schema) -> pd.DataFrame:
+    known = read_table(path, schema) if path.is_file() else schema.empty_table()
+    table: pd.DataFrame = known.to_pandas()
+    return table
 
 
 def _read_by_id(path: Path, schema: pa.Schema, key: str) -> pd.DataFrame:
-    """Return a table by its column `key`, of which the first row of each value counts."""
+    """Return a table by its column `key`; the first row of each value counts."""
     table: pd.DataFrame = read_table(path, schema).to_pandas()
     return table.drop_duplicates(key).set_index(key)
 
@@ -230,14 +258,9 @@ def _indices(ids: "pd.Index[str]", column: "pd.Series[str]") -> Indices:
 
 
 def _skills(latest: Path) -> "pd.Series[float] | None":
-    """Return the skill of each rater, by id.
-
-    None without a table of raters or without any estimate in it.
-    """
-    path = latest / "raters.parquet"
-    if not path.is_file():
-        return None
-    skills = _read_by_id(path, RATERS, "rater_id")["skill"].astype("float64")
+    """Return the skill of each rater, by id; None without any estimate."""
+    raters = _read_if_there(latest / "raters.parquet", RATERS).drop_duplicates("rater_id")
+    skills = raters.set_index("rater_id")["skill"].astype("float64")
     return skills if skills.notna().any() else None
 
 
@@ -264,7 +287,7 @@ def _p_good(latest: Path, verdicts: pd.DataFrame) -> Numbers | None:
 def _known(
     ids: "pd.Series[str]", known: "pd.Index[str]", latest: Path, what: str
 ) -> "pd.Index[str]":
-    """Return the distinct `ids` in order of their text, all of which must be `known`."""
+    """Return the distinct `ids`, sorted; refuse an id that is not `known`."""
     distinct = pd.Index(sorted(set(ids)))
     unknown = distinct.difference(known)
     if len(unknown):

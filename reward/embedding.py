@@ -1,4 +1,4 @@
-"""Encode image files and prompts: each distinct one once, and never one that is in the cache."""
+"""Encoding of image files and prompts: each distinct one once, unless the cache has it."""
 
 import hashlib
 import logging
@@ -17,12 +17,14 @@ from reward.clip.cache import EmbeddingCache
 
 _logger = logging.getLogger(__name__)
 
+ENCODE_BATCH = 64
+"""Images that the backbone encodes at a time."""
 TUNED_BATCH = 256
 """Images that go through the trained blocks at a time."""
 
 Track = Callable[[range], Iterable[int]]
-"""Wraps the loop over batches to show its progress; `iter` shows nothing. One that omits batches
-fills the cache with the others: the rows of those that it omits mean nothing."""
+"""Wraps the loop over batches to show its progress; `iter` shows nothing. Where it omits batches,
+their rows are invalid, and only the other rows are cached."""
 _ADVICE = "put the file back or remove its labels"
 
 
@@ -62,7 +64,7 @@ def embed_images(
 ) -> Tensor:
     """Return the features of each image file, [len(paths), F].
 
-    The images may differ in size. Files with the same bytes are encoded once, and those in `cache`
+    The images may differ in size. Files with the same bytes are encoded once, and files in `cache`
     not at all. `digests` are the SHA-256 of the files, where the caller knows them already.
 
     Raises:
@@ -120,7 +122,7 @@ def embed_prompts(
 ) -> Tensor:
     """Return the embedding of each prompt, [len(prompts), D] of unit length.
 
-    Each distinct prompt is encoded once, and those in `cache` not at all. Prompts that are longer
+    Each distinct prompt is encoded once, and prompts in `cache` not at all. Prompts that are longer
     than the backbone reads are reported in the log.
 
     Raises:
@@ -199,24 +201,23 @@ def _encode_once(
 
     `encode` is called with one row for each distinct key whose embedding is not in `cache`.
     """
-    first = {key: row for row, key in reversed(list(enumerate(keys)))}
     distinct = list(dict.fromkeys(keys))
+    position = {key: i for i, key in enumerate(distinct)}
+    row = {position[key]: i for i, key in reversed(list(enumerate(keys)))}
+    vectors = np.zeros((len(distinct), length), np.float32)
+    known = np.zeros(len(distinct), np.bool_)
     if cache:
         vectors, known = cache.read(space, distinct, length)
-    else:
-        vectors = np.zeros((len(distinct), length), np.float32)
-        known = np.zeros(len(distinct), np.bool_)
     missing = np.flatnonzero(~known).tolist()
     for start in track(range(0, len(missing), batch_size)):
         some = missing[start : start + batch_size]
         with torch.inference_mode():
-            vectors[some] = encode([first[distinct[i]] for i in some]).cpu().numpy()
+            vectors[some] = encode([row[i] for i in some]).cpu().numpy()
         if cache:
             cache.append(space, [distinct[i] for i in some], vectors[some])
     embeddings = torch.from_numpy(vectors).to(backbone.device)
-    position = {key: i for i, key in enumerate(distinct)}
     if len(distinct) == len(keys):
-        return embeddings
+        return embeddings  # not a copy of them, which may be large
     return embeddings[[position[key] for key in keys]]
 
 

@@ -41,13 +41,13 @@ class EnsembleHead(nn.Module):
 
         Args:
             dim: length D of the embeddings.
-            features: length F of an image's features, whose first D are its embedding.
+            features: length F of an image's features; the first D are its embedding.
             hidden: widths of the hidden layers.
             members: MLPs in the ensemble.
             generator: on the CPU; draws the first weights.
         """
         super().__init__()
-        self.dim = dim
+        self.dim, self.hidden, self.members = dim, tuple(hidden), members
         widths = [features + 2 * dim + 1, *hidden, 1]
         self.weights = nn.ParameterList()
         self.biases = nn.ParameterList()
@@ -69,7 +69,7 @@ class EnsembleHead(nn.Module):
         """
         self.mean.copy_(image.mean(0))
         std = image.std(0, correction=0)
-        self.std.copy_(torch.where(std > 1e-4, std, 1.0))  # one that never varies stays as it is
+        self.std.copy_(torch.where(std > 1e-4, std, 1.0))  # a feature that never varies
         self.biases[-1] -= self(image, text).mean(1)[:, None, None]
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:
@@ -78,8 +78,8 @@ class EnsembleHead(nn.Module):
             parts = zip(image.split(ROWS), text.split(ROWS), strict=True)
             return torch.cat([self(*part) for part in parts], dim=1)
         product = image[:, : self.dim] * text
-        cosine = self._cosine(product)
-        # Entries of a unit vector are about 1/sqrt(D), those of a product about 1/D, and the cosine
+        cosine = math.sqrt(self.dim) * product.sum(-1)
+        # Entries of a unit vector are about 1/sqrt(D), entries of a product 1/D, and the cosine
         # of two random vectors about 1/sqrt(D).
         inputs = torch.cat(
             [
@@ -90,16 +90,12 @@ class EnsembleHead(nn.Module):
             ],
             dim=-1,
         )
-        hidden = inputs.expand(self.weights[0].shape[0], -1, -1)  # [members, B, inputs]
+        hidden = inputs.expand(self.members, -1, -1)  # [members, B, inputs]
         last = len(self.weights) - 1
         for layer, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
             hidden = torch.baddbmm(bias, hidden, weight)
             hidden = hidden if layer == last else torch.relu(hidden)
         return hidden.squeeze(-1) + self.slope * cosine
-
-    def _cosine(self, product: Tensor) -> Tensor:
-        """Return the cosine [B], scaled to about unit spread."""
-        return math.sqrt(self.dim) * product.sum(-1)
 
 
 def _uniform(shape: tuple[int, ...], bound: float, generator: torch.Generator) -> nn.Parameter:

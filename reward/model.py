@@ -56,24 +56,19 @@ class RewardModel(nn.Module):
     | `score` | images, prompts | calibrated probabilities [B] |
     | `score_with_std` | images, prompts | the same, and the spread of the members [B] |
     | `score_features_with_std` | features [B, F], embeddings [B, D] | the same |
-    | `mean_logits` | the same two | logits [B], the mean of the members, uncalibrated |
     | `member_logits` | the same two | logits of each member [members, B], uncalibrated |
 
-    The features of images are those of `backbone`, and so are the embeddings of prompts, of unit
-    length.
+    Features of images and embeddings of prompts, of unit length, come from `backbone`.
     """
 
     temperature: Tensor
     slip: Tensor
 
-    def __init__(
-        self, backbone: ClipBackbone, head: EnsembleHead, *, hidden: Sequence[int], members: int
-    ) -> None:
+    def __init__(self, backbone: ClipBackbone, head: EnsembleHead) -> None:
         super().__init__()
         self.backbone = backbone
         self.head = head
-        self.hidden = tuple(hidden)
-        self.members = members
+        self.members = head.members
         self.labels: dict[str, int] = {}
         """Labels of each kind that it learned from; filled by training."""
         self.register_buffer("temperature", torch.ones(()))
@@ -104,7 +99,7 @@ class RewardModel(nn.Module):
         )
         if tune_last:
             backbone = backbone.tunable(tune_last, lora_rank=lora_rank, generator=generator)
-        return cls(backbone, head, hidden=hidden, members=members).to(backbone.device)
+        return cls(backbone, head).to(backbone.device)
 
     def score(
         self, *, images: Tensor, prompts: Sequence[str], reduce: Literal["mean", "lcb"] = "mean"
@@ -145,11 +140,6 @@ class RewardModel(nn.Module):
         score = _check_scores(with_slips(torch.sigmoid(logits.mean(0)), self.slip))
         return score, with_slips(torch.sigmoid(logits), self.slip).std(0, correction=0)
 
-    def mean_logits(self, *, image_features: Tensor, text_embeddings: Tensor) -> Tensor:
-        """Return the mean logit of the members, [B], before the calibration."""
-        logits = self.member_logits(image_features=image_features, text_embeddings=text_embeddings)
-        return logits.mean(0)
-
     def member_logits(self, *, image_features: Tensor, text_embeddings: Tensor) -> Tensor:
         """Return the logits of every member, [members, B], before the calibration."""
         logits: Tensor = self.head(image_features, text_embeddings)
@@ -184,7 +174,7 @@ class RewardModel(nn.Module):
             backbone_sha256=self.backbone.fingerprint,
             head_sha256=sha256_of(folder / WEIGHTS_FILE),
             embedding_dim=self.backbone.dim,
-            hidden=self.hidden,
+            hidden=self.head.hidden,
             tune_last=self.backbone.tuned_blocks,
             lora_rank=self.backbone.lora_rank,
             tuned_sha256=sha256_of(folder / BACKBONE_FILE) if tuned else None,

@@ -40,8 +40,6 @@ class ExamplesConfig(BaseModel, frozen=True, extra="forbid"):
     """Folder or hub name of a CLIP or SigLIP model of transformers."""
     negatives: NonNegativeInt = 9
     """Wrong prompts for each prompt, the paper's N - 1."""
-    encode_batch: PositiveInt = 64
-    """Images that the backbone encodes at a time."""
     tune_last: NonNegativeInt = 0
     """Blocks at the end of the backbone's vision tower that are trained with the head. With 0 the
     backbone stays as it is.
@@ -145,9 +143,7 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
     members: PositiveInt = 5
     """Heads in the ensemble; their mean logit gives the score, their spread its uncertainty."""
     epochs: PositiveInt = 60
-    """Most passes over the labels."""
-    patience: PositiveInt = 10
-    """Epochs without a lower validation loss after which training stops."""
+    """Most passes over the labels; training stops after 10 without a lower validation loss."""
     batch_size: PositiveInt = 256
     """Labeled images per step; ranked pairs are spread over the same steps. There are more steps
     where one would get more than 8 times as many pairs."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from data.runs import RunFolder
     from data.store.feedback_store import FeedbackStore
+    from reward.clip.backbone import ClipBackbone
     from tests.support.data_campaign import Clock
     from tests.support.exchange_run import ExchangeRun
     from tests.support.labeling_browser import Server
@@ -48,6 +49,24 @@ def postgres_url(postgres_folder: Path) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'feedback.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: "Clock") -> "Iterator[FeedbackStore]":
+    """A store without tasks, on SQLite."""
+    from tests.support.data_campaign import open_store
+
+    with open_store(tmp_path, clock) as opened:
+        yield opened
+
+
 @pytest.fixture
 def clock() -> "Clock":
     """A clock that stands still until it is moved."""
@@ -62,6 +81,22 @@ def exchange(tmp_path: Path) -> "ExchangeRun":
     from tests.support.exchange_run import ExchangeRun
 
     return ExchangeRun(tmp_path / "run")
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Tiny CLIP; tests only read it."""
+    from tests.support.tiny_clip import save_tiny_clip
+
+    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
+
+
+@pytest.fixture(scope="session")
+def backbone(clip_folder: Path) -> "ClipBackbone":
+    """The tiny CLIP as the reward's backbone; tests leave it as it is."""
+    from reward.clip.backbone import ClipBackbone
+
+    return ClipBackbone.from_pretrained(clip_folder)
 
 
 @pytest.fixture(scope="session")
@@ -195,8 +230,16 @@ def terminal(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Commands"]:
         yield started
 
 
+@pytest.fixture
+def browser(chromium_browser: "Browser") -> Iterator["Browser"]:
+    """The system's Chromium, without the pages of the test before."""
+    yield chromium_browser
+    for context in chromium_browser.contexts:
+        context.close()
+
+
 @pytest.fixture(scope="module")
-def browser() -> Iterator["Browser"]:
+def chromium_browser() -> Iterator["Browser"]:
     """The system's Chromium; for one module only, as asyncio cannot run beside Playwright."""
     from tests.support.labeling_browser import CHROMIUM, chromium
 
@@ -224,10 +267,8 @@ def server(campaign: "Campaign") -> Iterator["Server"]:
 
 
 @pytest.fixture
-def page(browser: "Browser", server: "Server", request: pytest.FixtureRequest) -> Iterator["Page"]:
+def page(browser: "Browser", server: "Server", request: pytest.FixtureRequest) -> "Page":
     """The page of the rater whom the test names by the decorator `labeling_rater.rater`."""
     from tests.support.labeling_rater import at_work
 
-    opened = at_work(browser, server.url, *request.param)
-    yield opened
-    opened.context.close()
+    return at_work(browser, server.url, *request.param)

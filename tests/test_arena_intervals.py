@@ -5,9 +5,14 @@ import pytest
 
 from benchmarks.compare import CASES, LOOKED_AT, coverage, looked_at, planned_votes, says
 from data.intervals import wilson_interval
-from pipelines.compare.arena.intervals import Estimates, clustered, log_odds, share_of
+from pipelines.compare.arena.intervals import (
+    Estimates,
+    always_valid,
+    clustered,
+    log_odds,
+    share_of,
+)
 from pipelines.compare.arena.planning import Design
-from pipelines.compare.arena.sequential import always_valid
 from pipelines.compare.arena.votes import Indices, Values
 
 
@@ -34,7 +39,7 @@ def test_intervals_of_a_model_against_itself_hold_0_as_often_as_they_say(case: s
 
 
 def test_over_raters_alone_the_variance_is_that_of_their_means() -> None:
-    """Degrees of freedom are 11, those of 12 raters, where their votes are alike."""
+    """12 raters whose votes are alike give 11 degrees of freedom."""
     rng = np.random.default_rng(0)
     rater = np.repeat(np.arange(12), 50)
     won = (rng.random(600) < np.repeat(rng.uniform(0.2, 0.9, 12), 50)).astype(np.float64)
@@ -55,7 +60,7 @@ def test_where_each_vote_is_a_rater_and_a_prompt_the_interval_is_wilsons(
     assert found.interval == pytest.approx(wilson_interval(wins, votes), abs=0.015)
 
 
-@pytest.mark.parametrize("votes", [12, 17, 25, 49, 50, 100])
+@pytest.mark.parametrize("votes", [12, 25, 50, 100])
 @pytest.mark.parametrize("raters", [5, 20])
 def test_few_votes_of_a_model_against_itself_are_called_a_difference_one_time_in_twenty(
     votes: int, raters: int
@@ -90,7 +95,7 @@ def test_one_rater_has_an_interval_over_prompts_and_one_answer_none() -> None:
 def test_a_share_of_all_votes_has_an_interval_below_1() -> None:
     found = share_of(np.ones(20), np.arange(20) % 5, np.arange(20) % 10)
     assert found is not None
-    assert found.value == 1
+    assert found.share == 1
     assert found.interval is not None
     low, high = found.interval
     assert 0.6 < low < 0.95

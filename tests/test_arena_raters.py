@@ -58,10 +58,11 @@ def test_agreement_is_near_0_by_chance_and_high_where_raters_see_alike() -> None
 
 def test_the_most_even_disputes_come_first() -> None:
     found = disputes(campaign())
-    evenness = [abs(one.first - one.second) / (one.first + one.second) for one in found]
-    assert evenness == sorted(evenness)
-    assert all(one.first and one.second for one in found)
-    assert found[0].first == found[0].second
+    evenness = (found["first"] - found["second"]).abs() / (found["first"] + found["second"])
+    assert evenness.is_monotonic_increasing
+    assert (found[["first", "second"]] > 0).all(axis=None)
+    assert found.iloc[0]["first"] == found.iloc[0]["second"]
+    assert (found.sum(axis=1) == 4).all()
 
 
 def test_an_automatic_figure_that_knows_the_luck_agrees_and_a_constant_is_chance() -> None:

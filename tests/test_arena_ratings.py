@@ -7,7 +7,6 @@ from evalica import Winner, bradley_terry
 from benchmarks.compare import IMAGEN_ELO, IMAGEN_TABLES, Crowd, imagen_wins
 from pipelines.compare.arena.ratings import (
     ELO,
-    as_elo,
     bradley_terry_strengths,
     is_connected,
     rate,
@@ -40,7 +39,7 @@ def test_two_models_have_the_strengths_that_evalica_finds() -> None:
 
 
 def test_strengths_are_at_the_maximum_of_the_likelihood() -> None:
-    """There each model's wins are those that its strengths let expect."""
+    """At the maximum each model wins as often as its strength lets expect."""
     wins = imagen_wins("overall") + 0.5 * (1 - np.eye(6))
     found = bradley_terry_strengths(wins[None])[0]
     expected = (wins + wins.T) * win_probability(found[:, None] - found[None, :])
@@ -48,9 +47,13 @@ def test_strengths_are_at_the_maximum_of_the_likelihood() -> None:
     assert expected.sum(1) == pytest.approx(wins.sum(1), rel=1e-6)
 
 
-def test_shares_and_elo_points_are_two_ways_to_say_it() -> None:
-    assert as_elo(0.6) == pytest.approx(70.4, abs=0.05)
-    assert as_elo(10 / 11) == pytest.approx(400)
+def as_elo(share: float) -> float:
+    """Elo points ahead at which a model wins this share of the votes."""
+    return float(ELO * np.log(share / (1 - share)))
+
+
+def test_400_elo_ahead_win_10_of_11() -> None:
+    assert win_probability(400) == pytest.approx(10 / 11)
     assert win_probability(as_elo(0.73)) == pytest.approx(0.73)
 
 
@@ -117,7 +120,7 @@ def test_rankings_that_are_all_alike_have_honest_intervals() -> None:
 
 
 def test_rankings_recover_the_strengths_that_made_them() -> None:
-    """Each order is that of strengths with Gumbel noise, which is Plackett and Luce's model."""
+    """Orders are drawn by strengths with Gumbel noise, which is Plackett and Luce's model."""
     rng, truth = np.random.default_rng(1), np.array([0.6, 0.0, -0.6])
     noisy = truth + rng.gumbel(size=(400, 3))
     orders = [tuple(int(i) for i in row) for row in np.argsort(-noisy, axis=1)]

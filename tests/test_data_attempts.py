@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -21,15 +20,12 @@ TWO = [Limit("Ann", 2, 10)]
 Replicas = tuple[FeedbackStore, FeedbackStore]
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
-def replicas(request: pytest.FixtureRequest, tmp_path: Path, clock: Clock) -> Iterator[Replicas]:
+@pytest.fixture
+def replicas(store_url: str, clock: Clock) -> Iterator[Replicas]:
     """Two stores with connections of their own to one database."""
-    url = f"sqlite:///{tmp_path / 'feedback.db'}"
-    if request.param == "postgres":
-        url = request.getfixturevalue("postgres_url")
     with (
-        FeedbackStore.open(url, clock=clock) as one,
-        FeedbackStore.open(url, clock=clock) as other,
+        FeedbackStore.open(store_url, clock=clock) as one,
+        FeedbackStore.open(store_url, clock=clock) as other,
     ):
         yield one, other
 
@@ -93,17 +89,17 @@ def test_who_tried_is_not_readable_and_forgotten_when_it_counts_no_more(
     assert [len(row.times) for row in rows(one)] == [1]
 
 
+def visitor(
+    store: FeedbackStore, secret: bytes = b"of the campaign", **settings: object
+) -> TestClient:
+    config = LabelConfig.model_validate(settings)
+    return TestClient(create_app(store, lambda _id: None, config, secret=secret, on_export=None))
+
+
 def test_guesses_at_two_replicas_are_no_more_than_at_one(replicas: Replicas) -> None:
     password = "correct horse"
     replicas[0].raters.set_password(replicas[0].add_rater("Ann"), hash_password(password))
-    visitors = [
-        TestClient(
-            create_app(
-                store, lambda _id: None, LabelConfig(), secret=b"of both replicas", on_export=None
-            )
-        )
-        for store in replicas
-    ]
+    visitors = [visitor(store) for store in replicas]
 
     def sign_in(number: int, password: str) -> int:
         body = {"rater": "Ann", "password": password}
@@ -111,8 +107,8 @@ def test_guesses_at_two_replicas_are_no_more_than_at_one(replicas: Replicas) -> 
 
     assert [sign_in(number, f"guess {number}") for number in range(4)] == [401] * 4
     assert sign_in(0, password) == 200
-    for visitor in visitors:  # as one who is not known to have the password
-        visitor.cookies.clear()
+    for one in visitors:  # as one who is not known to have the password
+        one.cookies.clear()
     assert [sign_in(number, f"guess {number}") for number in range(4)] == [401] + [429] * 3
     assert sign_in(1, password) == 429
 
@@ -120,16 +116,10 @@ def test_guesses_at_two_replicas_are_no_more_than_at_one(replicas: Replicas) -> 
 def test_a_sign_in_at_one_replica_holds_at_another_port_and_not_in_another_campaign(
     replicas: Replicas,
 ) -> None:
-    def visitor(store: FeedbackStore, secret: bytes, port: int) -> TestClient:
-        config = LabelConfig(open=True, port=port)
-        return TestClient(
-            create_app(store, lambda _id: None, config, secret=secret, on_export=None)
-        )
-
-    one = visitor(replicas[0], b"of the campaign", 7860)
+    one = visitor(replicas[0], open=True, port=7860)
     assert one.post("/api/v1/login", json={"rater": "Ann"}).status_code == 200
     for secret, status in ((b"of the campaign", 200), (b"of another one", 401)):
-        other = visitor(replicas[1], secret, 7861)
+        other = visitor(replicas[1], secret, open=True, port=7861)
         other.cookies = one.cookies
         assert other.get("/api/v1/me").status_code == status
         assert other.post("/api/v1/login", json={"rater": "Ben"}).status_code == 200

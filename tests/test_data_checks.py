@@ -18,16 +18,10 @@ GOLD_JSON = GOLD.model_dump_json()
 
 
 def gold_tasks(count: int) -> list[NewTask]:
+    changes = {"gold": GOLD, "gold_source": "gold.csv"}
     return [
-        NewTask(
-            kind="binary",
-            prompt="a cat",
-            image_ids=(f"gold{number}",),
-            overlap=100,
-            gold=GOLD,
-            gold_source="gold.csv",
-        )
-        for number in range(count)
+        task.model_copy(update=changes | {"image_ids": (f"gold{number}",)})
+        for number, task in enumerate(binary_tasks(count, overlap=100))
     ]
 
 
@@ -56,19 +50,16 @@ def work(store: FeedbackStore, rater: str) -> list[str]:
 def test_gold_comes_in_between_at_its_share_and_is_nobodys_progress(
     checking: FeedbackStore,
 ) -> None:
-    checking.add_tasks([*binary_tasks(60, overlap=2), *gold_tasks(30)])
     ann, ben = checking.add_rater("ann"), checking.add_rater("ben")
+    checking.add_tasks(gold_tasks(30))
+    assert checking.claim(ann) is None  # gold alone is no work
+    checking.add_tasks([*binary_tasks(60, overlap=2), *gold_tasks(30)])
     given = [work(checking, rater) for rater in (ann, ben)]
     assert all(len(ids) == len(set(ids)) for ids in given)
     records = [gold_record(checking, rater) for rater in (ann, ben)]
     assert all(5 <= len(record) <= 30 and all(record) for record in records)
     assert (checking.progress().done, checking.progress().total) == (120, 120)
     assert [(count.done, count.total) for count in counts_by_prompt(checking)] == [(120, 120)]
-
-
-def test_gold_alone_is_no_work(checking: FeedbackStore) -> None:
-    checking.add_tasks(gold_tasks(5))
-    assert checking.claim(checking.add_rater("ann")) is None
 
 
 def test_a_planned_task_becomes_gold_and_an_ordinary_one_again(checking: FeedbackStore) -> None:
@@ -116,11 +107,8 @@ def test_a_changed_overlap_is_taken_over_and_no_label_is_lost(checking: Feedback
     assert checking.progress().total == 4
     assert len(work(checking, ben)) == 2
     checking.add_tasks(binary_tasks(2, overlap=1))
-    assert (checking.progress().done, checking.progress().total, checking.progress(ben).mine) == (
-        2,
-        2,
-        2,
-    )
+    progress = checking.progress(ben)
+    assert (progress.done, progress.total, progress.mine) == (2, 2, 2)
 
 
 def test_a_repeat_asks_the_same_rater_once_more_in_mirrored_order(tmp_path: Path) -> None:
@@ -133,26 +121,21 @@ def test_a_repeat_asks_the_same_rater_once_more_in_mirrored_order(tmp_path: Path
         for rater in raters:
             work(store, rater)
         with store.database.read() as connection:
-            repeats = {
-                row.task_id: row
-                for row in connection.execute(
-                    sa.select(tasks).where(tasks.c.repeat_of.is_not(None))
-                )
-            }
+            repeat_of = dict(
+                map(tuple, connection.execute(sa.select(tasks.c.task_id, tasks.c.repeat_of)))
+            )
             shown = {
                 (row.task_id, row.rater_id): row.shown_order
                 for row in connection.execute(sa.select(leases))
             }
-            given = [
-                (row.task_id, row.rater_id)
-                for row in connection.execute(sa.select(labels).order_by(labels.c.sequence))
-            ]
+            in_order = sa.select(labels.c.task_id, labels.c.rater_id).order_by(labels.c.sequence)
+            given = list(map(tuple, connection.execute(in_order)))
         assert (store.progress().done, store.progress().total) == (80, 80)
-        again = [(task_id, rater_id) for task_id, rater_id in given if task_id in repeats]
+        again = [(task_id, rater_id) for task_id, rater_id in given if repeat_of[task_id]]
         assert 10 <= len(again) <= 40
         assert max(Counter(again).values()) == 1
         for task_id, rater_id in again:
-            first = (repeats[task_id].repeat_of, rater_id)
+            first = (repeat_of[task_id], rater_id)
             assert shown[task_id, rater_id] == [2 - place for place in shown[first]]
             mine = [key for key in given if key[1] == rater_id]
             assert mine.index((task_id, rater_id)) - mine.index(first) > 10
@@ -164,44 +147,40 @@ def test_without_shares_a_campaign_has_no_checks(tmp_path: Path) -> None:
         assert len(work(store, store.add_rater("ann"))) == 20
 
 
-def test_the_latest_labels_come_newest_first_with_who_gave_them(tmp_path: Path) -> None:
-    with open_checking(tmp_path) as store:
-        store.add_tasks(binary_tasks(2, overlap=2))
-        ann, ben = store.add_rater("ann"), store.add_rater("ben")
-        first = claimed(store, ann)
-        store.submit(submission(first, ann, "1"))
-        store.submit(submission(claimed(store, ben), ben, "2"))
-        assert [label.rater for label in latest_labels(store, limit=10)] == ["ben", "ann"]
-        (mine,) = latest_labels(store, rater_id=ann, limit=10)
-        assert (mine.task, mine.revision) == (first.task, 1)
-        store.undo(ann)
-        assert latest_labels(store, rater_id=ann, limit=10) == []
+def test_the_latest_labels_come_newest_first_with_who_gave_them(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(2, overlap=2))
+    ann, ben = store.add_rater("ann"), store.add_rater("ben")
+    first = claimed(store, ann)
+    store.submit(submission(first, ann, "1"))
+    store.submit(submission(claimed(store, ben), ben, "2"))
+    assert [label.rater for label in latest_labels(store, limit=10)] == ["ben", "ann"]
+    (mine,) = latest_labels(store, rater_id=ann, limit=10)
+    assert (mine.task, mine.revision) == (first.task, 1)
+    store.undo(ann)
+    assert latest_labels(store, rater_id=ann, limit=10) == []
 
 
 def test_the_work_left_is_told_once_it_is_steady_and_breaks_do_not_change_it(
-    tmp_path: Path,
+    store: FeedbackStore, clock: Clock
 ) -> None:
-    clock = Clock()
-    url = f"sqlite:///{tmp_path / 'feedback.db'}"
-    with FeedbackStore.open(url, clock=clock, rng=random.Random(0)) as store:
-        store.add_tasks(binary_tasks(40))
-        pairs = [(f"left{number}", f"right{number}") for number in range(30)]
-        store.add_tasks(
-            NewTask(kind="ranking", prompt="a cat", image_ids=pair, priority=-1) for pair in pairs
-        )
-        raters = [store.add_rater(name) for name in ("ann", "ben")]
-        for number in range(70):
-            claim = claimed(store, rater := raters[number % 2])
-            active_ms = 6000 if claim.task.kind == "binary" else 20_000
-            given = submission(claim, rater, str(number))
-            store.submit(given.model_copy(update={"active_ms": active_ms}))
-            seconds_left = store.progress().seconds_left
-            if number < 59:  # some verdicts, all of them, and too few rankings
-                assert seconds_left is None
-            elif number < 69:
-                assert seconds_left == pytest.approx(20 * (69 - number))
-            clock.pass_seconds((2, 11 * 60, 86_400)[number % 3])
-        assert store.progress().seconds_left is None
+    store.add_tasks(binary_tasks(40))
+    pairs = [(f"left{number}", f"right{number}") for number in range(30)]
+    store.add_tasks(
+        NewTask(kind="ranking", prompt="a cat", image_ids=pair, priority=-1) for pair in pairs
+    )
+    raters = [store.add_rater(name) for name in ("ann", "ben")]
+    for number in range(70):
+        claim = claimed(store, rater := raters[number % 2])
+        active_ms = 6000 if claim.task.kind == "binary" else 20_000
+        given = submission(claim, rater, str(number))
+        store.submit(given.model_copy(update={"active_ms": active_ms}))
+        seconds_left = store.progress().seconds_left
+        if number < 59:  # some verdicts, all of them, and too few rankings
+            assert seconds_left is None
+        elif number < 69:
+            assert seconds_left == pytest.approx(20 * (69 - number))
+        clock.pass_seconds((2, 11 * 60, 86_400)[number % 3])
+    assert store.progress().seconds_left is None
 
 
 def test_a_pause_outlives_the_process(tmp_path: Path) -> None:

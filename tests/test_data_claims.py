@@ -1,10 +1,11 @@
+"""Claims: places, holds and leases; threads at once; a process that is killed; any history."""
+
 import os
 import random
 import signal
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -33,72 +34,78 @@ Campaigning.TestCase.settings = settings(
 TestNoHistoryBreaksTheRulesOfClaims = Campaigning.TestCase
 
 
-def test_threads_that_claim_at_once_never_exceed_the_overlap(tmp_path: Path) -> None:
-    with open_store(tmp_path) as store:
+def test_threads_that_claim_at_once_never_exceed_the_overlap(store_url: str) -> None:
+    with FeedbackStore.open(store_url, clock=Clock(), rng=random.Random(0)) as store:
         store.add_tasks(binary_tasks(12, overlap=2))
         per_task = answer_at_once(store, 6)
     assert (len(per_task), set(per_task.values())) == (12, {2})
 
 
-def test_raters_hold_fewer_tasks_when_few_are_left(tmp_path: Path) -> None:
-    with open_store(tmp_path, Clock()) as store:
-        store.add_tasks(binary_tasks(60))
-        raters = [store.add_rater(name) for name in ("anna", "ben", "cleo")]
-        held = []
-        for number in range(60):
-            rater = raters[number % 3]
-            held.append(store.progress(rater).hold)
-            store.submit(submission(claimed(store, rater), rater, str(number)))
-        assert held[:3] == [10, 10, 10]
-        assert (held[30], held[42], held[-1]) == (5, 3, 2)
-        assert all(3 * one <= max((60 - done) / 2, 6) for done, one in enumerate(held[3:], 3))
-
-
-def test_a_released_task_is_for_others_and_a_late_answer_to_it_is_kept(tmp_path: Path) -> None:
-    with open_store(tmp_path, Clock()) as store:
-        store.add_tasks(binary_tasks(1))
-        anna, ben = (store.add_rater(name) for name in ("anna", "ben"))
-        held = claimed(store, anna)
-        assert store.claim(ben) is None
-        store.release(ben, held.task.task_id)  # is not his
-        assert store.claim(ben) is None
-        store.release(anna, held.task.task_id)
-        store.submit(submission(claimed(store, ben), ben, "in time"))
-        store.submit(submission(held, anna, "late"))
-        assert store.progress(anna).mine == store.progress(ben).mine == 1
-        store.release(ben, held.task.task_id)  # an answer stays one
-        with pytest.raises(NotFound, match="not held"):
-            store.renew(ben, held.task.task_id)
-
-
-def test_of_the_tasks_held_the_wanted_one_is_given_first(tmp_path: Path) -> None:
-    with open_store(tmp_path, Clock()) as store:
-        store.add_tasks(binary_tasks(3))
-        anna = store.add_rater("anna")
-        held: list[str] = []
-        while len(held) < 3:
-            claim = store.claim(anna, excluding=held)
-            assert claim is not None
-            held.append(claim.task.task_id)
-        for wanted in held:
-            claim = store.claim(anna, wanted=wanted)
-            assert claim is not None
-            assert claim.task.task_id == wanted
-            claim = store.claim(anna, wanted=wanted, excluding=[wanted])
-            assert claim is not None
-            assert claim.task.task_id != wanted
-
-
-def test_threads_that_send_one_submission_make_one_label(tmp_path: Path) -> None:
-    with open_store(tmp_path) as store:
+def test_threads_that_send_one_submission_make_one_label(store_url: str) -> None:
+    with FeedbackStore.open(store_url) as store:
         store.add_tasks(binary_tasks(1))
         rater = store.add_rater("anna")
-        claim = store.claim(rater)
-        assert claim is not None
+        sent = submission(claimed(store, rater), rater, "same")
         with ThreadPoolExecutor(8) as pool:
-            receipts = list(pool.map(store.submit, [submission(claim, rater, "same")] * 8))
+            receipts = list(pool.map(store.submit, [sent] * 8))
     assert sum(receipt.created for receipt in receipts) == 1
     assert len({receipt.label_id for receipt in receipts}) == 1
+
+
+def test_raters_hold_fewer_tasks_when_few_are_left(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(60))
+    raters = [store.add_rater(name) for name in ("anna", "ben", "cleo")]
+    held = []
+    for number in range(60):
+        rater = raters[number % 3]
+        held.append(store.progress(rater).hold)
+        store.submit(submission(claimed(store, rater), rater, str(number)))
+    assert held[:3] == [10, 10, 10]
+    assert (held[30], held[42], held[-1]) == (5, 3, 2)
+    assert all(3 * one <= max((60 - done) / 2, 6) for done, one in enumerate(held[3:], 3))
+
+
+def test_a_released_task_is_for_others_and_a_late_answer_to_it_is_kept(
+    store: FeedbackStore,
+) -> None:
+    store.add_tasks(binary_tasks(1))
+    anna, ben = (store.add_rater(name) for name in ("anna", "ben"))
+    held = claimed(store, anna)
+    store.release(ben, held.task.task_id)  # is not his
+    assert store.claim(ben) is None
+    store.release(anna, held.task.task_id)
+    store.submit(submission(claimed(store, ben), ben, "in time"))
+    store.submit(submission(held, anna, "late"))
+    assert store.progress(anna).mine == store.progress(ben).mine == 1
+    store.release(ben, held.task.task_id)  # an answer stays one
+    with pytest.raises(NotFound, match="not held"):
+        store.renew(ben, held.task.task_id)
+
+
+def test_of_the_tasks_held_the_wanted_one_is_given_first(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(3))
+    anna = store.add_rater("anna")
+    held: list[str] = []
+    while (claim := store.claim(anna, excluding=held)) is not None:
+        held.append(claim.task.task_id)
+    assert len(held) == 3
+    for wanted in held:
+        first = store.claim(anna, wanted=wanted)
+        other = store.claim(anna, wanted=wanted, excluding=[wanted])
+        assert first is not None
+        assert other is not None
+        assert first.task.task_id == wanted != other.task.task_id
+
+
+def test_a_task_that_was_put_aside_and_answered_is_aside_no_more(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(1))
+    anna = store.add_rater("anna")
+    held = claimed(store, anna)
+    store.own_work.put_aside(anna, held.task.task_id)
+    assert [one.task for one in store.own_work.aside(anna)] == [held.task]
+    store.submit(submission(held, anna, "answer"))
+    assert store.own_work.aside(anna) == []
+    assert store.claim(anna) is None
 
 
 def test_labels_that_were_acknowledged_outlive_a_killed_process(tmp_path: Path) -> None:
@@ -127,47 +134,18 @@ while True:
     assert len(saved) - len(acknowledged) <= 1
 
 
-def test_two_processes_share_a_store(tmp_path: Path) -> None:
-    with open_store(tmp_path, Clock()) as one, open_store(tmp_path, Clock()) as other:
-        one.add_tasks(binary_tasks(6))
-        anna, ben = one.add_rater("anna"), other.add_rater("ben")
-        claims = [one.claim(anna), other.claim(ben)]
-        assert None not in claims
-        assert len({claim.task.task_id for claim in claims if claim is not None}) == 2
-
-
-def test_a_lease_ends_at_the_very_moment_that_it_names(tmp_path: Path) -> None:
-    clock = Clock()
-    with open_store(tmp_path, clock) as store:
-        store.add_tasks(binary_tasks(1))
-        held = store.claim(store.add_rater("anna"))
-        assert held is not None
-        other = store.add_rater("ben")
-        clock.now = held.lease_expires_at - timedelta(microseconds=1)
-        assert store.claim(other) is None
-        clock.now = held.lease_expires_at
-        assert store.claim(other) is not None
-
-
 def test_stores_of_one_seed_show_the_same_tasks_in_the_same_order(tmp_path: Path) -> None:
     def history(folder: Path) -> list[tuple[str, tuple[int, ...]]]:
-        url = f"sqlite:///{folder / 'feedback.db'}"
-        with FeedbackStore.open(url, clock=Clock(), rng=random.Random(7)) as store:
+        with open_store(folder) as store:
+            triples = [(str(number), "a", "b") for number in range(8)]
             store.add_tasks(
-                [
-                    NewTask(kind="ranking", prompt="a cat", image_ids=(f"{number}", "a", "b"))
-                    for number in range(8)
-                ]
+                NewTask(kind="ranking", prompt="a cat", image_ids=ids) for ids in triples
             )
             rater = store.add_rater("anna")
             seen: list[tuple[str, tuple[int, ...]]] = []
             while (claim := store.claim(rater)) is not None:
-                seen.append(
-                    (
-                        store.submit(submission(claim, rater, str(len(seen)))).label_id,
-                        claim.shown_order,
-                    )
-                )
+                receipt = store.submit(submission(claim, rater, str(len(seen))))
+                seen.append((receipt.label_id, claim.shown_order))
         return seen
 
     assert history(tmp_path / "one") == history(tmp_path / "two")

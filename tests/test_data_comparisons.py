@@ -7,16 +7,14 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
-import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
 from data.errors import PictuneError
-from data.feedback import ChecksConfig, Claim, NewTask, Submission
+from data.feedback import ChecksConfig, Claim, NewTask
 from data.formats.latest import Latest
 from data.kinds.comparison import ComparisonAnswer
 from data.kinds.kind import Answer, InvalidAnswer
-from data.quality.judgments import Judgments
 from data.schema import LABELS_COMPARISONS, read_table
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export, learned_from_digest
@@ -24,24 +22,19 @@ from data.tables.verification import verify
 from labeling_app.campaign.comparisons import CompareConfig, read_wordings
 from tests.support import exchange_files as files
 from tests.support.comparison_campaign import add_comparisons, compared_images, planned
-from tests.support.data_campaign import Campaign, Clock, answer_all, claimed, good_answer
+from tests.support.data_campaign import (
+    Campaign,
+    Clock,
+    answer_all,
+    claimed,
+    good_answer,
+    submission,
+)
 from tests.support.exchange_run import ExchangeRun, pairs_in
 
 
-def open_store(root: Path, clock: Clock | None = None) -> FeedbackStore:
-    url = f"sqlite:///{root / 'feedback.db'}"
-    return FeedbackStore.open(url, clock=clock or Clock(), rng=random.Random(0))
-
-
 def submit(store: FeedbackStore, rater: str, claim: Claim, answer: Answer) -> None:
-    store.submit(
-        Submission(
-            submission_id=str(uuid.uuid4()),
-            task_id=claim.task.task_id,
-            rater_id=rater,
-            answer=answer,
-        )
-    )
+    store.submit(submission(claim, rater, str(uuid.uuid4()), answer))
 
 
 def compare_all(store: FeedbackStore, rater: str) -> list[Claim]:
@@ -53,31 +46,21 @@ def compare_all(store: FeedbackStore, rater: str) -> list[Claim]:
     return claims
 
 
-def test_a_rater_sees_each_pair_once_on_each_axis_and_sides_change(tmp_path: Path) -> None:
+def test_a_rater_sees_each_pair_once_on_each_axis_and_sides_change(
+    store: FeedbackStore, tmp_path: Path
+) -> None:
     images, _ = compared_images(tmp_path, seeds=6)
     plan = planned(images, ("overall", "appeal"), overlap=2)
-    with open_store(tmp_path) as store:
-        assert add_comparisons(store, plan) == 24
-        ann, ben = (compare_all(store, store.add_rater(name)) for name in ("ann", "ben"))
-        assert add_comparisons(store, plan) == 0
-        assert store.progress().done == store.progress().total == 48
+    assert add_comparisons(store, plan) == 24
+    ann, ben = (compare_all(store, store.add_rater(name)) for name in ("ann", "ben"))
+    assert add_comparisons(store, plan) == 0
+    assert store.progress().done == store.progress().total == 48
     for claims in (ann, ben):
         asked = Counter((claim.task.axis, frozenset(claim.task.image_ids)) for claim in claims)
         assert set(asked.values()) == {1}
         assert {axis for axis, _ in asked} == {"overall", "appeal"}
         assert {claim.shown_order for claim in claims} == {(0, 1), (1, 0)}
     assert [claim.task.axis for claim in ann] == ["overall"] * 12 + ["appeal"] * 12
-
-
-def test_no_lead_decides_what_people_prefer(tmp_path: Path) -> None:
-    images, _ = compared_images(tmp_path, seeds=1)
-    with open_store(tmp_path) as store:
-        add_comparisons(store, planned(images, ("overall",)))
-        claim = claimed(store, store.add_rater("ann"))
-        boss = store.add_rater("boss")
-        with pytest.raises(InvalidAnswer, match="a comparison asks what people prefer"):
-            store.adjudications.decide(claim.task.task_id, good_answer(claim), boss)
-        assert store.progress().done == 0
 
 
 def test_a_repeat_never_asks_a_comparison_again(tmp_path: Path) -> None:
@@ -90,87 +73,83 @@ def test_a_repeat_never_asks_a_comparison_again(tmp_path: Path) -> None:
     assert len(claims) == len({claim.task.task_id for claim in claims}) == 20
 
 
-def test_a_label_keeps_the_words_that_its_rater_saw(tmp_path: Path) -> None:
+def test_a_label_keeps_the_words_that_its_rater_saw(store: FeedbackStore, tmp_path: Path) -> None:
     images, _ = compared_images(tmp_path)
-    with open_store(tmp_path) as store:
-        add_comparisons(store, planned(images, ("overall",)))
-        ann = store.add_rater("ann")
-        first = claimed(store, ann)
-        store.comparisons.set_wordings({"overall": "Which one?"})
-        assert claimed(store, ann).wording == first.wording != "Which one?"
-        submit(store, ann, first, good_answer(first))
-        second = claimed(store, ann)
-        assert second.wording == "Which one?"
-        submit(store, ann, second, good_answer(second))
-        store.undo(ann)
-        again = claimed(store, ann)
-        store.comparisons.set_wordings({"overall": "Again, which one?"})
-        submit(store, ann, again, ComparisonAnswer(outcome="tie"))
-        with store.database.read() as connection:
-            versions = [row.wording for row in connection.exec_driver_sql("SELECT * FROM labels")]
-    ours = hashlib.sha256((first.wording or "").encode()).hexdigest()
-    assert versions == [ours, *[hashlib.sha256(b"Which one?").hexdigest()] * 3]
+    add_comparisons(store, planned(images, ("overall",)))
+    ann = store.add_rater("ann")
+    first = claimed(store, ann)
+    store.comparisons.set_wordings({"overall": "Which one?"})
+    assert claimed(store, ann).wording == first.wording != "Which one?"
+    submit(store, ann, first, good_answer(first))
+    second = claimed(store, ann)
+    assert second.wording == "Which one?"
+    submit(store, ann, second, good_answer(second))
+    store.undo(ann)
+    again = claimed(store, ann)
+    store.comparisons.set_wordings({"overall": "Again, which one?"})
+    submit(store, ann, again, ComparisonAnswer(outcome="tie"))
+    with store.database.read() as connection:
+        versions = [row.wording for row in connection.exec_driver_sql("SELECT * FROM labels")]
+    texts = [first.wording or "", *["Which one?"] * 3]
+    assert versions == [hashlib.sha256(text.encode()).hexdigest() for text in texts]
 
 
-def test_nobody_gives_more_than_their_share_of_an_axis(tmp_path: Path) -> None:
+def test_nobody_gives_or_holds_more_than_their_share_of_an_axis(
+    store: FeedbackStore, tmp_path: Path, clock: Clock
+) -> None:
     images, _ = compared_images(tmp_path, seeds=10)
-    with open_store(tmp_path) as store:
-        add_comparisons(store, planned(images, ("overall", "appeal")), most_share=0.3)
-        given = [compare_all(store, store.add_rater(f"rater{n}")) for n in range(4)]
-        assert store.progress().done == 40
-        counts = [Counter(claim.task.axis for claim in claims) for claims in given]
-        assert counts == [{"overall": 6, "appeal": 6}] * 3 + [{"overall": 2, "appeal": 2}]
-        add_comparisons(store, planned(images, ("overall", "appeal"), overlap=2))
-        ann = store.add_rater("rater0")
-        assert len(compare_all(store, ann)) == 28
+    plan = planned(images, ("overall", "appeal"))
+    add_comparisons(store, plan, most_share=0.3)
+    ann, held = store.add_rater("rater0"), list[str]()
+    while (claim := store.claim(ann, excluding=held)) is not None:
+        held.append(claim.task.task_id)
+    assert len(held) == 12
+    clock.pass_seconds(3600)
+    assert store.claim(ann, excluding=held) is not None
+    clock.pass_seconds(3600)
+    given = [compare_all(store, store.add_rater(f"rater{n}")) for n in range(4)]
+    assert store.progress().done == 40
+    counts = [Counter(claim.task.axis for claim in claims) for claims in given]
+    assert counts == [{"overall": 6, "appeal": 6}] * 3 + [{"overall": 2, "appeal": 2}]
+    add_comparisons(store, planned(images, ("overall", "appeal"), overlap=2))
+    assert len(compare_all(store, ann)) == 28
 
 
-def test_tasks_that_a_rater_holds_count_towards_their_share(tmp_path: Path) -> None:
-    images, _ = compared_images(tmp_path, seeds=5)
-    clock = Clock()
-    with open_store(tmp_path, clock) as store:
-        add_comparisons(store, planned(images, ("overall",)), most_share=0.2)
-        ann = store.add_rater("ann")
-        held = [claimed(store, ann)]
-        second = store.claim(ann, excluding=[held[0].task.task_id])
-        assert second is not None
-        ids = [held[0].task.task_id, second.task.task_id]
-        assert store.claim(ann, excluding=ids) is None
-        clock.pass_seconds(3600)
-        assert store.claim(ann, excluding=ids) is not None
-
-
-def test_only_a_preference_has_a_strength() -> None:
-    ComparisonAnswer(outcome="preferred", preferred="a", strength="slightly")
-    with pytest.raises(ValidationError, match="strength"):
-        ComparisonAnswer(outcome="tie", strength="much")
-
-
-def test_an_answer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
-    images, _ = compared_images(tmp_path)
-    for wrong in (
+@pytest.mark.parametrize(
+    "wrong",
+    [
         {"outcome": "preferred"},
         {"outcome": "tie", "preferred": "a"},
+        {"outcome": "tie", "strength": "much"},
         {"outcome": "count"},
         {"outcome": "count", "count": 11},
         {"outcome": "unsafe"},
+    ],
+)
+def test_an_answer_says_all_that_its_outcome_needs_and_no_more(wrong: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        ComparisonAnswer.model_validate(wrong)
+
+
+def test_an_answer_that_does_not_fit_its_task_is_refused(
+    store: FeedbackStore, tmp_path: Path
+) -> None:
+    images, _ = compared_images(tmp_path)
+    add_comparisons(store, planned(images, ("overall", "count")))
+    ann = store.add_rater("ann")
+    pair = claimed(store, ann)
+    with pytest.raises(InvalidAnswer, match="a comparison asks what people prefer"):
+        store.adjudications.decide(pair.task.task_id, good_answer(pair), ann)
+    for answer in (
+        ComparisonAnswer(outcome="preferred", preferred="another"),
+        ComparisonAnswer(outcome="count", count=2),
     ):
-        with pytest.raises(ValidationError):
-            ComparisonAnswer.model_validate(wrong)
-    with open_store(tmp_path) as store:
-        add_comparisons(store, planned(images, ("overall", "count")))
-        ann = store.add_rater("ann")
-        pair = claimed(store, ann)
-        for answer in (
-            ComparisonAnswer(outcome="preferred", preferred="another"),
-            ComparisonAnswer(outcome="count", count=2),
-        ):
-            with pytest.raises(InvalidAnswer):
-                submit(store, ann, pair, answer)
-        for _ in range(2):
-            submit(store, ann, claimed(store, ann), ComparisonAnswer(outcome="skip"))
-        with pytest.raises(InvalidAnswer, match="axis count"):
-            submit(store, ann, claimed(store, ann), ComparisonAnswer(outcome="tie"))
+        with pytest.raises(InvalidAnswer):
+            submit(store, ann, pair, answer)
+    for _ in range(2):
+        submit(store, ann, claimed(store, ann), ComparisonAnswer(outcome="skip"))
+    with pytest.raises(InvalidAnswer, match="axis count"):
+        submit(store, ann, claimed(store, ann), ComparisonAnswer(outcome="tie"))
 
 
 @pytest.mark.parametrize(
@@ -268,18 +247,6 @@ def test_comparisons_change_nothing_that_training_learns_from(tmp_path: Path) ->
     assert len(pd.read_parquet(campaign.run.latest / "labels_pairs.parquet")) == 3
 
 
-def test_an_export_of_an_earlier_version_is_read(tmp_path: Path) -> None:
-    campaign = campaign_with_comparisons(tmp_path)
-    answer_in_two_ways(campaign)
-    export(campaign.store, campaign.run)
-    (campaign.run.latest / "labels_comparisons.parquet").unlink()
-    tasks = campaign.run.latest / "tasks.parquet"
-    columns = ("axis", "models", "subject", "reference", "steps")
-    pq.write_table(pq.read_table(tasks).drop_columns(list(columns)), tasks)
-    assert len(Judgments.read(campaign.run.latest.resolve()).comparisons) == 0
-    assert {row["axis"] for row in Latest(campaign.run).tasks} == {None}
-
-
 def test_a_dataset_folder_carries_comparisons_to_another_run(tmp_path: Path) -> None:
     campaign = campaign_with_comparisons(tmp_path / "mine")
     answer_in_two_ways(campaign)
@@ -311,7 +278,7 @@ def test_pairs_of_comparisons_go_out_and_come_back_as_they_were(tmp_path: Path) 
 
 def _anns(mine: ExchangeRun) -> list[tuple[dict[str, object], int]]:
     """Return Ann's comparisons of two images, with the place of the first image."""
-    rows = [row for row in Latest(mine.run).comparisons if row["answer"] == "first"]
+    rows = [row for row in Latest(mine.run).by_kind["comparison"] if row["answer"] == "first"]
     return [(row, row["shown_order"][0]) for row in rows]
 
 

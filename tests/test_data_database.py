@@ -3,7 +3,6 @@
 import os
 import random
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,21 +20,23 @@ from tests.support.data_campaign import (
 )
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[FeedbackStore]:
-    with open_store(tmp_path) as store:
-        yield store
-
-
 def test_a_store_keeps_its_salt_and_order_when_opened_again(tmp_path: Path) -> None:
     with open_store(tmp_path) as store:
         rater = store.add_rater("anna")
         public = store.public_rater_id(rater)
-    with FeedbackStore.open(
-        f"sqlite:///{tmp_path / 'labels' / 'feedback.db'}", rng=random.Random(99)
-    ) as again:
+    url = f"sqlite:///{tmp_path / 'labels' / 'feedback.db'}"
+    with FeedbackStore.open(url, rng=random.Random(99)) as again:
         assert again.add_rater("anna") == rater
         assert again.public_rater_id(rater) == public
+
+
+def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
+    with open_store(tmp_path) as store, store.database.write() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(
+        PictuneError, match=r"feedback\.db: written by a newer version .* update Pictune"
+    ):
+        open_store(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -62,10 +63,25 @@ def test_a_file_that_is_no_database_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_every_commit_waits_for_the_disk(store: FeedbackStore) -> None:
+    expected = {"synchronous": 2, "journal_mode": "wal", "foreign_keys": 1}
     with store.database.read() as connection:
-        assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2
-        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
-        assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+        for name, value in expected.items():
+            assert connection.exec_driver_sql(f"PRAGMA {name}").scalar() == value
+
+
+def test_the_database_refuses_a_second_live_answer_of_a_rater_to_a_task(
+    store: FeedbackStore,
+) -> None:
+    store.add_tasks(binary_tasks(1))
+    rater = store.add_rater("anna")
+    claim = claimed(store, rater)
+    for name in ("first", "second"):
+        store.submit(submission(claim, rater, name))
+    with (
+        pytest.raises(PictuneError, match="UNIQUE constraint failed"),
+        store.database.write() as connection,
+    ):
+        connection.execute(sa.update(labels).values(is_live=True))
 
 
 def test_calls_within_one_transaction_are_saved_together_or_not_at_all(

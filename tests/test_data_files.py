@@ -1,28 +1,12 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
-
-
-@pytest.fixture
-def tiny_disk(tmp_path: Path) -> Iterator[Path]:
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)],
-        capture_output=True,
-        check=False,
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a small file system needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_file_appears_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -51,20 +35,6 @@ def test_an_interruption_keeps_the_earlier_file_and_leaves_nothing_behind(
         write_half()
     assert path.read_text() == "earlier"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_full_disk_is_one_clear_line_and_leaves_nothing_behind(tiny_disk: Path) -> None:
-    path = tiny_disk / "file.bin"
-    path.write_bytes(b"earlier")
-    with (
-        pytest.raises(
-            PictuneError, match=r"file\.bin: could not be written \(No space left on device\)"
-        ),
-        write_atomically(path) as temporary,
-    ):
-        temporary.write_bytes(bytes(200_000))
-    assert path.read_bytes() == b"earlier"
-    assert list(tiny_disk.iterdir()) == [path]
 
 
 def test_a_file_size_limit_is_one_clear_line_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ from data.formats.registry import export_to
 from data.kinds.comparison import ComparisonAnswer
 from data.kinds.ranking import RankingAnswer
 from data.kinds.verdict import BinaryAnswer
+from data.quality.agreement import order_disagreement
 from data.quality.campaign import campaign_quality
-from data.quality.disputes import order_disagreement
 from data.quality.habits import LEVEL, first_place_p
 from data.store.plan.planning import task_id_of
 from data.tables.parquet import export
@@ -115,18 +115,13 @@ def test_comparisons_at_one_side_or_in_tenths_of_a_second_are_flagged(tmp_path: 
     raters = {rater.name: rater for rater in found.raters}
     assert raters["Ann"].flags == ()
     assert raters["Dora"].flags == ("quick", "one_side")
-    assert (raters["Dora"].quick_n, raters["Dora"].sided_n, raters["Dora"].left_n) == (
-        120,
-        120,
-        120,
-    )
+    dora = raters["Dora"]
+    assert (dora.quick_n, dora.sided_n, dora.left_n) == (120, 120, 120)
     assert raters["Eva"].flags == ("one_side",)
     assert 0.6 < raters["Eva"].left_n / raters["Eva"].sided_n < 0.75
-    cells = {row[0].text: [cell.text for cell in row] for row in rater_table(found).rows}
-    assert cells["Dora"][-2:] == [
-        "100 % of 120",
-        "answers in tenths of a second, prefers one side",
-    ]
+    cells = {row[0]: row for row in rater_table(found)["metadata"]["display_value"]}
+    habits = "answers in tenths of a second, prefers one side"
+    assert cells["Dora"][-2:] == ["100 % of 120", habits]
 
 
 def test_disputes_are_found_and_an_adjudicator_is_no_rater(disputed: Campaign) -> None:
@@ -162,15 +157,9 @@ def test_training_takes_the_decision_alone_and_leaves_out_what_nobody_can_tell(
     store.adjudications.decide(ranking, decided, boss)
     export(store, run)
     verdicts, pairs = read_labels(run.latest)
-    assert sorted(zip(verdicts["task_id"], verdicts["source"], verdicts["label"], strict=True)) == (
-        sorted(
-            [
-                (first, "adjudicator", "bad"),
-                (third, "human", "good"),
-                (third, "human", "bad"),
-            ]
-        )
-    )
+    found = zip(verdicts["task_id"], verdicts["source"], verdicts["label"], strict=True)
+    people = [(third, "human", "good"), (third, "human", "bad")]
+    assert sorted(found) == sorted([(first, "adjudicator", "bad"), *people])
     assert set(pairs["source"]) == {"adjudicator"}
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     labels = LabelTensors.from_part(dataset, torch.device("cpu"), weighting="consensus")

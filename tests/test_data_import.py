@@ -1,6 +1,5 @@
 """Import of files by others: what arrives in the run, once, whole, and beside other imports."""
 
-import hashlib
 import subprocess
 import sys
 import time
@@ -8,19 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from data.errors import PictuneError
 from data.feedback import NewTask
-from data.formats.landing import import_records
-from data.formats.latest import fields_table
+from data.formats.landing import Imported, import_records
 from data.formats.records import BadRow, Record
 from data.formats.registry import FORMATS
 from data.kinds.verdict import BinaryAnswer
-from data.schema import IMAGES, read_table, write_table
-from data.store.imported import ImportedLabel
+from data.store.imported import Added, ImportedLabel
 from data.tables.parquet import export
 from data.tables.verification import verify
 from tests.support import exchange_files as files
@@ -28,7 +23,6 @@ from tests.support.data_campaign import START, Campaign, answer_all, open_store
 from tests.support.exchange_run import (
     PICK_A_PIC_ROWS,
     SOURCES,
-    TOO_LARGE_PNG,
     ExchangeRun,
     pairs_in,
 )
@@ -55,14 +49,7 @@ def test_an_import_lands_like_any_other_feedback_and_only_once(
     new = exchange.take(name, path)
     assert (new.images, new.feedback.tasks, new.feedback.labels, new.feedback.raters) == counts
     before = exchange.files(), exchange.contents()
-    again = exchange.take(name, path)
-    assert (
-        again.images,
-        again.prompts,
-        again.feedback.tasks,
-        again.feedback.labels,
-        again.feedback.raters,
-    ) == (0, 0, 0, 0, 0)
+    assert exchange.take(name, path) == Imported(0, 0, Added(0, 0, 0))
     assert (exchange.files(), exchange.contents()) == before
     assert set(exchange.table("labels_ranking")["source"]) <= {"imported"}
     with open_store(exchange.run.root) as store:
@@ -76,33 +63,27 @@ def test_what_an_import_says_of_each_image_and_label_is_kept(
     labels = exchange.table("labels_ranking")
     assert sorted(labels["comment"].dropna()) == ["both_good"]
     assert sorted(labels["skip_reason"].dropna()) == ["discarded"]
-    assert [
-        [None if pd.isna(rank) else int(rank) for rank in ranks] for ranks in labels["ranks"]
-    ] == [[1, 1], [1, 2], [None, None]]
+    assert [pd.Series(ranks).fillna(0).tolist() for ranks in labels["ranks"]] == [
+        [1, 1],
+        [1, 2],
+        [0, 0],
+    ]
     assert list(exchange.table("prompts")["category"]) == ["Manga"]
     images = exchange.table("images")
     assert sorted(images["model_id"]) == ["dev", "sd"]
     assert images["source_uri"].str.startswith("https://huggingface.co/datasets/someone").all()
     exchange.take("folder", files.folder_with_csv(tmp_path / "folder"))
-    row = exchange.table("images").set_index("prompt").loc["a cat, asleep"]
-    assert (row["model_id"], row["seed"], row["width"], row["height"], row["format"]) == (
-        "sd",
-        5,
-        4,
-        3,
-        "png",
-    )
-    assert exchange.table("images").set_index("prompt")["model_id"].isna().to_dict() == {
-        "a cat, asleep": False,
-        "<b>a dog</b>": True,
-        "a manga street": False,
-    }
+    rows = exchange.table("images").set_index("prompt")
+    facts = rows.loc["a cat, asleep"]
+    names = ("model_id", "seed", "width", "height", "format")
+    assert [facts[name] for name in names] == ["sd", 5, 4, 3, "png"]
+    assert rows["model_id"].isna().to_dict()["<b>a dog</b>"]
 
 
 def test_an_unanswered_pair_is_left_to_raters_and_an_answered_one_is_not(
-    exchange: ExchangeRun, tmp_path: Path
+    exchange: ExchangeRun,
 ) -> None:
-    exchange.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "pairs.parquet", PICK_A_PIC_ROWS))
+    exchange.take_pairs(*PICK_A_PIC_ROWS)
     with open_store(exchange.run.root) as store:
         receipts = answer_all(store, store.add_rater("anna"))
         assert len(receipts) == 1
@@ -110,24 +91,13 @@ def test_an_unanswered_pair_is_left_to_raters_and_an_answered_one_is_not(
         assert set(exchange.table("labels_ranking")["source"]) == {"human", "imported"}
 
 
-def test_a_later_answer_of_a_rater_is_a_revision_and_can_be_undone(
-    exchange: ExchangeRun, tmp_path: Path
-) -> None:
-    for number, row in enumerate(
-        [files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(2, 1, 1.0, ranking_id=5)]
-    ):
-        assert (
-            exchange.take(
-                "pick-a-pic", files.write_pick_a_pic(tmp_path / f"{number}.parquet", [row])
-            ).feedback.labels
-            == 1
-        )
+def test_a_later_answer_of_a_rater_is_a_revision_and_can_be_undone(exchange: ExchangeRun) -> None:
+    for first, second in ((1, 2), (2, 1)):
+        row = files.pick_a_pic_row(first, second, 1.0)
+        assert exchange.take_pairs(row).feedback.labels == 1
     (label,) = exchange.table("labels_ranking").to_dict("records")
-    assert (label["revision"], list(label["ranks"]), list(label["shown_order"])) == (
-        2,
-        [2, 1],
-        [1, 0],
-    )
+    assert label["revision"] == 2
+    assert (list(label["ranks"]), list(label["shown_order"])) == ([2, 1], [1, 0])
     with open_store(exchange.run.root) as store:
         rater = store.rater_id_of("imported", "pick-a-pic 7")
         assert store.undo(rater) is not None
@@ -139,12 +109,12 @@ def test_two_answers_of_a_rater_in_one_file_are_both_kept_and_a_copied_row_count
     exchange: ExchangeRun, tmp_path: Path
 ) -> None:
     first, second = files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(2, 1, 1.0, ranking_id=5)
-    source = files.write_pick_a_pic(tmp_path / "pairs.parquet", [first, second, first])
-    assert exchange.take("pick-a-pic", source).feedback.labels == 2
-    assert len(exchange.table("labels_ranking")) == 2
+    third = first | {"ranking_id": 6}  # the same once more, at the same time
+    assert exchange.take_pairs(first, second, first, third).feedback.labels == 3
+    assert len(exchange.table("labels_ranking")) == 3
     out = exchange.give("pick-a-pic", tmp_path / "out")
     assert pairs_in(out / "pairs.parquet") == pairs_in(
-        files.write_pick_a_pic(tmp_path / "wanted.parquet", [first, second])
+        files.write_pick_a_pic(tmp_path / "wanted.parquet", [first, second, third])
     )
 
 
@@ -155,10 +125,7 @@ def test_an_import_leaves_labels_and_images_of_the_run_alone(tmp_path: Path) -> 
     mine = ExchangeRun(tmp_path / "mine")
     before = mine.contents()
     campaign.store.close()
-    mine.take(
-        "pick-a-pic",
-        files.write_pick_a_pic(tmp_path / "pairs.parquet", [files.pick_a_pic_row(1001, 1002, 1.0)]),
-    )
+    mine.take_pairs(files.pick_a_pic_row(1001, 1002, 1.0))
     after = mine.contents()
     for what in ("images", "labels", "tasks"):
         assert {key: after[what][key] for key in before[what]} == before[what]
@@ -168,18 +135,9 @@ def test_an_import_leaves_labels_and_images_of_the_run_alone(tmp_path: Path) -> 
 def test_two_imports_at_once_keep_each_others_images_and_prompts(
     tmp_path: Path, exchange: ExchangeRun
 ) -> None:
-    exchange.take(
-        "pick-a-pic",
-        files.write_pick_a_pic(tmp_path / "first.parquet", [files.pick_a_pic_row(1, 2, 1.0)]),
-    )
-    mine = files.write_pick_a_pic(
-        tmp_path / "mine.parquet",
-        [files.pick_a_pic_row(2, 3, 1.0), files.pick_a_pic_row(5, 6, 1.0)],
-    )
-    theirs = files.write_pick_a_pic(
-        tmp_path / "theirs.parquet",
-        [files.pick_a_pic_row(3, 4, 1.0), files.pick_a_pic_row(8, 9, 1.0, caption="a dog")],
-    )
+    row = files.pick_a_pic_row
+    exchange.take_pairs(row(1, 2, 1.0))
+    mine = files.write_pick_a_pic(tmp_path / "mine.parquet", [row(2, 3, 1.0), row(5, 6, 1.0)])
 
     read = FORMATS["pick-a-pic"].read
     assert read is not None
@@ -187,7 +145,7 @@ def test_two_imports_at_once_keep_each_others_images_and_prompts(
 
     def records() -> Iterator[Record | BadRow]:
         yield from read_mine
-        exchange.take("pick-a-pic", theirs)
+        exchange.take_pairs(row(3, 4, 1.0), row(8, 9, 1.0, caption="a dog"))
 
     with open_store(exchange.run.root, exchange.clock) as store:
         import_records(records(), "pick-a-pic", exchange.run, store, now=START)
@@ -195,38 +153,12 @@ def test_two_imports_at_once_keep_each_others_images_and_prompts(
         assert verify(store, exchange.run) == []
     contents = exchange.contents()
     assert [len(contents[what]) for what in ("images", "prompts", "labels")] == [8, 2, 5]
-    assert len(pq.read_table(fields_table(exchange.run))) == 5
 
 
-def test_the_largest_image_is_imported(tmp_path: Path, exchange: ExchangeRun) -> None:
-    rows = [files.pick_a_pic_row(1, 2, 1.0, jpg_0=files.large_png(4096, 4096))]
-    assert (
-        exchange.take("pick-a-pic", files.write_pick_a_pic(tmp_path / "train.parquet", rows)).images
-        == 2
-    )
+def test_the_largest_image_is_imported(exchange: ExchangeRun) -> None:
+    row = files.pick_a_pic_row(1, 2, 1.0, jpg_0=files.large_png(4096, 4096))
+    assert exchange.take_pairs(row).images == 2
     assert sorted(exchange.table("images")["width"]) == [4, 4096]
-
-
-def test_an_image_of_an_earlier_import_that_is_too_large_is_one_line(
-    tmp_path: Path, exchange: ExchangeRun
-) -> None:
-    exchange.take("hpdv2", files.hpdv2_test(tmp_path / "source"))
-    images = read_table(exchange.run.images_table, IMAGES)
-    changed = images.slice(0, 1).to_pylist()[0] | {
-        "image_id": hashlib.sha256(TOO_LARGE_PNG).hexdigest()
-    }
-    (exchange.run.root / changed["path"]).write_bytes(TOO_LARGE_PNG)
-    write_table(
-        pa.concat_tables([pa.Table.from_pylist([changed], schema=images.schema), images.slice(1)]),
-        IMAGES,
-        exchange.run.images_table,
-    )
-    with open_store(exchange.run.root) as store:
-        lines = [line for line in verify(store, exchange.run) if "13000 x 13000" in line]
-    assert len(lines) == 1
-    assert lines[0].startswith(
-        f"{exchange.run.root / changed['path']}: has 13000 x 13000 pixels, more than 16,777,216"
-    )
 
 
 def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones_images_are_not(
@@ -234,17 +166,8 @@ def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones
 ) -> None:
     rows = [files.pick_a_pic_row(2 * number, 2 * number + 1, 1.0) for number in range(200)]
     source = files.write_pick_a_pic(tmp_path / "train.parquet", rows)
-    words = [
-        "import",
-        "--runs",
-        str(tmp_path),
-        "--run",
-        "run",
-        "--format",
-        "pick-a-pic",
-        "--from",
-        str(source),
-    ]
+    words = ["import", "--runs", str(tmp_path), "--run", "run", "--from", str(source)]
+    words += ["--format", "pick-a-pic"]
     with subprocess.Popen(
         [sys.executable, "-m", "pipelines", *words], stderr=subprocess.DEVNULL
     ) as importing:

@@ -2,18 +2,15 @@
 
 import random
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from data.errors import PictuneError
 from data.feedback import NewTask, NotFound
 from data.kinds.kind import InvalidAnswer
 from data.kinds.ranking import RankingAnswer
 from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
-from data.store.imported import ImportedLabel
 from data.store.plan.planning import task_id_of
 from data.store.tables import labels
 from data.store.views.overview import gold_record, labels_by_hour, labels_of_tasks, latest_labels
@@ -23,23 +20,16 @@ from tests.support.data_campaign import (
     answer_all,
     binary_tasks,
     claimed,
+    given_elsewhere,
     submission,
 )
 
 GOOD, BAD = BinaryAnswer(verdict="good"), BinaryAnswer(verdict="bad")
 
 
-@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.slow)])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "sqlite":
-        return f"sqlite:///{tmp_path / 'feedback.db'}"
-    postgres: str = request.getfixturevalue("postgres_url")
-    return postgres
-
-
 @pytest.fixture
-def store(url: str, clock: Clock) -> Iterator[FeedbackStore]:
-    with FeedbackStore.open(url, clock=clock, rng=random.Random(0)) as opened:
+def store(store_url: str, clock: Clock) -> Iterator[FeedbackStore]:
+    with FeedbackStore.open(store_url, clock=clock, rng=random.Random(0)) as opened:
         yield opened
 
 
@@ -69,26 +59,17 @@ def test_an_adjudication_is_a_further_label_that_takes_nobodys_place(
     store: FeedbackStore, boss: str
 ) -> None:
     task = disagree(store)
+    store.submit(submission(claimed(store, boss), boss, "own", GOOD))
     before = store.progress()
     store.adjudications.decide(task_id_of(task), BAD, boss)
-    human = {("human", "Ann"): GOOD, ("human", "Ben"): BAD}
+    human = {("human", "Ann"): GOOD, ("human", "Ben"): BAD, ("human", "Boss"): GOOD}
     assert answers(store, task) == human | {("adjudicator", "Boss"): BAD}
     assert store.progress() == before
-    assert store.claim(store.add_rater("Cleo")) is not None  # the third place is still free
     assert store.adjudications.task_ids() == {task_id_of(task)}
-
-
-def test_an_admins_own_label_as_a_rater_stays_beside_the_adjudication(
-    store: FeedbackStore, boss: str
-) -> None:
-    task = disagree(store)
-    store.submit(submission(claimed(store, boss), boss, "own", GOOD))
-    store.adjudications.decide(task_id_of(task), BAD, boss)
-    given = answers(store, task)
-    assert (given["human", "Boss"], given["adjudicator", "Boss"]) == (GOOD, BAD)
     assert [one.answer for one in latest_labels(store, rater_id=boss, limit=9)] == [GOOD]
     assert store.undo(boss) is not None  # the own answer, not the adjudication
     assert answers(store, task)["adjudicator", "Boss"] == BAD
+    assert store.claim(store.add_rater("Cleo")) is None  # the boss holds the third place again
 
 
 def test_another_adjudication_takes_the_place_of_the_first_and_both_stay_in_the_log(
@@ -96,8 +77,10 @@ def test_another_adjudication_takes_the_place_of_the_first_and_both_stay_in_the_
 ) -> None:
     task = disagree(store)
     task_id = task_id_of(task)
-    store.adjudications.decide(task_id, GOOD, boss)
+    store.adjudications.decide(task_id, BinaryAnswer(verdict="unsafe"), boss)
+    assert store.reports.count() == (1, 0)
     store.adjudications.decide(task_id, BAD, store.add_rater("Chief"))
+    assert store.reports.count() == (0, 0)
     assert answers(store, task)["adjudicator", "Chief"] == BAD
     assert ("adjudicator", "Boss") not in answers(store, task)
     assert store.adjudications.decide(task_id, GOOD, boss).revision == 2
@@ -118,31 +101,11 @@ def test_an_adjudication_must_fit_its_task(store: FeedbackStore, boss: str) -> N
     assert store.audit.latest(1)[0].action == "set_role"  # refused ones leave no trace
 
 
-def test_an_adjudication_that_finds_an_image_unsafe_takes_it_out(
-    store: FeedbackStore, boss: str
-) -> None:
-    task = disagree(store)
-    store.adjudications.decide(task_id_of(task), BinaryAnswer(verdict="unsafe"), boss)
-    assert store.reports.count() == (1, 0)
-    store.adjudications.decide(task_id_of(task), BAD, boss)
-    assert store.reports.count() == (0, 0)
-
-
 def test_imported_adjudications_take_no_place_and_can_be_decided_again(
     store: FeedbackStore, boss: str
 ) -> None:
     (task,) = binary_tasks(1, overlap=2)
-    imported = [
-        ImportedLabel(
-            submission_id=name,
-            rater=name,
-            source="adjudicator",
-            task=task,
-            answer=GOOD,
-            shown_order=(0,),
-        )
-        for name in ("one", "other")
-    ]
+    imported = [given_elsewhere(name, task, GOOD, "adjudicator") for name in ("one", "other")]
     store.import_labels([task], imported, finish=lambda: None)
     assert (store.progress().done, store.progress(source="simulated").done) == (0, 0)
     store.adjudications.decide(task_id_of(task), BAD, boss)
@@ -153,23 +116,14 @@ def test_a_rater_with_a_share_is_given_no_more_than_it(store: FeedbackStore, bos
     store.add_tasks(binary_tasks(10))
     ann = store.add_rater("Ann")
     store.raters.set_share(ann, 0.3, by=boss)
-    first, second, third = (claimed_besides(store, ann, n) for n in range(3))
-    held = (first, second, third)
-    assert store.claim(ann, excluding=held) is None  # what is held counts as given
+    held: list[str] = []
+    while (claim := store.claim(ann, excluding=held)) is not None:
+        held.append(claim.task.task_id)
+    assert len(held) == 3  # what is held counts as given
     assert len(answer_all(store, ann)) == 3
     assert store.has_given_share(ann, 0.3)
     store.raters.set_share(ann, None, by=boss)
     assert len(answer_all(store, ann)) == 7
-
-
-def claimed_besides(store: FeedbackStore, rater_id: str, count: int) -> str:
-    """Claim one task more than the rater holds."""
-    held: list[str] = []
-    for _ in range(count + 1):
-        claim = store.claim(rater_id, excluding=held)
-        assert claim is not None
-        held.append(claim.task.task_id)
-    return held[-1]
 
 
 def test_an_overlap_that_was_raised_outlives_the_next_plan(store: FeedbackStore, boss: str) -> None:
@@ -236,8 +190,3 @@ def test_labels_are_counted_by_the_hour_of_the_clock(store: FeedbackStore, clock
     answer_all(store, store.add_rater("robot", source="simulated"))
     counts = labels_by_hour(store, START)
     assert [(hour.hour, count) for hour, count in counts.items()] == [(0, 1), (1, 1), (2, 1)]
-
-
-def test_a_name_that_is_empty_adds_nobody(store: FeedbackStore, boss: str) -> None:
-    with pytest.raises(PictuneError, match="rater name"):
-        store.add_rater("  ", by=boss)

@@ -30,31 +30,12 @@ def raters(*names: str, source: str = "human") -> list[RaterFacts]:
 
 
 def task(task_id: str, kind: str = "binary", **facts: object) -> Row:
-    same = {"prompt_id": "p", "image_ids": ["i"], "overlap": 1, "priority": 0.0, "created_at": NOON}
-    return same | {"task_id": task_id, "kind": kind, "is_gold": "gold_json" in facts} | facts
+    return {"task_id": task_id, "kind": kind, "prompt_id": "p"} | facts
 
 
 def label(task_id: str, rater: str, **said: object) -> Row:
-    name = f"{task_id} {rater}"
-    same = {
-        "label_id": name,
-        "submission_id": name,
-        "revision": 1,
-        "prompt_id": "p",
-        "source": "human",
-        "is_gold": False,
-    }
-    return (
-        same
-        | {
-            "task_id": task_id,
-            "rater_id": rater,
-            "shown_at": NOON,
-            "submitted_at": NOON,
-            "lease_late": False,
-        }
-        | said
-    )
+    ids = {"label_id": f"{task_id} {rater}", "task_id": task_id, "rater_id": rater}
+    return ids | {"source": "human"} | said
 
 
 def verdict(task_id: str, rater: str, said: str, **facts: object) -> Row:
@@ -62,23 +43,11 @@ def verdict(task_id: str, rater: str, said: str, **facts: object) -> Row:
 
 
 def ranking(
-    task_id: str, rater: str, ranks: dict[str, int | None], shown_order: list[int], **facts: object
+    task_id: str, rater: str, ranks: dict[str, int | None], shown_order: tuple[int, ...] = (0, 1, 2)
 ) -> Row:
     best = [image for image, rank in ranks.items() if rank == 1]
-    images = {
-        "image_ids": list(ranks),
-        "ranks": list(ranks.values()),
-        "n_images": len(ranks),
-        "n_tie_groups": 0,
-    }
-    return label(
-        task_id,
-        rater,
-        shown_order=shown_order,
-        best_image_id=best[0] if len(best) == 1 else None,
-        **images,
-        **facts,
-    )
+    said = {"image_ids": list(ranks), "ranks": list(ranks.values()), "shown_order": shown_order}
+    return label(task_id, rater, best_image_id=best[0] if len(best) == 1 else None, **said)
 
 
 def judgments(tasks: list[Row], binary: list[Row] = [], rankings: list[Row] = []) -> Judgments:  # noqa: B006 - only read
@@ -106,86 +75,53 @@ def test_gold_accuracy_comes_with_wilsons_interval_for_each_class() -> None:
         for said in ("good", "bad")
         for number in range(5)
     ]
+    names = [str(one["task_id"]) for one in tasks]
     answers = [
-        verdict(
-            t["task_id"], "anna", "good", gold_correct=t["task_id"].startswith("good"), is_gold=True
-        )
-        for t in tasks
+        verdict(name, "anna", "good", gold_correct=name.startswith("good")) for name in names
     ]
     answers[-1] |= {"label": "skip", "gold_correct": None}
     row = quality(judgments(tasks, answers), "anna", "bert")["anna"]
     assert (row["gold_n"], row["gold_good_n"], row["gold_bad_n"]) == (9, 5, 4)
-    assert (row["gold_accuracy"], row["gold_good_accuracy"], row["gold_bad_accuracy"]) == (
-        pytest.approx(5 / 9),
-        1.0,
-        0.0,
-    )
-    assert (row["gold_good_ci_low"], row["gold_good_ci_high"]) == (
-        pytest.approx(0.5655, abs=1e-4),
-        1.0,
-    )  # Wilson 1927, 5 of 5
+    accuracies = [row[f"{name}_accuracy"] for name in ("gold", "gold_good", "gold_bad")]
+    assert accuracies == pytest.approx([5 / 9, 1, 0])
+    interval = [row["gold_good_ci_low"], row["gold_good_ci_high"]]
+    assert interval == pytest.approx([0.5655, 1], abs=1e-4)  # Wilson 1927, 5 of 5
     assert (row["n"], row["n_skipped"], row["status"]) == (10, 1, "active")
 
 
 def test_a_rater_without_labels_has_counts_of_zero_and_no_shares() -> None:
     row = quality(judgments([]), "anna")["anna"]
-    assert {
-        name: row[name] for name in row if name.endswith("_n") or name in ("n", "n_skipped")
-    } == dict.fromkeys(
-        (
-            "n",
-            "n_skipped",
-            "gold_n",
-            "gold_good_n",
-            "gold_bad_n",
-            "repeat_n",
-            "first_place_n",
-            "others_n",
-        ),
-        0,
-    )
+    counts = {name for name, value in row.items() if value == 0}
+    assert counts == {"n", "n_skipped"} | {name for name in row if name.endswith("_n")}
     assert row["gold_accuracy"] is row["gold_ci_low"] is row["skill"] is row["median_ms"] is None
 
 
 def test_repeats_are_compared_with_the_first_answer_and_count_for_nothing_else() -> None:
-    tasks = [
-        task("a"),
-        task("a2", repeat_of="a"),
-        task("r", "ranking"),
-        task("r2", "ranking", repeat_of="r"),
-    ]
-    binary = [
-        verdict("a", "anna", "good"),
-        verdict("a2", "anna", "bad"),
-        verdict("a2", "bert", "bad"),
-    ]
+    tasks = [task("a"), task("a2", repeat_of="a")]
+    tasks += [task("r", "ranking"), task("r2", "ranking", repeat_of="r")]
+    given_to = (("a", "anna", "good"), ("a2", "anna", "bad"), ("a2", "bert", "bad"))
+    binary = [verdict(*one) for one in given_to]
     rankings = [
-        ranking("r", "anna", {"x": 1, "y": 2, "z": 3}, [0, 1, 2]),
-        ranking("r2", "anna", {"x": 2, "y": 1, "z": 3}, [2, 1, 0]),
+        ranking("r", "anna", {"x": 1, "y": 2, "z": 3}),
+        ranking("r2", "anna", {"x": 2, "y": 1, "z": 3}, (2, 1, 0)),
     ]
     given = judgments(tasks, binary, rankings)
     rows = quality(given, "anna", "bert")
-    assert (rows["anna"]["repeat_n"], rows["anna"]["self_consistency"]) == (
-        2,
-        pytest.approx((0 + 2 / 3) / 2),
-    )
-    assert (rows["bert"]["repeat_n"], rows["bert"]["self_consistency"]) == (0, None)
+    consistency = {name: (row["repeat_n"], row["self_consistency"]) for name, row in rows.items()}
+    assert consistency == {"anna": (2, pytest.approx((0 + 2 / 3) / 2)), "bert": (0, None)}
     assert set(consensus(given)["task_id"].to_pylist()) == {"a", "r"}
 
 
 def test_position_bias_is_the_share_won_by_the_first_place() -> None:
     tasks = [task(f"r{number}", "ranking") for number in range(4)]
-    first = [ranking(f"r{number}", "anna", {"x": 1, "y": 2}, [0, 1]) for number in range(2)]
+    first = [ranking(f"r{number}", "anna", {"x": 1, "y": 2}, (0, 1)) for number in range(2)]
     second = [
-        ranking("r2", "anna", {"x": 1, "y": 2}, [1, 0]),
-        ranking("r3", "anna", {"x": 1, "y": 1}, [0, 1]),
+        ranking("r2", "anna", {"x": 1, "y": 2}, (1, 0)),
+        ranking("r3", "anna", {"x": 1, "y": 1}, (0, 1)),
     ]
     row = quality(judgments(tasks, [], first + second), "anna")["anna"]
-    assert (row["first_place_n"], row["first_place_wins"], row["first_place_expected"]) == (
-        3,
-        pytest.approx(2 / 3),
-        0.5,
-    )
+    measured = [row[f"first_place_{name}"] for name in ("n", "wins", "expected")]
+    assert measured == pytest.approx([3, 2 / 3, 0.5])
     assert row["first_place_ci_low"] < 0.5 < row["first_place_ci_high"]
 
 
@@ -244,42 +180,24 @@ def test_consensus_weighs_careful_raters_more_than_a_majority_does() -> None:
 
 
 def test_a_tied_vote_is_undecided_and_skips_do_not_vote() -> None:
-    answers = [
-        verdict("a", "anna", "good"),
-        verdict("a", "bert", "bad"),
-        verdict("a", "carla", "skip"),
-        verdict("b", "anna", "unsafe"),
-    ]
-    (row,) = [
-        one
-        for one in consensus(judgments([task("a"), task("b")], answers)).to_pylist()
-        if one["method"] == "mv"
-    ]
-    assert (row["value"], row["p_good"], row["entropy"], row["n_raters"], row["image_id"]) == (
-        0.5,
-        0.5,
-        1.0,
-        2,
-        "image of a",
-    )
+    answers = [verdict("a", "anna", "good"), verdict("a", "bert", "bad")]
+    answers += [verdict("a", "carla", "skip"), verdict("b", "anna", "unsafe")]
+    rows = consensus(judgments([task("a"), task("b")], answers)).to_pylist()
+    (row,) = [one for one in rows if one["method"] == "mv"]
+    assert (row["value"], row["p_good"], row["entropy"]) == (0.5, 0.5, 1.0)
+    assert (row["n_raters"], row["image_id"]) == (2, "image of a")
 
 
 def test_rankings_agree_on_the_mean_share_of_images_beaten() -> None:
     rankings = [
-        ranking("r", "anna", {"x": 1, "y": 2, "z": 3}, [0, 1, 2]),
-        ranking("r", "bert", {"x": 1, "y": 1, "z": None}, [0, 1, 2]),
-        ranking("r", "carla", {"x": None, "y": None, "z": 1}, [0, 1, 2]),
+        ranking("r", "anna", {"x": 1, "y": 2, "z": 3}),
+        ranking("r", "bert", {"x": 1, "y": 1, "z": None}),
+        ranking("r", "carla", {"x": None, "y": None, "z": 1}),
     ]
-    rows = {
-        row["image_id"]: row
-        for row in consensus(judgments([task("r", "ranking")], [], rankings)).to_pylist()
-    }
-    assert {image: (row["value"], row["n_raters"]) for image, row in rows.items()} == {
-        "x": (0.75, 2),
-        "y": (0.5, 2),
-        "z": (0.0, 1),
-    }
-    assert {row["method"] for row in rows.values()} == {"borda"}
+    rows = consensus(judgments([task("r", "ranking")], [], rankings)).to_pylist()
+    shares = {row["image_id"]: (row["value"], row["n_raters"]) for row in rows}
+    assert shares == {"x": (0.75, 2), "y": (0.5, 2), "z": (0.0, 1)}
+    assert {row["method"] for row in rows} == {"borda"}
 
 
 def test_people_and_simulated_raters_are_never_mixed() -> None:
@@ -292,26 +210,15 @@ def test_people_and_simulated_raters_are_never_mixed() -> None:
 
 def test_alpha_is_one_for_equal_answers_and_about_zero_for_chance() -> None:
     tasks = [task(str(number)) for number in range(60)]
-    same = [
-        verdict(str(number), rater, "good" if number % 3 else "bad")
-        for number in range(60)
-        for rater in ("anna", "bert")
-    ]
+    said = [("good" if number % 3 else "bad") for number in range(60)]
+    same = [verdict(str(n), rater, said[n]) for n in range(60) for rater in ("anna", "bert")]
     measured = agreement_of(judgments(tasks, same))
-    assert (
-        measured["source"],
-        measured["binary"]["alpha"],
-        measured["binary"]["alpha_ci_low"],
-    ) == ("human", 1.0, 1.0)
-    assert (measured["binary"]["n_tasks"], measured["binary"]["n_labels"]) == (60, 120)
-    assert measured["ranking"] == {
-        "alpha": None,
-        "alpha_ci_low": None,
-        "alpha_ci_high": None,
-        "n_tasks": 0,
-        "n_labels": 0,
-        "categories": [],
-    }
+    binary = measured["binary"]
+    assert (measured["source"], binary["alpha"], binary["alpha_ci_low"]) == ("human", 1.0, 1.0)
+    assert (binary["n_tasks"], binary["n_labels"]) == (60, 120)
+    nothing = dict.fromkeys(("alpha", "alpha_ci_low", "alpha_ci_high"))
+    nothing |= {"n_tasks": 0, "n_labels": 0, "categories": []}
+    assert measured["ranking"] == nothing
     rng = np.random.default_rng(0)
     chance = [
         verdict(str(number), rater, rng.choice(["good", "bad"]))
@@ -333,21 +240,11 @@ def test_alpha_of_one_task_has_no_interval() -> None:
 
 def test_alpha_of_ranks_is_ordinal_and_comes_by_category() -> None:
     tasks = [task(f"r{number}", "ranking", prompt_id=f"p{number % 2}") for number in range(20)]
-    rankings = []
-    for number in range(20):
-        upside_down = number % 2 == 1
-        rankings.append(ranking(f"r{number}", "anna", {"x": 1, "y": 2, "z": 3}, [0, 1, 2]))
-        rankings.append(
-            ranking(
-                f"r{number}",
-                "bert",
-                {"x": 3, "y": 2, "z": 1} if upside_down else {"x": 1, "y": 2, "z": 3},
-                [0, 1, 2],
-            )
-        )
-    measured = agreement_of(judgments(tasks, [], rankings), {"p0": "color", "p1": "count"})[
-        "ranking"
-    ]
+    order, reverse = {"x": 1, "y": 2, "z": 3}, {"x": 3, "y": 2, "z": 1}
+    rankings = [ranking(f"r{number}", "anna", dict(order)) for number in range(20)]
+    rankings += [ranking(f"r{n}", "bert", dict(reverse if n % 2 else order)) for n in range(20)]
+    categories = {"p0": "color", "p1": "count"}
+    measured = agreement_of(judgments(tasks, [], rankings), categories)["ranking"]
     by_name = {part["category"]: part["alpha"] for part in measured["categories"]}
     assert by_name["color"] == 1.0
     assert by_name["count"] < 0

@@ -1,16 +1,15 @@
 """Reported images: out of circulation until the report is withdrawn or an admin decides."""
 
 import random
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from data.feedback import ChecksConfig, Claim, NewTask, NotFound
+from data.feedback import ChecksConfig, Claim, Decision, NewTask, NotFound
 from data.kinds.ranking import RankingAnswer
 from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
-from data.store.imported import ImportedLabel
 from data.store.plan.planning import task_id_of
 from data.store.views.overview import counts_by_prompt
 from tests.support.data_campaign import (
@@ -18,7 +17,7 @@ from tests.support.data_campaign import (
     answer_all,
     binary_tasks,
     claimed,
-    open_store,
+    given_elsewhere,
     submission,
 )
 
@@ -29,21 +28,19 @@ OTHER = NewTask(kind="binary", prompt="a cat", image_ids=("y",), overlap=3)
 
 
 @pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[FeedbackStore]:
-    with open_store(tmp_path, clock) as store:
-        store.add_tasks([ALONE, TOGETHER, OTHER])
-        yield store
+def store(store: FeedbackStore) -> FeedbackStore:
+    store.add_tasks([ALONE, TOGETHER, OTHER])
+    return store
 
 
 def claim_of(store: FeedbackStore, rater: str, task: NewTask) -> Claim:
     """The rater's claim of this task, with those before it held as well."""
     held: list[str] = []
-    while (
-        claim := store.claim(rater, excluding=held)
-    ) is not None and claim.task.task_id != task_id_of(task):
+    while (claim := store.claim(rater, excluding=held)) is not None:
+        if claim.task.task_id == task_id_of(task):
+            return claim
         held.append(claim.task.task_id)
-    assert claim is not None
-    return claim
+    raise AssertionError(task)
 
 
 def given_out(store: FeedbackStore, rater: str) -> list[str]:
@@ -68,9 +65,8 @@ def test_a_reported_image_is_handed_out_no_more_alone_or_in_a_ranking(store: Fee
     ben = store.add_rater("ben")
     assert given_out(store, ben) == ids(ALONE, TOGETHER, OTHER)
     report(store, "anna")
-    assert (
-        given_out(store, ben) == given_out(store, store.add_rater("cleo")) == ids(OTHER)
-    )  # what ben holds is not given again
+    # what ben holds is not given again
+    assert given_out(store, ben) == given_out(store, store.add_rater("cleo")) == ids(OTHER)
     assert sorted(store.reports.withheld_tasks(ids(ALONE, TOGETHER, OTHER))) == ids(ALONE, TOGETHER)
     assert store.reports.withheld_images(["x", "y"]) == {"x"}
     store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=("x", "z"), overlap=3)])
@@ -100,23 +96,18 @@ def test_a_ranking_that_is_skipped_reports_the_images_that_it_names(store: Feedb
     assert (image.image_id, [one.reason for one in image.reports]) == ("z", ["An image is unsafe"])
 
 
-@pytest.mark.parametrize("take_back", ["undo", "edit", "skip"])
+@pytest.mark.parametrize("verdict", [None, "good", "skip"])
 def test_an_image_is_back_once_its_only_report_is_taken_back(
-    store: FeedbackStore, clock: Clock, take_back: str
+    store: FeedbackStore, clock: Clock, verdict: Literal["good", "skip"] | None
 ) -> None:
-    anna, ben = report(store, "anna"), store.add_rater("ben")
+    anna, ben = store.add_rater("anna"), store.add_rater("ben")
+    held = claim_of(store, anna, ALONE)
+    store.submit(submission(held, anna, "report", UNSAFE))
     clock.pass_seconds(1)
-    if take_back == "undo":
-        store.undo(anna)
-        assert claimed(store, anna).task.task_id == task_id_of(ALONE)
+    if verdict is None:
+        assert store.undo(anna) == claimed(store, anna).task == held.task
     else:
-        given = submission(
-            claim_of(store, ben, OTHER),
-            anna,
-            "edit",
-            BinaryAnswer(verdict="skip" if take_back == "skip" else "good"),
-        )
-        store.submit(given.model_copy(update={"task_id": task_id_of(ALONE)}))
+        store.submit(submission(held, anna, "edit", BinaryAnswer(verdict=verdict)))
     assert given_out(store, ben) == ids(ALONE, TOGETHER, OTHER)
     assert store.reports.images() == []
 
@@ -129,20 +120,12 @@ def test_one_of_two_reports_keeps_the_image_out(store: FeedbackStore, clock: Clo
     clock.pass_seconds(1)
     assert store.undo(anna) == held.task
     assert given_out(store, anna) == given_out(store, store.add_rater("cleo")) == ids(OTHER)
-    assert [one.rater for one in store.reports.images()[0].reports] == ["ben"]
+    (image,) = store.reports.images()
+    said = [(one.rater, one.reason, one.comment) for one in image.reports]
+    assert said == [("ben", "Violent or cruel", "blood")]
+    assert (image.image_id, image.prompt, image.removed) == ("x", "a cat", False)
     store.undo(ben)
     assert given_out(store, store.add_rater("cleo")) == ids(ALONE, TOGETHER, OTHER)
-
-
-def test_a_report_that_is_sent_twice_is_one(store: FeedbackStore) -> None:
-    anna = store.add_rater("anna")
-    sent = submission(claim_of(store, anna, ALONE), anna, "report", UNSAFE)
-    assert [store.submit(sent).created for _ in range(2)] == [True, False]
-    (image,) = store.reports.images()
-    assert [(one.rater, one.reason, one.comment) for one in image.reports] == [
-        ("anna", "Violent or cruel", "blood")
-    ]
-    assert (image.image_id, image.prompt, image.removed) == ("x", "a cat", False)
 
 
 def test_what_an_admin_puts_back_stays_until_it_is_reported_again(
@@ -179,11 +162,10 @@ def test_what_an_admin_removes_stays_out_whatever_raters_do_until_it_is_put_back
 
 @pytest.mark.parametrize("decision", ["kept", "removed"])
 def test_nothing_is_decided_about_an_image_that_nobody_reported(
-    store: FeedbackStore, decision: str
+    store: FeedbackStore, decision: Decision
 ) -> None:
-    anna = store.add_rater("anna")
     with pytest.raises(NotFound, match="image y: no report of it is open"):
-        store.reports.decide("y", "kept" if decision == "kept" else "removed", anna)
+        store.reports.decide("y", decision, store.add_rater("anna"))
 
 
 def test_a_campaign_with_withheld_tasks_comes_to_its_end(store: FeedbackStore) -> None:
@@ -199,31 +181,23 @@ def test_a_campaign_with_withheld_tasks_comes_to_its_end(store: FeedbackStore) -
     ]
 
 
+def hidden_gold(verdict: Literal["good", "unsafe"]) -> NewTask:
+    changes = {"overlap": 9, "gold": BinaryAnswer(verdict=verdict), "gold_source": "us"}
+    return ALONE.model_copy(update=changes)
+
+
 def test_neither_gold_nor_repeats_ask_about_a_reported_image(tmp_path: Path) -> None:
     checks = ChecksConfig(gold_share=0.5, repeat_share=0.5)
-    gold = NewTask(
-        kind="binary",
-        prompt="a cat",
-        image_ids=("gold",),
-        overlap=9,
-        gold=BinaryAnswer(verdict="good"),
-        gold_source="us",
-    )
-    with FeedbackStore.open(
-        f"sqlite:///{tmp_path / 'f.db'}", rng=random.Random(0), checks=checks
-    ) as store:
-        store.add_tasks([*binary_tasks(50), gold])
+    url = f"sqlite:///{tmp_path / 'f.db'}"
+    with FeedbackStore.open(url, rng=random.Random(0), checks=checks) as store:
+        store.add_tasks([*binary_tasks(50), hidden_gold("good")])
         anna, ben = store.add_rater("anna"), store.add_rater("ben")
-        reported = {"gold"}
+        reported = {"x"}
         for number in range(12):
             earlier = claimed(store, anna)
             store.submit(submission(earlier, anna, str(number)))
             reported.add(earlier.task.image_ids[0])  # the first ones could come again by now
-        bad = RankingAnswer(ranks=dict.fromkeys((*reported, "other")), unsafe=tuple(reported))
-        store.add_tasks([NewTask(kind="ranking", prompt="a cat", image_ids=(*reported, "other"))])
-        ranking = store.claim(ben, kind="ranking")
-        assert ranking is not None
-        store.submit(submission(ranking, ben, "report", bad))
+        report_all(store, ben, hold_all(store, ben, tuple(reported)))
         for rater in (anna, ben):
             for number in range(12):
                 claim = claimed(store, rater)
@@ -232,18 +206,9 @@ def test_neither_gold_nor_repeats_ask_about_a_reported_image(tmp_path: Path) -> 
 
 
 def test_the_right_answer_to_hidden_gold_is_no_report(tmp_path: Path) -> None:
-    gold = NewTask(
-        kind="binary",
-        prompt="a cat",
-        image_ids=("x",),
-        overlap=9,
-        gold=BinaryAnswer(verdict="unsafe"),
-        gold_source="us",
-    )
-    with FeedbackStore.open(
-        f"sqlite:///{tmp_path / 'f.db'}", rng=random.Random(0), checks=ChecksConfig(gold_share=1.0)
-    ) as store:
-        store.add_tasks([gold, *binary_tasks(5)])
+    checks = ChecksConfig(gold_share=1.0)
+    with FeedbackStore.open(f"sqlite:///{tmp_path / 'f.db'}", checks=checks) as store:
+        store.add_tasks([hidden_gold("unsafe"), *binary_tasks(5)])
         for name in ("anna", "ben"):
             rater = store.add_rater(name)
             claim = claimed(store, rater)
@@ -253,19 +218,11 @@ def test_the_right_answer_to_hidden_gold_is_no_report(tmp_path: Path) -> None:
 
 
 def test_an_imported_label_reports_as_one_that_is_given_here(store: FeedbackStore) -> None:
-    def imported(number: int, answer: BinaryAnswer) -> ImportedLabel:
-        return ImportedLabel(
-            submission_id=f"{number}",
-            rater="dora",
-            source="imported",
-            task=ALONE,
-            answer=answer,
-            shown_order=(0,),
-        )
-
-    store.import_labels([ALONE], [imported(1, UNSAFE)], finish=lambda: None)
+    said = {"1": UNSAFE, "2": BinaryAnswer(verdict="good")}
+    reported, edited = (given_elsewhere(key, ALONE, said[key], rater="dora") for key in said)
+    store.import_labels([ALONE], [reported], finish=lambda: None)
     assert [one.rater for one in store.reports.images()[0].reports] == ["dora"]
-    store.import_labels([ALONE], [imported(2, BinaryAnswer(verdict="good"))], finish=lambda: None)
+    store.import_labels([ALONE], [edited], finish=lambda: None)
     assert store.reports.images() == []
 
 

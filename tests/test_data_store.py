@@ -1,10 +1,8 @@
 """Tasks, claims, answers and undos in the feedback store."""
 
 import unicodedata
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from pathlib import Path
 from threading import Event
 from typing import Any
 
@@ -18,7 +16,6 @@ from data.kinds.ranking import RankingAnswer
 from data.kinds.registry import TaskKind
 from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
-from data.store.imported import ImportedLabel
 from data.store.tables import labels, raters
 from data.store.views.progress import LARGE_CAMPAIGN, Totals, count_totals
 from tests.support.data_campaign import (
@@ -27,15 +24,9 @@ from tests.support.data_campaign import (
     answer_all,
     binary_tasks,
     claimed,
-    open_store,
+    given_elsewhere,
     submission,
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path, clock: Clock) -> Iterator[FeedbackStore]:
-    with open_store(tmp_path, clock) as store:
-        yield store
 
 
 def revisions(store: FeedbackStore) -> list[tuple[int, bool, bool]]:
@@ -65,19 +56,12 @@ def test_names_that_differ_in_case_and_spaces_alone_are_one_person(store: Feedba
 
 
 def test_a_store_with_two_spellings_of_a_name_keeps_both_raters(store: FeedbackStore) -> None:
-    names = ("ann", "ANN")
+    ids = {name: store.rater_id_of("human", name) for name in ("ann", "ANN")}
     with store.database.write() as connection:
-        for name in names:
-            row = {
-                "rater_id": store.rater_id_of("human", name),
-                "name": name,
-                "source": "human",
-                "joined_at": START,
-            }
+        for name, rater_id in ids.items():
+            row = {"rater_id": rater_id, "name": name, "source": "human", "joined_at": START}
             connection.execute(sa.insert(raters).values(row))
-    assert [store.add_rater(name) for name in names] == [
-        store.rater_id_of("human", name) for name in names
-    ]
+    assert {name: store.add_rater(name) for name in ids} == ids
     assert store.raters.find("Ann") is None
 
 
@@ -108,26 +92,15 @@ def test_the_urgent_come_first_and_the_rest_in_an_order_of_their_own(store: Feed
     assert order[1:] != [f"image{number}" for number in range(20)]
 
 
-def test_a_claim_asks_for_the_kind_wanted(store: FeedbackStore) -> None:
-    store.add_tasks(
-        [*binary_tasks(2), NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b", "c"))]
-    )
-    rater = store.add_rater("anna")
-    ranking, binary = store.claim(rater, kind="ranking"), store.claim(rater, kind="binary")
-    assert ranking is not None
-    assert binary is not None
-    assert (ranking.task.kind, binary.task.kind) == ("ranking", "binary")
-
-
 def test_the_shown_order_varies_between_raters_and_is_kept_for_one(store: FeedbackStore) -> None:
-    store.add_tasks(
-        [NewTask(kind="ranking", prompt="a cat", image_ids=tuple("abcdef"), overlap=10)]
-    )
+    ranking = NewTask(kind="ranking", prompt="a cat", image_ids=tuple("abcdef"), overlap=10)
+    store.add_tasks([ranking])
     claims = [claimed(store, store.add_rater(f"rater{number}")) for number in range(5)]
     assert all(sorted(claim.shown_order) == list(range(6)) for claim in claims)
     assert len({claim.shown_order for claim in claims}) > 1
     again = claimed(store, store.add_rater("rater0"))
     assert (again.shown_order, again.shown_at) == (claims[0].shown_order, claims[0].shown_at)
+    assert again.task.image_ids == ranking.image_ids
 
 
 def test_a_place_becomes_free_when_its_lease_runs_out(store: FeedbackStore, clock: Clock) -> None:
@@ -137,22 +110,12 @@ def test_a_place_becomes_free_when_its_lease_runs_out(store: FeedbackStore, cloc
     assert store.claim(ben) is None
     clock.pass_seconds(299)
     assert store.renew(anna, held.task.task_id) > held.lease_expires_at
-    clock.pass_seconds(299)
+    clock.pass_seconds(300 - 1e-6)
     assert store.claim(ben) is None
-    clock.pass_seconds(2)
+    clock.pass_seconds(1e-6)  # the very moment that the lease names
     assert claimed(store, ben).task == held.task
     with pytest.raises(NotFound, match="others have taken the place"):
         store.renew(anna, held.task.task_id)
-
-
-def test_slow_tasks_are_held_for_many_medians(store: FeedbackStore, clock: Clock) -> None:
-    store.add_tasks(binary_tasks(2))
-    rater = store.add_rater("anna")
-    slow = submission(claimed(store, rater), rater, "slow").model_copy(
-        update={"time_on_task_ms": 50_000}
-    )
-    store.submit(slow)
-    assert (claimed(store, rater).lease_expires_at - clock.now).total_seconds() == 600
 
 
 def test_the_same_submission_again_gives_the_same_receipt(store: FeedbackStore) -> None:
@@ -190,8 +153,7 @@ def test_an_edit_is_a_new_revision_and_leaves_the_counts(
     claim = claimed(store, rater)
     store.submit(submission(claim, rater, "first"))
     clock.pass_seconds(10_000)
-    edit = store.submit(submission(claim, rater, "second", BinaryAnswer(verdict="bad")))
-    assert edit.revision == 2
+    store.submit(submission(claim, rater, "second", BinaryAnswer(verdict="bad")))
     assert revisions(store) == [(1, False, True), (2, True, True)]
     assert store.progress(rater) == Progress(mine=1, done=1, total=1)
 
@@ -213,12 +175,7 @@ def test_undo_takes_back_the_last_label_and_gives_the_task_again(
     assert store.progress(rater) == Progress(mine=1, done=1, total=3)
     assert store.undo(rater) == first.task
     assert store.undo(rater) is None
-    assert revisions(store) == [
-        (1, False, True),
-        (1, False, True),
-        (2, False, False),
-        (2, False, False),
-    ]
+    assert revisions(store) == [(1, False, True)] * 2 + [(2, False, False)] * 2
     receipts = answer_all(store, rater)
     assert sorted(receipt.revision for receipt in receipts) == [1, 3, 3]
     assert on_screen.task.task_id not in (first.task.task_id, second.task.task_id)
@@ -299,11 +256,8 @@ def test_progress_may_be_older_the_longer_it_takes_to_count(n_tasks: int, second
 
 def test_people_and_simulated_raters_have_places_of_their_own(store: FeedbackStore) -> None:
     store.add_tasks(binary_tasks(2, overlap=1))
-    robot, anna, ben = (
-        store.add_rater("robot", source="simulated"),
-        store.add_rater("anna"),
-        store.add_rater("ben"),
-    )
+    robot = store.add_rater("robot", source="simulated")
+    anna, ben = store.add_rater("anna"), store.add_rater("ben")
     assert len(answer_all(store, robot)) == 2
     assert answer_all(store, store.add_rater("another robot", source="simulated")) == []
     assert (store.progress().done, store.progress(source="simulated").done) == (0, 2)
@@ -319,14 +273,7 @@ def test_imported_labels_fill_places_of_people_and_of_simulated_raters(
     store: FeedbackStore,
 ) -> None:
     (task,) = binary_tasks(1)
-    given = ImportedLabel(
-        submission_id="theirs",
-        rater="theirs",
-        source="imported",
-        task=task,
-        answer=BinaryAnswer(verdict="good"),
-        shown_order=(0,),
-    )
+    given = given_elsewhere("theirs", task, BinaryAnswer(verdict="good"))
     store.import_labels([task], [given], finish=lambda: None)
     assert store.claim(store.add_rater("anna")) is None
     assert store.claim(store.add_rater("robot", source="simulated")) is None
@@ -336,20 +283,15 @@ def test_imported_labels_fill_places_of_people_and_of_simulated_raters(
 def test_the_lease_follows_the_median_of_the_latest_times_of_its_kind(
     store: FeedbackStore, clock: Clock
 ) -> None:
-    store.add_tasks(
-        [*binary_tasks(6), NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b"))]
-    )
+    ranking = NewTask(kind="ranking", prompt="a cat", image_ids=("a", "b"), priority=-1)
+    store.add_tasks([*binary_tasks(6), ranking])
     rater = store.add_rater("anna")
     for number, seconds in enumerate((100, 900, 200, 300)):
-        claim = store.claim(rater, kind="binary")
-        assert claim is not None
-        store.submit(
-            submission(claim, rater, str(number)).model_copy(
-                update={"time_on_task_ms": 1000 * seconds}
-            )
-        )
+        given = submission(claimed(store, rater), rater, str(number))
+        store.submit(given.model_copy(update={"time_on_task_ms": 1000 * seconds}))
     lengths: dict[TaskKind, float] = {"binary": 12 * 250, "ranking": 300}
     for kind, held_s in lengths.items():
         claim = store.claim(rater, kind=kind)
         assert claim is not None
+        assert claim.task.kind == kind
         assert (claim.lease_expires_at - clock.now).total_seconds() == held_s

@@ -26,9 +26,15 @@ def test_every_setting_has_a_meaning() -> None:
     assert [setting.path for setting in found if not setting.meaning] == []
 
 
-def test_the_house_counts_every_setting_of_every_method() -> None:
-    limits = [table for table in TABLES if "validation.limits.diversity" in str(settings_in(table))]
-    assert limits == ["finetune"]  # once, and not for each method
+def test_what_methods_share_is_explained_and_counted_once() -> None:
+    def tables_with(words: str) -> list[str]:
+        return [table for table in TABLES if words in str(settings_in(table))]
+
+    assert tables_with("validation.limits.diversity'") == ["finetune"]
+    assert tables_with("adapter.rank'") == ["finetune"]
+    assert tables_with("[].weight'") == ["reward"]
+    assert "`rwl.validation.*` = as `finetune.validation.*`, but `every = 100`" in reference("rwl")
+    assert '`paper`: `{"rank": 4, "feed_forward": false}`' in reference("dpok")
     assert settings() <= MOST_SETTINGS
 
 
@@ -39,14 +45,6 @@ def test_a_setting_is_told_with_default_range_published_value_and_meaning() -> N
     assert Setting("label.gold_bound", "not set", "number, more than 0, less than 1", "") in [
         Setting(one.path, one.default, one.kind, "") for one in settings_in("label")
     ]
-
-
-def test_one_table_is_told_whole_and_all_tables_once() -> None:
-    assert "`ddpo.adapter.rank` = `8`" in reference("ddpo")
-    together = reference()
-    assert "`rwl.adapter.rank` = `8`" in together
-    assert "`ddpo.adapter.*` = as `rwl.adapter.*`" in together
-    assert "`ddpo.adapter.rank`" not in together
 
 
 def test_an_unknown_table_is_answered_with_what_was_meant(

@@ -11,27 +11,18 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from finetune.learning.checkpoints import load_latest, save_checkpoint
-from finetune.learning.method import Method
-from finetune.methods import nft, reward_weighted
 from finetune.model.adapter import Adapter
-from finetune.model.adapter_kinds import ADAPTERS, AdapterKind, kind_of
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import draw
+from finetune.settings.adapter_kinds import ADAPTERS, AdapterKind, kind_of
 from finetune.settings.model import AdapterSettings
-from finetune.settings.nft import NFTConfig
 from finetune.settings.sampler import Sampler
-from finetune.settings.validation import ValidationConfig
-from tests.support.small_reward_weighted import SMALL, brightness, small_data
-from tests.support.small_training import open_with_adapter, perturb, seeded, training_of
+from tests.support.small_methods import Run
+from tests.support.small_training import open_with_adapter, perturb
 
 FILE = "biases.safetensors"
 PLACE = f"{__name__}:Biases"
 SAMPLER = Sampler(steps=4, guidance=3.0)
-VALIDATION = ValidationConfig(every=1, images_per_prompt=2)
-NFT = NFTConfig(
-    iterations=4, images_per_prompt=2, noise_levels=2, micro_batch=4, validation=VALIDATION
-)
-RWL = SMALL.model_copy(update={"updates": 4, "report_every": 1, "learning_rate": 5e-3})
 
 
 class Biases(Adapter):
@@ -104,31 +95,15 @@ def _biases_are_a_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ADAPTERS, "biases", kind)
 
 
-class Run:
-    """A training of a fresh model's biases, whose state can be saved and loaded."""
+def run_of(folder: Path, method: str) -> Run:
+    """Return a training of a fresh model's biases."""
+    return Run(folder, method, adapter=AdapterSettings(kind="biases"))
 
-    def __init__(self, folder: Path, method: str) -> None:
-        self.generator, adapter = seeded(), AdapterSettings(kind="biases")
-        self.model = open_with_adapter(folder, adapter, generator=self.generator)
-        self.method: Method[Any] = nft.METHOD if method == "nft" else reward_weighted.METHOD
-        self.training = training_of(
-            self.model,
-            (NFT if method == "nft" else RWL).model_copy(update={"adapter": adapter}),
-            reward=brightness,
-            generator=self.generator,
-            sampler=SAMPLER,
-            data=small_data([0.1, 0.9, 0.4, 0.6]),
-        )
-        self.state = self.method.start(self.training)
 
-    def steps(self) -> Iterator[Any]:
-        """Train to the end, and yield metrics."""
-        return self.method.train(self.training, self.state)
-
-    def draw(self, strength: float = 1.0) -> Tensor:
-        """Return an image at a strength of the biases."""
-        with self.model.adapter.at_strength(strength):
-            return draw(self.model, ["a dog"], SAMPLER, seeds=[5])
+def drawn(model: DiffusionModel, strength: float = 1.0) -> Tensor:
+    """Return an image at a strength of the adapter."""
+    with model.adapter.at_strength(strength):
+        return draw(model, ["a dog"], SAMPLER, seeds=[5])
 
 
 @pytest.mark.parametrize("method", ["nft", "rwl"])
@@ -136,7 +111,7 @@ def test_biases_alone_are_trained_resumed_drawn_at_half_strength_and_saved(
     sd_folder: Path, tmp_path: Path, method: str
 ) -> None:
     base = DiffusionModel.from_pretrained(sd_folder)
-    whole, first, second = (Run(sd_folder, method) for _ in range(3))
+    whole, first, second = (run_of(sd_folder, method) for _ in range(3))
     steps = [metrics.step for metrics in whole.steps()]
     for metrics in first.steps():
         if metrics.step == 2:
@@ -150,7 +125,7 @@ def test_biases_alone_are_trained_resumed_drawn_at_half_strength_and_saved(
     moved = {name for name, weight in tuned.items() if not torch.equal(weight, untuned[name])}
     assert moved
     assert moved <= set(whole.model.adapter.parameters())
-    none, half, full = (whole.draw(strength) for strength in (0.0, 0.5, 1.0))
+    none, half, full = (drawn(whole.model, strength) for strength in (0.0, 0.5, 1.0))
     assert torch.equal(none, draw(base, ["a dog"], SAMPLER, seeds=[5]))
     assert not torch.equal(half, none)
     assert not torch.equal(half, full)
@@ -164,18 +139,18 @@ def test_biases_alone_are_trained_resumed_drawn_at_half_strength_and_saved(
 def test_an_adapter_of_another_kind_takes_the_place_of_the_present_one(
     sd_folder: Path, tmp_path: Path
 ) -> None:
-    biases, lora = Run(sd_folder, "rwl").model, open_with_adapter(sd_folder)
+    biases, lora = run_of(sd_folder, "rwl").model, open_with_adapter(sd_folder)
     for model, folder in ((biases, "biases"), (lora, "lora")):
         perturb(model)
         model.adapter.save(tmp_path / folder)
     own, expected = (
-        draw(biases, ["a dog"], SAMPLER, seeds=[5]),
-        draw(lora, ["a dog"], SAMPLER, seeds=[5]),
+        drawn(biases),
+        drawn(lora),
     )
     biases.load_adapter(tmp_path / "lora")
-    assert torch.equal(draw(biases, ["a dog"], SAMPLER, seeds=[5]), expected)
+    assert torch.equal(drawn(biases), expected)
     biases.load_adapter(tmp_path / "biases")
-    assert torch.equal(draw(biases, ["a dog"], SAMPLER, seeds=[5]), own)
+    assert torch.equal(drawn(biases), own)
 
 
 def test_an_unknown_kind_is_refused_with_those_that_there_are() -> None:

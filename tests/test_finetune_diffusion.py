@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionXLPipeline
+from diffusers import DiffusionPipeline
 from torch import Tensor
 
 from data.errors import PictuneError
@@ -49,20 +49,6 @@ def test_every_layout_draws_the_image_of_its_stock_pipeline_with_ddim(
     )
 
 
-def test_the_pooled_embedding_of_sdxl_is_the_last_row_and_the_empty_prompt_is_zero(
-    layouts: dict[str, Path],
-) -> None:
-    model = DiffusionModel.from_pretrained(layouts["sdxl"])
-    packed, empty = model.encode_prompts(["a dog", ""])
-    stock = StableDiffusionXLPipeline.from_pretrained(layouts["sdxl"])
-    encoded = stock.encode_prompt("a dog", device=torch.device("cpu"))
-    tokens, without, pooled, without_pooled = encoded
-    torch.testing.assert_close(packed[:-1], tokens[0])
-    torch.testing.assert_close(packed[-1, :24], pooled[0])
-    for nothing in (packed[-1, 24:], without, without_pooled, empty):
-        assert nothing.abs().max() == 0
-
-
 def test_prompts_are_encoded_as_by_the_pipeline_and_once(sd_folder: Path) -> None:
     model = DiffusionModel.from_pretrained(sd_folder)
     calls: list[int] = []
@@ -75,14 +61,6 @@ def test_prompts_are_encoded_as_by_the_pipeline_and_once(sd_folder: Path) -> Non
     torch.testing.assert_close(embeddings[1:2], expected)
 
 
-def test_latents_and_images_have_the_models_own_size(sd_folder: Path) -> None:
-    model = DiffusionModel.from_pretrained(sd_folder)
-    latents = torch.randn(3, *model.latent_shape, generator=seeded())
-    images = model.decode(latents, batch=2)
-    assert images.shape == (3, 3, 16, 16)
-    assert model.encode_images(images, batch=2).shape == (3, *model.latent_shape)
-
-
 def test_large_images_pass_the_vae_a_few_at_a_time(sd_folder: Path) -> None:
     model = DiffusionModel.from_pretrained(sd_folder)
     rows: list[int] = []
@@ -91,13 +69,6 @@ def test_large_images_pass_the_vae_a_few_at_a_time(sd_folder: Path) -> None:
     images = model.decode(torch.zeros(5, 4, 64, 64))
     assert model.encode_images(images).shape == (5, 4, 64, 64)
     assert rows == [4, 1, 4, 1]
-
-
-def test_half_precision_arithmetic_still_gives_float32(sd_folder: Path) -> None:
-    model = DiffusionModel.from_pretrained(sd_folder, precision="bf16")
-    assert predict(model).dtype == torch.float32
-    difference = predict(model) - predict(DiffusionModel.from_pretrained(sd_folder))
-    assert 0 < difference.abs().max() < 0.1
 
 
 @pytest.mark.parametrize(
@@ -121,11 +92,6 @@ def test_the_arithmetic_that_suits_a_device(
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", is_supported)
     assert arithmetic("auto", torch.device(device)) == expected
     assert arithmetic("fp16", torch.device(device)) == "fp16"
-
-
-def test_a_model_settles_its_arithmetic_when_it_is_opened(sd_folder: Path) -> None:
-    model = DiffusionModel.from_pretrained(sd_folder, precision="auto")
-    assert model.precision == arithmetic("auto", model.device)
 
 
 def test_inside_exact_the_arithmetic_is_that_of_the_weights(sd_folder: Path) -> None:

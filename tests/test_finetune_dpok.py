@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,18 +11,21 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from data.errors import PictuneError
-from finetune.learning.advantages import PromptStatistics
-from finetune.learning.rollout import choose_transitions, collect
-from finetune.learning.step import Prediction, Step
-from finetune.methods import dpok, policy_gradient
+from finetune.learning.drawing import PromptStatistics
+from finetune.learning.method import Method
+from finetune.learning.rollout import Prediction, Step, choose_transitions, collect
+from finetune.learning.training import rate_schedule
+from finetune.methods import ddpo, dpok, policy_gradient
 from finetune.methods.policy_gradient import policy_loss
+from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampling import gaussian_kl, noise_per_output, step_distribution
 from finetune.model.schedule import DiffusionSchedule
+from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.dpok import DPOKConfig
 from finetune.settings.model import Precision
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
-from tests.support.small_training import open_with_adapter, perturb, seeded, trained, training_of
+from tests.support.small_training import open_with_adapter, seeded, trained, training_of
 
 SMALL = DPOKConfig(
     iterations=2,
@@ -29,11 +33,6 @@ SMALL = DPOKConfig(
     micro_batch=4,
     validation=ValidationConfig(every=2, images_per_prompt=2),
 )
-
-
-def constant(images: Tensor, _: object) -> Tensor:
-    """Reward all images alike."""
-    return torch.ones(len(images))
 
 
 @pytest.mark.parametrize(("advantage", "ratio", "stopped"), [
@@ -61,11 +60,6 @@ def test_hard_clamp_stops_the_gradient_on_both_sides() -> None:
         policy_loss(new, torch.zeros(4), advantages, 0.01, surrogate="hard_clamp").backward()
         assert new.grad is not None
         assert (new.grad == 0).tolist() == [True, False, False, True]
-
-
-def test_policy_loss_of_unit_ratio_is_minus_the_mean_advantage() -> None:
-    log_probs, advantages = torch.tensor([-1.0, 2.0]), torch.tensor([3.0, -1.0])
-    assert policy_loss(log_probs, log_probs, advantages, 0.1).item() == -1.0
 
 
 def test_kl_equals_torch_distributions() -> None:
@@ -130,18 +124,6 @@ def test_first_update_has_unit_ratio_and_no_kl(velocity_folder: Path, precision:
     assert metrics.gradient_norm > 0
 
 
-def test_every_iteration_starts_on_policy_and_later_ones_leave_the_pretrained_model(
-    velocity_folder: Path,
-) -> None:
-    first, second = trained(dpok.METHOD, training_of(open_with_adapter(velocity_folder), SMALL))
-    assert first.first_ratio_gap == second.first_ratio_gap == 0
-    assert second.kl is not None
-    assert second.kl > 0
-    assert second.ratio_mean != 1
-    assert set(first.reward_by_prompt) == {"a cat", "a dog"}
-    assert (first.validation_reward, second.validation_reward is None) == (None, False)
-
-
 def test_replayed_transitions_are_weighed_by_their_ratio_to_the_policy_that_drew_them(
     velocity_folder: Path,
 ) -> None:
@@ -158,36 +140,13 @@ def test_replayed_transitions_are_weighed_by_their_ratio_to_the_policy_that_drew
         assert len(state.replay) == earlier
 
 
-def test_a_constant_reward_moves_nothing(velocity_folder: Path) -> None:
-    model = open_with_adapter(velocity_folder)
-    before = model.adapter.state()
-    config = SMALL.model_copy(update={"baseline": "prompt_mean"})
-    training = training_of(model, config, prompts=["a cat"], reward=constant)
-    for metrics in trained(dpok.METHOD, training):
-        assert metrics.gradient_norm == 0
-    assert all(torch.equal(weight, before[name]) for name, weight in model.adapter.state().items())
-
-
-def test_kl_weight_alone_pulls_back_to_the_pretrained_model(velocity_folder: Path) -> None:
-    model, generator = open_with_adapter(velocity_folder), seeded()
-    perturb(model, 0.05, generator=generator)
-    settings = {
-        "iterations": 4,
-        "kl_weight": 10.0,
-        "baseline": "prompt_mean",
-        "learning_rate": 5e-3,
-    }
-    config = SMALL.model_copy(update=settings)
-    training = training_of(model, config, prompts=["a cat"], reward=constant, generator=generator)
-    kls = [metrics.kl or 0.0 for metrics in trained(dpok.METHOD, training)]
-    assert kls[-1] < 0.7 * kls[0]
-
-
-def test_value_function_learns_to_predict_the_reward_of_each_prompt(velocity_folder: Path) -> None:
+def test_value_function_learns_to_predict_the_reward_of_each_prompt(
+    velocity_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policy_gradient, "STATISTICS_WINDOW", 1)
     settings = {
         "images_per_prompt": 8,
         "micro_batch": 16,
-        "statistics_window": 1,
     }
     config = SMALL.model_copy(update=settings)
     training = training_of(open_with_adapter(velocity_folder), config, prompts=["a cat"])
@@ -196,8 +155,11 @@ def test_value_function_learns_to_predict_the_reward_of_each_prompt(velocity_fol
     assert state.value is not None
     state.value = replace(state.value, steps=60)
     rollout = collect(training, state.statistics)
-    updates = [policy_gradient.update(algorithm, training, state, rollout) for _ in range(2)]
-    first, second = (update.value_explained_variance for update in updates)
+    updates = [
+        policy_gradient.update(algorithm, training, state, rollout, learning_rate=2.5e-4)
+        for _ in range(2)
+    ]
+    first, second = (update["value_explained_variance"] for update in updates)
     assert first == 0
     assert second is not None
     assert second > 0.5
@@ -230,14 +192,6 @@ def test_a_broken_reward_is_named(velocity_folder: Path, bad: Tensor, message: s
         next(trained(dpok.METHOD, training))
 
 
-def test_a_diverging_gradient_stops_before_the_weights_are_spoilt(velocity_folder: Path) -> None:
-    model = open_with_adapter(velocity_folder)
-    config = SMALL.model_copy(update={"kl_weight": float("inf")})
-    with pytest.raises(PictuneError, match="learning_rate"):
-        list(trained(dpok.METHOD, training_of(model, config, prompts=["a cat"])))
-    assert all(weight.isfinite().all() for weight in model.adapter.state().values())
-
-
 def test_a_sampler_without_noise_is_refused(velocity_folder: Path) -> None:
     training = training_of(open_with_adapter(velocity_folder), SMALL, sampler=Sampler(eta=0))
     with pytest.raises(PictuneError, match=r"sampler\.eta: is 0, and policy gradients need noise"):
@@ -267,3 +221,62 @@ def test_gradient_checkpointing_keeps_less_and_changes_nothing(velocity_folder: 
     less, gradients = kept_and_gradients()
     assert less < 0.6 * plain
     assert all(torch.equal(mine, other) for mine, other in zip(gradients, expected, strict=True))
+
+
+DDPO = {
+    "iterations": 2,
+    "images_per_prompt": 4,
+    "micro_batch": 4,
+    "validation": ValidationConfig(every=2, images_per_prompt=1),
+}
+
+
+def tuned(folder: Path, method: Method[Any], **settings: object) -> dict[str, Tensor]:
+    """Return the adapters after training."""
+    generator = seeded()
+    model = open_with_adapter(folder, generator=generator)
+    config = method.config.model_validate(DDPO | settings)
+    list(trained(method, training_of(model, config, generator=generator)))
+    return model.adapter.state()
+
+
+def test_ddpo_is_dpok_without_kl_and_value_function(velocity_folder: Path) -> None:
+    alone = tuned(velocity_folder, ddpo.METHOD)
+    bare = tuned(velocity_folder, dpok.METHOD, kl_weight=0.0, baseline="prompt_mean")
+    whole = tuned(velocity_folder, dpok.METHOD, kl_weight=1.0)
+    assert all(torch.equal(weight, bare[name]) for name, weight in alone.items())
+    assert not all(torch.equal(weight, whole[name]) for name, weight in alone.items())
+
+
+def test_ddpo_never_uses_the_reference_and_logs_no_kl(
+    velocity_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: DiffusionModel) -> None:
+        raise AssertionError
+
+    model = open_with_adapter(velocity_folder)
+    monkeypatch.setattr(DiffusionModel, "adapter_off", refuse)
+    training = training_of(model, DDPOConfig.model_validate(DDPO), prompts=["a cat"])
+    first, second = trained(ddpo.METHOD, training)
+    assert first.kl is second.kl is None
+    assert first.value_explained_variance is None
+    assert first.first_ratio_gap == second.first_ratio_gap == 0
+
+
+def test_a_decaying_learning_rate_rises_over_the_warmup_and_falls_to_nothing(
+    velocity_folder: Path,
+) -> None:
+    assert [rate_schedule(step, warmup=2, total=4) for step in range(5)] == [
+        0.5,
+        0.75,
+        0.5,
+        0.25,
+        0.0,
+    ]
+    assert [rate_schedule(step, warmup=2, total=None) for step in range(4)] == [0.5, 1.0, 1.0, 1.0]
+    for decay, last in ((True, 5e-4), (False, 1e-3)):
+        settings = {"learning_rate": 1e-3, "warmup": 0, "decay": decay}
+        config = DDPOConfig.model_validate(DDPO | settings)
+        training = training_of(open_with_adapter(velocity_folder), config, prompts=["a cat"])
+        rates = [metrics.learning_rate for metrics in trained(ddpo.METHOD, training)]
+        assert rates == [1e-3, last]

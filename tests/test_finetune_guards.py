@@ -1,6 +1,5 @@
 """The guards: monitors, early stopping, and the errors where numbers are no longer finite."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,17 +9,16 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.learning.monitors import Monitor, diversity, saturation, sharpness, summary
-from finetune.learning.reward_fn import RewardFn
 from finetune.learning.rollout import collect
 from finetune.learning.training import TrainState
 from finetune.learning.validation import SAMPLED_PROMPTS, SAMPLES_PER_PROMPT, Validation, Validator
 from finetune.methods import ddpo, policy_gradient
-from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import Limits, Measure, ValidationConfig, ValidationRules
+from tests.support.small_methods import Run
 from tests.support.small_training import NO_SAMPLES, open_with_adapter, redness, seeded, training_of
 
 LIMITS = Limits(saturation=2.0, sharpness=2.0, diversity=0.5, disagreement=3.0)
@@ -139,36 +137,6 @@ def test_a_measure_beyond_its_limit_is_warned_of_and_stops_only_where_asked(
     assert history(model, collapsing, stop_on=("sharpness",)).stopped == ""
 
 
-def online(
-    folder: Path,
-    validation: ValidationConfig,
-    reward: RewardFn,
-    monitor: Monitor,
-    *,
-    iterations: int = 6,
-    start: str = BASE,
-    rules: ValidationRules | None = None,
-) -> TrainState:
-    """Return the state after a training by DDPO that is validated on another prompt."""
-    generator, adapter = seeded(), AdapterSettings(rank=2, start=start)
-    model = open_with_adapter(folder, adapter, generator=generator)
-    settings = {"iterations": iterations, "validation": validation, "adapter": adapter}
-    training = training_of(
-        model,
-        DDPOConfig.model_validate(SMALL | settings),
-        prompts=["a cat"],
-        reward=reward,
-        sampler=SAMPLER,
-        generator=generator,
-        watched=["a lion"],
-        monitor=monitor,
-        rules=rules,
-    )
-    state = ddpo.METHOD.start(training)
-    list(ddpo.METHOD.train(training, state))
-    return state
-
-
 def test_training_ends_early_on_held_out_prompts_and_keeps_their_best_weights(
     sd_folder: Path,
 ) -> None:
@@ -181,27 +149,15 @@ def test_training_ends_early_on_held_out_prompts_and_keeps_their_best_weights(
             return torch.full((len(images),), seen[-1])
         return redness(images, prompts)
 
-    validation, rules = ValidationConfig(every=1, images_per_prompt=1), ValidationRules(patience=2)
-    state = online(sd_folder, validation, falling, Monitor(), rules=rules)
-    assert state.step == 2
+    validation = ValidationConfig(every=1, images_per_prompt=1)
+    parts = {"prompts": ["a cat"], "watched": ["a lion"], "rules": ValidationRules(patience=2)}
+    run = Run(sd_folder, "ddpo", falling, parts=parts, validation=validation)
+    assert len(list(run.steps())) == 2
+    state = run.state
     assert [reward for _, reward in state.validation] == [0.0, -1.0, -2.0]
     state.restore_best()
     added = [w for name, w in state.model.adapter.state().items() if "lora_B" in name]
     assert all(bool((weight == 0).all()) for weight in added)
-
-
-def test_collapsing_diversity_stops_the_training(sd_folder: Path) -> None:
-    shrinking = iter([1.0, 0.9, 0.1, 0.1])
-
-    def embed(images: Tensor) -> Tensor:
-        """Return two embeddings whose distance shrinks from one validation to the next."""
-        angle = next(shrinking)
-        return torch.tensor([[1.0, 0.0], [math.cos(angle), math.sin(angle)]])[: len(images)]
-
-    validation = ValidationConfig(every=1, images_per_prompt=2, stop_on=("diversity",))
-    state = online(sd_folder, validation, redness, Monitor(embed))
-    assert state.step == 2
-    assert state.stopped.startswith("diversity is")
 
 
 def test_guards_compare_with_the_untuned_model_where_training_starts_from_an_adapter(
@@ -218,10 +174,13 @@ def test_guards_compare_with_the_untuned_model_where_training_starts_from_an_ada
         return images.flatten(1)
 
     config, monitor = ValidationConfig(every=5, images_per_prompt=2), Monitor(embed)
-    state = online(sd_folder, config, redness, monitor, iterations=1, start=str(tmp_path))
+    parts = {"prompts": ["a cat"], "watched": ["a lion"], "monitor": monitor, "sampler": SAMPLER}
+    changes = {"adapter": AdapterSettings(rank=2, start=str(tmp_path)), "iterations": 1}
+    run = Run(sd_folder, "ddpo", redness, parts=parts, validation=config, **changes)
+    list(run.steps())
     base = DiffusionModel.from_pretrained(sd_folder)
     untuned = Validator(base, ["a lion"], redness, config, SAMPLER, monitor)()
-    assert state.untuned == pytest.approx(untuned.monitors)
+    assert run.state.untuned == pytest.approx(untuned.monitors)
     assert not torch.equal(seen[0], seen[1])  # the untuned model, then the start
 
 
@@ -269,9 +228,9 @@ def test_a_loss_that_is_not_finite_names_step_and_prompt(sd_folder: Path) -> Non
     algorithm = policy_gradient.PolicyGradient(ddpo.loss)
     state = policy_gradient.start(algorithm, training)
     rollout = collect(training, state.statistics)
-    rollout.trajectories.latents[rollout.prompts.index("a broken dog")] = torch.nan
+    rollout.latents[rollout.prompts.index("a broken dog")] = torch.nan
     before = model.adapter.state()
     message = "not finite in step 1, for 'a broken dog'; lower learning_rate"
     with pytest.raises(PictuneError, match=message):
-        policy_gradient.update(algorithm, training, state, rollout)
+        policy_gradient.update(algorithm, training, state, rollout, learning_rate=1e-3)
     assert all(torch.equal(weight, before[name]) for name, weight in model.adapter.state().items())

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from finetune.learning.method import Method, WeightedData
+from finetune.labels.weighted_batches import WeightedData
+from finetune.learning.method import Method
 from finetune.methods import ddpo, dpok, reward_weighted
 from finetune.model.sampler import sample_trajectories
 from finetune.settings.model import AdapterSettings

@@ -48,11 +48,22 @@ def test_a_folder_without_a_part_gets_one_clear_line(
     refused(broken, f"without {part}/")
 
 
-def test_flax_weights_are_named(sd_folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("left", "line"),
+    [
+        ("flax_model.msgpack", "unet/ has Flax weights only"),
+        ("model.bin", "safetensors"),
+        ("model.safetensors", "could not be opened"),
+    ],
+)
+def test_weights_that_are_not_whole_safetensors_get_one_clear_line(
+    sd_folder: Path, tmp_path: Path, left: str, line: str
+) -> None:
     broken = shutil.copytree(sd_folder, tmp_path / "model")
     weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.rename(broken / "unet" / "diffusion_flax_model.msgpack")
-    refused(broken, "unet/ has Flax weights only")
+    weights.write_bytes(weights.read_bytes()[:1000])
+    weights.rename(weights.with_name(f"diffusion_pytorch_{left}"))
+    refused(broken, line)
 
 
 def test_a_model_that_edits_images_is_refused(sd_folder: Path, tmp_path: Path) -> None:
@@ -64,39 +75,23 @@ def test_a_model_that_edits_images_is_refused(sd_folder: Path, tmp_path: Path) -
     refused(tmp_path / "model", "its unet takes 9 channels and its VAE gives 4")
 
 
-def test_weights_that_would_be_unpickled_are_refused(sd_folder: Path, tmp_path: Path) -> None:
-    broken = shutil.copytree(sd_folder, tmp_path / "model")
-    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.rename(weights.with_suffix(".bin"))
-    refused(broken, "safetensors")
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("change", [float("nan"), float("inf"), None])
 @pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
-def test_weights_that_are_not_finite_get_one_clear_line(
-    layouts: dict[str, Path], tmp_path: Path, part: str, value: float
+def test_a_weight_that_is_not_finite_or_missing_is_named(
+    layouts: dict[str, Path], tmp_path: Path, part: str, change: float | None
 ) -> None:
     broken = shutil.copytree(layouts["sdxl"], tmp_path / "model")
     (file,) = (broken / part).glob("*.safetensors")
     weights = load_file(file)
-    name = max(weights)
-    weights[name].view(-1)[-1] = value
+    name, count = max(weights), len(weights)
+    found = rf"NaN or infinity in {name} \(1 of {count} weights\)"
+    if change is None:
+        del weights[name]
+        found = rf"its file has no weight {name} \(1 of {count} are"
+    else:
+        weights[name].view(-1)[-1] = change
     save_file(weights, file, metadata={"format": "pt"})
-    found = rf"NaN or infinity in {name} \(1 of {len(weights)} weights\)"
     refused(broken, rf"model: {part}: {found}")
-
-
-@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "text_encoder_2"])
-def test_a_weight_that_is_missing_is_named(
-    layouts: dict[str, Path], tmp_path: Path, part: str
-) -> None:
-    broken = shutil.copytree(layouts["sdxl"], tmp_path / "model")
-    (file,) = (broken / part).glob("*.safetensors")
-    weights = load_file(file)
-    name = max(weights)
-    del weights[name]
-    save_file(weights, file, metadata={"format": "pt"})
-    refused(broken, rf"model: {part}: its file has no weight {name} \(1 of {len(weights) + 1} are")
 
 
 def rescaled(folder: Path, **settings: object) -> Path:
@@ -116,13 +111,6 @@ def test_noise_cannot_be_predicted_from_pure_noise(sd_folder: Path, tmp_path: Pa
     velocity = DiffusionModel.from_pretrained(rescaled(folder, prediction_type="v_prediction"))
     sampler = Sampler(steps=2, guidance=1.0, eta=0.0)
     assert draw(velocity, ["a dog"], sampler, seeds=[0]).isfinite().all()
-
-
-def test_truncated_weights_get_one_clear_line(sd_folder: Path, tmp_path: Path) -> None:
-    broken = shutil.copytree(sd_folder, tmp_path / "model")
-    weights = broken / "unet" / "diffusion_pytorch_model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    refused(broken, "could not be opened")
 
 
 def test_other_pipelines_and_missing_folders_are_refused(sd_folder: Path, tmp_path: Path) -> None:

@@ -17,6 +17,18 @@ from tests.support.tuned_run import Commands, copy_of, figures_of, weights_of, w
 pytestmark = pytest.mark.slow
 
 
+ONE_IMAGE = "validation.every=1 validation.images_per_prompt=1"
+SETTINGS = {
+    "dpok": "micro_batch=2 updates=1 iterations=3",
+    "nft": f"micro_batch=4 images_per_prompt=2 noise_levels=2 updates=1 iterations=3 {ONE_IMAGE}",
+    "reward_gradient": "micro_batch=2 images_per_prompt=3 iterations=3 truncation=random "
+    f"steps_back=2 pretraining_weight=0.1 {ONE_IMAGE}",
+    "preference": f"updates=3 batch=8 micro_batch=2 report_every=1 {ONE_IMAGE}",
+    # Weights of about a thousand: gradients near AdamW's epsilon would show their rounding.
+    "rwl": "updates=3 kl=kl-d gamma=1000",
+}
+
+
 def test_shares_are_whole_batches_and_omit_no_row() -> None:
     shares = [Processes(rank, 2).share(10, 4).tolist() for rank in range(2)]
     assert shares == [[0, 1, 2, 3, 8, 9], [4, 5, 6, 7]]
@@ -37,38 +49,7 @@ def sheets_of(run: RunFolder, method: str) -> dict[int, NDArray[np.int16]]:
 def test_two_processes_train_as_one(
     ready: RunFolder, terminal: Commands, tmp_path: Path, method: str
 ) -> None:
-    # RWL has weights of about a thousand: gradients near AdamW's epsilon would show their rounding
-    # in the weights.
-    settings = (
-        "dpok.micro_batch=2",
-        "dpok.updates=1",
-        "dpok.iterations=3",
-        "nft.micro_batch=4",
-        "nft.images_per_prompt=2",
-        "nft.noise_levels=2",
-        "nft.updates=1",
-        "nft.iterations=3",
-        "images.batch=1",
-        "nft.validation.every=1",
-        "nft.validation.images_per_prompt=1",
-        "reward_gradient.micro_batch=2",
-        "reward_gradient.images_per_prompt=3",
-        "reward_gradient.iterations=3",
-        "reward_gradient.truncation=random",
-        "reward_gradient.steps_back=2",
-        "reward_gradient.pretraining_weight=0.1",
-        "reward_gradient.validation.every=1",
-        "reward_gradient.validation.images_per_prompt=1",
-        "preference.updates=3",
-        "preference.batch=8",
-        "preference.micro_batch=2",
-        "preference.report_every=1",
-        "preference.validation.every=1",
-        "preference.validation.images_per_prompt=1",
-        "rwl.updates=3",
-        "rwl.kl=kl-d",
-        "rwl.gamma=1000",
-    )
+    settings = ("images.batch=1", *(f"{method}.{one}" for one in SETTINGS[method].split()))
     two, one = copy_of(ready, tmp_path / "two"), copy_of(ready, tmp_path / "one")
     printed = terminal.run(words(two, method, settings), processes=2)
     assert main(words(one, method, settings)) == 0

@@ -10,20 +10,65 @@ from scipy.stats import kstest
 from torch import Tensor
 from torch.nn import functional
 
-from finetune.labels.weighted_batches import draw_batch, weighted_images
-from finetune.methods.reward_weighted import METHOD, batch_losses
+from data.errors import PictuneError
+from finetune.labels.weighted_batches import WeightedData, draw_batch, weighted_images
+from finetune.learning.checkpoints import load_latest, save_checkpoint
+from finetune.learning.method import Training
+from finetune.learning.reward_fn import RewardFn
+from finetune.methods.reward_weighted import METHOD, RewardWeightedState
 from finetune.model.denoising import denoising_target, timestep_weights, weighted_denoising_loss
-from finetune.model.processes import SINGLE_PROCESS, Processes
+from finetune.model.diffusion import DiffusionModel
 from finetune.model.schedule import DiffusionSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig
+from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
-from tests.support.small_reward_weighted import (
-    SMALL,
-    randn,
-    reward_weighted,
-    small_data,
+from tests.support.small_training import open_with_adapter, perturb, seeded, trained, training_of
+
+SMALL = RewardWeightedConfig(
+    updates=3,
+    batch=4,
+    report_every=2,
+    warmup=0,
+    validation=ValidationConfig(every=100, images_per_prompt=1),
 )
-from tests.support.small_training import open_with_adapter, perturb, seeded, trained
+
+
+def randn(*shape: int) -> Tensor:
+    """Return noise that is the same each time."""
+    return torch.randn(shape, generator=seeded())
+
+
+def small_data(rewards: list[float]) -> WeightedData:
+    """Return random latents of two prompts with these rewards."""
+    prompts = ["a cat", "a dog"] * (len(rewards) // 2)
+    return WeightedData(randn(len(rewards), 4, 8, 8), prompts, torch.tensor(rewards))
+
+
+def brightness(images: Tensor, _: object) -> Tensor:
+    """Reward light images."""
+    return images.mean((1, 2, 3))
+
+
+def reward_weighted(
+    model: DiffusionModel,
+    data: WeightedData,
+    config: RewardWeightedConfig = SMALL,
+    *,
+    reward: RewardFn = brightness,
+    pretraining: WeightedData | None = None,
+    generator: torch.Generator | None = None,
+) -> Training[Any]:
+    """Return a training on the data with two sampler steps and seed 1."""
+    return training_of(
+        model,
+        config,
+        prompts=list(dict.fromkeys(data.prompts)),
+        reward=reward,
+        sampler=Sampler(steps=2),
+        generator=generator or seeded(1),
+        data=data,
+        pretraining=pretraining,
+    )
 
 
 def test_unit_weights_give_the_plain_denoising_error_and_scale_with_it() -> None:
@@ -58,22 +103,6 @@ def test_loop_with_equal_rewards_and_no_pretraining_is_plain_denoising(sd_folder
     assert metrics.pretraining_loss is None
 
 
-def test_kl_o_adds_the_squared_difference_to_the_base(sd_folder: Path) -> None:
-    data = small_data([1.0, 0.2, 0.4, 0.9])
-    alone = {"pretraining_weight": 0.0, "updates": 1, "learning_rate": 0.0}
-    losses = {}
-    for kl in ("none", "kl-o"):
-        model = open_with_adapter(sd_folder)
-        perturb(model)
-        config = SMALL.model_copy(update=alone | {"kl": kl, "gamma": 3.0})
-        (losses[kl],) = trained(METHOD, reward_weighted(model, data, config))
-    assert losses["none"].kl_loss is None
-    assert losses["kl-o"].kl_loss is not None
-    assert losses["kl-o"].kl_loss > 0
-    assert losses["kl-o"].loss == losses["none"].loss
-    assert losses["kl-o"].gradient_norm != losses["none"].gradient_norm
-
-
 def test_kl_o_is_zero_and_has_no_gradient_while_the_model_is_the_base(sd_folder: Path) -> None:
     data, found = small_data([1.0, 0.2]), {}
     for kl in ("none", "kl-o"):
@@ -95,58 +124,6 @@ def test_timesteps_are_drawn_with_the_density_that_the_power_names(
     batch = draw_batch(images, config, schedule, generator=seeded(1))
     places = (batch.timesteps + 0.5) / len(schedule.training_timesteps)
     assert kstest(places.numpy(), lambda u: u ** (power + 1)).pvalue > 0.01
-
-
-@pytest.mark.parametrize("count", [2, 5])
-def test_the_processes_parts_of_a_batch_add_up_to_it(sd_folder: Path, count: int) -> None:
-    model, data = open_with_adapter(sd_folder), small_data([0.1, 0.9, 0.4, 0.6])
-    perturb(model)
-    config = SMALL.model_copy(update={"kl": "kl-o", "gamma": 2.0})
-    images = weighted_images(data, data, config, device=model.device)
-    schedule = model.schedule(2)
-    batch = draw_batch(images, config, schedule, generator=seeded(1))
-    parameters = list(model.adapter.parameters().values())
-
-    def losses_and_gradient(processes: Processes) -> tuple[Tensor, Tensor]:
-        rows, weight = processes.share(len(batch.latents), 1), images.mean_weight
-        if not len(rows):
-            return torch.zeros(3), torch.zeros(sum(p.numel() for p in parameters))
-        losses = batch_losses(model, schedule, batch, rows, config, mean_weight=weight)
-        stacked = torch.stack(losses)
-        gradient = torch.autograd.grad(stacked.sum(), parameters)
-        return stacked.detach(), torch.cat([part.flatten() for part in gradient])
-
-    whole, gradient = losses_and_gradient(SINGLE_PROCESS)
-    parts = [losses_and_gradient(Processes(rank, count)) for rank in range(count)]
-    assert (whole > 0).all()
-    torch.testing.assert_close(sum(losses for losses, _ in parts), whole)
-    torch.testing.assert_close(sum(part for _, part in parts), gradient)
-    assert all(not torch.equal(losses, whole) for losses, _ in parts)
-
-
-def test_micro_batches_add_up_to_the_batch(sd_folder: Path) -> None:
-    model, data, rows = open_with_adapter(sd_folder), small_data([0.1, 0.9, 0.4, 0.6]), []
-    perturb(model)
-    predict = model.predict
-
-    def noted(latents: Tensor, *rest: Any, **named: Any) -> Tensor:
-        rows.append(len(latents))
-        return predict(latents, *rest, **named)
-
-    model.predict = noted  # type: ignore[method-assign]
-    validation = ValidationConfig(images_per_prompt=1)
-    found = []
-    for micro_batch in (8, 3):
-        before = model.adapter.state()
-        settings = {"updates": 1, "batch": 8, "micro_batch": micro_batch, "validation": validation}
-        config = SMALL.model_copy(update=settings)
-        (metrics,) = trained(METHOD, reward_weighted(model, data, config))
-        model.adapter.set_state(before)
-        found.append(metrics)
-    assert rows.count(8) == 1
-    assert rows.count(3) == 2
-    for name in ("loss", "pretraining_loss", "gradient_norm"):
-        assert getattr(found[1], name) == pytest.approx(getattr(found[0], name), rel=1e-5)
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
@@ -181,3 +158,83 @@ def test_target_gives_back_the_image_through_the_samplers_formula(prediction: st
     noisy = scheduler.add_noise(latents, noise, timestep)
     found = scheduler.step(target, 400, noisy).pred_original_sample
     torch.testing.assert_close(found, latents, rtol=1e-3, atol=1e-4)
+
+
+def test_further_rounds_learn_from_images_of_the_tuned_model(sd_folder: Path) -> None:
+    model = open_with_adapter(sd_folder)
+    perturb(model)
+    settings = {"updates": 4, "rounds": 2, "images_per_round": 3, "report_every": 1}
+    config = SMALL.model_copy(update=settings)
+    training = reward_weighted(model, small_data([0.1, 0.9]), config)
+    state = METHOD.start(training)
+    assert isinstance(state, RewardWeightedState)
+    first, second, third, fourth = METHOD.train(training, state)
+    assert [metrics.round for metrics in (first, second, third, fourth)] == [0, 0, 1, 1]
+    assert first.reward == second.reward == pytest.approx(0.5)
+    assert third.reward == fourth.reward == pytest.approx(float(state.drawn["rewards"].mean()))
+    images = model.decode(state.drawn["latents"])
+    assert state.drawn["latents"].shape == (2 * 3, 4, 8, 8)
+    torch.testing.assert_close(brightness(images, []), state.drawn["rewards"])
+
+
+@pytest.mark.parametrize("stop", [2, 3])
+def test_stopped_before_or_within_a_round_and_continued_equals_uninterrupted(
+    sd_folder: Path, tmp_path: Path, stop: int
+) -> None:
+    settings = {"updates": 4, "rounds": 2, "images_per_round": 2, "report_every": 1}
+    config, data = SMALL.model_copy(update=settings), small_data([0.1, 0.9])
+    training = reward_weighted(open_with_adapter(sd_folder), data, config)
+    whole = METHOD.start(training)
+    for metrics in METHOD.train(training, whole):
+        if metrics.step == stop:
+            save_checkpoint(tmp_path, whole, training.generator)
+    again = reward_weighted(open_with_adapter(sd_folder), data, config, generator=torch.Generator())
+    resumed = METHOD.start(again)
+    assert load_latest(tmp_path, resumed, again.generator)
+    rounds = [metrics.round for metrics in METHOD.train(again, resumed)]
+    assert rounds == [1] * (4 - stop)
+    expected = whole.weights()
+    assert all(torch.equal(weight, expected[name]) for name, weight in resumed.weights().items())
+    assert resumed.weights().keys() == expected.keys()
+
+
+def test_more_rounds_than_updates_are_refused() -> None:
+    with pytest.raises(ValueError, match="3 rounds need as many updates, not 2"):
+        RewardWeightedConfig(rounds=3, updates=2)
+
+
+def test_pretraining_pairs_take_the_place_of_the_bases_images(sd_folder: Path) -> None:
+    config = SMALL.model_copy(update={"updates": 1, "learning_rate": 0.0})
+    pairs = WeightedData(10 * randn(2, 4, 8, 8), ["a", "b"], torch.zeros(2))
+    data, found = small_data([1.0, 0.5]), []
+    for pretraining in (None, pairs):
+        model = open_with_adapter(sd_folder)
+        training = reward_weighted(model, data, config, pretraining=pretraining)
+        found.append(next(trained(METHOD, training)))
+    own, others = found
+    assert own.loss == pytest.approx(others.loss, rel=1e-5)
+    assert own.pretraining_loss != pytest.approx(others.pretraining_loss, rel=1e-2)
+
+
+@pytest.mark.parametrize(("share", "warned"), [(0.05, True), (0.25, False)])
+def test_weights_on_few_images_are_warned_of(
+    sd_folder: Path, share: float, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = SMALL.model_copy(update={"updates": 1, "weighting": "top", "top_share": share})
+    data = small_data([i / 80 for i in range(80)])
+    (metrics,) = trained(METHOD, reward_weighted(open_with_adapter(sd_folder), data, config))
+    assert metrics.effective_sample_size == pytest.approx(share)
+    assert ("5 % of 80 images really count" in caplog.text) == warned
+
+
+def test_without_a_positive_weight_there_is_one_clear_line(sd_folder: Path) -> None:
+    config = SMALL.model_copy(update={"weighting": "raw"})
+    model, data = open_with_adapter(sd_folder), small_data([0.0, -1.0])
+    training = reward_weighted(model, data, config, reward=lambda images, _: images)
+    with pytest.raises(PictuneError, match="above 0"):
+        next(trained(METHOD, training))
+
+
+def test_data_of_different_lengths_are_refused() -> None:
+    with pytest.raises(PictuneError, match="3 latents, 2 prompts"):
+        WeightedData(randn(3, 4, 8, 8), ["a", "b"], torch.ones(2))

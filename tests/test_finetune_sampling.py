@@ -6,22 +6,19 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
-from torch.distributions import Normal, kl_divergence
+from torch.distributions import Normal
 
-from finetune.model.denoising import denoising_target
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import (
-    Trajectories,
     draw,
     draw_latents,
     padded_batches,
     sample_trajectories,
 )
-from finetune.model.sampling import gaussian_kl, log_prob, step_distribution
+from finetune.model.sampling import log_prob, step_distribution
 from finetune.model.schedule import DiffusionSchedule
 from finetune.settings.sampler import Sampler, SamplerOverrides
-from tests.support.small_training import draw_by_stock, seeded
-from tests.support.stock import ddim
+from tests.support.small_training import seeded
 
 SAMPLER = Sampler(steps=4)
 
@@ -84,71 +81,6 @@ def test_log_prob_is_the_mean_of_torch_distributions() -> None:
     torch.testing.assert_close(log_prob(sample, mean, std), expected)
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_log_prob_of_a_step_is_that_of_the_stock_step_under_the_closed_form_deviation(
-    prediction: str,
-) -> None:
-    scheduler = scheduler_of(
-        prediction_type=prediction, clip_sample=False, set_alpha_to_one=False, steps_offset=1
-    )
-    schedule = DiffusionSchedule.of(scheduler)
-    alphas, stride = scheduler.alphas_cumprod, 1000 // 7
-    generator = seeded()
-    for timestep in scheduler.timesteps:
-        output, sample, noise, drawn = torch.randn(4, 3, 4, 8, 8, generator=generator).unbind()
-        # set_alpha_to_one=False ends at the first training step.
-        at, before = alphas[timestep], alphas[max(int(timestep) - stride, 0)]
-        deviation = ((1 - before) / (1 - at) * (1 - at / before)).sqrt()
-        none = torch.zeros_like(noise)
-        stepped = scheduler.step(output, timestep, sample, eta=1.0, variance_noise=none)
-        stock = stepped.prev_sample
-        following = stock + 0.5 * deviation * drawn
-        expected = Normal(stock, deviation).log_prob(following).mean((1, 2, 3))
-        mean, std = step_distribution(schedule, output, timestep, sample, eta=1.0)
-        torch.testing.assert_close(log_prob(following, mean, std), expected, rtol=1e-4, atol=1e-4)
-
-
-def test_kl_of_a_step_is_a_weight_times_the_squared_difference_of_the_predicted_noise() -> None:
-    scheduler = scheduler_of(
-        prediction_type="epsilon", clip_sample=False, set_alpha_to_one=False, steps_offset=1
-    )
-    schedule = DiffusionSchedule.of(scheduler)
-    output, reference, sample = torch.randn(3, 7, 4, 8, 8, generator=seeded()).unbind()
-    steps = scheduler.timesteps
-    mean, std = step_distribution(schedule, output, steps, sample, eta=1.0)
-    ref_mean, _ = step_distribution(schedule, reference, steps, sample, eta=1.0)
-    at, before = (
-        scheduler.alphas_cumprod[(steps - shift).clamp(min=0)].double().view(-1, 1, 1, 1)
-        for shift in (0, 1000 // 7)
-    )
-    variance = (1 - before) / (1 - at) * (1 - at / before)
-    # mean = sqrt(before) * (x - sqrt(1 - at) eps) / sqrt(at) + sqrt(1 - before - variance) eps,
-    # so eps enters with this factor.
-    factor = (1 - before - variance).sqrt() - (before * (1 - at) / at).sqrt()
-    weighted = (factor.square() / (2 * variance) * (output - reference).double().square()).float()
-    whole = gaussian_kl(mean, ref_mean, std)
-    torch.testing.assert_close(whole, weighted.sum((1, 2, 3)), rtol=1e-3, atol=1e-4)
-    expected = kl_divergence(Normal(mean, std), Normal(ref_mean, std)).mean((1, 2, 3))
-    per_dimension = gaussian_kl(mean, ref_mean, std, reduction="mean")
-    torch.testing.assert_close(per_dimension, expected, rtol=1e-4, atol=1e-6)
-
-
-def test_the_same_image_predicted_in_any_way_gives_the_same_step() -> None:
-    image, noise = torch.randn(2, 7, 4, 8, 8, generator=seeded()).unbind()
-    steps = []
-    for prediction in ("epsilon", "v_prediction", "sample"):
-        scheduler = scheduler_of(
-            prediction_type=prediction, clip_sample=False, set_alpha_to_one=False, steps_offset=1
-        )
-        schedule = DiffusionSchedule.of(scheduler)
-        sample = scheduler.add_noise(image, noise, scheduler.timesteps)
-        output = denoising_target(schedule, image, noise, scheduler.timesteps)
-        steps.append(step_distribution(schedule, output, scheduler.timesteps, sample, eta=1.0))
-    for mean, std in steps[1:]:
-        torch.testing.assert_close(mean, steps[0][0], rtol=1e-3, atol=1e-3)
-        assert torch.equal(std, steps[0][1])
-
-
 def test_log_prob_of_half_precision_is_computed_in_float32() -> None:
     sample, mean = torch.randn(2, 3, 4, 8, 8, generator=seeded()).bfloat16().unbind()
     std = torch.full((3, 1, 1, 1), 0.1)
@@ -167,39 +99,6 @@ def test_deterministic_last_step_has_no_log_prob_and_no_gradient() -> None:
     assert value.item() == 0
     assert output.grad is not None
     assert output.grad.abs().max() == 0
-
-
-def prediction(model: DiffusionModel, chains: Trajectories, cond: Tensor, step: int) -> Tensor:
-    """Return the UNet's output with guidance 2 for the chains before a step."""
-    latents, timesteps = chains.latents[:, step], chains.timesteps[step].expand(len(cond))
-    uncond = model.encode_prompts([""]).expand_as(cond)
-    with torch.no_grad():
-        return model.predict(latents, timesteps, cond, uncond, 2.0)
-
-
-def test_trajectories_store_the_log_prob_of_the_stored_samples(model: DiffusionModel) -> None:
-    cond = model.encode_prompts(["a cat", "a dog", "a cat"])
-    chains = sample_trajectories(model, cond, SAMPLER, generator=seeded(), batch=2)
-    assert chains.latents.shape == (3, 5, 4, 8, 8)
-    schedule = model.schedule(4)
-    for i, timestep in enumerate(chains.timesteps):
-        output, before = prediction(model, chains, cond, i), chains.latents[:, i]
-        mean, std = step_distribution(schedule, output, timestep, before, eta=1.0)
-        expected = log_prob(chains.latents[:, i + 1], mean, std)
-        torch.testing.assert_close(chains.log_probs[:, i], expected, rtol=1e-4, atol=1e-4)
-
-
-def test_later_steps_are_deterministic_and_carry_no_log_prob(model: DiffusionModel) -> None:
-    cond = model.encode_prompts(["a cat", "a dog"])
-    half = Sampler(steps=4, stochastic_share=0.5)
-    chains = sample_trajectories(model, cond, half, generator=seeded(), batch=2)
-    assert (chains.log_probs[:, :2] != 0).all()
-    assert (chains.log_probs[:, 2:] == 0).all()
-    schedule = model.schedule(4)
-    for i in (2, 3):
-        output, timestep = prediction(model, chains, cond, i), chains.timesteps[i]
-        mean, _ = step_distribution(schedule, output, timestep, chains.latents[:, i], eta=0.0)
-        torch.testing.assert_close(chains.latents[:, i + 1], mean)
 
 
 @pytest.mark.parametrize("eta", [0.0, 1.0])
@@ -240,15 +139,6 @@ def test_a_methods_settings_override_the_runs_sampler_and_no_others() -> None:
     overridden = run.overridden(SamplerOverrides(guidance=0.0, stochastic_share=0.2))
     assert overridden == Sampler(steps=7, guidance=0.0, eta=0.5, stochastic_share=0.2)
     assert run.overridden(SamplerOverrides()) == run
-
-
-def test_drawing_equals_the_stock_pipeline_with_ddim(model: DiffusionModel) -> None:
-    stock = model.pipeline
-    kept, stock.scheduler = stock.scheduler, ddim(stock)
-    images = draw_by_stock(stock, 5)
-    stock.scheduler = kept
-    drawn = draw(model, ["a dog"], Sampler(steps=4, guidance=3.0, eta=0.0), seeds=[5])
-    torch.testing.assert_close(drawn, images, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(("guidance", "expected"), [(1.0, 1), (2.0, 2)])

@@ -11,32 +11,19 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from data.errors import PictuneError
 from data.runs import RunFolder
 from finetune.learning.checkpoints import load_latest, save_checkpoint
-from finetune.learning.method import Method, Training, WeightedData
 from finetune.learning.training import TrainState, take_step
-from finetune.methods import dpok, reward_weighted
 from finetune.model.diffusion import DiffusionModel
-from finetune.settings.dpok import DPOKConfig
-from finetune.settings.method import MethodConfig
 from finetune.settings.model import NetworkSettings, Precision
-from finetune.settings.reward_weighted import RewardWeightedConfig
-from finetune.settings.sampler import Sampler
-from finetune.settings.validation import ValidationConfig
 from pipelines.cli import main
-from tests.support.small_training import open_with_adapter, perturb, seeded, training_of
+from tests.support.small_methods import Run
+from tests.support.small_training import open_with_adapter, perturb, redness, seeded
 from tests.support.tuned_run import copy_of, figures_of, words
 
 PROMPTS = ["a cat", "a dog"]
-VALIDATION = ValidationConfig(every=2, images_per_prompt=2)  # batches as large as in training
-DPOK = DPOKConfig(iterations=2, images_per_prompt=4, micro_batch=4, validation=VALIDATION)
-RWL = RewardWeightedConfig(
-    updates=2,
-    batch=4,
-    report_every=1,
-    validation=VALIDATION,
-)
-METHODS: dict[str, tuple[Method[Any], MethodConfig]] = {
-    "dpok": (dpok.METHOD, DPOK),
-    "rwl": (reward_weighted.METHOD, RWL),
+# Batches of validation are as large as those of training.
+CHANGES: dict[str, dict[str, Any]] = {
+    "dpok": {"iterations": 2, "images_per_prompt": 4, "replay_iterations": 0},
+    "rwl": {"updates": 2},
 }
 
 
@@ -64,28 +51,14 @@ def prediction(model: DiffusionModel) -> Tensor:
         return model.predict(torch.ones(2, 4, 8, 8), torch.tensor([900, 400]), text, text, 2.0)
 
 
-def training(model: DiffusionModel, config: MethodConfig) -> Training[Any]:
-    """Return a training of either method on the prompts and on random latents."""
-    latents = torch.randn(6, 4, 8, 8, generator=seeded(3))
-    data = WeightedData(latents, PROMPTS * 3, torch.linspace(0, 1, 6))
-    sampler = Sampler(steps=2) if config is RWL else None
-    return training_of(model, config, prompts=PROMPTS, data=data, sampler=sampler)
-
-
 def train(model: DiffusionModel, name: str) -> tuple[TrainState, list[float]]:
     """Return the state after two steps, and each step's norm of the gradient.
 
     A step of DPOK counts only if it started with unit ratio.
     """
-    method, config = METHODS[name]
-    started = training(model, config)
-    state = method.start(started)
-    steps = [
-        metrics
-        for metrics in method.train(started, state)
-        if getattr(metrics, "first_ratio_gap", 0) == 0
-    ]
-    return state, [metrics.gradient_norm for metrics in steps]
+    run = Run(model, name, redness, **CHANGES[name])
+    steps = [one for one in run.steps() if getattr(one, "first_ratio_gap", 0) == 0]
+    return run.state, [metrics.gradient_norm for metrics in steps]
 
 
 def test_channels_last_changes_where_numbers_lie_and_not_what_they_are(sd_folder: Path) -> None:
@@ -154,7 +127,7 @@ def test_float16_keeps_the_gradient_of_both_methods(sd_folder: Path) -> None:
 
 def test_a_step_whose_gradient_overflows_is_omitted_and_the_scale_falls(sd_folder: Path) -> None:
     model = open_model(sd_folder, "fp16")
-    state = reward_weighted.start(training(model, RWL))
+    state = Run(model, "rwl").state
     state.scaler.load_state_dict(state.scaler.state_dict() | {"scale": 2.0**60})
     before = model.adapter.state()
 
@@ -174,24 +147,19 @@ def test_a_step_whose_gradient_overflows_is_omitted_and_the_scale_falls(sd_folde
     assert all(torch.equal(weight, before[name]) for name, weight in model.adapter.state().items())
 
 
-def test_the_scale_of_losses_is_part_of_the_checkpoint(sd_folder: Path, tmp_path: Path) -> None:
-    models = (open_model(sd_folder, "fp16") for _ in range(2))
-    saved, resumed = (reward_weighted.start(training(model, RWL)) for model in models)
-    saved.scaler.load_state_dict(saved.scaler.state_dict() | {"scale": 512.0, "_growth_tracker": 7})
-    save_checkpoint(tmp_path, saved, torch.Generator())
-    assert load_latest(tmp_path, resumed, torch.Generator())
-    assert resumed.scaler.state_dict() == saved.scaler.state_dict()
-    assert resumed.scaler.get_scale() == 512.0
-
-
-def test_a_training_goes_on_in_another_precision(sd_folder: Path, tmp_path: Path) -> None:
-    models = open_model(sd_folder), open_model(sd_folder, "fp16")
-    whole, half = (dpok.METHOD.start(training_of(model, DPOK)) for model in models)
-    for number, saved, resumed in ((7, whole, half), (8, half, whole)):
+def test_a_training_goes_on_with_its_scale_of_losses_or_in_another_precision(
+    sd_folder: Path, tmp_path: Path
+) -> None:
+    models = [open_model(sd_folder), *(open_model(sd_folder, "fp16") for _ in range(2))]
+    whole, half, other = (Run(model, "dpok").state for model in models)
+    half.scaler.load_state_dict(half.scaler.state_dict() | {"scale": 512.0, "_growth_tracker": 7})
+    for number, saved, resumed in ((7, whole, half), (8, half, whole), (9, half, other)):
         saved.step = number
         save_checkpoint(tmp_path / str(number), saved, torch.Generator())
         assert load_latest(tmp_path / str(number), resumed, torch.Generator())
         assert resumed.step == number
+    assert other.scaler.state_dict() == half.scaler.state_dict()
+    assert other.scaler.get_scale() == 512.0
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The share of labeled images that vouch for a reward, by hand, and what a training makes of it."""
+"""Staleness of a reward: weights by hand, and what a training makes of it."""
 
 import math
 from collections.abc import Sequence
@@ -9,56 +9,58 @@ import torch
 from torch import Tensor
 
 from finetune.learning.method import new_training
-from finetune.learning.staleness import least_vouched, tilt
+from finetune.learning.staleness import effective_sample_size, stalest_prompt, weights_of_mean
 from finetune.methods import ddpo
 from finetune.settings.ddpo import DDPOConfig
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import open_with_adapter, redness, seeded
 
 
-def test_two_rewards_are_tilted_as_by_hand() -> None:
+def test_weights_of_a_mean_are_those_by_hand() -> None:
     # Half good, half bad: mean 0.8 needs weights 0.8 and 0.2 on each half.
-    found = tilt(torch.tensor([1.0, 0.0, 1.0, 0.0]), 0.8)
-    torch.testing.assert_close(found.weights, torch.tensor([0.4, 0.1, 0.4, 0.1]).double())
-    assert found.effective_share == pytest.approx(1 / (4 * (2 * 0.16 + 2 * 0.01)))
-    assert found.kl == pytest.approx(0.8 * math.log(1.6) + 0.2 * math.log(0.4))
-
-
-def test_three_rewards_are_tilted_as_by_hand() -> None:
+    found = weights_of_mean(torch.tensor([1.0, 0.0, 1.0, 0.0]), 0.8)
+    torch.testing.assert_close(found, torch.tensor([0.4, 0.1, 0.4, 0.1]).double())
+    assert effective_sample_size(found) == pytest.approx(1 / (4 * (2 * 0.16 + 2 * 0.01)))
     # w ~ (1, t, t^2) has mean 1.5 of rewards 0, 1, 2 where t^2 - t - 3 = 0.
     t = (1 + math.sqrt(13)) / 2
     expected = torch.tensor([1, t, t * t], dtype=torch.float64) / (1 + t + t * t)
-    torch.testing.assert_close(tilt(torch.tensor([0.0, 1.0, 2.0]), 1.5).weights, expected)
+    torch.testing.assert_close(weights_of_mean(torch.tensor([0.0, 1.0, 2.0]), 1.5), expected)
 
 
 def test_the_weights_have_the_least_kl_of_those_with_their_mean() -> None:
+    def kl(weights: Tensor) -> float:
+        return float((weights * (6 * weights).log()).sum())
+
     rewards = torch.rand(6, generator=seeded()).double()
-    found = tilt(rewards, float(rewards.mean()) + 0.2)
+    found = weights_of_mean(rewards, float(rewards.mean()) + 0.2)
     # Directions that keep sum and mean reward.
     basis = torch.linalg.svd(torch.stack([torch.ones(6).double(), rewards]))[2][2:]
     for direction in basis:
-        for step in (-1e-3, 1e-3):
-            other = found.weights + step * direction
-            kl = float((other * (6 * other).log()).sum())
-            assert kl > found.kl
+        assert all(kl(found + step * direction) > kl(found) for step in (-1e-3, 1e-3))
 
 
-def test_no_weights_reach_above_the_best_image_and_none_are_needed_below_the_mean() -> None:
-    rewards = torch.tensor([0.2, 0.4, 0.6, 0.6])
-    assert (tilt(rewards, 0.61).effective_share, tilt(rewards, 0.61).kl) == (0, math.inf)
-    assert tilt(rewards, 0.1).effective_share == pytest.approx(1)
-    assert tilt(rewards, 0.1).kl == pytest.approx(0)
-    best = float(rewards.max())
-    assert tilt(rewards, best).effective_share == pytest.approx(0.5)
-    assert tilt(torch.full((3,), 0.5), 0.5).effective_share == pytest.approx(1)
-    assert tilt(torch.tensor([0.5]), 0.6).effective_share == 0
+@pytest.mark.parametrize(
+    ("rewards", "mean", "share"),
+    [
+        ([0.25, 0.5, 0.75, 0.75], 0.76, 0),
+        ([0.25, 0.5, 0.75, 0.75], 0.75, 0.5),
+        ([0.25, 0.5, 0.75, 0.75], 0.1, 1),
+        ([0.5] * 3, 0.5, 1),
+        ([0.5], 0.6, 0),
+    ],
+)
+def test_no_weights_reach_above_the_best_image_and_equal_ones_are_enough_below_the_mean(
+    rewards: list[float], mean: float, share: float
+) -> None:
+    weights = weights_of_mean(torch.tensor(rewards), mean)
+    assert effective_sample_size(weights) == pytest.approx(share)
 
 
 @pytest.mark.parametrize("reward", [0.1, 0.45, 0.7])
-def test_equal_rewards_vouch_for_each_other_whatever_their_number(reward: float) -> None:
+def test_equal_rewards_are_not_stale_whatever_their_number(reward: float) -> None:
     for number in range(1, 65):
         equal = torch.full((number,), reward)
-        found = least_vouched({"a": equal[:5]}, equal, ["a"] * number)
+        found = stalest_prompt({"a": equal[:5]}, equal, ["a"] * number)
         assert found is not None
         assert found[1] == pytest.approx(1)
 
@@ -67,12 +69,12 @@ def test_each_prompt_counts_by_itself_and_the_worst_one_is_named() -> None:
     labeled = {"a": torch.tensor([0.0, 1.0]), "b": torch.tensor([0.0, 1.0])}
     prompts = ["a", "b", "a", "b", "c"]
     rewards = torch.tensor([0.5, 0.7, 0.5, 0.9, 9.0])
-    found = least_vouched(labeled, rewards, prompts)
+    found = stalest_prompt(labeled, rewards, prompts)
     assert found is not None
     assert found[0] == "b"
     assert found[1] == pytest.approx(1 / (2 * (0.8**2 + 0.2**2)))
-    assert least_vouched({}, rewards, prompts) is None
-    assert least_vouched({"unasked": rewards}, rewards, prompts) is None
+    assert stalest_prompt({}, rewards, prompts) is None
+    assert stalest_prompt({"unasked": rewards}, rewards, prompts) is None
 
 
 @pytest.mark.parametrize("stops", [True, False])

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DiffusionPipeline
 
 from finetune.learning.strength import choose_strength, weakest_as_good
 from finetune.learning.validation import Validation, Validator
@@ -16,35 +15,12 @@ from finetune.settings.sampler import Sampler
 from finetune.settings.validation import Measure, ValidationConfig
 from tests.support.small_training import (
     NO_SAMPLES,
-    draw_by_stock,
     open_with_adapter,
     perturb,
     redness,
 )
-from tests.support.stock import ddim
-from tests.support.tiny_diffusion import LAYOUTS
 
 SAMPLER = Sampler(steps=4, guidance=3.0, eta=0.0)
-
-
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("strength", [0.75, 1.5])
-def test_a_stock_pipeline_with_that_adapter_weight_draws_the_same(
-    layouts: dict[str, Path], layout: str, strength: float, tmp_path: Path
-) -> None:
-    model = open_with_adapter(layouts[layout], AdapterSettings(rank=4, alpha=2.0))
-    perturb(model, 0.2)
-    model.adapter.save(tmp_path)
-    with model.adapter.at_strength(strength):
-        ours = draw(model, ["a dog"], SAMPLER, seeds=[5])
-    as_trained = draw(model, ["a dog"], SAMPLER, seeds=[5])
-    assert (ours - as_trained).abs().max() > 1e-3
-    pipeline = DiffusionPipeline.from_pretrained(layouts[layout])
-    pipeline.load_lora_weights(tmp_path, adapter_name="pictune")
-    pipeline.set_adapters("pictune", adapter_weights=strength)
-    pipeline.scheduler = ddim(pipeline)
-    stock = draw_by_stock(pipeline, 5)
-    torch.testing.assert_close(ours, stock, rtol=0, atol=1e-5)
 
 
 def test_strength_0_is_the_base_bit_for_bit_and_1_the_adapter(

@@ -3,9 +3,7 @@
 from typing import Any
 
 import pytest
-import torch
 
-from finetune.model.processes import Processes
 from finetune.watch import Watch, shares
 from pipelines.run.metrics_log import time_spent
 
@@ -20,7 +18,7 @@ class Hands:
         return self.time
 
 
-def test_a_part_within_another_counts_by_itself_alone() -> None:
+def test_a_part_counts_by_itself_alone_from_lap_to_lap_and_ends_with_an_error() -> None:
     hands = Hands()
     watch = Watch(hands)
     hands.time += 1
@@ -34,31 +32,18 @@ def test_a_part_within_another_counts_by_itself_alone() -> None:
     hands.time += 32
     assert watch.lap() == {"drawing": 18, "decoding": 4, "reward": 8, "other": 33}
 
-
-def test_a_lap_begins_where_the_last_one_ended_also_within_a_part() -> None:
-    hands = Hands()
-    watch = Watch(hands)
-    with watch.part("training"):
-        hands.time += 3
-        assert watch.lap() == {"training": 3}
-        hands.time += 4
-    assert watch.lap() == {"training": 4}
-    assert watch.lap() == {}
-
-
-def test_a_part_ends_with_an_error() -> None:
-    hands = Hands()
-    watch = Watch(hands)
-
     def fail() -> None:
-        with watch.part("reward"):
-            hands.time += 1
+        with watch.part("training"):
+            hands.time += 3
+            assert watch.lap() == {"training": 3}
+            hands.time += 4
             raise ValueError("broken")
 
     with pytest.raises(ValueError, match="broken"):
         fail()
     hands.time += 2
-    assert watch.lap() == {"reward": 1, "other": 2}
+    assert watch.lap() == {"training": 4, "other": 2}
+    assert watch.lap() == {}
 
 
 def test_shares_are_one_together_and_the_largest_comes_first() -> None:
@@ -76,13 +61,3 @@ def test_the_sum_of_all_lines_weighs_them_by_their_time() -> None:
     ]
     assert time_spent(lines) == "0:01:40 in all, drawing 81%, training 19%"
     assert time_spent(lines[:1]) == "0:00:00 in all"
-
-
-def test_one_process_waits_for_nobody() -> None:
-    hands = Hands()
-    processes = Processes(watch=Watch(hands))
-    processes.wait()
-    assert processes.total(torch.ones(2)).tolist() == [1, 1]
-    assert processes.watch is not None
-    assert processes.watch.lap() == {}
-    assert processes == Processes()

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
-from finetune.labels.weighting import effective_sample_size, sample_weights
+from finetune.labels.weighting import sample_weights
+from finetune.learning.staleness import effective_sample_size
 from finetune.settings.reward_weighted import WeightingConfig
 
 REWARDS = torch.rand(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -111,12 +112,6 @@ def test_every_prompt_has_mean_weight_one(weighting: str) -> None:
     torch.testing.assert_close(weights[0::2].mean(), torch.tensor(1.0))
     torch.testing.assert_close(weights[1::2].mean(), torch.tensor(1.0))
     assert weights[0] == weights[0::2].max()
-
-
-def test_top_takes_each_prompts_best() -> None:
-    config = WeightingConfig(weighting="top", top_share=0.5)
-    rewards, prompts = torch.tensor([0.9, 0.1, 0.5, 0.2]), ["a", "b", "a", "b"]
-    assert sample_weights(rewards, prompts, config).tolist() == [2.0, 0.0, 0.0, 2.0]
 
 
 def test_images_that_tie_for_the_last_places_share_them() -> None:

@@ -1,7 +1,6 @@
 """The admin page in a real browser."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
@@ -117,50 +116,62 @@ def open_admin_page(browser: Browser, server: Server, **context: object) -> Page
     page.locator("[name=rater]").fill("Eve")
     page.locator("[name=password]").fill(PASSWORD)
     page.keyboard.press("Enter")
-    expect(page.get_by_text("Among people.")).to_be_visible()
-    expect(rater_row(page, "Eve")).to_be_visible()
+    expect(page.locator("#progress")).to_contain_text("labels")
+    expect(page.get_by_label("Disputed task")).not_to_have_value("")
     return page
 
 
+def go_to(page: Page, tab: str) -> None:
+    """Open a part of the page; on a phone most are behind the button with three dots."""
+    button = page.get_by_role("tab", name=tab, exact=True)
+    if not button.is_visible():
+        page.locator(".overflow-menu > button").click()
+        button = page.locator(".overflow-dropdown button", has_text=tab)
+    button.click()
+
+
 def rater_row(page: Page, name: str) -> Locator:
-    return page.locator("#by-rater tr").filter(has=page.get_by_label(f"Change {name}", exact=True))
+    table = page.get_by_role("grid", name="Raters")
+    return table.get_by_role("row").filter(has=page.get_by_text(name, exact=True))
 
 
-def form(page: Page, title: str) -> Locator:
-    return page.locator("form").filter(has=page.get_by_role("heading", name=title, exact=True))
+def choose_rater(page: Page, name: str) -> None:
+    rater_row(page, name).get_by_text(name, exact=True).click()
+    expect(page.get_by_label("Rater", exact=True)).to_have_value(name)
 
 
 def test_an_admin_pauses_raters_and_the_campaign_and_decides_about_images(
     browser: Browser, campaign: Campaign, server: Server
 ) -> None:
     page = open_admin_page(browser, server, **DESK)
-    rater_row(page, "Ben").get_by_label("Change Ben", exact=True).click()
-    expect(page.get_by_label("Rater (or choose")).to_have_value("Ben")
-    page.get_by_role("button", name="Pause rater").click()
-    expect(rater_row(page, "Ben")).to_contain_text("paused")
-    page.get_by_role("button", name="Resume rater").click()
-    expect(rater_row(page, "Ben")).not_to_contain_text("paused")
-
     page.get_by_role("button", name="Pause the campaign").click()
     expect(page.locator("#progress")).to_contain_text("paused")
     page.get_by_role("button", name="Resume the campaign").click()
     expect(page.locator("#progress")).not_to_contain_text("paused")
     page.get_by_role("button", name="Export now").click()
-    expect(page.locator("#exported")).to_contain_text("last export")
+    expect(page.locator("#progress")).to_contain_text("last export")
 
-    thumbs = page.locator("#open .thumb")
-    expect(thumbs).to_have_count(2)
-    expect(thumbs.first.locator("img")).to_have_css("filter", "blur(14px)")
-    thumbs.first.focus()
-    expect(thumbs.first.locator("img")).to_have_css("filter", "none")
-    page.locator("#open li").first.get_by_role("button", name="Put back").click()
-    expect(thumbs).to_have_count(1)
-    page.get_by_role("button", name="Remove the image").click()
-    expect(thumbs).to_have_count(0)
-    expect(page.locator("#removed-count")).to_have_text("1 removed")
+    reported = page.locator("#reported .grid-container button")
+    expect(reported).to_have_count(2)
+    expect(reported.first.locator("img")).to_have_css("filter", "blur(14px)")
+    reported.first.focus()
+    expect(reported.first.locator("img")).to_have_css("filter", "none")
+    page.get_by_role("button", name="Put back", exact=True).click()
+    expect(reported).to_have_count(1)
+    page.get_by_role("button", name="Remove", exact=True).click()
+    expect(page.get_by_label("Reported image: 0 wait, 1 removed")).to_be_visible()
+    expect(reported).to_have_count(0)
     with campaign.open_store() as store:
         assert store.reports.count() == (0, 1)
-    expect(page.locator("#trail")).to_contain_text("state: open → removed")
+    go_to(page, "Audit")
+    expect(page.get_by_role("grid", name="Audit")).to_contain_text("state: open → removed")
+
+    go_to(page, "Raters")
+    choose_rater(page, "Ben")
+    page.get_by_role("button", name="Pause rater").click()
+    expect(rater_row(page, "Ben")).to_contain_text("paused")
+    page.get_by_role("button", name="Resume rater").click()
+    expect(rater_row(page, "Ben")).not_to_contain_text("paused")
     page.context.close()
 
 
@@ -168,17 +179,18 @@ def test_an_admin_adds_a_rater_who_signs_in_with_the_password_that_is_shown_once
     browser: Browser, server: Server
 ) -> None:
     page = open_admin_page(browser, server, **DESK)
-    add = form(page, "Add a rater")
-    add.get_by_label("Name").fill("Zoe")
-    add.get_by_role("button", name="Add rater").click()
-    password = page.locator("#given code").inner_text()
+    go_to(page, "Raters")
+    page.get_by_label("Name", exact=True).fill("Zoe")
+    page.get_by_role("button", name="Add rater").click()
+    shown = page.get_by_label("Password of Zoe (rater)")
+    expect(shown).to_be_visible()
+    password = shown.input_value()
     expect(rater_row(page, "Zoe")).to_contain_text("active")
-    change = form(page, "Change a rater")
-    change.get_by_label("Rater (or").fill("Zoe")
-    change.get_by_label("Share of the labels").fill("5")
-    change.get_by_role("button", name="Set share").click()
+    choose_rater(page, "Zoe")
+    page.get_by_label("Share of the labels").fill("5")
+    page.get_by_role("button", name="Set share").click()
     expect(rater_row(page, "Zoe")).to_contain_text("at most 5 %")
-    expect(page.locator("#given")).not_to_contain_text(password)
+    expect(shown).to_have_count(0)
     rater = browser.new_context().new_page()
     rater.set_default_timeout(60_000)
     rater.goto(server.url)
@@ -194,31 +206,31 @@ def test_an_admin_decides_disputes_by_verdict_and_by_ranks(
     browser: Browser, campaign: Campaign, server: Server
 ) -> None:
     page = open_admin_page(browser, server, **DESK)
-    disputed = page.locator("#disputes form[data-event=adjudicate]")
-    expect(disputed).to_have_count(2)
-    single = disputed.filter(has=page.get_by_role("button", name="Bad:"))
-    expect(single).to_contain_text("Ann good")
-    expect(single).to_contain_text("Ben bad")
-    single.get_by_label("Comment on").fill("It is none.")
-    single.get_by_role("button", name="Bad:").click()
-    expect(disputed).to_have_count(1)
-    ranks = disputed.locator("input[type=number]")
-    for rank, field in zip(("2", "1", ""), ranks.all(), strict=True):
-        field.fill(rank)
-    page.evaluate("document.querySelector('#disputed [name=comment]').blur()")
-    disputed.get_by_role("button", name="Decide").click()
-    expect(disputed).to_have_count(0)
-    expect(page.locator("#decided-count")).to_have_text("2 decided")
+    task = page.get_by_label("Disputed task")
+    answers = page.get_by_role("grid", name="Answers")
+    task.click()
+    page.get_by_role("option", name="· binary ·").click()
+    expect(answers).to_contain_text("bad")
+    for name, word in (("Ann", "good"), ("Ben", "bad")):
+        row = answers.get_by_role("row").filter(has=page.get_by_text(name, exact=True))
+        expect(row).to_contain_text(word)
+    page.get_by_label("Comment", exact=True).fill("It is none.")
+    page.get_by_role("button", name="Bad", exact=True).click()
+    expect(page.get_by_label("Disputed task: 1 wait, 1 decided")).to_be_visible()
+    for place, rank in enumerate(("2", "1"), start=1):
+        page.get_by_label(f"Rank of image {place}").fill(rank)
+    page.get_by_role("button", name="Decide", exact=True).click()
+    expect(page.get_by_label("Disputed task: 0 wait, 2 decided")).to_be_visible()
     with campaign.open_store() as store:
         given = latest_labels(store, source="adjudicator", limit=9)
     ranking, verdict = (label.answer for label in given)
     assert verdict == BinaryAnswer(verdict="bad", comment="It is none.")
     assert isinstance(ranking, RankingAnswer)
-    assert list(ranking.ranks.values()) == [2, 1, None]
-    page.locator("#decided-count").click()
-    page.locator("#decided").get_by_role("button", name="Take back").first.click()
-    expect(page.locator("#decided-count")).to_have_text("1 decided")
-    expect(page.locator("#decided")).to_be_visible()  # what was opened stays open
+    assert [ranking.ranks[one] for one in given[0].task.image_ids] == [2, 1, None]
+    task.click()
+    page.get_by_role("option", name="decided: 1.").click()
+    page.get_by_role("button", name="Take back").click()
+    expect(page.get_by_label("Disputed task: 1 wait, 1 decided")).to_be_visible()
     page.context.close()
 
 
@@ -226,23 +238,24 @@ def test_tables_sort_by_numbers_and_stay_sorted_when_figures_change(
     browser: Browser, campaign: Campaign, server: Server
 ) -> None:
     page = open_admin_page(browser, server, **DESK)
+    go_to(page, "Raters")
+    table = page.get_by_role("grid", name="Raters")
 
-    def column(number: int) -> list[str]:
-        cells = page.locator(f"#by-rater tbody td:nth-child({number})")
-        return [text.strip() for text in cells.all_inner_texts()]
+    def labels() -> list[int]:
+        cells = table.locator("[role=gridcell][aria-colindex='4']")
+        return [int(text) for text in cells.all_inner_texts()]
 
-    page.locator("#by-rater th button", has_text="Labels").click()
-    labels = [int(text) for text in column(4)]
-    assert labels == sorted(labels, reverse=True)
-    assert len(set(labels)) > 1
-    header = page.locator("#by-rater th").nth(3)
-    expect(header).to_have_attribute("aria-sort", "descending")
-    page.locator("#by-rater th button", has_text="Labels").click()
+    header = table.get_by_role("columnheader").nth(3)
+    header.hover()
+    header.get_by_label("Open cell menu").click()
+    page.get_by_text("Sort descending").click()
+    expect(header.get_by_role("img").or_(header.locator("svg")).first).to_be_visible()
+    assert labels() == sorted(labels(), reverse=True)
+    assert len(set(labels())) > 1
     with campaign.open_store() as store:
         store.add_rater("A late rater")
     expect(rater_row(page, "A late rater")).to_be_visible()  # with the next look
-    labels = [int(text) for text in column(4)]
-    assert labels == sorted(labels)
+    assert labels() == sorted(labels(), reverse=True)
     page.context.close()
 
 
@@ -250,6 +263,7 @@ def test_a_half_typed_answer_outlives_new_figures(
     browser: Browser, campaign: Campaign, server: Server
 ) -> None:
     page = open_admin_page(browser, server, **DESK)
+    go_to(page, "Plan")
     field = page.get_by_label("People per binary task")
     field.fill("17")
     with campaign.open_store() as store:
@@ -263,24 +277,21 @@ def test_a_half_typed_answer_outlives_new_figures(
 
 
 def test_gold_comes_from_a_file_and_tables_go_into_one(
-    browser: Browser, campaign: Campaign, server: Server, tmp_path: Path
+    browser: Browser, campaign: Campaign, server: Server
 ) -> None:
     page = open_admin_page(browser, server, **DESK)
+    go_to(page, "Plan")
     first, second, *_ = campaign.paths
-    file = tmp_path / "known.csv"
-    file.write_text(f"images,answer\n{first},good\nnothing,bad\n", encoding="utf-8")
-    page.locator("#gold [name=file]").set_input_files(file)
-    page.get_by_role("button", name="Add gold").click()
-    expect(page.locator("#notice")).to_contain_text("known.csv:3: images: nothing not of this run")
-    file.write_text(f"images,answer\n{first},good\n{second},bad\n", encoding="utf-8")
-    page.locator("#gold [name=file]").set_input_files(file)
-    page.get_by_role("button", name="Add gold").click()
-    expect(page.locator("#notice")).to_contain_text("2 gold tasks added")
-    page.locator("#gold [name=file]").set_input_files(
-        {"name": "large.csv", "mimeType": "text/csv", "buffer": b"x" * 70_000}
-    )
-    page.get_by_role("button", name="Add gold").click()
-    expect(page.locator("#gold .note")).to_contain_text("larger than 60 kB")
+    for content, notice in (
+        (f"images,answer\n{first},good\nnothing,bad\n", "known.csv:3: images: nothing not of"),
+        (f"images,answer\n{first},good\n{second},bad\n", "2 gold tasks added"),
+        ("x" * 70_000, "larger than 60 kB"),
+    ):
+        file = {"name": "known.csv", "mimeType": "text/csv", "buffer": content.encode()}
+        with page.expect_file_chooser() as chooser:
+            page.get_by_role("button", name="Add gold").click()
+        chooser.value.set_files(file)  # type: ignore[arg-type]
+        expect(page.locator("#notice")).to_contain_text(notice)
     page.context.close()
 
 
@@ -289,29 +300,31 @@ def test_what_raters_wrote_is_shown_as_text_on_a_desk_and_a_phone(
 ) -> None:
     for context in (DESK, PHONE):
         page = open_admin_page(browser, server, **context, color_scheme="dark")
+        for tab in ("Review", "Progress", "Raters", "Latest labels", "Plan", "Tables", "Audit"):
+            go_to(page, tab)
+            page.wait_for_timeout(500)
+            assert page.locator("img[src=x]").count() == 0
+            width = page.evaluate("document.documentElement.scrollWidth")
+            assert width <= context["viewport"]["width"]
+        go_to(page, "Latest labels")
         for text in (HOSTILE, TEMPLATES):
             expect(page.get_by_text(text, exact=True).first).to_be_attached()
-        assert page.locator("img[src=x]").count() == 0
         assert page.title() == "Pictune: admin"
-        width = page.evaluate("document.documentElement.scrollWidth")
-        assert width <= context["viewport"]["width"]
-        surface = page.locator(".scroll").first
-        expect(surface).to_have_css("background-color", "rgb(29, 32, 39)")
+        expect(page.locator("body")).to_have_css("background-color", "rgb(20, 22, 27)")
         page.context.close()
 
 
-def test_a_phone_sorts_by_a_list_and_shows_every_figure_of_a_rater(
+def test_a_phone_shows_every_figure_of_a_rater_below_each_other(
     browser: Browser, server: Server
 ) -> None:
     page = open_admin_page(browser, server, **PHONE)
-    page.locator("[data-sorts=by-rater]").select_option("0 up")
-    names = [name.strip() for name in page.locator("#by-rater td:first-child").all_inner_texts()]
-    plain = [name for name in names if name[0].isalpha()]
-    assert len(plain) >= 3
-    assert plain == sorted(plain)
-    boxes = [cell.bounding_box() for cell in rater_row(page, "Eve").locator("td:visible").all()]
-    assert len(boxes) > 5
-    for box in boxes:
+    go_to(page, "Raters")
+    choose_rater(page, "Eve")
+    table = page.get_by_role("grid", name="Figures of the rater")
+    for figure in ("Status", "Gold accuracy", "First place", "Flags"):
+        cell = table.get_by_role("gridcell", name=figure, exact=True)
+        cell.scroll_into_view_if_needed()
+        box = cell.bounding_box()
         assert box is not None
         assert box["x"] + box["width"] <= PHONE["viewport"]["width"]
     page.context.close()

@@ -2,24 +2,18 @@
 
 import asyncio
 import json
-import re
 from collections.abc import Iterator
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from pydantic import ValidationError
 
-from data.kinds.ranking import RankingAnswer
 from data.schema import prompt_id
 from data.store.feedback_store import FeedbackStore
-from labeling_app.admin.forms import AdjudicationForm
+from labeling_app.admin.board import EVERY_S, zone_named
 from labeling_app.admin.gate import EVENTS, FILES
-from labeling_app.admin.layout import PAUSE
-from labeling_app.admin.page import EVERY_S, build_admin_page
-from labeling_app.admin.view import zone_named
+from labeling_app.admin.page import PAUSE, build_admin_page
 from labeling_app.campaign.tasks import ImageRow, TasksConfig
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
@@ -35,6 +29,7 @@ from tests.support.labeling_campaign import (
     make_campaign,
 )
 
+INPUTS: list[object] = ["UTC", [], None, None, "Pause the campaign"]
 STATUS = {"nobody": 401, "a rater": 403, "an admin": 200}
 
 
@@ -81,49 +76,32 @@ def drawn_config(client: TestClient) -> dict[str, Any]:
     return gradio_config(client.get("/admin").text)
 
 
-def send(client: TestClient, name: str, *data: object, **more: object) -> Any:
-    """Send an event as the page does; returns the answer."""
-    events = {event["api_name"]: event["id"] for event in drawn_config(client)["dependencies"]}
-    return client.post(EVENTS, json={"fn_index": events[name], "data": data, **more})
-
-
-FIGURES = (
-    "progress",
-    "pause",
-    "reports",
-    "plot",
-    "hours",
-    "categories",
-    "prompts",
-    "stream",
-    "plan",
-    "tables",
-    "audit",
-)
-"""Figures that an event returns, before their digests and the notice."""
-
-JUDGED = ("agreement", "source", "flags", "raters", "names", "disputes")
-"""Figures that take longer, likewise."""
-
-
-def look(client: TestClient, name: str = "look", *data: object, **more: object) -> dict[str, Any]:
-    """Send an event that returns the figures, and some of a component's own after them."""
-    answer = send(client, name, "UTC", {}, *data, **more)
+def send(client: TestClient, name: str, *data: object, **more: object) -> dict[str, Any]:
+    """Send an event as the page does; returns what each component shows then, by its title."""
+    config = drawn_config(client)
+    titles = {}
+    for one in config["components"]:
+        words = [one["props"].get(name) for name in ("label", "elem_id", "title", "value")]
+        titles[one["id"]] = next((word for word in words if word), "")
+    event = next(one for one in config["dependencies"] if one["api_name"] == name)
+    answer = client.post(EVENTS, json={"fn_index": event["id"], "data": data, **more})
     assert answer.status_code == 200
-    values = answer.json()["data"]
-    return dict(zip((*FIGURES, "shown", "notice", "own"), values, strict=False))
+    values = zip(event["outputs"], answer.json()["data"], strict=True)
+    return {titles[number]: value for number, value in values}
 
 
-def judge(client: TestClient) -> dict[str, Any]:
-    answer = send(client, "judge", {})
-    return dict(zip((*JUDGED, "judged", "notice"), answer.json()["data"], strict=True))
+PLACE = "http://testserver Europe/Berlin"
 
 
-def cells(html: str) -> list[str]:
-    """The texts of a table's cells, row by row."""
-    body = html.partition("<tbody>")[2]
-    found = re.findall(r"<td[^>]*>(.*?)</td>", body, re.DOTALL)
-    return [unescape(re.sub(r"<[^>]*>", "", text)).strip() for text in found]
+def look(client: TestClient, name: str = "look", *own: object, **more: object) -> dict[str, Any]:
+    """Send an event that returns the figures, with the values of its own inputs."""
+    return send(client, name, PLACE, [], None, None, *own, **more)
+
+
+def cells(table: dict[str, Any]) -> list[list[object]]:
+    """The texts of a table, row by row."""
+    rows: list[list[object]] = table["metadata"]["display_value"]
+    return rows
 
 
 def report(client: TestClient, name: str) -> str:
@@ -157,7 +135,7 @@ def test_the_page_and_its_events_are_for_admins_alone(
     assert ("gradio_config" in page.text) is (who == "an admin")
     assert ('type="password"' in page.text) is (who != "an admin")
     for event in drawn_config(people["an admin"])["dependencies"]:
-        values = ["UTC", {}, ""][: len(event["inputs"])]
+        values = [""] * len(event["inputs"])
         answer = people[who].post(EVENTS, json={"fn_index": event["id"], "data": values})
         assert answer.status_code == STATUS[who]
 
@@ -166,12 +144,11 @@ def test_the_page_and_its_events_are_for_admins_alone(
     "body",
     [
         {"fn_index": 0, "data": ["UTC"]},
-        {"fn_index": 0, "data": ["UTC", {}, ""]},
         {"fn_index": 0, "data": {}},
-        {"fn_index": 99, "data": ["UTC", {}]},
-        {"fn_index": 1e400, "data": ["UTC", {}]},
-        {"fn_index": 0, "data": ["UTC", {}], "session_hash": "../etc"},
-        {"data": ["UTC", {}]},
+        {"fn_index": 99, "data": INPUTS},
+        {"fn_index": 1e400, "data": INPUTS},
+        {"fn_index": 0, "data": INPUTS, "session_hash": "../etc"},
+        {"data": INPUTS},
         [],
     ],
 )
@@ -198,80 +175,69 @@ def test_no_event_is_queued_or_looks_at_files_that_an_input_names(
 
 
 def test_the_figures_are_those_of_the_json_routes(client: TestClient) -> None:
-    report(client, "Ann")
+    image_id = report(client, "Ann")
     page = look(as_admin(client))
     summary = client.get("/api/v1/admin/summary").json()
     done, total = summary["progress"]["done"], summary["progress"]["total"]
-    assert f"<strong>{done}</strong> of {total} labels" in page["progress"]
-    assert (page["pause"], page["notice"]) == (PAUSE, "")
-    counts = [str(done), str(total), f"{done / total * 100:.0f} %"]
-    assert cells(page["categories"]) == ["place", "binary", *counts]
-    assert cells(page["prompts"]) == [HOSTILE, "place", "binary", *counts]
-    assert {tuple(row) for row in page["plot"]["data"]} == {
-        ("place", done, "done"),
-        ("place", total - done, "still wanted"),
-    }
-    assert cells(page["stream"])[1:] == ["Ann", HOSTILE, "", "unsafe: Hateful: ${1} {{2}} <b>"]
-    assert "${1} {{2}} &lt;b&gt;" in page["reports"]
-    for figure in FIGURES:
-        assert "<img src=x" not in str(page[figure])
-    assert set(page["shown"]) == set(FIGURES)
+    assert f"<strong>{done} of {total} labels</strong>" in page["progress"]
+    assert (page[PAUSE], page["notice"]) == (PAUSE, "")
+    counts = [done, total, f"{done / total * 100:.0f} %"]
+    assert cells(page["Labels by category"]) == [["place", "binary", *counts]]
+    assert cells(page["Labels by prompt"]) == [[HOSTILE, "place", "binary", *counts]]
+    ((_, rater, prompt, images, answer),) = cells(page["Latest labels"])
+    assert (rater, prompt, answer) == ("Ann", HOSTILE, "unsafe: Hateful: ${1} {{2}} <b>")
+    thumbnail = f"/api/v1/admin/thumbnails/{image_id}"
+    assert images == f'[![image 1]({thumbnail} "reported")](/api/v1/images/{image_id})'
+    ((*reported, _, _),) = cells(page["Reports of the image"])
+    assert reported == ["Ann", "Hateful", "${1} {{2}} <b>"]
+    (image,) = page["Images to decide about"]["value"]
+    assert (image["image"]["url"], image["caption"]) == (f"http://testserver{thumbnail}", HOSTILE)
 
 
 def test_figures_that_have_not_changed_are_not_sent_again(client: TestClient) -> None:
     first = look(as_admin(client))
-    again = send(client, "look", "UTC", first["shown"]).json()["data"]
-    assert [value for value in again[:-1] if set(value) - {"__type__", "props"}] == []
-    assert send(client, "look", 7, ["nonsense"]).json()["data"][0] == first["progress"]
+    again = send(client, "look", PLACE, first["Shown"], None, None)
+    sent = {title for title, value in again.items() if set(value) - {"__type__", "props"}}
+    assert sent == {"Place"}
+    assert send(client, "look", 7, ["nonsense"], 7, 7)["progress"] == first["progress"]
 
 
 def test_one_button_puts_back_all_that_a_rater_reported(
     client: TestClient, store_with_admin: FeedbackStore
 ) -> None:
     ids = [report(client, name) for name in ("Ann", "ANN")]  # one person
-    page = look(as_admin(client))["reports"]
-    assert "Put back all 2 images that Ann reported" in page
-    assert "Still shown" not in page
-    event = {"decision": "kept", "rater": "Ann"}
-    assert "None waits" in look(client, "decide", event_data=event)["reports"]
+    choices = look(as_admin(client))["Reported image"]
+    assert [value for _, value in choices["choices"]] == ids
+    assert "still shown" not in str(choices)
+    after = look(client, "put_back_all", "Put back all that Ann reported")
+    assert (after["notice"], after["Reported image"]["choices"]) == ("", [])
     assert store_with_admin.reports.withheld_images(ids) == set()
 
 
-def test_the_form_of_a_ranking_becomes_its_answer() -> None:
-    form = {"task_id": "t", "kind": "ranking", "rank a": "2", "rank b": "1", "rank c": ""}
-    answer = AdjudicationForm.model_validate(form | {"event": "adjudicate"}).answer
-    assert answer == RankingAnswer(ranks={"a": 2, "b": 1, "c": None})
-    with pytest.raises(ValidationError):
-        _ = AdjudicationForm.model_validate(form | {"rank a": "first"}).answer
-
-
 @pytest.mark.parametrize(
-    ("event", "form", "notice"),
+    ("event", "own", "notice"),
     [
-        ("person", {"what": "pause", "rater": "<b>"}, "no rater is called &lt;b&gt;"),
-        ("person", {"what": "pause", "rater": ""}, "nothing was changed"),
-        ("person", {"what": "pause", "rater": 7}, "nothing was changed"),
-        ("person", {"what": "add", "rater": "ann", "role": "rater", "share": ""}, "already"),
-        ("person", {"what": "share", "rater": "Ann", "share": "120"}, "share"),
-        ("decide", {"decision": "kept", "image_id": "x"}, "no report of it is open"),
-        ("decide", {"decision": "burned", "image_id": "x"}, "decision: Input should be"),
-        (
-            "adjudicate",
-            {"task_id": "t", "kind": "binary", "verdict": "perhaps"},
-            "verdict: Input should be",
-        ),
-        ("overlap", {"kind": "binary", "overlap": "0"}, "overlap: Input should be greater"),
-        (
-            "gold",
-            {"name": "gold.csv", "csv": "images,answer\n<b>,good\n"},
-            "gold.csv:2: images: &lt;b&gt; not of this run",
-        ),
+        ("pause", ["<b>"], "no rater is called &lt;b&gt;"),
+        ("pause", [None], "rater: Input should be a valid string; nothing was changed"),
+        ("pause", [""], "nothing was changed"),
+        ("pause", [7], "nothing was changed"),
+        ("add_rater", ["ann", "rater"], "already"),
+        ("share", ["Ann", 120], "share"),
+        ("put_back", [None], "image_id: Input should be a valid string"),
+        ("remove", ["x"], "no report of it is open"),
+        ("decide_verdict", ["t", "", "Perhaps"], "verdict: Input should be"),
+        ("decide_ranks", ["t", "", *[None] * 9], "task t: not known"),
+        ("set_overlap", ["binary", 0], "overlap: Input should be greater"),
+        ("add_gold", ["g.csv", ""], "larger than 60 kB"),
+        ("add_gold", ["g.csv", "images,answer\n<b>,good\n"], "g.csv:2: images: &lt;b&gt; not of"),
     ],
 )
-def test_what_a_form_cannot_have_is_said_in_words(
-    people: dict[str, TestClient], event: str, form: dict[str, object], notice: str
+def test_what_cannot_be_done_is_said_in_words(
+    people: dict[str, TestClient], event: str, own: list[object], notice: str
 ) -> None:
-    assert notice in look(people["an admin"], event, event_data=form)["notice"]
+    page = look(people["an admin"], event, *own)
+    assert notice in page["notice"]
+    assert page[PAUSE] == PAUSE  # nobody else was paused in the place of nobody
 
 
 def test_a_store_that_cannot_be_read_is_said_in_words(

@@ -11,7 +11,6 @@ from data.store.feedback_store import FeedbackStore
 from labeling_app.rater.api import router
 from labeling_app.rater.own_work import router as own_work_router
 from tests.support.labeling_calls import FINISHED, claim, live_labels, sign_in, submission
-from tests.support.labeling_campaign import HOSTILE
 
 OPEN_TO_ALL = {"settings", "words", "login", "logout"}
 
@@ -56,36 +55,6 @@ def test_an_answer_is_in_the_store_when_it_is_acknowledged(
     assert label.session_id == rater["session_id"]
     assert label.app_version
     assert label.guideline_version
-
-
-def test_undo_gives_the_task_back(client: TestClient, open_store: FeedbackStore) -> None:
-    sign_in(client)
-    task = claim(client, "binary")["task"]
-    answer = {"kind": "binary", "verdict": "bad", "comment": "three legs"}
-    client.post("/api/v1/submissions", json=submission(task, answer=answer))
-    claim(client, "binary")
-    undone = client.post("/api/v1/undo", json={}).json()
-    assert (
-        undone["task"]["task_id"] == task["task_id"] == claim(client, "binary")["task"]["task_id"]
-    )
-    started = {"mine": 0, "done": 0, "total": 4, "seconds_left": None, "hold": 2}
-    assert undone["progress"] == started
-    assert undone["answer"] == answer | {"reason": None}
-    assert live_labels(open_store) == []
-    nothing = client.post("/api/v1/undo", json={}).json()
-    assert (nothing["task"], nothing["answer"]) == (None, None)
-
-
-def test_a_page_releases_what_it_holds(client: TestClient) -> None:
-    sign_in(client)
-    held = claim(client, "ranking")["task"]["task_id"]
-    sign_in(client, "Ben")
-    assert claim(client, "ranking")["task"] is None
-    sign_in(client)
-    assert client.post("/api/v1/release", json={"task_id": held}).status_code == 204
-    assert client.post("/api/v1/release", json={"task_id": "none"}).status_code == 404
-    sign_in(client, "Ben")
-    assert claim(client, "ranking")["task"]["task_id"] == held
 
 
 def test_progress_counts_to_the_end_and_then_says_so(client: TestClient) -> None:
@@ -140,52 +109,6 @@ def test_a_bad_body_is_refused_with_field_and_reason(
     (detail,) = answer.json()["detail"]
     assert detail["field"].startswith(field)
     assert detail["reason"]
-
-
-def test_a_hold_is_renewed_until_the_task_is_answered(client: TestClient) -> None:
-    sign_in(client)
-    task = claim(client)["task"]
-    renewed = client.post("/api/v1/leases", json={"task_id": task["task_id"]})
-    assert renewed.json()["lease_expires_at"] >= task["lease_expires_at"]
-    client.post("/api/v1/submissions", json=submission(task))
-    for task_id in (task["task_id"], "nowhere"):
-        assert client.post("/api/v1/leases", json={"task_id": task_id}).status_code == 404
-
-
-def test_the_history_shows_what_was_seen_and_can_be_edited(client: TestClient) -> None:
-    sign_in(client)
-    ranking, binary = claim(client, "ranking")["task"], claim(client, "binary")["task"]
-    for task in (ranking, binary):
-        client.post("/api/v1/submissions", json=submission(task))
-    newest, oldest = client.get("/api/v1/history").json()["labels"]
-    assert (newest["task_id"], newest["answer"], newest["prompt"]) == (
-        binary["task_id"],
-        {"kind": "binary", "verdict": "good", "reason": None, "comment": None},
-        HOSTILE,
-    )
-    assert oldest["images"] == ranking["images"]
-    edited = submission(
-        newest, answer={"kind": "binary", "verdict": "bad", "comment": "on second thoughts"}
-    )
-    assert client.post("/api/v1/submissions", json=edited).json()["revision"] == 2
-    (again,) = client.get("/api/v1/history", params={"limit": 1}).json()["labels"]
-    assert again["answer"] == edited["answer"] | {"reason": None}
-    assert client.get("/api/v1/history", params={"limit": 0}).status_code == 422
-
-
-def test_a_page_learns_what_it_needs_before_the_sign_in(visitor: TestClient) -> None:
-    answer = visitor.get("/api/v1/settings").json()
-    assert answer["needs_password"] is False
-    assert answer["guideline_version"]
-
-
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe"])
-def test_a_body_that_is_no_sign_in_is_refused(visitor: TestClient, body: bytes) -> None:
-    answer = visitor.post(
-        "/api/v1/login", content=body, headers={"Content-Type": "application/json"}
-    )
-    assert answer.status_code in {400, 422}
-    assert answer.json()["detail"]
 
 
 def test_an_answer_that_does_not_fit_its_task_is_refused(

@@ -77,7 +77,6 @@ def test_a_rater_works_through_a_campaign_and_loses_nothing(
         (tmp_path / "exported").unlink(missing_ok=True)
         assert server.end(signal.SIGINT) == 0
         assert (tmp_path / "exported").exists()
-        page.context.close()
 
 
 def sign_in_at_the_second_try(page: Page) -> None:
@@ -86,7 +85,7 @@ def sign_in_at_the_second_try(page: Page) -> None:
     page.keyboard.press("Enter")
     expect(page.get_by_role("alert").first).to_be_visible()
     sign_in(page, "Ann", PASSWORD)
-    expect(page.locator(".panel")).to_contain_text("Judge how well the picture fits the prompt")
+    expect(page.locator(".panel")).to_contain_text("Judge how well the image fits the prompt")
     page.keyboard.press("g")
     expect(page.locator(".panel")).to_be_hidden()
 
@@ -209,14 +208,14 @@ def test_enter_says_what_a_ranking_lacks(page: Page) -> None:
         expect_saved(page, before)
     see(page)
     line = page.locator("[data-slot=unfinished]")
-    advice = "no rank yet. Give ? to a picture that you cannot judge."
+    advice = "no rank yet. Give ? to an image that you cannot judge."
     page.keyboard.press("1")
     page.keyboard.press("Enter")
-    expect(line).to_have_text(f"2 pictures have {advice}")
+    expect(line).to_have_text(f"2 images have {advice}")
     page.keyboard.press("2")
     expect(line).to_be_hidden()
     page.keyboard.press("Enter")
-    expect(line).to_have_text(f"1 picture has {advice}")
+    expect(line).to_have_text(f"1 image has {advice}")
     page.keyboard.press("0")
     page.keyboard.press("Enter")
     expect_saved(page, before + 1)
@@ -370,6 +369,5 @@ def test_on_a_slow_connection_every_task_is_shown_once(browser: Browser, tmp_pat
             page.wait_for_timeout(700 + 400 * (number % 3))
             answer_by_keys(page)
         expect(page.get_by_role("heading", name="All done")).to_be_visible()
-        page.context.close()
     assert all(images not in shown[:place] for place, images in enumerate(shown))
     assert [answer["row"].revision for answer in answers(campaign, "Ann")] == [1] * 40

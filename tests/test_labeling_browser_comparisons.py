@@ -54,9 +54,9 @@ def axis_of(page: Page) -> str:
     words = page.locator("[data-slot=question]").inner_text()
     openings = {
         "overall": "Imagine you had",
-        "alignment": "Which picture shows better",
-        "appeal": "Which picture looks",
-        "detailed": "Which picture agrees",
+        "alignment": "Which image shows better",
+        "appeal": "Which image looks",
+        "detailed": "Which image agrees",
         "count": "How many wolves are",
     }
     return next(axis for axis, text in openings.items() if words.startswith(text))
@@ -102,7 +102,7 @@ def test_a_rater_compares_by_keys_and_each_answer_is_what_was_on_the_screen(
 
     page.keyboard.press("h")
     newest = page.locator("[data-slot=labels] li").first
-    expect(newest).to_contain_text("How many wolves are in this picture?")
+    expect(newest).to_contain_text("How many wolves are in this image?")
     newest.get_by_role("button", name="Change").click()
     expect(page.locator("[aria-pressed=true]")).to_be_visible()
     see(page)
@@ -113,7 +113,6 @@ def test_a_rater_compares_by_keys_and_each_answer_is_what_was_on_the_screen(
     page.keyboard.press("u")
     expect(page.locator(".numbers")).to_be_visible()
     assert len(answers(campaign, "Ann")) == len(expected) - 1
-    page.context.close()
 
 
 @pytest.mark.parametrize("screen", [DESK, PHONE])
@@ -164,7 +163,6 @@ def test_five_steps_have_buttons_and_digits_from_left_to_right(
         expect(page.locator("[aria-pressed=true]:visible")).to_have_attribute(
             "data-strength", "much"
         )
-        page.context.close()
 
 
 def test_images_are_large_and_open_at_full_size_without_answering(
@@ -205,7 +203,6 @@ def test_images_are_large_and_open_at_full_size_without_answering(
     first_answer, skipped = answers(campaign, "Ben")
     assert first_answer["comment"] == "the sky is 1 color"
     assert (skipped["outcome"], skipped["reason"]) == ("skip", "I cannot tell")
-    page.context.close()
 
 
 def test_arrows_scroll_a_long_text_that_has_the_focus(browser: Browser, tmp_path: Path) -> None:
@@ -222,7 +219,6 @@ def test_arrows_scroll_a_long_text_that_has_the_focus(browser: Browser, tmp_path
         page.locator("h1:visible").click()
         press(page, "ArrowDown")
         expect_saved(page, 1)
-        page.context.close()
 
 
 def test_a_phone_stacks_the_images_and_keeps_answers_while_the_server_is_down(
@@ -235,7 +231,7 @@ def test_a_phone_stacks_the_images_and_keeps_answers_while_the_server_is_down(
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     see(page)
     preferred = shown(page)[1]
-    page.get_by_role("button", name="Lower is better").tap()
+    page.get_by_role("button", name="Bottom is better").tap()
     expect_saved(page, 1)
     server.end(signal.SIGKILL)
     see(page)
@@ -246,4 +242,3 @@ def test_a_phone_stacks_the_images_and_keeps_answers_while_the_server_is_down(
     first, second = answers(campaign, "Cleo")
     assert (first["preferred"], first["mode"]) == (preferred, "touch")
     assert second["outcome"] == "tie"
-    page.context.close()

@@ -9,11 +9,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from labeling_app.campaign.tasks import TasksConfig
-from tests.support.comparison_campaign import comparison_campaign
 from tests.support.labeling_browser import (
-    PHONE,
     Server,
-    add_accounts,
     images_of,
     kind_of,
     see,
@@ -21,7 +18,6 @@ from tests.support.labeling_browser import (
 )
 from tests.support.labeling_campaign import Campaign
 from tests.support.labeling_rater import (
-    PASSWORD,
     answer_by_keys,
     answers,
     at_work,
@@ -86,43 +82,6 @@ def test_a_task_put_aside_comes_after_the_others(
     expect(page.get_by_role("heading", name="All done")).to_be_visible()
     expect(page.locator(ASIDE_COUNT)).to_be_hidden()
     assert len(answers(campaign, "Ann")) == 15
-    page.context.close()
-
-
-@pytest.mark.usefixtures("campaign")
-def test_only_answers_wait_until_a_task_can_have_been_seen(
-    browser: Browser, server: Server
-) -> None:
-    page = at_work(browser, server.url, "Ann")
-    kind_of(page)
-    see(page)
-    page.evaluate(AT_ONCE, ["l", "l"])
-    expect(page.locator(ASIDE_COUNT)).to_have_text("2 put aside")
-    while kind_of(page) != "ranking":
-        see(page)
-        page.keyboard.press("1")
-        page.get_by_text("Saved ✓").wait_for()
-    page.add_init_script(ON_SIGHT)
-    page.reload()
-    expect(page.locator(".card").nth(1)).to_have_class(re.compile("framed"))
-    expect(page.locator(".card.ranked")).to_have_count(0)
-    assert page.evaluate("blinked") is True
-    page.context.close()
-
-
-AT_ONCE = """
-(keys) => keys.forEach((key) =>
-  document.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true })))
-"""
-ON_SIGHT = f"""
-const look = () => {{
-  if (!document.querySelector(".card")) return requestAnimationFrame(look);
-  ({AT_ONCE})(["ArrowRight", "2"]);
-  globalThis.blinked = document.querySelector(".task").getAnimations().length > 0;
-}};
-look();
-"""
-"""Moves the frame and gives a rank in the moment in which a ranking appears."""
 
 
 def test_a_task_put_aside_is_answered_from_the_list_with_the_ranks_that_it_had(
@@ -148,7 +107,6 @@ def test_a_task_put_aside_is_answered_from_the_list_with_the_ranks_that_it_had(
     for key in ("1", "1", "Enter"):
         page.keyboard.press(key)
     expect_saved(page, mine + 1)
-    page.context.close()
 
 
 def test_later_works_without_the_server_and_outlives_its_end(
@@ -176,7 +134,6 @@ def test_later_works_without_the_server_and_outlives_its_end(
     assert first in seen
     assert second in seen
     assert all(images not in seen[:place] for place, images in enumerate(seen))
-    page.context.close()
 
 
 def test_skips_are_found_and_answered(browser: Browser, server: Server, campaign: Campaign) -> None:
@@ -209,7 +166,6 @@ def test_skips_are_found_and_answered(browser: Browser, server: Server, campaign
     expect_saved(page, mine)
     (changed,) = [given for given in answers(campaign, "Ann") if given["row"].revision == 2]
     assert sorted(changed["ranks"].values()) == [1, 1, 2]
-    page.context.close()
 
 
 def test_the_history_goes_back_to_the_first_label_and_is_searched(
@@ -248,25 +204,3 @@ def test_the_history_goes_back_to_the_first_label_and_is_searched(
         page.get_by_label("Answer", exact=True).select_option("good")
         expect(page.locator(LABELS)).to_have_count(20)
         expect(page.locator("[data-slot=found]")).to_be_hidden()
-        page.context.close()
-
-
-def test_a_comparison_is_put_aside_on_a_phone(browser: Browser, tmp_path: Path) -> None:
-    campaign = comparison_campaign(tmp_path, ("overall",), overlap=2)
-    add_accounts(campaign, ["Ann"], PASSWORD)
-    with serving(next(iter(campaign.paths.values())).parent) as server:
-        page = at_work(browser, server.url, "Ann", PHONE)
-        see(page)
-        pair = page.locator("[data-slot=pair] img").first.get_attribute("src")
-        page.get_by_role("button", name="Later").tap()
-        expect(page.locator(ASIDE_COUNT)).to_have_text("1 put aside")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        page.locator(ASIDE_COUNT).tap()
-        assert page.evaluate("document.documentElement.scrollWidth") <= 390
-        page.get_by_role("region", name="Put aside").get_by_role("button", name="Answer").tap()
-        expect(page.locator(".banner")).to_contain_text("put this one aside")
-        assert page.locator("[data-slot=pair] img").first.get_attribute("src") == pair
-        with campaign.open_store() as store:
-            ann = store.rater_id_of("human", "Ann")
-            wait_until(lambda: not store.own_work.aside(ann))
-        page.context.close()

@@ -24,7 +24,6 @@ from tests.support.labeling_rater import (
     answers,
     at_work,
     expect_saved,
-    last_answer,
     rater,
 )
 
@@ -34,7 +33,6 @@ SIDE = 512
 COUNTS = (2, 4, 6, 3, 1)
 """Images of the tasks, in the order in which they are asked."""
 LAPTOP: dict[str, Any] = {"viewport": {"width": 1280, "height": 720}}
-LARGE: dict[str, Any] = {"viewport": {"width": 1920, "height": 1080}}
 UPRIGHT: dict[str, Any] = {"viewport": {"width": 1080, "height": 1300}}
 """A screen that was turned on its side."""
 SCREENS = (PHONE["viewport"], {"width": 768, "height": 1024}, {"width": 1280, "height": 800})
@@ -84,11 +82,6 @@ def boxes(page: Page) -> list[FloatRect]:
     return [box for box in found if box is not None]
 
 
-def columns(page: Page) -> int:
-    tops = [round(box["y"]) for box in boxes(page)]
-    return tops.count(tops[0])
-
-
 def go_to(page: Page, count: int) -> None:
     """Answers until a task with so many images is on the screen."""
     page.locator("[data-kind]:visible").wait_for()
@@ -112,26 +105,6 @@ def scrolls(page: Page) -> bool:
     )
 
 
-@pytest.mark.parametrize(
-    ("page", "widths"),
-    [
-        (("Ann", LAPTOP), {4: (4, 260), 6: (3, 190), 3: (3, 360)}),
-        (("Ben", LARGE), {4: (4, 420), 6: (3, 370), 3: (3, 580)}),
-        (("Cleo", UPRIGHT), {4: (2, 430), 6: (3, 300), 3: (2, 430)}),
-    ],
-    indirect=["page"],
-    ids=["laptop", "large", "upright"],
-)
-def test_images_of_a_ranking_take_the_screen_there_is(
-    page: Page, widths: dict[int, tuple[int, int]]
-) -> None:
-    for count, (wanted_columns, least) in widths.items():
-        go_to(page, count)
-        assert columns(page) == wanted_columns
-        assert min(box["width"] for box in boxes(page)) >= least
-        assert not scrolls(page)
-
-
 @rater("Dan", UPRIGHT)
 def test_arrows_follow_the_drawn_columns_and_z_opens_the_framed_image(page: Page) -> None:
     go_to(page, 4)
@@ -147,7 +120,7 @@ def test_arrows_follow_the_drawn_columns_and_z_opens_the_framed_image(page: Page
     whole = page.locator("dialog.whole")
     page.keyboard.press("z")
     expect(whole.locator("img")).to_have_attribute("src", places[1])
-    expect(whole).to_contain_text("Picture 2, no rank")
+    expect(whole).to_contain_text("Image 2, no rank")
     page.keyboard.press("4")
     expect(whole.locator("img")).to_have_attribute("src", places[3])
     box = whole.locator("img").bounding_box()
@@ -235,39 +208,6 @@ def test_a_ranking_of_two_is_one_key_or_click(page: Page, campaign: Campaign) ->
     assert skipped["row"].revision == 10
 
 
-@rater("Fay", LAPTOP)
-def test_a_comment_outlives_a_reload_as_ranks_do(page: Page, campaign: Campaign) -> None:
-    comments = page.get_by_label("Comment")
-    for mine, count in enumerate((2, 4), start=1):
-        go_to(page, count)
-        expect(comments).to_have_value("")
-        there = images_of(page)
-        page.keyboard.press("c")
-        page.keyboard.type(f"of {count}, half")
-        page.keyboard.press("Enter")
-        if count > 2:
-            page.keyboard.press("3")
-        page.reload()
-        page.locator("[data-kind]:visible").wait_for()
-        assert images_of(page) == there
-        expect(comments).to_have_value(f"of {count}, half")
-        expect(page.locator(".card.ranked")).to_have_count(0 if count == 2 else 1)
-        see(page)
-        for key in ["1"] * max(count - 1, 1) + ["Enter"]:
-            page.keyboard.press(key)
-        expect_saved(page, mine)
-        assert last_answer(campaign, "Fay")["comment"] == f"of {count}, half"
-    go_to(page, 1)
-    page.keyboard.press("c")
-    page.keyboard.type("of one")
-    page.reload()
-    expect(comments).to_have_value("of one")
-    see(page)
-    page.keyboard.press("1")
-    expect_saved(page, len(COUNTS))
-    assert last_answer(campaign, "Fay")["comment"] == "of one"
-
-
 def test_every_kind_of_task_is_drawn_large_at_three_widths(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -289,7 +229,6 @@ def test_every_kind_of_task_is_drawn_large_at_three_widths(
                 page.keyboard.press(key)
             if mine < len(least) - 1:
                 expect_saved(page, mine + 1)
-        page.context.close()
 
 
 def campaign_of_small_images(root: Path) -> tuple[Campaign, list[tuple[int, int, int]]]:

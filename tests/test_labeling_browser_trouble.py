@@ -59,7 +59,6 @@ def test_ten_answers_can_be_given_without_a_connection(browser: Browser, tmp_pat
         page.context.set_offline(False)
         expect_saved(page, 10)
         given = answers(campaign, "Ann")
-        page.context.close()
     assert all(images not in shown[:place] for place, images in enumerate(shown))
     assert len({answer["row"].task_id for answer in given}) == len(given) == 10
     assert {answer["row"].revision for answer in given} == {1}

@@ -2,42 +2,33 @@
 
 import json
 import random
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from data.comparisons import AXES
 from data.errors import PictuneError
-from data.kinds.comparison import ComparisonAnswer
 from data.store.feedback_store import FeedbackStore
-from data.store.tables import labels
 from labeling_app.campaign.comparisons import (
     CompareConfig,
     ComparedImage,
     Reference,
-    plan_comparisons,
     read_wordings,
 )
-from labeling_app.campaign.simulated import SimulatedRaterConfig, simulate
-from labeling_app.campaign.wording import wording_html
-from labeling_app.server import create_app
-from labeling_app.settings import LabelConfig
+from labeling_app.rater.responses import wording_html
 from tests.support.comparison_campaign import (
     MODELS,
     PROMPTS,
-    add_comparisons,
     comparison_campaign,
     planned,
 )
-from tests.support.labeling_calls import claim, sign_in
-from tests.support.labeling_campaign import SECRET, add_admin, as_admin
+from tests.support.labeling_calls import claim, sign_in, submission
+from tests.support.labeling_campaign import client_of
 
 THREE = ("base", "rwl", "dpok")
 LONG_TEXT = "A rabbit whose fur is green, on a plain ground."
@@ -140,22 +131,15 @@ def store(tmp_path: Path) -> Iterator[FeedbackStore]:
 
 
 @pytest.fixture
-def client(store: FeedbackStore) -> Iterator[TestClient]:
-    app = create_app(store, lambda _: None, LabelConfig(open=True), secret=SECRET, on_export=None)
-    with TestClient(app) as opened:
-        yield opened
+def client(store: FeedbackStore) -> TestClient:
+    return client_of(store)
 
 
 def answer_everything(client: TestClient) -> list[dict[str, Any]]:
     """Prefer what stands on the left, and count three; return the tasks as they were claimed."""
     tasks = []
     while (task := claim(client)["task"]) is not None:
-        left = task["images"][0]["image_id"]
-        answer: dict[str, Any] = {"kind": "comparison", "outcome": "preferred", "preferred": left}
-        if task["question"]["axis"] == "count":
-            answer = {"kind": "comparison", "outcome": "count", "count": 3}
-        sent = {"submission_id": str(uuid.uuid4()), "task_id": task["task_id"], "answer": answer}
-        assert client.post("/api/v1/submissions", json=sent).status_code == 201
+        assert client.post("/api/v1/submissions", json=submission(task)).status_code == 201
         tasks.append(task)
     return tasks
 
@@ -185,22 +169,6 @@ def test_raters_are_told_neither_models_nor_prompts_that_they_must_not_know(
     assert detailed["reference"]["url"] == "/api/v1/images/reference"
     counted = [t["question"]["html"] for t in tasks if t["question"]["axis"] == "count"]
     assert all("How many wolves" in html for html in counted)
-
-
-def test_a_report_takes_an_image_of_a_comparison_from_everybody(client: TestClient) -> None:
-    sign_in(client)
-    task = claim(client)["task"]
-    image_id = task["images"][1]["image_id"]
-    send = {"submission_id": "one", "task_id": task["task_id"]}
-    vague = {"kind": "comparison", "outcome": "skip", "reason": "A picture is unsafe"}
-    refused = client.post("/api/v1/submissions", json=send | {"answer": vague})
-    assert (refused.status_code, "say" in refused.text) == (422, True)
-    report = {"kind": "comparison", "outcome": "unsafe", "reason": "Violent", "unsafe": [image_id]}
-    assert client.post("/api/v1/submissions", json=send | {"answer": report}).is_success
-    sign_in(client, "Ben")
-    left = {image["image_id"] for task in answer_everything(client) for image in task["images"]}
-    assert image_id not in left
-    assert client.get(f"/api/v1/images/{image_id}").status_code in (404, 410)
 
 
 @pytest.mark.parametrize(
@@ -233,80 +201,3 @@ def test_an_answer_that_the_page_cannot_give_is_refused(
     assert (refused.status_code, reason in refused.text) == (422, True), refused.text
     right = {"kind": "comparison", "outcome": "skip", "reason": "I cannot tell"}
     assert client.post("/api/v1/submissions", json=send | {"answer": right}).status_code == 201
-
-
-def test_admins_see_comparisons_among_the_latest_labels(
-    client: TestClient, store: FeedbackStore
-) -> None:
-    sign_in(client)
-    answer_everything(client)
-    add_admin(store)
-    stream = as_admin(client).get("/api/v1/admin/summary").json()["stream"]
-    assert {entry["answer"]["outcome"] for entry in stream} == {"preferred", "count"}
-
-
-def simulated(
-    tmp_path: Path, *, base: float = 0.4, steps: Literal[3, 5] = 3, **changes: float
-) -> list[tuple[ComparisonAnswer, list[int]]]:
-    """Let a simulated rater compare two models 300 times, and count 20 things."""
-    images = [image(PROMPTS[0], seed, model) for seed in range(300) for model in MODELS]
-    config = CompareConfig(axes=("overall",), steps=steps)
-    counts = planned(images[:20], ("count",)).tasks
-    plan = plan_comparisons(images, config, MODELS)
-
-    def judge(image_id: str, _prompt: str) -> float:
-        return base + 0.6 * image_id.endswith("rwl")
-
-    perfect = {"raters": 1, "noise": 0, "skip_rate": 0, "threshold": 0.3}
-    rater = SimulatedRaterConfig.model_validate(perfect | changes)
-    url = f"sqlite:///{tmp_path / 'feedback.db'}"
-    with FeedbackStore.open(url, rng=random.Random(3)) as store:
-        add_comparisons(store, plan)
-        store.comparisons.add(counts, most_share=1.0)
-        rng = random.Random(0)
-        assert len(list(simulate(store, judge, rater, rng=rng, counter=lambda *_: 4))) == 320
-        with store.database.read() as connection:
-            rows = connection.execute(sa.select(labels)).all()
-    given = [(ComparisonAnswer.model_validate_json(r.answer_json), r.shown_order) for r in rows]
-    assert all(r.wording is not None for r in rows)
-    return given
-
-
-def test_perfect_simulated_raters_prefer_the_better_image_and_count_right(tmp_path: Path) -> None:
-    given = simulated(tmp_path)
-    pairs = [answer for answer, _ in given if answer.outcome != "count"]
-    assert all(str(answer.preferred).endswith("rwl") for answer in pairs)
-    assert {answer.count for answer, _ in given if answer.outcome == "count"} == {4}
-
-
-def test_simulated_raters_tell_much_better_from_slightly_better(tmp_path: Path) -> None:
-    for difference, strength in ((0.1, "much"), (0.3, "slightly")):
-        (tmp_path / strength).mkdir()
-        given = simulated(tmp_path / strength, steps=5, just_noticeable_difference=difference)
-        assert {answer.strength for answer, _ in given if answer.preferred} == {strength}
-    (tmp_path / "three").mkdir()
-    assert {answer.strength for answer, _ in simulated(tmp_path / "three")} == {None}
-
-
-def test_noise_costs_simulated_raters_agreement_with_the_judge(tmp_path: Path) -> None:
-    given = simulated(tmp_path, noise=0.5)
-    better = [str(answer.preferred).endswith("rwl") for answer, _ in given if answer.preferred]
-    assert 0.5 < sum(better) / len(better) < 0.95
-    assert {answer.count for answer, _ in given if answer.outcome == "count"} == {3, 4, 5}
-
-
-def test_a_position_bias_moves_simulated_raters_to_the_left(tmp_path: Path) -> None:
-    given = simulated(tmp_path, position_bias=0.58, just_noticeable_difference=0.05)
-    ties = [order for answer, order in given if answer.outcome == "tie"]
-    assert ties
-    assert all(order == [0, 1] for order in ties)  # the base on the left, and so nearly as good
-    (tmp_path / "more").mkdir()
-    biased = simulated(tmp_path / "more", position_bias=2.0)
-    left = [order[0] == 0 for answer, order in biased if str(answer.preferred).endswith("base")]
-    assert left
-    assert all(left)
-
-
-def test_images_that_are_both_bad_are_called_so(tmp_path: Path) -> None:
-    given = simulated(tmp_path, base=0.1, just_noticeable_difference=0.7, threshold=0.9)
-    assert {answer.outcome for answer, _ in given} == {"both_bad", "count"}

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -33,6 +32,7 @@ from data.store.tables import labels, tasks
 from data.tables.parquet import export
 from data.tables.verification import verify
 from tests.support.data_campaign import Campaign
+from tests.support.labeling_calls import submission
 
 pytestmark = pytest.mark.slow
 
@@ -109,21 +109,7 @@ class Raters:
                 if task is None:
                     return
                 time.sleep(THINKING_S)
-                ids = [image["image_id"] for image in task["images"]]
-                answers: dict[str, dict[str, Any]] = {
-                    "binary": {"kind": "binary", "verdict": "good"},
-                    "ranking": {"kind": "ranking", "ranks": dict.fromkeys(ids, 1)},
-                    "comparison": {
-                        "kind": "comparison",
-                        "outcome": "preferred",
-                        "preferred": ids[0],
-                    },
-                }
-                sent = {
-                    "submission_id": str(uuid.uuid4()),
-                    "task_id": task["task_id"],
-                    "answer": answers[task["kind"]],
-                }
+                sent = submission(task)
                 self.acknowledged.append(
                     (sent["submission_id"], self._send(client, "submissions", sent)["label_id"])
                 )
@@ -170,9 +156,8 @@ def test_killing_the_server_loses_no_acknowledged_label_and_repeats_none(
     tmp_path: Path, database: str, request: pytest.FixtureRequest
 ) -> None:
     campaign = Campaign(tmp_path, n_images=20)
-    url = (
-        campaign.run.store_url if database == "sqlite" else request.getfixturevalue("postgres_url")
-    )
+    is_sqlite = database == "sqlite"
+    url = campaign.run.store_url if is_sqlite else request.getfixturevalue("postgres_url")
     campaign.store.close()
     fours = islice(combinations(campaign.image_ids, 4), 1500)
     twos = combinations(campaign.image_ids, 2)

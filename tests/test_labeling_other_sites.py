@@ -166,7 +166,6 @@ def test_a_page_of_the_same_site_changes_and_reads_nothing(
     with campaign.open_store() as store:
         assert store.progress(store.rater_id_of("human", name)).mine == 1
         assert not store.is_paused
-    page.context.close()
 
 
 @pytest.mark.parametrize("method", ["OPTIONS", "GET"])
@@ -201,4 +200,3 @@ def test_links_from_anywhere_lead_to_the_page_and_the_admin_page(
             page.evaluate("(url) => { location = url; }", server.url + path)
             page.wait_for_url(server.url + path)
             page.wait_for_function("(title) => document.title === title", arg=title)
-    page.context.close()

@@ -12,11 +12,9 @@ from data.feedback import NewTask
 from data.kinds.registry import is_skip
 from data.store.feedback_store import FeedbackStore
 from data.store.views.overview import latest_labels
-from labeling_app.server import create_app
-from labeling_app.settings import LabelConfig
 from tests.support.data_campaign import Clock
-from tests.support.labeling_calls import claim, sign_in, submission
-from tests.support.labeling_campaign import SECRET
+from tests.support.labeling_calls import answer_to, claim, sign_in, submission
+from tests.support.labeling_campaign import client_of
 
 PROMPTS = ("A cat and a dog.", "Vier WÖLFE im Park", "100% of it_all")
 IMAGES = [f"image{number}" for number in range(6)]
@@ -58,39 +56,13 @@ def comparisons() -> list[NewTask]:
 
 @pytest.fixture
 def client(store: FeedbackStore) -> TestClient:
-    return _client(store)
-
-
-def _client(store: FeedbackStore) -> TestClient:
-    config = LabelConfig(open=True)
-    client = TestClient(
-        create_app(store, lambda _image_id: None, config, secret=SECRET, on_export=None)
-    )
+    client = client_of(store)
     sign_in(client)
     return client
 
 
-def answer_to(task: dict[str, Any], *, skip: bool = False) -> dict[str, Any]:
-    """An answer of the task's kind."""
-    ids = [image["image_id"] for image in task["images"]]
-    if task["kind"] == "binary":
-        return (
-            {"kind": "binary", "verdict": "skip", "reason": "I cannot tell"}
-            if skip
-            else {"kind": "binary", "verdict": "good"}
-        )
-    if task["kind"] == "ranking":
-        return {"kind": "ranking", "ranks": dict.fromkeys(ids, None if skip else 1)}
-    if skip:
-        return {"kind": "comparison", "outcome": "skip", "reason": "I cannot tell"}
-    if task["question"]["axis"] == "count":
-        return {"kind": "comparison", "outcome": "count", "count": 3}
-    return {"kind": "comparison", "outcome": "preferred", "preferred": ids[0]}
-
-
 def give(client: TestClient, task: dict[str, Any], **changes: Any) -> None:
-    body = submission(task, answer=answer_to(task)) | changes
-    assert client.post("/api/v1/submissions", json=body).is_success
+    assert client.post("/api/v1/submissions", json=submission(task, **changes)).is_success
 
 
 def put_aside(client: TestClient, task: dict[str, Any]) -> None:
@@ -107,24 +79,6 @@ def history(client: TestClient, **query: Any) -> dict[str, Any]:
     assert answer.is_success, answer.text
     told: dict[str, Any] = answer.json()
     return told
-
-
-def test_a_task_is_taken_back_from_the_list(client: TestClient) -> None:
-    one = claim(client, "ranking")["task"]
-    put_aside(client, one)
-    two = claim(client, "ranking")["task"]
-    assert two["task_id"] != one["task_id"]
-    back = client.post("/api/v1/claim", json={"aside": one["task_id"]}).json()["task"]
-    assert (back["task_id"], back["images"], back["was_aside"]) == (
-        one["task_id"],
-        one["images"],
-        True,
-    )
-    assert aside(client) == []
-    give(client, back)
-    again = client.post("/api/v1/claim", json={"aside": one["task_id"]}).json()
-    assert again["task"] is None
-    assert "meanwhile" in again["reason"]
 
 
 def test_a_task_put_aside_goes_to_others_when_its_hold_has_ended(
@@ -154,19 +108,6 @@ def _claimable(store: FeedbackStore, rater_id: str) -> set[str]:
     return set(seen)
 
 
-def test_a_rater_who_comes_back_the_next_day_finds_what_was_put_aside(
-    client: TestClient, store: FeedbackStore, clock: Clock, tmp_path: Path
-) -> None:
-    task = claim(client, "binary")["task"]
-    put_aside(client, task)
-    clock.pass_seconds(15 * 3600)
-    with FeedbackStore.open(f"sqlite:///{tmp_path / 'feedback.db'}", clock=clock) as reopened:
-        (found,) = reopened.own_work.aside(store.rater_id_of("human", "Ann"))
-        assert found.task.task_id == task["task_id"]
-    assert claim(client, "binary")["task"]["task_id"] != task["task_id"]
-    give(client, client.post("/api/v1/claim", json={"aside": task["task_id"]}).json()["task"])
-
-
 def test_what_is_put_aside_counts_as_a_raters_share_while_it_is_held(
     client: TestClient, store: FeedbackStore
 ) -> None:
@@ -192,7 +133,7 @@ def test_a_reported_image_is_in_no_list_of_tasks_put_aside(
 ) -> None:
     task = claim(client, "binary")["task"]
     put_aside(client, task)
-    ben = _client(store)
+    ben = client_of(store)
     sign_in(ben, "Ben")
     while task["task_id"] != (other := claim(ben, "binary")["task"])["task_id"]:
         give(ben, other)

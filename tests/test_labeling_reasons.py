@@ -4,12 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from data.feedback import Submission
-from data.kinds.verdict import BinaryAnswer
 from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.reasons import OURS, REPORT, offered_reasons
 from labeling_app.settings import LabelConfig
@@ -100,7 +97,7 @@ def test_raters_give_the_leads_reasons_and_read_them_in_their_language(
         next_of(page, "ranking")
         page.keyboard.press("s")
         expect(page.locator("[data-slot=choices] button")).to_have_text(
-            ["All the same1", "A picture is unsafe2"]
+            ["All the same1", "An image is unsafe2"]
         )
         page.keyboard.press("2")
         expect(page.get_by_role("heading", name="Which image should nobody see?")).to_be_visible()
@@ -114,27 +111,3 @@ def test_raters_give_the_leads_reasons_and_read_them_in_their_language(
         page.locator("[data-kind]:visible").wait_for()
         page.get_by_role("button", name="Verlauf").click()
         expect(page.locator("[data-slot=labels]")).to_contain_text("Schlecht: Unscharf")
-        page.context.close()
-
-
-def test_tables_take_the_leads_reasons(tmp_path: Path) -> None:
-    campaign = Campaign(tmp_path / "small", n_images=4)
-    rater = campaign.store.add_rater("Ann")
-    claim = campaign.store.claim(rater, kind="binary")
-    assert claim is not None
-    campaign.store.submit(
-        Submission(
-            submission_id="1",
-            task_id=claim.task.task_id,
-            rater_id=rater,
-            answer=BinaryAnswer(verdict="bad", reason="Wrong count"),
-        )
-    )
-    campaign.store.close()
-    run = ["--runs", str(tmp_path), "--run", "small"]
-    assert main(["dataset", *run]) == 0
-    assert main(["dataset", *run, "--check"]) == 0
-    table = pq.read_table(campaign.run.latest / "labels_binary.parquet")
-    assert table.select(["label", "skip_reason"]).to_pylist() == [
-        {"label": "bad", "skip_reason": "Wrong count"}
-    ]

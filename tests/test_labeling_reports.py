@@ -13,14 +13,12 @@ from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from labeling_app.campaign.known_answers import TrainingItem
 from labeling_app.campaign.tasks import TasksConfig
-from labeling_app.server import create_app
-from labeling_app.settings import LabelConfig
 from tests.support.labeling_campaign import (
     HOSTILE,
-    SECRET,
     Campaign,
     as_admin,
     as_rater,
+    client_of,
     make_campaign,
 )
 
@@ -35,15 +33,7 @@ def campaign(tmp_path: Path) -> Campaign:
 
 @pytest.fixture
 def client(campaign: Campaign, store_with_admin: FeedbackStore) -> TestClient:
-    return TestClient(
-        create_app(
-            store_with_admin,
-            campaign.paths.get,
-            LabelConfig(open=True),
-            secret=SECRET,
-            on_export=None,
-        )
-    )
+    return client_of(store_with_admin, campaign.paths)
 
 
 def claim(client: TestClient, *held: str, kind: str | None = None) -> dict[str, Any]:
@@ -67,49 +57,15 @@ def report(client: TestClient, name: str = "Ann") -> str:
     return str(task["images"][0]["image_id"])
 
 
-def test_a_page_hears_which_of_its_tasks_were_reported(client: TestClient) -> None:
-    held: list[str] = []
-    as_rater(client, "Ben")
-    for _ in range(3):
-        held.append(claim(client, *held)["task"]["task_id"])
-    assert claim(client, *held)["withdrawn"] == []
-    as_rater(client, "Ann")
-    ranking = claim(client, kind="ranking")["task"]
-    ids = [image["image_id"] for image in ranking["images"]]
-    assert answer(
-        client,
-        ranking["task_id"],
-        {
-            "kind": "ranking",
-            "ranks": dict.fromkeys(ids),
-            "reason": "An image is unsafe",
-            "unsafe": ids,
-        },
-    ).is_success
-    as_rater(client, "Ben")
-    told = claim(client, *held)
-    assert (told["task"], sorted(told["withdrawn"])) == (None, sorted(held))
-    assert sorted(
-        client.get("/api/v1/progress", params={"held": held}).json()["withdrawn"]
-    ) == sorted(held)
-    assert "withdrawn" not in client.get("/api/v1/progress").json()
-    assert client.get("/api/v1/progress", params={"held": ["a"] * 31}).status_code == 422
-    assert [
-        client.post("/api/v1/leases", json={"task_id": task_id}).status_code for task_id in held
-    ] == [404] * 3
-    assert told["reason"] == "everything is labeled"
-
-
-@pytest.mark.parametrize("reason", ["An image is unsafe", "unsafe", "Unsafe!"])
 def test_a_ranking_skipped_as_unsafe_must_say_which_image(
-    client: TestClient, store_with_admin: FeedbackStore, reason: str
+    client: TestClient, store_with_admin: FeedbackStore
 ) -> None:
     task = claim(as_rater(client, "Ann"), kind="ranking")["task"]
     first, second, third = (image["image_id"] for image in task["images"])
     skip: dict[str, Any] = {
         "kind": "ranking",
         "ranks": dict.fromkeys((first, second, third)),
-        "reason": reason,
+        "reason": "Unsafe!",
     }
     refused = answer(client, task["task_id"], skip)
     assert refused.status_code == 422
@@ -171,6 +127,12 @@ def test_admins_see_who_reported_what_and_decide(client: TestClient) -> None:
     client.post("/api/v1/admin/put-back", json={"image_id": image_id})
     assert client.get("/api/v1/admin/reports").json() == {"open": [], "removed": []}
     assert client.post("/api/v1/admin/put-back", json={"image_id": "nothing"}).status_code == 404
+    image_id = report(client, "Ben")
+    body = {"rater": "Ben"}
+    assert client.post("/api/v1/admin/put-back-all", json=body).status_code == 403
+    as_admin(client)
+    assert client.post("/api/v1/admin/put-back-all", json=body).json() == {"images": 1}
+    assert client.post("/api/v1/admin/put-back-all", json=body).status_code == 404
 
 
 def test_metrics_count_reported_and_removed_images(client: TestClient) -> None:
@@ -205,15 +167,7 @@ def test_the_training_leaves_out_what_was_reported(
         )
         for image_id in (first, second)
     )
-    app = create_app(
-        store_with_admin,
-        campaign.paths.get,
-        LabelConfig(open=True),
-        secret=SECRET,
-        on_export=None,
-        training=items,
-    )
-    client = as_rater(TestClient(app), "Ann")
+    client = as_rater(client_of(store_with_admin, campaign.paths, items), "Ann")
     for item in items:
         client.post(
             "/api/v1/training",
@@ -230,17 +184,3 @@ def test_the_training_leaves_out_what_was_reported(
             json={"item_id": item_id, "answer": {"kind": "binary", "verdict": "good"}},
         )
     assert client.get("/api/v1/me").json()["trained"]
-
-
-def test_admins_put_back_all_that_a_rater_reported(client: TestClient) -> None:
-    for _ in range(2):
-        report(client)
-    body = {"rater": "Ann"}
-    assert client.post("/api/v1/admin/put-back-all", json=body).status_code == 403
-    as_admin(client)
-    assert [one["withheld"] for one in client.get("/api/v1/admin/reports").json()["open"]] == [
-        True
-    ] * 2
-    assert client.post("/api/v1/admin/put-back-all", json=body).json() == {"images": 2}
-    assert client.get("/api/v1/admin/reports").json() == {"open": [], "removed": []}
-    assert client.post("/api/v1/admin/put-back-all", json=body).status_code == 404

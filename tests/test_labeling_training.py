@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from fastapi.testclient import TestClient
 
 from data.errors import PictuneError
 from data.kinds.ranking import RankingAnswer
@@ -14,9 +13,8 @@ from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, tasks
 from labeling_app.campaign.known_answers import GOLD_OVERLAP, read_gold, read_training
 from labeling_app.campaign.tasks import ImageRow, TasksConfig
-from labeling_app.server import create_app
-from labeling_app.settings import LabelConfig
-from tests.support.labeling_campaign import SECRET, Campaign, make_campaign
+from tests.support.labeling_calls import answer_to, submission
+from tests.support.labeling_campaign import Campaign, client_of, make_campaign
 
 IMAGES = {name: ImageRow(f"id-{name}", "a cat") for name in ("one", "two", "three")} | {
     "other": ImageRow("id-other", "a dog")
@@ -98,15 +96,7 @@ def test_training_comes_first_gives_feedback_and_makes_no_labels(
     training = read_training(
         write(tmp_path / "training.csv", "0,good,four legs", "1|2,1|2,the first is whole"), images
     )
-    app = create_app(
-        store,
-        campaign.paths.get,
-        LabelConfig(open=True),
-        secret=SECRET,
-        on_export=None,
-        training=training,
-    )
-    client = TestClient(app)
+    client = client_of(store, campaign.paths, training)
     client.post("/api/v1/login", json={"rater": "Ann"})
     assert client.get("/api/v1/me").json()["trained"] is False
     assert client.post("/api/v1/claim", json={}).json()["reason"] == "the training comes first"
@@ -157,25 +147,14 @@ def test_a_rater_surely_below_the_bound_is_paused_and_an_admin_may_resume(
             .where(tasks.c.kind == "binary")
             .values(gold_json='{"kind": "binary", "verdict": "good"}')
         )
-    app = create_app(
-        store,
-        campaign.paths.get,
-        LabelConfig(open=True, gold_bound=0.8),
-        secret=SECRET,
-        on_export=None,
-    )
-    client = TestClient(app)
+    client = client_of(store, campaign.paths, gold_bound=0.8)
     rater = client.post("/api/v1/login", json={"rater": "Ann"}).json()["rater_id"]
 
     def answer_wrongly(kind: str) -> None:
         task = client.post("/api/v1/claim", json={"kind": kind}).json()["task"]
         assert task is not None
-        wrong = (
-            {"kind": "binary", "verdict": "bad"}
-            if kind == "binary"
-            else {"kind": "ranking", "ranks": {image["image_id"]: 1 for image in task["images"]}}
-        )
-        body = {"submission_id": task["task_id"], "task_id": task["task_id"], "answer": wrong}
+        wrong = {"kind": kind, "verdict": "bad"} if kind == "binary" else answer_to(task)
+        body = submission(task, answer=wrong)
         assert client.post("/api/v1/submissions", json=body).status_code == 201
 
     for _ in range(5):  # fewer misses may be chance

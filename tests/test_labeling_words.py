@@ -2,7 +2,6 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +12,15 @@ from data.errors import PictuneError
 from labeling_app.app_state import STATIC
 from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.page import skeleton
+from labeling_app.rater.responses import NO_TASK
 from labeling_app.reasons import OURS
-from labeling_app.server import create_app
-from labeling_app.settings import LabelConfig
 from labeling_app.words import ENGLISH, FOLDER, Word, placeholders, read_words
-from tests.support.labeling_campaign import SECRET, make_campaign
+from tests.support.labeling_calls import claim, sign_in, submission
+from tests.support.labeling_campaign import client_of, make_campaign
 
-BRAND = "Pictune"
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.json"))
 PAGE = skeleton()
 SCRIPTS = "".join(path.read_text(encoding="utf-8") for path in sorted(STATIC.glob("*.js")))
-SPOKEN = ("aria-label", "placeholder", "title", "alt", "aria-description")
 
 
 def file_of(language: str) -> dict[str, Word]:
@@ -32,18 +29,9 @@ def file_of(language: str) -> dict[str, Word]:
     return words
 
 
-def keys_used() -> set[str]:
-    """The strings of page.html, of the scripts and of our reasons that have the form of a key."""
-    ours = {key for reasons in OURS.values() for key in reasons.values()}
-    return ours | set(re.findall(r'"([a-z_]+\.[a-z0-9_]+)"', PAGE + SCRIPTS))
-
-
-def test_english_and_german_are_shipped() -> None:
-    assert {ENGLISH, "de"} <= set(SHIPPED)
-
-
 @pytest.mark.parametrize("language", SHIPPED)
 def test_a_shipped_language_has_every_word_and_no_other(language: str) -> None:
+    assert {ENGLISH, "de"} <= set(SHIPPED)
     english, words = file_of(ENGLISH), file_of(language)
     assert list(words) == list(english)  # in the same order, so that files can be read side by side
     for key, word in words.items():
@@ -53,35 +41,15 @@ def test_a_shipped_language_has_every_word_and_no_other(language: str) -> None:
             assert set(word) == {"one", "other"}, key  # CLDR's of English and of German
 
 
-def test_every_word_is_used_and_every_key_has_a_word() -> None:
-    written, used = set(file_of(ENGLISH)) - {"language"}, keys_used()
-    assert written - used == set()
-    assert {key for key in used - written if not key.startswith("pictune.")} == set()  # storage
-    assert len(used) > 100
-
-
-class Visible(HTMLParser):
-    """Collects what page.html itself shows or lets be spoken."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.words: list[str] = []
-        self.open: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.open.append(tag)
-        self.words += [value for name, value in attrs if name in SPOKEN and value]
-
-    def handle_data(self, data: str) -> None:
-        text = data.strip()
-        if self.open[-1] != "kbd" and re.search(r"[^\W\d_]", text) and text != BRAND:
-            self.words.append(text)
-
-
-def test_the_page_has_no_words_of_its_own() -> None:
-    page = Visible()
-    page.feed(PAGE)
-    assert page.words == []
+def test_every_word_is_used_every_key_has_one_and_the_page_has_none_of_its_own() -> None:
+    written = set(file_of(ENGLISH)) - {"language"}
+    used = {key for reasons in OURS.values() for key in reasons.values()}
+    used |= {f"rest.{code}" for code in NO_TASK} | {f"reasons.{question}" for question in OURS}
+    used |= set(re.findall(r'"((?!pictune)[a-z_]+\.[a-z0-9_]+)"', PAGE + SCRIPTS))
+    assert used <= written
+    by_answer = re.compile(r"(said|refusal)\.\w+|history\.\w+_name")
+    assert [key for key in written - used if not by_answer.fullmatch(key)] == []
+    assert set(re.findall(r">\s*([A-Za-z][^<]+?)\s*<", PAGE)) == {"Pictune"}
 
 
 def test_a_lead_adds_a_language_and_changes_single_words(tmp_path: Path) -> None:
@@ -124,16 +92,7 @@ def app_with(tmp_path: Path) -> Any:
     campaign = make_campaign(tmp_path, prompts=("A dog.",), images=2, config=TasksConfig())
 
     def start(**settings: Any) -> TestClient:
-        return TestClient(
-            create_app(
-                campaign.open_store(),
-                campaign.paths.get,
-                LabelConfig(open=True, **settings),
-                secret=SECRET,
-                on_export=None,
-            ),
-            base_url="http://127.0.0.1",
-        )
+        return client_of(campaign.open_store(), campaign.paths, **settings)
 
     return start
 
@@ -155,18 +114,10 @@ def test_a_label_keeps_the_version_of_the_guidelines_in_the_raters_language(
     facts = client.get("/api/v1/settings").json()
     english, german = facts["guideline_version"], facts["guideline_versions"]["de"]
     assert (english == german, list(facts["guideline_versions"])) == (False, ["de"])
-    client.post("/api/v1/login", json={"rater": "Ann"})
+    sign_in(client)
     for number, language in enumerate(("de", "en", "fr", None)):
-        task = client.post("/api/v1/claim", json={}).json()["task"]
-        body = {"submission_id": str(number), "task_id": task["task_id"], "language": language}
-        answer: dict[str, Any] = {"kind": "binary", "verdict": "good"}
-        if task["kind"] == "ranking":
-            answer = {
-                "kind": "ranking",
-                "ranks": {image["image_id"]: 1 for image in task["images"]},
-            }
-        sent = client.post("/api/v1/submissions", json=body | {"answer": answer})
-        assert sent.status_code == 201, sent.text
+        body = submission(claim(client)["task"], language=language)
+        assert client.post("/api/v1/submissions", json=body).status_code == 201
         if number == 0:
             client.post("/api/v1/undo", json={})
     store = client.app.state.labeling.store

@@ -28,20 +28,38 @@ def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     return printed.err
 
 
-def test_an_unknown_stage_is_told_what_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "STAGE imagse: unknown, did you mean images?" in failure(capsys, "imagse")
+NO_IMAGES = "make images RUN=demo"
+REFUSED = {
+    "imagse": "STAGE imagse: unknown, did you mean images?",
+    "finetune": "--method",
+    "finetune --method dpo": "METHOD dpo: unknown, did you mean dpok?; known are rwl, dpok",
+    "finetune --method=": "METHOD: is empty; known are rwl, dpok, ddpo, nft, reward_gradient",
+    "label --rnu=x": "--rnu",
+    "label --run ../elsewhere": "not a folder's name",
+    "label --run a/b": "not a folder's name",
+    "label --run=": "not a folder's name",
+    "best-of-n --n 0": "--n 0: draw at least one image a prompt",
+    "best-of-n --n 2 --keep 3": "--keep 3: pick at least one of --n 2",
+    "images --model /nowhere": "no such model folder",
+    "images --prompts /dev/null": "holds no prompt",
+    "images --set run.device=warp": "run.device",
+    "label": NO_IMAGES,
+    "simulate": NO_IMAGES,
+    "dataset": NO_IMAGES,
+    "reward": NO_IMAGES,
+    "evaluate": NO_IMAGES,
+    "report": NO_IMAGES,
+}
+"""Answers to lines of words, where there is no run."""
 
 
-def test_an_unknown_method_is_told_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "METHOD dpo: unknown, did you mean dpok?; known are rwl, dpok" in failure(
-        capsys, "finetune", "--method", "dpo"
-    )
-
-
-def test_an_empty_method_is_said_to_be_empty(capsys: pytest.CaptureFixture[str]) -> None:
-    known = "rwl, dpok, ddpo, nft, reward_gradient, preference"
-    told = failure(capsys, "finetune", "--method", "")
-    assert f"METHOD: is empty; known are {known}" in told
+@pytest.mark.parametrize("words", REFUSED)
+def test_bad_words_are_answered_with_one_line_and_leave_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, words: str
+) -> None:
+    stage, *more = words.split()
+    assert REFUSED[words] in failure(capsys, stage, "--runs", str(tmp_path), *more)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("stage", ["rater", "label", "reward"])
@@ -55,17 +73,6 @@ def test_a_run_that_is_not_there_is_told_which_was_meant(
     meant = "no such run, did you mean mine?; there are mine, other; `make images RUN=mien`"
     assert f"{tmp_path / 'mien'}: {meant}" in error
     assert not (tmp_path / "mien").exists()
-
-
-def test_no_images_at_all_are_said_to_be_too_few(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert "--n 0: draw at least one image a prompt" in failure(
-        capsys, "best-of-n", "--runs", str(tmp_path), "--n", "0"
-    )
-    assert "--keep 3: pick at least one of --n 2" in failure(
-        capsys, "best-of-n", "--runs", str(tmp_path), "--n", "2", "--keep", "3"
-    )
 
 
 def test_a_wrong_setting_is_blamed_on_what_gave_it(
@@ -93,39 +100,6 @@ def test_a_wrong_setting_is_blamed_on_what_gave_it(
         assert len(failure(capsys, "label", *where, "--set", deep)) < 500
 
 
-def test_a_missing_method_and_an_unknown_flag_are_refused(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert "--method" in failure(capsys, "finetune")
-    assert "--rnu" in failure(capsys, "label", "--rnu=x")
-
-
-@pytest.mark.parametrize("name", ["../elsewhere", "a/b", ""])
-def test_a_run_cannot_leave_the_folder_of_runs(
-    capsys: pytest.CaptureFixture[str], name: str
-) -> None:
-    assert "not a folder's name" in failure(capsys, "label", "--run", name)
-
-
-@pytest.mark.parametrize("stage", ["label", "simulate", "dataset", "reward", "evaluate", "report"])
-def test_a_stage_without_images_says_which_stage_comes_first(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, stage: str
-) -> None:
-    assert "make images RUN=empty" in failure(
-        capsys, stage, "--runs", str(tmp_path), "--run", "empty"
-    )
-    assert not (tmp_path / "empty").exists()
-
-
-def test_a_missing_model_folder_is_one_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert "no such model folder" in failure(
-        capsys, "images", "--runs", str(tmp_path), "--model", str(tmp_path / "nowhere")
-    )
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
     ("table", "stage"), [("images.parquet", "dataset"), ("labels/latest/tasks.parquet", "inspect")]
 )
@@ -138,23 +112,6 @@ def test_a_table_with_a_damaged_footer_is_one_line_that_names_it(
     line = failure(capsys, stage, "--runs", str(tmp_path), "--run", "r")
     assert f"{Path(table).name}: not the table it should be" in line
     assert "disk" not in line
-
-
-def test_an_empty_prompt_file_is_one_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    (tmp_path / "prompts.txt").write_text("# nothing yet\n\n")
-    assert "holds no prompt" in failure(
-        capsys, "images", "--runs", str(tmp_path), "--prompts", str(tmp_path / "prompts.txt")
-    )
-
-
-def test_a_device_that_is_not_there_is_one_line(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
-    assert "run.device" in failure(
-        capsys, "images", "--runs", str(tmp_path), "--set", "run.device=warp"
-    )
 
 
 def test_dry_run_prints_the_settings_and_writes_nothing(
@@ -227,7 +184,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("rank", "is_shown"), [(None, True), ("0", True), ("1", False)])
-def test_of_several_processes_the_first_shows_its_bar(
+def test_of_several_processes_the_first_shows_its_bar_and_writes_its_lines(
     monkeypatch: pytest.MonkeyPatch, rank: str | None, is_shown: bool
 ) -> None:
     if rank is not None:
@@ -239,6 +196,11 @@ def test_of_several_processes_the_first_shows_its_bar(
         bar.update(2)
     assert ("score: 100%" in terminal.getvalue()) == is_shown
     assert ("images: 100%" in terminal.getvalue()) == is_shown
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr(progress_module, "LINE_EVERY_S", 0)
+    assert list(progress(iter("ab"), "import", "row")) == ["a", "b"]
+    assert log.getvalue().count("import: ") == 2 * is_shown
 
 
 def test_where_nobody_watches_a_line_a_minute_tells_the_progress(
@@ -258,14 +220,3 @@ def test_where_nobody_watches_a_line_a_minute_tells_the_progress(
         now[0] += 1
         bar.update(1)
     assert capsys.readouterr().err == "rwl:  67% 6/9 [01:00<01:30, 30.00s/step, loss=0.123]\n"
-
-
-def test_of_several_processes_the_first_alone_writes_lines(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(progress_module, "LINE_EVERY_S", 0)
-    assert list(progress(iter("ab"), "import", "row")) == ["a", "b"]
-    assert capsys.readouterr().err.count("import: ") == 2
-    monkeypatch.setenv("RANK", "1")
-    assert list(progress(iter("ab"), "import", "row")) == ["a", "b"]
-    assert capsys.readouterr().err == ""

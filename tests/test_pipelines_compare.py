@@ -1,5 +1,6 @@
 """Stage `compare`: images of all models brought together, and campaigns that can be answered."""
 
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -92,7 +93,11 @@ def test_missing_images_are_drawn_once_with_the_seeds_of_the_evaluation(
     assert [path.name for path in run.comparison_dir.iterdir()] == ["images"]
     capsys.readouterr()
     assert command(run, "compare", *SMALL) == 0
-    assert "; 0 are new" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "; 0 are new" in printed
+    assert re.search(
+        r"70 Elo, 60% won, are found .* with [\w ]+ votes by 5 raters, .* on each", printed
+    )
     assert {path.stem: path.stat().st_mtime_ns for path in kept.iterdir()} == drawn
 
 

@@ -71,19 +71,58 @@ def test_a_setting_that_is_no_finite_number_is_refused_with_its_path(value: str)
     assert "\n" not in str(error.value)
 
 
-def test_a_typo_in_a_nested_table_names_the_nested_field(tmp_path: Path) -> None:
-    with pytest.raises(PictuneError, match=r"dpok\.adapter\.rnak is unknown, did you mean rank\?"):
-        settings_of("[dpok.adapter]\nrnak = 2\n", tmp_path, "run", "dpok")
+def test_methods_have_the_shared_tables_then_their_own_defaults(tmp_path: Path) -> None:
+    text = """
+    [finetune]
+    adapter = { rank = 4, start = "rwl" }
+    validation = { images_per_prompt = 3 }
+    [rwl.adapter]
+    start = "base"
+    [ddpo]
+    like = "dpok"
+    [dpok]
+    validation = { stop_on = ["diversity"] }
+    """
+    found = settings_of(text, tmp_path, "finetune", "rwl", "ddpo").resolved()
+    assert (found["rwl"]["adapter"]["rank"], found["rwl"]["adapter"]["start"]) == (4, "base")
+    assert found["rwl"]["validation"] == {"every": 100, "images_per_prompt": 3, "stop_on": []}
+    assert found["ddpo"]["adapter"]["start"] == "rwl"
+    assert found["ddpo"]["validation"]["stop_on"] == ["diversity"]
 
 
-def test_broken_toml_is_told_with_file_and_line(tmp_path: Path) -> None:
-    with pytest.raises(PictuneError, match=r"settings\.toml:2: not valid TOML"):
-        settings_of("[run]\nseed = = 1\n", tmp_path)
+def test_a_shared_table_still_reaches_the_methods_of_a_recorded_run(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    tables = ("run", "finetune", "rwl", "dpok")
+    record(run, settings_of("[rwl.adapter]\nrank = 2\n", tmp_path, *tables))
+    recorded = read_toml(run.config_file)
+    changed = override(recorded, [(["finetune", "adapter", "rank"], 4)])
+    found = check(changed, tables, "config.toml").resolved()
+    assert (found["rwl"]["adapter"]["rank"], found["dpok"]["adapter"]["rank"]) == (2, 4)
 
 
-def test_a_value_outside_a_table_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PictuneError, match="seed stand outside a table"):
-        settings_of("seed = 1\n", tmp_path)
+def test_an_error_in_a_shared_table_is_told_once(tmp_path: Path) -> None:
+    with pytest.raises(PictuneError) as error:
+        settings_of("[finetune.adapter]\nrank = 0\n", tmp_path, "finetune", "rwl", "dpok")
+    assert str(error.value).count("adapter.rank should be greater than 0, not 0") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[dpok.adapter]\nrnak = 2\n", "dpok.adapter.rnak is unknown, did you mean rank?"),
+        ("[run]\nseed = = 1\n", "settings.toml:2: not valid TOML"),
+        ("seed = 1\n", "seed stand outside a table"),
+        (f"[run]\nfocus_prompts = {'[' * 3000}{']' * 3000}\n", "settings.toml: tables or lists"),
+        (f"[run]\nseed = {'9' * 5000}\n", "settings.toml: holds a number of too many digits"),
+    ],
+)
+def test_what_is_no_settings_file_is_refused_in_one_line(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    with pytest.raises(PictuneError) as error:
+        settings_of(text, tmp_path, "run", "dpok")
+    assert told in str(error.value)
+    assert len(str(error.value)) < 400
 
 
 @pytest.mark.parametrize(
@@ -159,20 +198,6 @@ def test_prompts_that_choose_the_weights_are_not_held_out() -> None:
 
 def test_settings_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
     assert settings_of("\ufeff[run]\nseed = 1\n", tmp_path).run.seed == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        (f"[run]\nfocus_prompts = {'[' * 3000}{']' * 3000}\n", "too deep"),
-        (f"[run]\nseed = {'9' * 5000}\n", "too many digits"),
-    ],
-)
-def test_toml_that_python_cannot_hold_is_one_line(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(PictuneError, match=told) as error:
-        settings_of(text, tmp_path)
-    assert "settings.toml" in str(error.value)
-    assert len(str(error.value)) < 300
 
 
 def test_a_port_is_never_recorded(tmp_path: Path) -> None:
@@ -291,30 +316,17 @@ def test_a_stage_that_was_killed_before_it_had_anything_to_go_on_from_pins_nothi
         refuse_changes(killed, other)
 
 
-def test_a_stage_is_done_only_for_the_inputs_it_was_made_from(tmp_path: Path) -> None:
-    stage = stage_folder(tmp_path, "a")
+def test_a_stage_is_done_with_its_inputs_and_files_and_resumed_without_its_end(
+    tmp_path: Path,
+) -> None:
+    stage = stage_folder(tmp_path, "a", tmp_path / "weights")
+    with pytest.raises(KeyboardInterrupt):
+        attempt(stage, KeyboardInterrupt())
     assert not stage.is_done
     with stage.working() as resumed:
-        assert not resumed
-    assert stage.is_done
-    assert not stage_folder(tmp_path, "b").is_done
-
-
-def test_a_stage_whose_files_are_gone_is_not_done(tmp_path: Path) -> None:
-    stage = stage_folder(tmp_path, "a", tmp_path / "weights")
-    with stage.working():
+        assert resumed
         (tmp_path / "weights").touch()
     assert stage.is_done
+    assert not stage_folder(tmp_path, "b", tmp_path / "weights").is_done
     (tmp_path / "weights").unlink()
     assert not stage.is_done
-    with stage.working() as resumed:
-        assert resumed
-
-
-def test_an_interrupted_stage_is_resumed_not_done(tmp_path: Path) -> None:
-    stage = stage_folder(tmp_path, "a")
-    with pytest.raises(KeyboardInterrupt), stage.working():
-        raise KeyboardInterrupt
-    assert not stage.is_done
-    with stage.working() as resumed:
-        assert resumed

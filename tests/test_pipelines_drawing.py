@@ -13,8 +13,7 @@ from data.runs import RunFolder
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.text import metrics_file, read_evaluation
-from pipelines.run.batches import Batches
-from pipelines.run.drawing import Drawer
+from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_plan import seeded
 from reward.clip.backbone import ClipBackbone
 from tests.support.demo_run import command, copy_without

@@ -15,7 +15,7 @@ from data.schema import read_table
 from pipelines.cli import main
 from pipelines.interruption import LAUNCHER
 from pipelines.reward.score_request import FILE, SCORES
-from pipelines.reward.scoring import ENCODE_BATCH
+from reward.embedding import ENCODE_BATCH
 from tests.support.demo_run import command, sets
 from tests.support.launched_command import WAIT_SECONDS, is_running, launch
 from tests.support.tuned_run import Commands, checkpoint_steps, copy_of

@@ -26,7 +26,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 
 from finetune.methods.policy_gradient import PolicyGradient, PolicyGradientConfig
-from finetune.learning.step import Step
+from finetune.learning.rollout import Step
 
 
 class ReinforceConfig(PolicyGradientConfig, frozen=True, extra="forbid"):

@@ -14,9 +14,8 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.model.lora import LORA_FILE
 from finetune.settings.preference import PreferenceConfig
 from finetune.settings.sampler import Sampler
-from pipelines.finetune.labeled_data import labeled_data
 from pipelines.finetune.plan import labels_of
-from pipelines.finetune.rewarded_images import Encoder
+from pipelines.finetune.training_data import Encoder, labeled_data
 from pipelines.run.metrics_log import read_metrics
 from pipelines.run.record import STAMP, read_stamp
 from reward.dataset import FeedbackDataset

@@ -20,9 +20,9 @@ from pipelines.evaluate.text import read_evaluation
 from pipelines.reward.best_of_n import CANDIDATES, TABLE
 from pipelines.reward.page import RELIABILITY
 from pipelines.reward.score_request import FILE, SCORES
-from pipelines.reward.scoring import ENCODE_BATCH
 from pipelines.run.metrics_log import METRICS_FILE
 from pipelines.run.model_hashes import REWARD_METRICS
+from reward.embedding import ENCODE_BATCH
 from reward.files import CONFIG_FILE, WEIGHTS_FILE
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.launched_command import launch
@@ -132,14 +132,12 @@ def test_a_reward_is_that_of_one_process(
     ready: RunFolder, terminal: Commands, tmp_path: Path, processes: int
 ) -> None:
     one, many = (copy_without(ready, tmp_path / name, "reward") for name in ("one", "many"))
-    encoding = sets("reward.encode_batch=4")
-    assert command(one, "reward", *encoding) == 0
-    assert "model in" in run_by(terminal, processes, many, "reward", encoding)
+    assert command(one, "reward") == 0
+    assert "model in" in run_by(terminal, processes, many, "reward", [])
     for name in TRAINED:
         assert sha256_of(many.reward_dir / name) == sha256_of(one.reward_dir / name), name
     assert vectors_in(many) == vectors_in(one)
-    assert len(vectors_in(one)) > 4 * processes
-    assert "reward: done" in run_by(terminal, processes, many, "reward", encoding)
+    assert "reward: done" in run_by(terminal, processes, many, "reward", [])
 
 
 @pytest.mark.parametrize("processes", [2, 3])

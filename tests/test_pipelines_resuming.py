@@ -74,7 +74,7 @@ INTERRUPTIONS = {
         "labels/latest/_manifest.json",
     ),
     "reward": Interruption(
-        ("reward", *sets("reward.epochs=400", "reward.patience=400")),
+        ("reward", *sets("reward.epochs=400")),
         ("reward", "finetune", "evaluation"),
         lambda run: (
             (run.reward_dir / METRICS_FILE).exists()

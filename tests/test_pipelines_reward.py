@@ -35,31 +35,25 @@ class Trained:
     run: RunFolder
     clip: Path
 
-    def again(self, *words: str) -> int:
-        settings = {
-            "backbone": f'"{self.clip}"',
-            "hidden": "[8]",
-            "members": "2",
-            "epochs": "1",
-            "split": '{split_by = "image"}',
-        }
-        settings["baselines"] = (
-            '[{kind = "python", path = "tests.support.user_rewards:brightness"}]'
-        )
-        overrides = [
-            word for key, value in settings.items() for word in ("--set", f"reward.{key}={value}")
+    def again(self, *changes: str, words: tuple[str, ...] = ()) -> int:
+        settings = [
+            f'backbone="{self.clip}"',
+            "hidden=[8]",
+            "members=2",
+            "epochs=1",
+            'split={split_by = "image"}',
+            'baselines=[{kind = "python", path = "tests.support.user_rewards:brightness"}]',
+            *changes,
         ]
-        return main(
-            [
-                "reward",
-                "--runs",
-                str(self.run.root.parent),
-                "--run",
-                self.run.root.name,
-                *overrides,
-                *words,
-            ]
-        )
+        overrides = [word for each in settings for word in ("--set", f"reward.{each}")]
+        place = ["--runs", str(self.run.root.parent), "--run", self.run.root.name]
+        return main(["reward", *place, *overrides, *words])
+
+    def copied(self, root: Path, *without: str) -> "Trained":
+        """Return a copy of the run below `root`, without some of its files."""
+        run = RunFolder(root / "r")
+        shutil.copytree(self.run.root, run.root, ignore=shutil.ignore_patterns(*without))
+        return Trained(run, self.clip)
 
 
 @pytest.fixture(scope="module")
@@ -103,23 +97,10 @@ def test_its_card_says_how_and_on_whose_labels_it_was_trained(
     squared = "squared error of Lee et al. 2023 (arXiv 2302.12192)"
     assert f"{squared}, rankings by Bradley and Terry." in card
     assert "; the verdicts and pairs are 180 simulated." in card
-    run = RunFolder(tmp_path / "r")
-    shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward"))
-    other = (
-        "tune_last=1",
-        "lora_rank=2",
-        "members=1",
-        'binary_loss="bce"',
-        "auxiliary_weight=0",
-        'ranking_loss="davidson"',
-    )
-    assert (
-        Trained(run, trained.clip).again(
-            *(word for one in other for word in ("--set", f"reward.{one}"))
-        )
-        == 0
-    )
-    card = (run.reward_dir / "README.md").read_text()
+    other = trained.copied(tmp_path, "reward")
+    changes = ("tune_last=1", "lora_rank=2", "members=1", 'binary_loss="bce"')
+    assert other.again(*changes, "auxiliary_weight=0", 'ranking_loss="davidson"') == 0
+    card = (other.run.reward_dir / "README.md").read_text()
     assert f"A head\n{on_embeddings}, tuned in its last 1 block by updates of rank 2" in card
     assert "trained on single labels by cross-entropy, rankings by Davidson." in card
 
@@ -140,11 +121,11 @@ def test_its_cards_lines_score_an_image_in_a_fresh_python(trained: Trained) -> N
 def test_with_rankings_alone_its_quality_is_said_in_pairs(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunFolder(tmp_path / "r")
-    shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward"))
+    other = trained.copied(tmp_path, "reward")
+    run = other.run
     verdicts = run.latest / "labels_binary.parquet"
     write_table(pq.read_table(verdicts).slice(0, 0), LABELS_BINARY, verdicts)
-    assert Trained(run, trained.clip).again() == 0
+    assert other.again() == 0
     part = json.loads((run.reward_dir / "metrics.json").read_text())["test_unseen"]
     ours, theirs = part["model"], part["clip_score"]
     low, high = ours["intervals"]["pairwise_accuracy"]
@@ -167,7 +148,7 @@ def test_with_rankings_alone_its_quality_is_said_in_pairs(
 def test_a_reward_that_is_trained_tells_its_figures_by_a_convention(
     trained: Trained, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trained.again("--convention", "imagereward") == 0
+    assert trained.again(words=("--convention", "imagereward")) == 0
     told = capsys.readouterr().out
     assert told.startswith("reward: done")
     assert (
@@ -176,7 +157,7 @@ def test_a_reward_that_is_trained_tells_its_figures_by_a_convention(
     )
     assert "New images of known prompts: this model" in told
     assert f"{BRIGHTNESS} " in told
-    assert trained.again("--convention", "imagereword") == 2
+    assert trained.again(words=("--convention", "imagereword")) == 2
     assert "did you mean imagereward?" in capsys.readouterr().err
 
 
@@ -194,12 +175,11 @@ def test_another_model_in_the_backbones_folder_makes_it_train_again(
 def test_a_side_figure_that_fails_keeps_the_trained_reward(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunFolder(tmp_path / "r")
-    shutil.copytree(trained.run.root, run.root)
+    other = trained.copied(tmp_path)
+    run = other.run
     (run.reward_dir / STAMP).unlink()
     (run.reward_dir / WEIGHTS_FILE).unlink()
-    types = ("--set", "reward.rater_types=3", "--set", "reward.split.validation=0.0")
-    assert Trained(run, trained.clip).again(*types) == 2
+    assert other.again("rater_types=3", "split.validation=0.0") == 2
     error = capsys.readouterr().err
     assert "3 types of 2 raters" in error
     assert "reward: no label validates" in error
@@ -212,29 +192,24 @@ def test_a_side_figure_that_fails_keeps_the_trained_reward(
 def test_a_backbone_that_could_not_be_had_may_be_corrected(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunFolder(tmp_path / "r")
-    shutil.copytree(
-        trained.run.root, run.root, ignore=shutil.ignore_patterns("reward", "config.toml")
-    )
-    stage = Trained(run, trained.clip)
+    stage = trained.copied(tmp_path, "reward", "config.toml")
     for wrong in (
-        "reward.backbone=somewhere/else",
-        'reward.baselines=[{kind = "clip_score", path = "somewhere/else"}]',
+        "backbone=somewhere/else",
+        'baselines=[{kind = "clip_score", path = "somewhere/else"}]',
     ):
-        assert stage.again("--set", wrong) == 2
+        assert stage.again(wrong) == 2
         assert "somewhere/else" in capsys.readouterr().err
-        assert not run.config_file.exists()
+        assert not stage.run.config_file.exists()
     assert stage.again() == 0
-    assert read_toml(run.config_file)["reward"]["backbone"] == str(trained.clip)
+    assert read_toml(stage.run.config_file)["reward"]["backbone"] == str(trained.clip)
 
 
 def test_memory_that_is_not_there_is_one_line(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = RunFolder(tmp_path / "r")
-    shutil.copytree(trained.run.root, run.root, ignore=shutil.ignore_patterns("reward"))
+    other = trained.copied(tmp_path, "reward")
     hungry = '[{kind = "python", path = "tests.support.user_rewards:of_too_much_memory"}]'
-    assert Trained(run, trained.clip).again("--set", f"reward.baselines={hungry}") == 2
+    assert other.again(f"baselines={hungry}") == 2
     assert "pictune: out of memory; lower images.batch" in capsys.readouterr().err
 
 

@@ -10,12 +10,12 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune.learning.method import WeightedData
+from finetune.labels.weighted_batches import WeightedData
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
 from pipelines.cli import main
-from pipelines.finetune.image_text_pairs import pairs_hash
-from pipelines.finetune.rewarded_images import (
+from pipelines.finetune.plan import pairs_hash
+from pipelines.finetune.training_data import (
     Choice,
     Encoder,
     pretraining_pairs,

@@ -1,6 +1,5 @@
 """Rounds: what a later round draws, labels, trains and tunes, and what it leaves as it was."""
 
-import json
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -9,11 +8,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from data.files import sha256_of
 from data.runs import RunFolder
-from data.schema import IMAGES, TASKS, read_table
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.lora import LORA_FILE
 from finetune.model.sampler import draw
@@ -210,15 +207,6 @@ def test_a_method_that_starts_from_another_goes_on_from_itself_later(
     assert stamp.inputs["start"] == sha256_of(copy.finetune_dir("dpok") / LORA_FILE)
 
 
-def test_settings_of_a_later_round_are_bound(
-    second: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(second, "images", *sets("rounds.images_per_prompt=9")) == 2
-    error = capsys.readouterr().err
-    assert "rounds.images_per_prompt is 8 there and 9 now" in error
-    assert str(second.round_dir) in error
-
-
 def test_stages_without_a_round_work_on_the_present_one_and_skip_what_is_done(
     second: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -267,50 +255,3 @@ def test_evaluation_keeps_the_images_of_models_that_did_not_change(
     assert after.keys() == times.keys()
     drawn_again = {path.parent.name for path in times if after[path] != times[path]}
     assert drawn_again == {"rwl-round2-eta0", "rwl-round2-eta1"}
-
-
-def test_an_evaluation_of_an_earlier_version_is_still_shown(
-    evaluated: RunFolder, tmp_path: Path
-) -> None:
-    copy = copy_of(evaluated, tmp_path)
-    shutil.rmtree(copy.root / "rounds")
-    file = copy.evaluation_dir / "metrics.json"
-    figures = json.loads(file.read_text())
-    for name in ("round", "rounds"):
-        del figures[name]
-    figures["results"] = [one for one in figures["results"] if one["model"] != "rwl, round 2"]
-    figures["kept_steps"].pop("rwl, round 2")
-    for result in figures["results"]:
-        result.pop("method", None)
-        result.pop("round", None)
-    file.write_text(json.dumps(figures))
-    assert command(copy, "report") == 0
-    page = (copy.evaluation_dir / "report.html").read_text()
-    assert "Round by round" not in page
-    assert '<div class="card" style="border-top-color: ' in page
-    assert ">RWL" in page
-
-
-def test_images_of_an_earlier_version_open_and_a_round_is_added(
-    first: RunFolder, tmp_path: Path
-) -> None:
-    copy = copy_of(first, tmp_path)
-    new = ["round", "adapter_hash", "stochastic_share"]
-    old = pq.read_table(copy.images_table).drop_columns(new)
-    pq.write_table(old, copy.images_table)
-    assert set(read_table(copy.images_table, IMAGES)["round"].to_pylist()) == {None}
-    tasks = read_table(copy.latest / "tasks.parquet", TASKS)["task_id"].to_pylist()
-    assert command(copy, "simulate") == 0
-    assert read_table(copy.latest / "tasks.parquet", TASKS)["task_id"].to_pylist() == tasks
-    assert command(copy, "images", "--round", "2", "--method", "rwl", *SETTINGS) == 0
-    added = pq.read_table(copy.images_table)
-    assert added.slice(0, 24).drop_columns(new).to_pylist() == old.to_pylist()
-    assert added["round"].to_pylist() == [None] * 24 + [2] * 16
-
-
-def test_weights_are_those_of_the_same_training_again(second: RunFolder, tmp_path: Path) -> None:
-    copy = copy_of(second, tmp_path)
-    shutil.rmtree(copy.finetune_dir("rwl"))
-    assert command(copy, "finetune", "--method", "rwl") == 0
-    one, other = (load_file(run.finetune_dir("rwl") / LORA_FILE) for run in (copy, second))
-    assert all(torch.equal(weight, other[name]) for name, weight in one.items())

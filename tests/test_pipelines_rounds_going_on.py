@@ -205,6 +205,10 @@ REFUSALS = {
         ("images", "--round", "4"), "is in round 2; give 2 to go on with it, or 3 for the next"
     ),
     "a round that is over": Refusal(("images", "--round", "1"), "ROUND=1: "),
+    "another setting than the round's": Refusal(
+        ("images", *sets("rounds.images_per_prompt=9")),
+        "rounds.images_per_prompt is 8 there and 9 now",
+    ),
     "another method than the round's": Refusal(
         ("images", "--method", "dpok"),
         "METHOD=dpok: round 2 was begun with the model of rwl; go on with it",

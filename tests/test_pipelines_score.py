@@ -16,8 +16,8 @@ from pipelines.cli import main
 from pipelines.evaluate.figures import by_reward
 from pipelines.run.image_io import load_image
 from reward.clip.backbone import ClipBackbone
-from reward.embedding import embed_readable
 from reward.model import RewardModel
+from tests.support.tiny_clip import small_reward
 from tests.support.tiny_feedback import make_feedback
 from tests.support.tiny_models import write_tiny_models
 
@@ -33,10 +33,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def reward(models: Path) -> Path:
     backbone = ClipBackbone.from_pretrained(models.parent / "clip")
-    model = RewardModel.create(
-        backbone, hidden=(8,), members=3, generator=torch.Generator().manual_seed(0)
-    )
-    model.save_pretrained(models.parent / "reward")
+    small_reward(backbone, members=3).save_pretrained(models.parent / "reward")
     return models.parent / "reward"
 
 
@@ -55,17 +52,9 @@ def images(tmp_path: Path) -> Path:
 
 def score(reward: Path, images: Path, prompts: Path) -> tuple[int, Path]:
     out = images.parent / "scores.parquet"
-    words = [
-        "--reward",
-        str(reward),
-        "--images",
-        str(images),
-        "--prompts",
-        str(prompts),
-        "--out",
-        str(out),
-    ]
-    return main(["score", "--runs", str(images.parent / "runs"), *words]), out
+    given = {"runs": images.parent / "runs", "reward": reward, "images": images}
+    given |= {"prompts": prompts, "out": out}
+    return main(["score", *(f"--{name}={path}" for name, path in given.items())]), out
 
 
 def test_a_table_is_made_again_only_when_something_changed(
@@ -129,14 +118,10 @@ def test_without_more_words_it_scores_the_images_of_the_run_for_their_prompts(
     shutil.copy(run.images_dir / "0.png", run.reward_dir / "reliability.png")
     words = ["score", "--runs", str(tmp_path), "--run", "r"]
     assert main(words) == 0
-    scored = (
-        pq.read_table(run.reward_dir / "scores.parquet")
-        .select(["image_id", "path", "prompt"])
-        .to_pylist()
-    )
-    assert (
-        scored == pq.read_table(run.images_table).select(["image_id", "path", "prompt"]).to_pylist()
-    )
+    tables = run.reward_dir / "scores.parquet", run.images_table
+    columns = ["image_id", "path", "prompt"]
+    scored, asked = (pq.read_table(table).select(columns).to_pylist() for table in tables)
+    assert scored == asked
     (tmp_path / "prompts.txt").write_text("a dog")
     assert main([*words, "--prompts", str(tmp_path / "prompts.txt")]) == 0
     assert pq.read_table(run.reward_dir / "scores.parquet").num_rows == len(scored)
@@ -241,42 +226,14 @@ def test_each_distinct_image_and_prompt_is_encoded_once(
     assert sorted(prompts_seen) == sorted(PROMPTS)
 
 
-def test_one_broken_image_spoils_no_other_of_its_batch(reward: Path, images: Path) -> None:
-    backbone = RewardModel.from_pretrained(reward).backbone
-    paths = [images / "a.png", images / "gone.png", images / "b.png"]
-    skipped: list[str] = []
-    embeddings, rows = embed_readable(
-        paths, backbone, batch_size=3, skipped=lambda error: skipped.append(str(error))
-    )
-    assert rows == [0, 2]
-    assert len(skipped) == 1
-    alone, _ = embed_readable(
-        [paths[2]], backbone, batch_size=3, skipped=lambda error: skipped.append(str(error))
-    )
-    torch.testing.assert_close(embeddings[1], alone[0])
-
-
 def test_by_reward_puts_the_highest_first_and_the_earlier_among_equals() -> None:
     assert by_reward([0.1, 0.9, 0.5, 0.3, 0.3, 0.2], 3) == [[1, 2, 0], [3, 4, 5]]
 
 
 def best_of_n(models: Path, reward: Path, root: Path, *words: str) -> int:
-    return main(
-        [
-            "best-of-n",
-            "--runs",
-            str(root),
-            "--run",
-            "r",
-            "--config",
-            str(models),
-            "--reward",
-            str(reward),
-            "--set",
-            "sampler.steps=1",
-            *words,
-        ]
-    )
+    given = {"runs": root, "run": "r", "config": models, "reward": reward}
+    flags = [f"--{name}={value}" for name, value in given.items()]
+    return main(["best-of-n", *flags, "--set", "sampler.steps=1", *words])
 
 
 def test_best_of_n_keeps_the_images_with_the_highest_score(
@@ -316,23 +273,17 @@ def test_more_candidates_keep_those_that_were_drawn(
     (tmp_path / "prompts.txt").write_text("a dog\n")
     words = ["--prompts", str(tmp_path / "prompts.txt"), "--out", str(tmp_path / "out")]
     assert best_of_n(models, reward, tmp_path, *words, "--n", "2") == 0
-    drawn = {
-        path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "candidates").iterdir()
-    }
+    candidates = tmp_path / "out" / "candidates"
+    drawn = {path.name: path.stat().st_mtime_ns for path in candidates.iterdir()}
     assert best_of_n(models, reward, tmp_path, *words, "--n", "2") == 0
     assert capsys.readouterr().out.splitlines()[-1].startswith("best-of-n: done, ")
     assert best_of_n(models, reward, tmp_path, *words, "--n", "3") == 0
-    now = {
-        path.name: path.stat().st_mtime_ns for path in (tmp_path / "out" / "candidates").iterdir()
-    }
+    now = {path.name: path.stat().st_mtime_ns for path in candidates.iterdir()}
     assert len(now) == 3
     assert drawn.items() <= now.items()
     assert len(list((tmp_path / "out" / "best").iterdir())) == 1
-    assert (
-        best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", "sampler.guidance=5") == 2
-    )
-    assert "another model, sampler, size, type of weights or seed" in capsys.readouterr().err
-    for other in ("sampler.stochastic_share=0.5", "run.image_size=32", "run.weights=bf16"):
-        assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", other) == 2
-        assert "another model, sampler, size, type of weights" in capsys.readouterr().err
+    other = ["sampler.guidance=5", "sampler.stochastic_share=0.5", "run.image_size=32"]
+    for change in (*other, "run.weights=bf16"):
+        assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", change) == 2
+        assert "another model, sampler, size, type of weights or seed" in capsys.readouterr().err
     assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--keep", "4") == 2

@@ -16,9 +16,10 @@ from finetune.learning.reward_fn import score_with_gradient
 from finetune.model.lora import LORA_FILE
 from finetune.settings.validation import Measure
 from pipelines.run.metrics_log import read_metrics
+from pipelines.run.model_hashes import content_hash
 from pipelines.run.models import as_reward_fn
 from pipelines.run.prompts import prompts_of
-from pipelines.run.record import STAMP, content_hash, read_stamp
+from pipelines.run.record import STAMP, read_stamp
 from pipelines.settings.config import read_toml
 from pipelines.settings.run import RunConfig
 from reward.model import RewardModel

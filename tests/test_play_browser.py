@@ -57,18 +57,18 @@ def button(page: Page, name: str) -> Locator:
 
 
 def draw(page: Page) -> None:
-    """Press the button and wait for the last picture."""
+    """Press the button and wait for the last image."""
     button(page, "Draw").click()
-    page.locator("#status", has_text="pictures in").wait_for()
+    page.locator("#status", has_text="images in").wait_for()
 
 
 def captions(page: Page) -> list[str]:
-    return page.locator("#pictures .caption-label").all_inner_texts()
+    return page.locator("#images .caption-label").all_inner_texts()
 
 
 def contents(page: Page) -> list[bytes]:
-    """The files of the pictures that the page shows."""
-    sources = page.locator("#pictures .thumbnail-lg img").all()
+    """The files of the images that the page shows."""
+    sources = page.locator("#images .thumbnail-lg img").all()
     addresses = [str(image.get_attribute("src")) for image in sources]
     return [page.request.get(address).body() for address in addresses]
 
@@ -104,16 +104,16 @@ def test_at_strength_0_all_draw_the_same_and_best_of_n_stands_beside_the_base(pa
     page.locator(".caption-label", has_text="base · seed 6").wait_for()
 
 
-def test_a_picture_and_an_adapter_are_taken_home_with_the_line_that_loads_it(
+def test_an_image_and_an_adapter_are_taken_home_with_the_line_that_loads_it(
     page: Page, run: RunFolder
 ) -> None:
     draw(page)
     first = contents(page)[0]
     page.locator(".thumbnail-item").first.click()
-    with page.expect_download() as picture:
+    with page.expect_download() as saved:
         page.get_by_label("Download", exact=True).click()
-    assert picture.value.path().read_bytes() == first
-    assert picture.value.suggested_filename == "a-cat-and-a-dog_base_seed-0.png"
+    assert saved.value.path().read_bytes() == first
+    assert saved.value.suggested_filename == "a-cat-and-a-dog_base_seed-0.png"
     page.get_by_label("Close").click()
     page.get_by_text("Take it with you").click()
     line = f"pipeline.load_lora_weights('{run.finetune_dir(TUNED)}', adapter_name=\"pictune\")"
@@ -128,11 +128,11 @@ def test_a_picture_and_an_adapter_are_taken_home_with_the_line_that_loads_it(
     assert lora.value.path().read_bytes() == (run.finetune_dir(TUNED) / LORA_FILE).read_bytes()
 
 
-def test_shown_pictures_are_sent_to_raters(page: Page, run: RunFolder) -> None:
+def test_shown_images_are_sent_to_raters(page: Page, run: RunFolder) -> None:
     page.get_by_label("Prompt").first.fill("A cow in a spaceship.")
     draw(page)
     button(page, "Ask raters").click()
-    page.get_by_text("Sent: 4 new pictures, 6 questions.").wait_for()
+    page.get_by_text("Sent: 4 new images, 6 questions.").wait_for()
     assert button(page, "Sent to raters").is_disabled()
     rows = read_table(run.images_table, IMAGES).to_pylist()
     sent = [row for row in rows if row["prompt"] == "A cow in a spaceship."]
@@ -158,7 +158,7 @@ def test_a_second_visitor_sees_the_place_in_the_queue(
     first.locator("#status", has_text="step ").wait_for()
     button(second, "Draw").click()
     second.locator("#status", has_text="queue: 1/1").wait_for()
-    second.locator("#status", has_text="pictures in").wait_for()
+    second.locator("#status", has_text="images in").wait_for()
     assert second.evaluate("document.documentElement.scrollWidth") <= 390
     first.context.close()
     second.context.close()

@@ -12,32 +12,12 @@ import httpx
 import pytest
 
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE
 from finetune.model.lora import LORA_FILE
-from pipelines.cli import main
+from finetune.settings.adapter_kinds import BASE
+from tests.support.demo_run import command
 from tests.support.gradio_routes import gradio_config
 from tests.support.play_run import TUNED, copied
 from tests.support.play_server import UP
-
-
-def play(run: RunFolder, *words: str) -> int:
-    return main(["play", "--runs", str(run.root.parent), "--run", run.root.name, *words])
-
-
-def test_a_run_that_is_not_there_is_one_line(
-    play_run: RunFolder, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert play(RunFolder(play_run.root.parent / "minne")) == 2
-    assert "no such run, did you mean mine?" in capsys.readouterr().err
-
-
-def test_a_run_without_images_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = RunFolder(tmp_path / "new")
-    run.root.mkdir()
-    assert play(run) == 2
-    assert "has no images yet; run `make images RUN=new` first" in capsys.readouterr().err
 
 
 def test_a_port_that_is_taken_is_one_line(play_run: RunFolder) -> None:
@@ -53,22 +33,16 @@ def test_a_port_that_is_taken_is_one_line(play_run: RunFolder) -> None:
     assert "Traceback" not in ended.stderr
 
 
-def test_an_adapter_of_another_model_is_one_line_at_the_start(
+def test_a_model_that_does_not_open_is_one_line_at_the_start(
     play_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = copied(play_run, tmp_path)
     (run.finetune_dir(TUNED) / LORA_FILE).write_bytes(b"nothing")
-    assert play(run) == 2
+    assert command(run, "play") == 2
     assert f"{LORA_FILE}: does not fit this model" in capsys.readouterr().err
-
-
-def test_a_model_that_is_gone_is_one_line(
-    play_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = copied(play_run, tmp_path)
     text = run.config_file.read_text()
     run.config_file.write_text(text.replace("models/emoji-sd", "models/nothing"))
-    assert play(run) == 2
+    assert command(run, "play") == 2
     assert "no such model folder" in capsys.readouterr().err
 
 

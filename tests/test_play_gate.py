@@ -8,7 +8,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE
+from finetune.settings.adapter_kinds import BASE
 from pipelines.play.gate import API, EVENTS, FILE, create_app
 from pipelines.play.settings import PlayConfig
 from tests.support.gradio_routes import gradio_config, gradio_routes

@@ -13,14 +13,14 @@ from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, TASKS, read_table
 from data.tables.parquet import export
 from data.tables.verification import verify
-from finetune.model.adapter_kinds import BASE
+from finetune.settings.adapter_kinds import BASE
 from pipelines.cli import main
 from pipelines.play.asking import ask_raters
 from pipelines.play.page import FAILED, visible_errors
 from pipelines.play.studio import Studio, VisitorError
 from pipelines.run.campaign import add_planned_tasks, open_store
 from pipelines.run.rounds import labeled_images
-from tests.support.play_run import TUNED, copied, drawn, settings_of, studio_of, wish
+from tests.support.play_run import TUNED, copied, drawn, request, settings_of, studio_of
 
 HERE = "127.0.0.1"
 
@@ -38,7 +38,7 @@ def studio(run: RunFolder, tmp_path: Path) -> Studio:
 def ask(studio: Studio, prompt: str = "A cat and a dog.") -> list[str]:
     """Send two seeds of both models; return the ids of the images that are new."""
     before = set(read_table(studio.run.images_table, IMAGES)["image_id"].to_pylist())
-    wanted = wish(studio, prompt, strength=0.5)
+    wanted = request(studio, prompt, strength=0.5)
     columns = [drawn(studio, name, wanted) for name in (BASE, TUNED)]
     added = ask_raters(studio.run, studio.settings, list(zip(*columns, strict=True)), HERE)
     after = read_table(studio.run.images_table, IMAGES)["image_id"].to_pylist()
@@ -68,11 +68,10 @@ def test_they_are_added_with_their_origin_and_no_earlier_row_changes(
 
 
 def test_sending_them_again_adds_nothing(run: RunFolder, studio: Studio) -> None:
-    ask(studio)
+    rows = [[one] for one in drawn(studio, BASE, request(studio))]
+    ask_raters(run, studio.settings, rows, HERE)
     before = run.images_table.read_bytes()
-    wanted = wish(studio, strength=0.5)
-    columns = [drawn(studio, name, wanted) for name in (BASE, TUNED)]
-    again = ask_raters(run, studio.settings, list(zip(*columns, strict=True)), HERE)
+    again = ask_raters(run, studio.settings, rows, HERE)
     assert (again.images, again.feedback.tasks) == (0, 0)
     assert run.images_table.read_bytes() == before
 
@@ -145,8 +144,8 @@ def test_drawing_the_runs_images_again_keeps_them(run: RunFolder, studio: Studio
     assert len(kept) == len(set(kept))
 
 
-def test_equal_pictures_are_asked_about_once(run: RunFolder, studio: Studio) -> None:
-    wanted = wish(studio, strength=0.0, images=1)
+def test_equal_images_are_asked_about_once(run: RunFolder, studio: Studio) -> None:
+    wanted = request(studio, strength=0.0, images=1)
     columns = [drawn(studio, name, wanted) for name in (BASE, TUNED)]
     added = ask_raters(run, studio.settings, list(zip(*columns, strict=True)), HERE)
     assert (added.images, added.feedback.tasks) == (1, 1)
@@ -155,7 +154,7 @@ def test_equal_pictures_are_asked_about_once(run: RunFolder, studio: Studio) -> 
 def test_one_visitor_asks_ten_times_an_hour_and_keeps_nobody_else_from_it(
     run: RunFolder, studio: Studio
 ) -> None:
-    wanted = wish(studio, images=1)
+    wanted = request(studio, images=1)
     rows = [[one] for one in drawn(studio, BASE, wanted)]
     for _ in range(10):
         ask_raters(run, studio.settings, rows, HERE)
@@ -169,7 +168,7 @@ def test_a_visitor_is_not_told_where_the_labels_are(
 ) -> None:
     url = f"postgresql+psycopg://lead:secret@/labels?host={tmp_path}"
     elsewhere = replace(run, database_url=url)
-    rows = [[one] for one in drawn(studio, BASE, wish(studio, images=1))]
+    rows = [[one] for one in drawn(studio, BASE, request(studio, images=1))]
     with pytest.raises(gr.Error) as shown, visible_errors():
         ask_raters(elsewhere, studio.settings, rows, HERE)
     assert shown.value.message == FAILED

@@ -1,4 +1,4 @@
-"""Drawing in the playground: the same pictures and figures as everywhere else."""
+"""Drawing in the playground: the same images and figures as everywhere else."""
 
 from pathlib import Path
 
@@ -9,13 +9,13 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE
 from finetune.model.sampler import draw
+from finetune.settings.adapter_kinds import BASE
 from pipelines.play import words
-from pipelines.play.studio import BEST_OF_N, Picture, Studio, VisitorError, picked
+from pipelines.play.studio import BEST_OF_N, DrawnImage, Studio, VisitorError
 from pipelines.run.image_io import load_images, to_pil
 from pipelines.run.models import open_model
-from tests.support.play_run import PROMPT, TUNED, copied, drawn, studio_of, wish
+from tests.support.play_run import PROMPT, TUNED, copied, drawn, request, studio_of
 
 
 @pytest.fixture(scope="module")
@@ -23,14 +23,14 @@ def studio(play_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Stu
     return studio_of(play_run, tmp_path_factory.mktemp("studio"))
 
 
-def pixels(pictures: list[Picture]) -> list[bytes]:
-    return [Image.open(one.file).tobytes() for one in pictures]
+def pixels(images: list[DrawnImage]) -> list[bytes]:
+    return [Image.open(one.file).tobytes() for one in images]
 
 
-def test_pictures_are_those_of_draw_whatever_was_drawn_before(
+def test_images_are_those_of_draw_whatever_was_drawn_before(
     studio: Studio, play_run: RunFolder
 ) -> None:
-    half = wish(studio, strength=0.5)
+    half = request(studio, strength=0.5)
     tuned, base = drawn(studio, TUNED, half), drawn(studio, BASE, half)
     model = open_model(studio.settings.run)
     sampler = studio.sampler.model_copy(update={"steps": 2, "guidance": 2.0})
@@ -47,38 +47,33 @@ def test_pictures_are_those_of_draw_whatever_was_drawn_before(
     assert pixels(drawn(studio, BASE, half)) == pixels(base)
 
 
-def test_strength_0_is_the_base(studio: Studio) -> None:
-    off = wish(studio, strength=0.0)
-    assert pixels(drawn(studio, TUNED, off)) == pixels(drawn(studio, BASE, off))
-
-
 def test_figures_are_the_rewards_and_the_judges(studio: Studio) -> None:
-    pictures = drawn(studio, BASE, wish(studio))
-    images = load_images([one.file for one in pictures])
+    shown = drawn(studio, BASE, request(studio))
+    images = load_images([one.file for one in shown])
     assert studio.reward is not None
     assert studio.judge is not None
     with torch.no_grad():
         rewards, spreads = studio.reward.score_with_std(images=images, prompts=[PROMPT] * 2)
-    assert [one.reward for one in pictures] == pytest.approx(rewards.tolist())
-    assert [one.spread for one in pictures] == pytest.approx(spreads.tolist())
+    assert [one.reward for one in shown] == pytest.approx(rewards.tolist())
+    assert [one.spread for one in shown] == pytest.approx(spreads.tolist())
     verdicts = studio.judge.verdicts(images, [PROMPT] * 2)
-    assert [one.met for one in pictures] == [one.met for one in verdicts]
+    assert [one.met for one in shown] == [one.met for one in verdicts]
 
 
 def test_of_a_prompt_that_the_judge_cannot_read_it_says_nothing(studio: Studio) -> None:
-    (one,) = drawn(studio, BASE, wish(studio, "An astronaut in the jungle.", images=1))
+    (one,) = drawn(studio, BASE, request(studio, "An astronaut in the jungle.", images=1))
     assert one.met is None
-    assert "CLIP score" in words.caption(one, wish(studio))
-    assert "right" not in words.caption(one, wish(studio))
+    assert "CLIP score" in words.caption(one, request(studio))
+    assert "right" not in words.caption(one, request(studio))
 
 
 def test_best_of_n_is_the_candidate_of_the_highest_reward(studio: Studio) -> None:
-    wanted = wish(studio, candidates=3)
+    wanted = request(studio, candidates=3)
     assert wanted.columns == [BASE, BEST_OF_N, TUNED]
     best = drawn(studio, BEST_OF_N, wanted)
     assert len(best) == 2
     singles = [
-        drawn(studio, BASE, wish(studio, first_seed=7 + number * 100_000, images=1))[0]
+        drawn(studio, BASE, request(studio, first_seed=7 + number * 100_000, images=1))[0]
         for number in range(3)
     ]
     assert best[0].reward == pytest.approx(max(one.reward or 0 for one in singles), abs=1e-4)
@@ -86,14 +81,9 @@ def test_best_of_n_is_the_candidate_of_the_highest_reward(studio: Studio) -> Non
     assert words.caption(best[0], wanted).startswith("best of 3 · seed ")
 
 
-def test_the_base_wins_a_draw_of_candidates(studio: Studio) -> None:
-    one = drawn(studio, BASE, wish(studio, images=1))[0]
-    assert picked([one], 1) == [one]
-
-
 def test_every_pass_of_the_unet_is_told(studio: Studio) -> None:
     told: list[tuple[int, int]] = []
-    wanted = wish(studio, images=6, steps=3)  # two batches of at most 4
+    wanted = request(studio, images=6, steps=3)  # two batches of at most 4
     studio.draw(BASE, wanted, studio.new_folder(), lambda done, of: told.append((done, of)))
     assert told == [(number, 6) for number in range(1, 7)]
 
@@ -115,12 +105,12 @@ def test_what_cannot_be_drawn_is_refused_in_a_line(
     studio: Studio, changes: dict[str, object], reason: str
 ) -> None:
     with pytest.raises(VisitorError, match=reason):
-        wish(studio, **changes)  # type: ignore[arg-type]
+        request(studio, **changes)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", [BASE, TUNED])
-def test_the_code_draws_the_first_picture_again(studio: Studio, name: str) -> None:
-    wanted = wish(studio, strength=0.75, images=1)
+def test_the_code_draws_the_first_image_again(studio: Studio, name: str) -> None:
+    wanted = request(studio, strength=0.75, images=1)
     (one,) = drawn(studio, name, wanted)
     found: dict[str, Image.Image] = {}
     exec(words.code(studio, name, wanted), found)
@@ -135,7 +125,7 @@ def test_the_code_keeps_the_weights_as_the_run_does(play_run: RunFolder, tmp_pat
     text = copy.config_file.read_text()
     copy.config_file.write_text(text.replace('weights = "fp32"', 'weights = "bf16"'))
     half = studio_of(copy, tmp_path / "studio")
-    wanted = wish(half, images=1)
+    wanted = request(half, images=1)
     found: dict[str, Image.Image] = {}
     exec(words.code(half, TUNED, wanted), found)
     assert found["pipeline"].dtype == torch.bfloat16  # type: ignore[attr-defined]
@@ -148,12 +138,12 @@ def test_a_run_without_reward_and_tuned_models_draws_the_base_and_says_so(
     text = words.introduction(bare)
     assert "no reward yet" in text
     assert "no tuned model yet" in text
-    (one,) = drawn(bare, BASE, wish(bare, images=1))
+    (one,) = drawn(bare, BASE, request(bare, images=1))
     assert (one.reward, one.spread, one.clip_score) == (None, None, None)
     assert one.met is not None
-    assert words.caption(one, wish(bare)).split("\n")[1] in ("✓ right", "✗ not right")
+    assert words.caption(one, request(bare)).split("\n")[1] in ("✓ right", "✗ not right")
     with pytest.raises(PictuneError, match="Best of n needs a reward"):
-        wish(bare, candidates=4)
+        request(bare, candidates=4)
 
 
 def test_an_adapter_that_is_gone_is_a_line(play_run: RunFolder, tmp_path: Path) -> None:
@@ -161,18 +151,18 @@ def test_an_adapter_that_is_gone_is_a_line(play_run: RunFolder, tmp_path: Path) 
     opened = studio_of(copy, tmp_path / "studio")
     (copy.finetune_dir(TUNED) / "pytorch_lora_weights.safetensors").unlink()
     with pytest.raises(PictuneError, match="run the finetune stage first"):
-        drawn(opened, TUNED, wish(opened))
+        drawn(opened, TUNED, request(opened))
 
 
 def test_the_page_says_words_of_a_prompt_as_text(studio: Studio) -> None:
-    hostile = wish(studio, '<img src=x onerror="alert(1)">', images=1)
+    hostile = request(studio, '<img src=x onerror="alert(1)">', images=1)
     drawing = {BASE: drawn(studio, BASE, hostile)}
     assert "<img" not in words.headings(hostile, drawing, 1)
     assert drawing[BASE][0].file.name == "img-src-x-onerror-alert-1_base_seed-7.png"
 
 
 def test_the_page_says_how_much_of_a_long_prompt_is_not_read(studio: Studio) -> None:
-    row = [drawn(studio, BASE, wish(studio, images=1))]
+    row = [drawn(studio, BASE, request(studio, images=1))]
     most = studio.model.pipeline.tokenizer.model_max_length - 2  # a beginning and an end
     assert studio.unread("cat " * most) == 0
     assert studio.unread("cat " * (most + 5)) == 5

@@ -39,14 +39,9 @@ class CountingBackbone(ClipBackbone):
         return super()._encode_text(prompts)
 
 
-@pytest.fixture(scope="module")
-def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
-
-
 @pytest.fixture
-def backbone(clip: Path) -> CountingBackbone:
-    return CountingBackbone.from_pretrained(clip)
+def backbone(clip_folder: Path) -> CountingBackbone:
+    return CountingBackbone.from_pretrained(clip_folder)
 
 
 @pytest.fixture(scope="module")
@@ -129,19 +124,6 @@ def test_another_backbone_and_trained_blocks_have_embeddings_of_their_own(
     assert len(spaces | {tuned.image_space}) == 4
 
 
-def test_a_training_takes_its_embeddings_from_the_cache(
-    backbone: CountingBackbone, tmp_path: Path
-) -> None:
-    run = make_feedback(tmp_path / "run", images_per_prompt=2)
-    dataset = FeedbackDataset.from_latest(run.latest, run.root)
-    first = prepare(dataset, ExamplesConfig(), backbone, cache=EmbeddingCache(tmp_path / "cache"))
-    assert backbone.images == len(dataset.paths)
-    again = prepare(dataset, ExamplesConfig(), backbone, cache=EmbeddingCache(tmp_path / "cache"))
-    assert backbone.images == len(dataset.paths)
-    assert torch.equal(first.image_features, again.image_features)
-    assert torch.equal(first.text_embeddings, again.text_embeddings)
-
-
 def test_an_image_that_is_no_longer_the_labeled_one_is_refused(
     backbone: CountingBackbone, tmp_path: Path
 ) -> None:
@@ -214,16 +196,6 @@ def test_one_cache_sees_what_another_adds_and_takes_away(tmp_path: Path) -> None
     writer.append("space", _keys(1), vectors[:1])
     assert np.array_equal(reader.read("space", _keys(1), DIM)[0], vectors[:1])
     assert (reader.failure, writer.failure) == (None, None)
-
-
-def test_embeddings_that_are_not_finite_are_never_stored(
-    clip: Path, images: list[Path], tmp_path: Path
-) -> None:
-    broken = ClipBackbone.from_pretrained(clip)
-    broken.clip.visual_projection.weight[0, 0] = torch.nan
-    with pytest.raises(PictuneError, match="no finite embedding"):
-        embed_images(images, broken, batch_size=4, cache=EmbeddingCache(tmp_path))
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_folder_that_cannot_be_used_is_said_and_costs_only_the_cache(
@@ -316,32 +288,3 @@ def test_a_full_disk_keeps_what_is_whole_and_says_so(tmp_path: Path) -> None:
     assert known.sum() == stored
     assert np.array_equal(vectors[known], _numbered(stored))
     assert (cache.damaged, cache.failure) == (0, None)
-
-
-_READ_ALL = """
-import resource, sys
-import numpy as np
-from pathlib import Path
-from reward.clip.cache import EmbeddingCache
-
-cache = EmbeddingCache(Path(sys.argv[1]))
-keys = [number.to_bytes(32, "big") for number in range(100_000)]
-vectors, known = cache.read("space", keys, 768)
-assert known.all() and (vectors[:, 0] == np.arange(100_000)).all()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
-"""
-
-
-def test_a_hundred_thousand_images_fit_in_two_gigabytes(tmp_path: Path) -> None:
-    cache = EmbeddingCache(tmp_path)
-    for first in range(0, 100_000, 10_000):
-        rows = np.repeat(np.arange(first, first + 10_000, dtype=np.float32)[:, None], 768, axis=1)
-        cache.append("space", _keys(10_000, first), rows)
-    done = subprocess.run(
-        [sys.executable, "-c", _READ_ALL, str(tmp_path)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert int(done.stdout) < 2_000_000  # kilobytes

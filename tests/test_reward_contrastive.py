@@ -114,27 +114,11 @@ def test_wrong_prompts_are_distinct_and_never_the_true_one(
     assert wrong == negatives(prompt, words, limit, random.Random(seed))
 
 
-@pytest.mark.parametrize(
-    "noun",
-    [
-        "wolf",
-        "fox",
-        "cat",
-        "monkey",
-        "box",
-        "bus",
-        "glass",
-        "horse",
-        "rose",
-        "city",
-        "dish",
-        "mouse",
-        "sheep",
-        "house",
-    ],
-)
-def test_plural_and_singular_undo_each_other(noun: str) -> None:
-    assert singular(plural(noun)) == noun == singular(noun)
+def test_plural_and_singular_undo_each_other() -> None:
+    regular = ("fox", "cat", "monkey", "box", "glass", "horse", "rose", "city", "dish", "house")
+    for noun in (*regular, "wolf", "bus", "mouse", "sheep"):
+        assert singular(plural(noun)) == noun == singular(noun)
+    assert [plural(noun) for noun in ("wolf", "city", "box")] == ["wolves", "cities", "boxes"]
 
 
 def _values(prompt: str, kind: str) -> list[str]:

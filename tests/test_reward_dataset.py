@@ -9,7 +9,6 @@ from data.errors import PictuneError
 from data.runs import RunFolder
 from data.schema import IMAGES, TASKS, prompt_id, read_table, write_table
 from reward.dataset import FeedbackDataset
-from reward.raters import LabelRaters
 from tests.support.tiny_feedback import NOON, image_row, make_feedback, pair_row, verdict_row, write
 
 PROMPT = "A red ball."
@@ -82,10 +81,9 @@ def test_the_same_asked_again_is_not_another_rater(run: RunFolder) -> None:
         for task, of in (("first", None), ("again", "first"))
     ]
     write_table(pa.Table.from_pylist(tasks, schema=TASKS), TASKS, run.latest / "tasks.parquet")
-    dataset, raters = _load(run), LabelRaters.from_latest(run.latest)
+    dataset = _load(run)
     assert dataset.verdicts.good.tolist() == [1, 0, 0]
     assert len(dataset.pairs) == 1
-    assert (len(raters.of_verdicts), len(raters.of_pairs)) == (3, 1)
 
 
 def test_rankings_alone_are_a_dataset(run: RunFolder) -> None:

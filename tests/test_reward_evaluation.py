@@ -13,27 +13,25 @@ from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.learning.examples import Examples, prepare
 from reward.measuring.baselines import baselines, blind_scorer, clip_scorer, rewards_from_elsewhere
-from reward.measuring.evaluation import evaluate, measure, model_scorer
-from reward.measuring.learning_curve import SHARES, learning_curve, point
-from reward.measuring.metrics import (
-    Scored,
-    Scorer,
+from reward.measuring.evaluation import (
+    SHARES,
+    evaluate,
+    learning_curve,
+    measure,
+    model_scorer,
+    point,
 )
+from reward.measuring.metrics import Scored, Scorer
 from reward.measuring.plots import reliability_figure
 from reward.measuring.report import Evaluation, RewardReport, read_report
 from reward.model import RewardModel
-from reward.raters import LabelRaters
 from reward.settings import RewardConfig, RewardSource, SplitConfig
-from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_clip import small_reward
 from tests.support.tiny_feedback import make_feedback
 from tests.support.user_rewards import SCORED
 
+NONE = np.zeros(0, int)
 CONFIG = RewardConfig(split=SplitConfig(split_by="image", unseen_prompts=0.2))
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
-    return ClipBackbone.from_pretrained(save_tiny_clip(tmp_path_factory.mktemp("clip")))
 
 
 @pytest.fixture(scope="module")
@@ -44,14 +42,10 @@ def examples(backbone: ClipBackbone, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def model(backbone: ClipBackbone) -> RewardModel:
-    return RewardModel.create(
-        backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0)
-    )
+    return small_reward(backbone)
 
 
-def _report(
-    model: RewardModel, examples: Examples, raters: LabelRaters | None = None, *, resamples: int = 5
-) -> Evaluation:
+def _report(model: RewardModel, examples: Examples, *, resamples: int = 5) -> Evaluation:
     scorers = {
         "model": model_scorer(model, examples),
         "uncalibrated": model_scorer(model, examples, calibrated=False),
@@ -59,7 +53,6 @@ def _report(
     return evaluate(
         scorers | baselines(model.backbone, examples, CONFIG),
         examples,
-        raters,
         seed=0,
         resamples=resamples,
     )
@@ -72,7 +65,7 @@ def _number(value: float | None) -> float:
 
 def test_temperature_leaves_the_order_as_it_is(model: RewardModel, examples: Examples) -> None:
     before = _report(model, examples).val.model
-    hotter = RewardModel(model.backbone, model.head, hidden=(8,), members=2)
+    hotter = RewardModel(model.backbone, model.head)
     hotter.temperature.fill_(4.0)
     report = _report(hotter, examples).val
     of_order = {"roc_auc", "average_precision", "accuracy", "pairwise_accuracy"}
@@ -104,9 +97,7 @@ def test_report_compares_with_baselines_on_every_part_and_category(
 
 
 def test_a_part_without_labels_has_a_report_as_well(model: RewardModel, examples: Examples) -> None:
-    nothing = examples.dataset.where(
-        np.zeros(len(examples.dataset.verdicts), bool), np.zeros(len(examples.dataset.pairs), bool)
-    )
+    nothing = examples.dataset.where(NONE, NONE)
     empty = replace(examples, split=replace(examples.split, test_unseen=nothing))
     report = _report(model, empty)
     json.dumps(report.model_dump(mode="json"), allow_nan=False)
@@ -119,14 +110,8 @@ def test_a_model_with_trained_blocks_is_measured_on_a_part_without_pairs(
 ) -> None:
     dataset = examples.dataset
     config = CONFIG.model_copy(update={"tune_last": 1})
-    prepared = prepare(
-        dataset.where(np.ones(len(dataset.verdicts), bool), np.zeros(len(dataset.pairs), bool)),
-        config,
-        backbone,
-    )
-    tuned = RewardModel.create(
-        backbone, hidden=(8,), members=2, tune_last=1, generator=torch.Generator().manual_seed(0)
-    )
+    prepared = prepare(replace(dataset, pairs=dataset.pairs.where(NONE)), config, backbone)
+    tuned = small_reward(backbone, tune_last=1)
     measured = measure(model_scorer(tuned, prepared), prepared.split.test_unseen)
     assert measured.roc_auc is not None
     assert measured.n_pairs == 0
@@ -138,15 +123,10 @@ def test_raters_stand_beside_the_model_on_the_labels_that_others_gave_too(
     run = make_feedback(tmp_path, images_per_prompt=6, raters=3, noise=0.1)
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     examples = prepare(dataset, CONFIG, backbone)
-    model = RewardModel.create(
-        backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0)
-    )
-    raters = LabelRaters.from_latest(run.latest)
-    assert np.bincount(raters.of_verdicts).tolist() == [90, 90, 90]
-    report = _report(model, examples, raters)
+    model = small_reward(backbone)
+    assert np.bincount(dataset.verdicts.rater).tolist() == [90, 90, 90]
+    report = _report(model, examples)
     for part in (report.val, report.test_seen, report.test_unseen):
-        assert part.human is not None
-        assert part.by_rater is not None
         assert part.human.others.n == part.human.model.n == part.model.n
         assert part.human.model.roc_auc == part.model.roc_auc
         assert _number(part.human.others.roc_auc) > 0.8  # one in ten labels is wrong
@@ -167,20 +147,7 @@ def test_a_report_is_read_as_it_was_written_with_scorers_beside_the_other_names(
     write_json(tmp_path / "metrics.json", report.model_dump(mode="json"))
     written = json.loads((tmp_path / "metrics.json").read_text())
     assert {"model", "clip_score", "counts", "gain"} < set(written["val"])
-    assert "human" not in written["val"]
     assert "rater_types" not in written
-    assert read_report(tmp_path / "metrics.json") == report
-
-
-def test_a_report_from_before_slips_and_sources_is_read(
-    model: RewardModel, examples: Examples, tmp_path: Path
-) -> None:
-    report = RewardReport(
-        **dict(_report(model, examples)), temperature=1.5, learning_curve=[point(model, examples)]
-    )
-    older = report.model_dump(mode="json")
-    del older["slip"], older["sources"]
-    write_json(tmp_path / "metrics.json", older)
     assert read_report(tmp_path / "metrics.json") == report
 
 
@@ -241,38 +208,26 @@ def test_a_share_of_the_labels_that_teaches_nothing_is_left_out(
     )
 
 
-def test_clip_baseline_orders_by_the_cosine(examples: Examples) -> None:
-    verdicts = examples.split.val.verdicts
-    cosines = (
-        (
-            examples.image_features[verdicts.image, : examples.text_embeddings.shape[1]]
-            * examples.text_embeddings[verdicts.prompt]
-        )
-        .sum(-1)
-        .numpy()
-    )
-    probabilities = clip_scorer(examples)(verdicts.image, verdicts.prompt)
-    assert ((probabilities > 0) & (probabilities < 1)).all()
-    assert np.array_equal(np.argsort(cosines), np.argsort(probabilities))
-
-
 def elsewhere(examples: Examples, *sources: RewardSource) -> dict[str, Scorer]:
-    config = CONFIG.model_copy(update={"baselines": sources, "encode_batch": 16})
+    config = CONFIG.model_copy(update={"baselines": sources})
     return rewards_from_elsewhere(examples, config, device=torch.device("cpu"))
 
 
-def test_a_clip_score_from_elsewhere_is_the_clip_baseline_of_the_same_backbone(
+def test_a_clip_score_from_elsewhere_is_the_clip_baseline_and_orders_by_the_cosine(
     examples: Examples, backbone: ClipBackbone
 ) -> None:
     source = RewardSource(kind="clip_score", path=backbone.name)
     scorers = elsewhere(examples, source, RewardSource(kind="pickscore", path=backbone.name))
+    assert list(scorers) == [f"clip_score {backbone.name}", f"pickscore {backbone.name}"]
     for part in (examples.split.train, examples.split.test_unseen):
         wanted = Scored.from_scorer(clip_scorer(examples), part)
+        images = examples.image_features[part.verdicts.image, : backbone.dim]
+        cosines = (images * examples.text_embeddings[part.verdicts.prompt]).sum(-1)
+        assert np.array_equal(cosines.argsort().numpy(), wanted.probability.argsort())
         for scorer in scorers.values():  # a scale changes nothing
             scored = Scored.from_scorer(scorer, part)
             assert scored.probability == pytest.approx(wanted.probability, abs=1e-4)
             assert scored.score_0 == pytest.approx(wanted.score_0, abs=1e-4)
-    assert list(scorers) == [f"clip_score {backbone.name}", f"pickscore {backbone.name}"]
 
 
 def test_a_reward_from_elsewhere_sees_each_labeled_image_once_whatever_its_size(
@@ -313,9 +268,7 @@ def test_figure_has_a_column_for_each_part_with_verdicts(
     figure = reliability_figure(model, examples)
     assert len(figure.axes) == 6
     figure.savefig(tmp_path / "reliability.png", dpi=40)
-    nothing = examples.dataset.where(
-        np.zeros(len(examples.dataset.verdicts), bool), np.zeros(len(examples.dataset.pairs), bool)
-    )
+    nothing = examples.dataset.where(NONE, NONE)
     empty = replace(
         examples, split=replace(examples.split, val=nothing, test_seen=nothing, test_unseen=nothing)
     )

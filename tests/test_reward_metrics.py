@@ -1,6 +1,5 @@
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,12 +9,10 @@ from scipy.special import expit
 from scipy.stats import kendalltau
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from reward.calibration import (
-    Values,
-)
-from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
+from reward.calibration import Values
+from reward.dataset import FeedbackDataset, Indices, RankedPairs, Verdicts
 from reward.measuring.bootstrap import ENOUGH_CLUSTERS, Resamples, interval
-from reward.measuring.evaluation import measure
+from reward.measuring.evaluation import measure, others_said
 from reward.measuring.metrics import (
     Scored,
     Scorer,
@@ -25,43 +22,26 @@ from reward.measuring.metrics import (
     weighted_average_precision,
     weighted_roc_auc,
 )
-from reward.raters import others_said
 
 
 def _part(good: list[float], label_0: tuple[float, ...] = ()) -> FeedbackDataset:
     """Verdicts on images 0, 1, ... of prompt 0, and pairs of neighbors."""
-    image = np.arange(len(good))
-    first = np.arange(len(label_0))
-    pairs = RankedPairs(
-        first,
-        first + 1,
-        0 * first,
-        np.array(label_0, np.float32),
-        np.ones(len(label_0), np.float32),
-    )
-    ids = tuple(str(i) for i in image)
-    return FeedbackDataset(
-        ids,
-        tuple(map(Path, ids)),
-        ("p",),
-        ("",),
-        Verdicts(image, 0 * image, np.array(good, np.float32)),
-        pairs,
-    )
+    image, first = np.arange(len(good)), np.arange(len(label_0))
+    verdicts = Verdicts(image, 0 * image, np.array(good, np.float32), 0 * image)
+    return _dataset(verdicts, _pairs(first, first + 1, 0 * first, np.array(label_0)))
+
+
+def _pairs(first: Indices, second: Indices, prompt: Indices, label_0: Values) -> RankedPairs:
+    ones = np.ones(len(first), np.float32)
+    return RankedPairs(first, second, prompt, label_0.astype(np.float32), ones, first, 0 * first)
+
+
+def _dataset(verdicts: Verdicts, pairs: RankedPairs) -> FeedbackDataset:
+    return FeedbackDataset((), (), ("p",), ("",), verdicts, pairs)
 
 
 def _fixed(scores: Values) -> Scorer:
     return lambda image, _prompt: scores[image]
-
-
-def test_a_constant_scorer_is_worth_half() -> None:
-    measured = measure(
-        lambda image, _prompt: np.full(len(image), 0.5), _part([1, 0, 1, 0], (1, 0, 0.5))
-    )
-    assert measured.roc_auc == 0.5
-    assert measured.n_pairs == 2
-    assert measured.pairwise_accuracy == 0.5
-    assert measured.brier == 0.25
 
 
 def test_metrics_by_hand() -> None:
@@ -159,18 +139,10 @@ def _many(
     first = rng.integers(prompts * images, size=pairs)
     second = first // images * images + (first + rng.integers(1, images, size=pairs)) % images
     scores = np.round(rng.random(prompts * images), 1)
-    return Scored(
-        probability=scores[image],
-        good=(rng.random(len(image)) < scores[image]).astype(float),
-        image=image,
-        prompt=image // images,
-        score_0=scores[first],
-        score_1=scores[second],
-        label_0=rng.choice([0, 0.5, 1], pairs),
-        image_0=first,
-        image_1=second,
-        pair_prompt=first // images,
-    )
+    good = (rng.random(len(image)) < scores[image]).astype(np.float32)
+    verdicts = Verdicts(image, image // images, good, 0 * image)
+    ranked = _pairs(first, second, first // images, rng.choice([0, 0.5, 1], pairs))
+    return Scored.from_scorer(_fixed(scores), _dataset(verdicts, ranked))
 
 
 @pytest.mark.parametrize("by_prompt", [True, False])
@@ -183,17 +155,12 @@ def test_a_bootstrap_sample_has_the_figures_of_its_labels_written_out(by_prompt:
     for row, counts in enumerate(samples.counts):
         times = np.zeros(int(samples.clusters.max()) + 1, int)
         times[samples.clusters] = counts
-        single = times[scored.prompt if by_prompt else scored.image]
-        ranked = (
-            times[scored.pair_prompt]
-            if by_prompt
-            else times[scored.image_0] * times[scored.image_1]
-        )
-        written = figures(
-            scored.where(
-                np.repeat(np.arange(len(single)), single), np.repeat(np.arange(len(ranked)), ranked)
-            )
-        )
+        verdicts, pairs = scored.part.verdicts, scored.part.pairs
+        single = times[verdicts.prompt if by_prompt else verdicts.image]
+        drawn = (pairs.prompt,) if by_prompt else (pairs.image_0, pairs.image_1)
+        ranked = np.prod([times[each] for each in drawn], axis=0)
+        rows = (np.repeat(np.arange(len(each)), each) for each in (single, ranked))
+        written = figures(scored.where(*rows))
         names = {"roc_auc", "average_precision", "accuracy", "brier", "nll", "pairwise_accuracy"}
         assert names <= set(columns)
         assert {name: columns[name][row] for name in names} == pytest.approx(
@@ -217,8 +184,7 @@ def test_kendall_tau_of_a_ranking_is_that_of_scipy() -> None:
         ranks, scores = rng.integers(1, 4, 5), rng.integers(0, 4, 5) / 10
         first, second = (side.ravel() for side in np.triu_indices(5, 1))
         part = _part([1.0] * 5)
-        labels = ((1 + np.sign(ranks[second] - ranks[first])) / 2).astype(np.float32)
-        pairs = RankedPairs(first, second, 0 * first, labels, np.ones(len(first), np.float32))
+        pairs = _pairs(first, second, 0 * first, (1 + np.sign(ranks[second] - ranks[first])) / 2)
         tau = measure(_fixed(scores), replace(part, pairs=pairs)).kendall_tau
         if len(set(ranks)) > 1 and len(set(scores)) > 1:
             assert tau == pytest.approx(kendalltau(scores, -ranks).statistic)

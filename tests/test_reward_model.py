@@ -1,6 +1,7 @@
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -10,21 +11,14 @@ from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.head import EnsembleHead
 from reward.model import RewardModel
-from tests.support.tiny_clip import save_tiny_clip, save_tiny_siglip
+from tests.support.tiny_clip import save_tiny_clip, save_tiny_siglip, small_reward
 
 PROMPTS = ["a dog", "four wolves in the park", "a green rabbit"]
 
 
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
-    return ClipBackbone.from_pretrained(save_tiny_clip(tmp_path_factory.mktemp("clip")))
-
-
 @pytest.fixture
 def model(backbone: ClipBackbone) -> RewardModel:
-    model = RewardModel.create(
-        backbone, hidden=(16, 8), members=3, generator=torch.Generator().manual_seed(0)
-    )
+    model = small_reward(backbone, hidden=(16, 8), members=3)
     model.temperature.fill_(1.7)
     model.labels = {"good": 3, "bad": 2}
     return model
@@ -43,27 +37,16 @@ def test_scores_are_probabilities_that_differ(model: RewardModel, images: torch.
     assert torch.equal(scores, model.score(images=images, prompts=PROMPTS))
 
 
-def test_a_score_does_not_depend_on_its_batch(model: RewardModel, images: torch.Tensor) -> None:
-    together = model.score(images=images, prompts=PROMPTS)
-    alone = torch.cat(
-        [model.score(images=images[i : i + 1], prompts=PROMPTS[i : i + 1]) for i in range(3)]
-    )
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
-    order = [2, 0, 1]
-    shuffled = model.score(images=images[order], prompts=[PROMPTS[i] for i in order])
-    torch.testing.assert_close(shuffled, together[order], atol=1e-5, rtol=1e-5)
-
-
-def test_cached_embeddings_give_the_same_score(
-    model: RewardModel, backbone: ClipBackbone, images: torch.Tensor
+@pytest.mark.parametrize("reduce", ["mean", "lcb"])
+def test_a_score_does_not_depend_on_its_batch(
+    model: RewardModel, images: torch.Tensor, reduce: Literal["mean", "lcb"]
 ) -> None:
-    logit = model.mean_logits(
-        image_features=backbone.image_features(images),
-        text_embeddings=backbone.text_embedding(PROMPTS),
+    together = model.score(images=images, prompts=PROMPTS, reduce=reduce)
+    order = [2, 0, 1]
+    alone = torch.cat(
+        [model.score(images=images[i : i + 1], prompts=[PROMPTS[i]], reduce=reduce) for i in order]
     )
-    torch.testing.assert_close(
-        torch.sigmoid(logit / 1.7), model.score(images=images, prompts=PROMPTS)
-    )
+    torch.testing.assert_close(alone, together[order], atol=1e-5, rtol=1e-5)
 
 
 def test_gradient_at_a_pixel_is_the_finite_difference(
@@ -84,13 +67,17 @@ def test_gradient_at_a_pixel_is_the_finite_difference(
     )
 
 
-def test_members_are_independent_of_each_other(
-    model: RewardModel, images: torch.Tensor, backbone: ClipBackbone
-) -> None:
-    embeddings = {
+@pytest.fixture
+def embeddings(backbone: ClipBackbone, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    return {
         "image_features": backbone.image_features(images),
         "text_embeddings": backbone.text_embedding(PROMPTS),
     }
+
+
+def test_members_are_independent_of_each_other(
+    model: RewardModel, embeddings: dict[str, torch.Tensor]
+) -> None:
     before = model.member_logits(**embeddings)
     with torch.no_grad():
         model.head.weights[0][1].zero_()
@@ -100,31 +87,22 @@ def test_members_are_independent_of_each_other(
 
 
 def test_the_lower_bound_is_below_the_mean_by_what_the_members_differ(
-    model: RewardModel, images: torch.Tensor
+    model: RewardModel, images: torch.Tensor, embeddings: dict[str, torch.Tensor]
 ) -> None:
     mean, lower = (
         model.score(images=images, prompts=PROMPTS, reduce=reduce) for reduce in ("mean", "lcb")
     )
-    embeddings = {
-        "image_features": model.backbone.image_features(images),
-        "text_embeddings": model.backbone.text_embedding(PROMPTS),
-    }
     logits = model.member_logits(**embeddings)
-    torch.testing.assert_close(
-        torch.logit(mean) - torch.logit(lower),
-        logits.std(0, correction=0) / 1.7,
-        atol=1e-5,
-        rtol=1e-4,
-    )
+    torch.testing.assert_close(mean, torch.sigmoid(logits.mean(0) / 1.7))
+    differ = logits.std(0, correction=0) / 1.7
+    torch.testing.assert_close(torch.logit(mean) - torch.logit(lower), differ, atol=1e-5, rtol=1e-4)
     assert (lower < mean).all()
 
 
 def test_the_lower_bound_of_one_member_is_its_score_and_has_gradients(
     backbone: ClipBackbone, images: torch.Tensor
 ) -> None:
-    alone = RewardModel.create(
-        backbone, hidden=(8,), members=1, generator=torch.Generator().manual_seed(0)
-    )
+    alone = small_reward(backbone, members=1)
     images = images.clone().requires_grad_()
     lower = alone.score(images=images, prompts=PROMPTS, reduce="lcb")
     assert torch.equal(lower, alone.score(images=images, prompts=PROMPTS))
@@ -133,23 +111,9 @@ def test_the_lower_bound_of_one_member_is_its_score_and_has_gradients(
     assert gradient.abs().sum() > 0
 
 
-@pytest.mark.parametrize("reduce", ["mean", "lcb"])
-def test_a_lower_bound_does_not_depend_on_its_batch_either(
-    model: RewardModel, images: torch.Tensor, reduce: Literal["mean", "lcb"]
-) -> None:
-    together = model.score(images=images, prompts=PROMPTS, reduce=reduce)
-    order = [1, 2, 0]
-    alone = torch.cat(
-        [model.score(images=images[i : i + 1], prompts=[PROMPTS[i]], reduce=reduce) for i in order]
-    )
-    torch.testing.assert_close(alone, together[order], atol=1e-5, rtol=1e-5)
-
-
 def test_a_reward_stands_on_siglip_too(images: torch.Tensor, tmp_path: Path) -> None:
     siglip = ClipBackbone.from_pretrained(save_tiny_siglip(tmp_path / "siglip"))
-    model = RewardModel.create(
-        siglip, hidden=(8,), members=2, tune_last=1, generator=torch.Generator().manual_seed(0)
-    )
+    model = small_reward(siglip, tune_last=1)
     model.save_pretrained(tmp_path / "reward")
     loaded = RewardModel.from_pretrained(tmp_path / "reward")
     assert torch.equal(
@@ -190,43 +154,37 @@ def test_another_backbone_is_refused(model: RewardModel, tmp_path: Path) -> None
         RewardModel.from_pretrained(tmp_path / "reward", backbone=other)
 
 
-@pytest.mark.parametrize("missing", ["config.json", "head.safetensors"])
-def test_a_missing_file_is_named(
-    model: RewardModel, backbone: ClipBackbone, tmp_path: Path, missing: str
+def _other_config(folder: Path, pattern: str, text: str) -> None:
+    config = (folder / "config.json").read_text()
+    (folder / "config.json").write_text(re.sub(pattern, text, config))
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), "no config.json"),
+        (lambda folder: (folder / "head.safetensors").unlink(), "no head.safetensors"),
+        (lambda folder: _other_config(folder, r"(?s).*", "{"), "remove .* and run `make reward`"),
+        (lambda folder: _other_config(folder, '"members"', '"m"'), "members: Field required"),
+        (lambda folder: _other_config(folder, '"members": 3', '"members": 2'), "does not fit"),
+        (
+            lambda folder: _other_config(folder, '("temperature": )[^,]*', r"\1Infinity"),
+            "temperature: Input should be a finite number",
+        ),
+        (lambda folder: _other_config(folder, '(head_sha256": ")..', r"\1xx"), "two trainings"),
+    ],
+    ids=range(7),
+)
+def test_files_that_are_no_whole_model_are_one_clear_line(
+    model: RewardModel,
+    backbone: ClipBackbone,
+    tmp_path: Path,
+    damage: Callable[[Path], None],
+    reason: str,
 ) -> None:
     model.save_pretrained(tmp_path)
-    (tmp_path / missing).unlink()
-    _refuses(tmp_path, backbone, f"no {missing}")
-
-
-def test_files_of_two_trainings_are_never_mixed(
-    model: RewardModel, backbone: ClipBackbone, tmp_path: Path
-) -> None:
-    model.save_pretrained(tmp_path)
-    config = (tmp_path / "config.json").read_bytes()
-    with torch.no_grad():
-        model.head.biases[0].add_(1)
-    model.save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_bytes(config)
-    _refuses(tmp_path, backbone, "two trainings")
-
-
-@pytest.mark.parametrize("text", ["{", '{"backbone": "x"}', "[]"])
-def test_a_broken_config_is_one_clear_line(
-    model: RewardModel, backbone: ClipBackbone, tmp_path: Path, text: str
-) -> None:
-    model.save_pretrained(tmp_path)
-    (tmp_path / "config.json").write_text(text)
-    _refuses(tmp_path, backbone, "remove .* and run `make reward`")
-
-
-def test_a_head_of_another_shape_is_refused(
-    model: RewardModel, backbone: ClipBackbone, tmp_path: Path
-) -> None:
-    model.save_pretrained(tmp_path)
-    config = (tmp_path / "config.json").read_text()
-    (tmp_path / "config.json").write_text(config.replace('"members": 3', '"members": 2'))
-    _refuses(tmp_path, backbone, "does not fit")
+    damage(tmp_path)
+    _refuses(tmp_path, backbone, reason)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])
@@ -237,15 +195,6 @@ def test_a_head_that_is_no_numbers_is_refused(
         model.head.biases[-1].view(-1)[0] = value
     model.save_pretrained(tmp_path)
     _refuses(tmp_path, backbone, r"head\.safetensors: NaN or infinity in biases\.\d")
-
-
-def test_a_temperature_that_is_no_number_is_refused(
-    model: RewardModel, backbone: ClipBackbone, tmp_path: Path
-) -> None:
-    model.save_pretrained(tmp_path)
-    config = (tmp_path / "config.json").read_text()
-    (tmp_path / "config.json").write_text(re.sub('("temperature": )[^,]*', r"\1Infinity", config))
-    _refuses(tmp_path, backbone, "temperature: Input should be a finite number")
 
 
 def test_a_score_that_is_no_number_is_never_given(model: RewardModel, images: torch.Tensor) -> None:
@@ -262,31 +211,30 @@ def _refuses(folder: Path, backbone: ClipBackbone, reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_memory_does_not_grow_with_the_pairs_that_are_scored_at_once(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_many_pairs_are_scored_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = torch.Generator().manual_seed(0)
     head = EnsembleHead(16, 16, (8,), members=2, generator=generator)
     image, text = (F.normalize(torch.randn(100, 16, generator=generator), dim=-1) for _ in range(2))
-    whole = head(image, text)
+    whole, longest = head(image, text), list[int]()
     monkeypatch.setattr("reward.head.ROWS", 4)
-    longest: list[int] = []
+    monkeypatch.setattr(torch, "baddbmm", _noting(torch.baddbmm, longest))
+    torch.testing.assert_close(head(image, text), whole)
+    assert max(longest) == 4
 
-    def note(saved: torch.Tensor) -> torch.Tensor:
-        longest.append(max(saved.shape))
-        return saved
 
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda saved: saved):
-        in_parts = head(image, text)
-    torch.testing.assert_close(in_parts, whole)
-    assert max(longest) == 3 * 16 + 1  # the width of the inputs, not the 100 pairs
+def _noting(product: Callable[..., torch.Tensor], longest: list[int]) -> Callable[..., Any]:
+    def noted(bias: torch.Tensor, rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+        longest.append(rows.shape[1])
+        return product(bias, rows, weight)
+
+    return noted
 
 
 def test_raters_who_slip_bound_the_score_and_leave_its_order(
     model: RewardModel, images: torch.Tensor, backbone: ClipBackbone, tmp_path: Path
 ) -> None:
     before, spread = model.score_with_std(images=images, prompts=PROMPTS)
-    slipping = RewardModel(backbone, model.head, hidden=model.hidden, members=model.members)
+    slipping = RewardModel(backbone, model.head)
     slipping.temperature.copy_(model.temperature)
     slipping.slip.fill_(0.2)
     slipping.save_pretrained(tmp_path)

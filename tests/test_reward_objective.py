@@ -19,19 +19,15 @@ from reward.learning.examples import Examples, prepare
 from reward.learning.label_tensors import LabelTensors
 from reward.learning.objective import Objective
 from reward.learning.training import RewardMetrics, new_model, train
+from reward.measuring.evaluation import measure, model_scorer
 from reward.model import RewardModel
 from reward.settings import RewardConfig, SplitConfig
-from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_clip import small_reward
 from tests.support.tiny_feedback import NOON, make_feedback, verdict_row, write
 
 ALL = SplitConfig(validation=0, unseen_prompts=0, test_images=0)
 CPU = torch.device("cpu")
 PROMPT = "A red ball."
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
-    return ClipBackbone.from_pretrained(save_tiny_clip(tmp_path_factory.mktemp("clip")))
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +49,9 @@ def rankings(run: RunFolder) -> FeedbackDataset:
         ]
     columns = [np.array(column) for column in zip(*rows, strict=True)]
     image_0, image_1, of, label_0, weight, ranking = columns
-    pairs = RankedPairs(
-        image_0, image_1, of, label_0.astype(np.float32), weight.astype(np.float32), ranking
-    )
-    return replace(
-        dataset.where(np.zeros(len(dataset.verdicts), bool), np.zeros(0, bool)), pairs=pairs
-    )
+    label_0, weight = label_0.astype(np.float32), weight.astype(np.float32)
+    pairs = RankedPairs(image_0, image_1, of, label_0, weight, ranking, 0 * ranking)
+    return replace(dataset, verdicts=dataset.verdicts.where(np.zeros(0, int)), pairs=pairs)
 
 
 def _train(
@@ -81,19 +74,9 @@ def test_every_ranking_loss_learns_the_order(
     assert metrics[-1].ranking_loss is not None
     assert metrics[0].ranking_loss is not None
     assert metrics[-1].ranking_loss < 0.9 * metrics[0].ranking_loss
-    pairs = rankings.pairs
-    texts = examples.text_embeddings[torch.from_numpy(pairs.prompt)]
-    with torch.no_grad():
-        first, second = (
-            model.mean_logits(
-                image_features=examples.image_features[torch.from_numpy(image)],
-                text_embeddings=texts,
-            )
-            for image in (pairs.image_0, pairs.image_1)
-        )
-    strict = pairs.label_0 != 0.5
-    right = ((first > second).numpy() == (pairs.label_0 == 1))[strict]
-    assert right.mean() > 0.9
+    right = measure(model_scorer(model, examples), rankings).pairwise_accuracy
+    assert right is not None
+    assert right > 0.9
 
 
 @pytest.mark.parametrize("loss", ["bradley_terry", "plackett_luce"])
@@ -112,9 +95,7 @@ def test_a_ranking_of_nine_is_nine_forwards_and_not_one_for_each_side_of_a_pair(
 
     config = RewardConfig(hidden=(8,), members=1, tune_last=1, ranking_loss=loss, split=ALL)
     examples = prepare(rankings, config, backbone)
-    model = RewardModel.create(
-        backbone, hidden=(8,), members=1, tune_last=1, generator=torch.Generator().manual_seed(0)
-    )
+    model = small_reward(backbone, members=1, tune_last=1)
     objective = Objective(model, examples, config)
     labels = objective.labels(examples.split.train)
     assert labels.n_rankings == 15
@@ -140,7 +121,6 @@ def test_a_ranking_of_three_is_rebuilt_from_its_pairs_beside_a_longer_one(
     rankings: FeedbackDataset,
 ) -> None:
     pairs = rankings.pairs
-    assert pairs.ranking is not None
     first = sorted({*pairs.image_0[:36], *pairs.image_1[:36]})
     few = pairs.where(
         (pairs.ranking > 0) | np.isin(pairs.image_0, first[:3]) & np.isin(pairs.image_1, first[:3])
@@ -158,29 +138,6 @@ def test_a_ranking_of_three_is_rebuilt_from_its_pairs_beside_a_longer_one(
         for (a, b), label in labels.items():
             if {a, b} <= set(images.tolist()) and len(set(images.tolist())) == 9:
                 assert np.sign(ranks[b] - ranks[a]) == np.sign(label - 0.5)
-
-
-def test_plackett_luce_scores_images_and_not_pairs(
-    rankings: FeedbackDataset, backbone: ClipBackbone
-) -> None:
-    scored: list[int] = []
-
-    class Counting(RewardModel):
-        def member_logits(self, *, image_features: Tensor, text_embeddings: Tensor) -> Tensor:
-            scored.append(len(image_features))
-            return super().member_logits(
-                image_features=image_features, text_embeddings=text_embeddings
-            )
-
-    config = RewardConfig(ranking_loss="plackett_luce", split=ALL)
-    model = Counting.create(
-        backbone, hidden=(8,), members=1, generator=torch.Generator().manual_seed(0)
-    )
-    examples = prepare(rankings, config, backbone)
-    objective = Objective(model, examples, config)
-    labels = objective.labels(rankings)
-    objective.training_terms(labels, torch.zeros(0, dtype=torch.long), torch.arange(15))
-    assert scored == [15 * 9]
 
 
 def test_cross_entropy_in_place_of_squared_error(run: RunFolder, backbone: ClipBackbone) -> None:
@@ -210,25 +167,15 @@ def _with_estimates(
     known = {"source": "simulated", "joined_at": NOON, "n": 6, "n_skipped": 0, "gold_n": 0}
     raters = [known | {"rater_id": rater, "skill": skill} for rater, skill in skills.items()]
     write_table(pa.Table.from_pylist(raters, schema=RATERS), RATERS, run.latest / "raters.parquet")
-    asked = [
-        {
-            "task_id": f"task of {row['image_id']}",
-            "image_id": row["image_id"],
-            "source": "simulated",
-            "n_raters": 2,
-        }
-        for row in images
-    ]
-    consensus = [one | {"method": "mv", "value": 0.5, "p_good": 0.5} for one in asked]
-    consensus += [
-        one | {"method": "ds", "value": 1.0, "p_good": p_good(one["image_id"])}
-        for one in asked[:-1]
-    ]
-    write_table(
-        pa.Table.from_pylist(consensus, schema=CONSENSUS),
-        CONSENSUS,
-        run.latest / "consensus.parquet",
-    )
+    consensus = []
+    for number, image_id in enumerate(row["image_id"] for row in images):
+        asked = {"task_id": f"task of {image_id}", "image_id": image_id, "n_raters": 2}
+        asked |= {"source": "simulated"}
+        consensus.append(asked | {"method": "mv", "value": 0.5, "p_good": 0.5})
+        if number < 5:
+            consensus.append(asked | {"method": "ds", "value": 1.0, "p_good": p_good(image_id)})
+    table = pa.Table.from_pylist(consensus, schema=CONSENSUS)
+    write_table(table, CONSENSUS, run.latest / "consensus.parquet")
     return FeedbackDataset.from_latest(run.latest, run.root)
 
 
@@ -237,20 +184,18 @@ def small_run(tmp_path: Path) -> RunFolder:
     return make_feedback(tmp_path / "run", images_per_prompt=2)
 
 
-def test_raters_count_by_their_skill(small_run: RunFolder) -> None:
-    dataset = _with_estimates(small_run, {"expert": 1.0, "liar": 0.75, "coin": 0.5}, lambda _: 1.0)
+def test_raters_count_by_their_skill_and_one_of_unknown_skill_as_the_others_do(
+    small_run: RunFolder,
+) -> None:
+    skills: dict[str, float | None] = {"expert": 1.0, "liar": 0.75, "coin": 0.5}
+    dataset = _with_estimates(small_run, skills, lambda _: 1.0)
     labels = LabelTensors.from_part(dataset, CPU, weighting="skill")
     assert labels.raters.tolist() == pytest.approx([1.5] * 6)
     assert labels.good.tolist() == pytest.approx([2 / 3] * 6)
-    equal = LabelTensors.from_part(dataset, CPU)
-    assert equal.raters.tolist() == [3.0] * 6
-
-
-def test_a_rater_of_unknown_skill_counts_as_the_others_do(small_run: RunFolder) -> None:
-    dataset = _with_estimates(small_run, {"expert": 1.0, "liar": 0.75, "new": None}, lambda _: 1.0)
-    assert LabelTensors.from_part(dataset, CPU, weighting="skill").raters.tolist() == pytest.approx(
-        [1 + 0.5 + 0.75] * 6
-    )
+    assert LabelTensors.from_part(dataset, CPU).raters.tolist() == [3.0] * 6
+    unknown = _with_estimates(small_run, skills | {"coin": None}, lambda _: 1.0)
+    labels = LabelTensors.from_part(unknown, CPU, weighting="skill")
+    assert labels.raters.tolist() == pytest.approx([1 + 0.5 + 0.75] * 6)
 
 
 def test_labels_that_count_nothing_are_left_out(
@@ -265,19 +210,16 @@ def test_labels_that_count_nothing_are_left_out(
 
 
 def test_consensus_takes_the_place_of_single_verdicts(small_run: RunFolder) -> None:
-    dataset = _with_estimates(
-        small_run, {"a": 1.0, "liar": 1.0}, lambda image_id: int(image_id[:4], 16) / 65536
-    )
+    def p_good(image_id: str) -> float:
+        return int(image_id[:4], 16) / 65536
+
+    dataset = _with_estimates(small_run, {"a": 1.0, "liar": 1.0}, p_good)
     labels = LabelTensors.from_part(dataset, CPU, weighting="consensus")
     got = dict(zip((dataset.image_ids[i] for i in labels.image), labels.good.tolist(), strict=True))
-    *estimated, last = (
-        row["image_id"]
-        for row in pa.parquet.read_table(small_run.latest / "images.parquet").to_pylist()
-    )
-    assert [got[image_id] for image_id in estimated] == pytest.approx(
-        [int(image_id[:4], 16) / 65536 for image_id in estimated]
-    )
-    assert got[last] == 0.5  # Dawid-Skene has nothing to say of it, its votes have
+    images = pa.parquet.read_table(small_run.latest / "images.parquet")["image_id"].to_pylist()
+    wanted = {image_id: p_good(image_id) for image_id in images}
+    wanted[images[-1]] = 0.5  # Dawid-Skene has nothing to say of it, its votes have
+    assert got == pytest.approx(wanted)
     assert labels.raters.tolist() == [2.0] * 6
 
 
@@ -290,12 +232,10 @@ def test_an_export_without_estimates_says_so(
         _train(dataset, backbone, label_weights=weighting)
 
 
-def test_shares_multiply_what_labels_count(rankings: FeedbackDataset, run: RunFolder) -> None:
-    dataset = replace(FeedbackDataset.from_latest(run.latest, run.root), pairs=rankings.pairs)
-    half = (
-        np.full(len(dataset.verdicts), 0.5, np.float32),
-        np.where(rankings.pairs.prompt == 0, 1, 0).astype(np.float32),
-    )
-    labels = LabelTensors.from_part(dataset, CPU, shares=half)
+def test_shares_multiply_what_raters_count(rankings: FeedbackDataset, run: RunFolder) -> None:
+    verdicts = FeedbackDataset.from_latest(run.latest, run.root).verdicts
+    pairs = replace(rankings.pairs, rater=1 + np.minimum(rankings.pairs.prompt, 1))
+    dataset = replace(rankings, verdicts=verdicts, pairs=pairs)
+    labels = LabelTensors.from_part(dataset, CPU, shares=np.array([0.5, 1, 0], np.float32))
     assert labels.raters.unique().tolist() == [0.5]
     assert len(labels.image_0) == 36

@@ -9,24 +9,13 @@ from transformers import CLIPModel
 
 from data.errors import OwnCodeFailed, PictuneError
 from reward.clip.backbone import ClipBackbone
-from reward.model import RewardModel
 from reward.settings import RewardSource
 from reward.sources import Reward, load_reward
 from tests.support import user_rewards
-from tests.support.tiny_clip import save_tiny_clip, save_tiny_siglip
+from tests.support.tiny_clip import save_tiny_clip, small_reward
 
 PROMPTS = ["a dog", "four wolves in the park", "a green rabbit"]
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_clip(tmp_path_factory.mktemp("clip"))
-
-
-@pytest.fixture(scope="module")
-def backbone(folder: Path) -> ClipBackbone:
-    return ClipBackbone.from_pretrained(folder)
 
 
 @pytest.fixture
@@ -43,116 +32,86 @@ def _python(function: str, **more: Any) -> dict[str, Any]:
 
 
 def test_clip_score_and_pickscore_are_those_of_transformers(
-    folder: Path, backbone: ClipBackbone, images: torch.Tensor
+    clip_folder: Path, backbone: ClipBackbone, images: torch.Tensor
 ) -> None:
-    clip = CLIPModel.from_pretrained(folder).eval()
+    clip = CLIPModel.from_pretrained(clip_folder).eval()
     tokens = backbone.tokenizer(PROMPTS, padding="max_length", max_length=48, return_tensors="pt")
     with torch.no_grad():
         wanted = clip(
             pixel_values=backbone.preprocess(images), **tokens
         ).logits_per_image.diagonal()
-    pickscore = _load({"kind": "pickscore", "path": str(folder)})(images, PROMPTS)
+    pickscore = _load({"kind": "pickscore", "path": str(clip_folder)})(images, PROMPTS)
     torch.testing.assert_close(pickscore, wanted, atol=1e-4, rtol=1e-4)
-    cosine = _load({"kind": "clip_score", "path": str(folder)})(images, PROMPTS)
+    cosine = _load({"kind": "clip_score", "path": str(clip_folder)})(images, PROMPTS)
     torch.testing.assert_close(cosine * clip.logit_scale.exp(), wanted, atol=1e-4, rtol=1e-4)
 
 
 def test_a_checkpoint_without_its_tokenizer_borrows_one(
-    folder: Path, images: torch.Tensor, tmp_path: Path
+    clip_folder: Path, images: torch.Tensor, tmp_path: Path
 ) -> None:
     bare = tmp_path / "PickScore"
     bare.mkdir()
     for name in ("config.json", "model.safetensors"):
-        shutil.copy(folder / name, bare)
-    borrowed = _load({"kind": "pickscore", "path": str(bare), "processor": str(folder)})
+        shutil.copy(clip_folder / name, bare)
+    borrowed = _load({"kind": "pickscore", "path": str(bare), "processor": str(clip_folder)})
     assert torch.equal(
         borrowed(images, PROMPTS),
-        _load({"kind": "pickscore", "path": str(folder)})(images, PROMPTS),
+        _load({"kind": "pickscore", "path": str(clip_folder)})(images, PROMPTS),
     )
     with pytest.raises(PictuneError, match="PickScore"):
         _load({"kind": "pickscore", "path": str(bare)})
 
 
-def test_siglip_scores_too(images: torch.Tensor, tmp_path: Path) -> None:
-    folder = save_tiny_siglip(tmp_path)
-    scores = _load({"kind": "clip_score", "path": str(folder)})(images, PROMPTS)
-    torch.testing.assert_close(
-        scores, ClipBackbone.from_pretrained(folder).clip_score(images, PROMPTS)
-    )
+def _aesthetic(layers: Path, backbone: Path) -> Reward:
+    return _load({"kind": "aesthetic", "path": str(layers), "backbone": str(backbone)})
 
 
 def test_aesthetic_layers_are_applied_one_after_the_other(
-    folder: Path, backbone: ClipBackbone, images: torch.Tensor, tmp_path: Path
+    clip_folder: Path, backbone: ClipBackbone, images: torch.Tensor, tmp_path: Path
 ) -> None:
-    layers = torch.nn.Sequential(
-        *(torch.nn.Linear(a, b) for a, b in ((32, 16), (16, 12), (12, 8), (8, 4), (4, 1)))
-    )
-    named = zip(("layers.0", "layers.2", "layers.4", "layers.6", "layers.10"), layers, strict=True)
+    widths = ((32, 16), (16, 12), (12, 8), (8, 4), (4, 1))
+    layers = torch.nn.Sequential(*(torch.nn.Linear(a, b) for a, b in widths))
+    names = zip(layers, ("0", "2", "4", "6", "10"), strict=True)
     saved = {
-        f"{name}.{part}": weight
-        for name, layer in named
+        f"layers.{name}.{part}": weight
+        for layer, name in names
         for part, weight in layer.state_dict().items()
     }
     save_file(saved, tmp_path / "head.safetensors")
-    reward = _load(
-        {"kind": "aesthetic", "path": str(tmp_path / "head.safetensors"), "backbone": str(folder)}
-    )
     with torch.no_grad():
         wanted = layers(backbone.image_embedding(images)).squeeze(-1)
-    torch.testing.assert_close(reward(images, PROMPTS), wanted, atol=1e-5, rtol=1e-4)
+    found = _aesthetic(tmp_path / "head.safetensors", clip_folder)(images, PROMPTS)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
     other = save_tiny_clip(tmp_path / "other", dim=16)
     with pytest.raises(PictuneError, match=r"layers\.0\.weight does not follow 16 values"):
-        _load(
-            {
-                "kind": "aesthetic",
-                "path": str(tmp_path / "head.safetensors"),
-                "backbone": str(other),
-            }
-        )
+        _aesthetic(tmp_path / "head.safetensors", other)
 
 
-@pytest.mark.parametrize("content", [b"", b"\x80\x04pickled"], ids=["empty", "pickle"])
-def test_layers_that_are_no_safetensors_are_refused_and_never_unpickled(
-    folder: Path, tmp_path: Path, content: bytes
+@pytest.mark.parametrize(
+    ("weight", "reason"),
+    [
+        (None, "not a safetensors file"),  # and never unpickled
+        (torch.full((1, 32), torch.nan), r"head\.safetensors: NaN or infinity in weight"),
+        (torch.zeros(2, 32), "end in one value"),
+    ],
+    ids=["pickle", "not numbers", "two values"],
+)
+def test_layers_of_no_aesthetic_predictor_are_refused(
+    clip_folder: Path, tmp_path: Path, weight: torch.Tensor | None, reason: str
 ) -> None:
-    (tmp_path / "head.pth").write_bytes(content)
-    with pytest.raises(PictuneError, match="not a safetensors file"):
-        _load({"kind": "aesthetic", "path": str(tmp_path / "head.pth"), "backbone": str(folder)})
-
-
-def test_layers_that_are_no_numbers_are_refused(folder: Path, tmp_path: Path) -> None:
-    save_file(
-        {"weight": torch.full((1, 32), torch.nan), "bias": torch.zeros(1)},
-        tmp_path / "head.safetensors",
-    )
-    with pytest.raises(PictuneError, match=r"head\.safetensors: NaN or infinity in weight"):
-        _load(
-            {
-                "kind": "aesthetic",
-                "path": str(tmp_path / "head.safetensors"),
-                "backbone": str(folder),
-            }
-        )
-
-
-def test_layers_that_end_in_several_values_are_refused(folder: Path, tmp_path: Path) -> None:
-    save_file({"weight": torch.zeros(2, 32), "bias": torch.zeros(2)}, tmp_path / "head.safetensors")
-    with pytest.raises(PictuneError, match="end in one value"):
-        _load(
-            {
-                "kind": "aesthetic",
-                "path": str(tmp_path / "head.safetensors"),
-                "backbone": str(folder),
-            }
-        )
+    file = tmp_path / "head.safetensors"
+    if weight is None:
+        file.write_bytes(b"\x80\x04pickled")
+    else:
+        save_file({"weight": weight, "bias": torch.zeros(len(weight))}, file)
+    with pytest.raises(PictuneError, match=reason):
+        _aesthetic(file, clip_folder)
 
 
 def test_a_reward_model_is_a_source_with_its_lower_bound(
     backbone: ClipBackbone, images: torch.Tensor, tmp_path: Path
 ) -> None:
-    model = RewardModel.create(
-        backbone, hidden=(8,), members=3, generator=torch.Generator().manual_seed(0)
-    )
+    model = small_reward(backbone, members=3)
     model.save_pretrained(tmp_path)
     mean = _load({"kind": "model", "path": str(tmp_path)})(images, PROMPTS)
     assert torch.equal(mean, model.score(images=images, prompts=PROMPTS))
@@ -162,11 +121,11 @@ def test_a_reward_model_is_a_source_with_its_lower_bound(
 
 
 def test_a_weighted_sum_of_several_is_a_reward_with_gradients(
-    folder: Path, images: torch.Tensor
+    clip_folder: Path, images: torch.Tensor
 ) -> None:
-    cosine = _load({"kind": "clip_score", "path": str(folder)})
+    cosine = _load({"kind": "clip_score", "path": str(clip_folder)})
     together = _load(
-        {"kind": "clip_score", "path": str(folder), "weight": 2.0},
+        {"kind": "clip_score", "path": str(clip_folder), "weight": 2.0},
         _python("brightness", weight=-0.5),
     )
     images = images.clone().requires_grad_()
@@ -198,22 +157,29 @@ def test_a_sum_with_a_part_without_gradient_is_refused_where_one_is_wanted(
         ("tests.support.user_rewards:nothing", "cannot be imported"),
         ("tests.support.user_rewards:NOT_A_FUNCTION", "is no function"),
         ("world.oracle:Oracle", "may not come from world"),
+        ("no_syntax:reward", "no_syntax:reward: cannot be imported"),
+        ("undefined:reward", "undefined:reward: cannot be imported"),
     ],
 )
-def test_a_name_that_is_no_reward_is_one_clear_line(path: str, reason: str) -> None:
+def test_a_name_that_is_no_reward_is_one_clear_line(
+    path: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "no_syntax.py").write_text("def reward(:")
+    (tmp_path / "undefined.py").write_text("reward = undefined")
     with pytest.raises(PictuneError, match=reason) as caught:
         _load({"kind": "python", "path": path})
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("code", ["def reward(:", "reward = undefined", "1 / 0"])
-def test_a_module_that_fails_is_one_clear_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+def test_a_reward_of_ones_own_is_a_function_in_a_file_and_nothing_else(
+    images: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "mistaken.py").write_text(code)
-    with pytest.raises(PictuneError, match="mistaken:reward: cannot be imported"):
-        _load({"kind": "python", "path": "mistaken:reward"})
+    code = "def redness(images, prompts):\n    return images[:, 0].mean((1, 2))\n"
+    (tmp_path / "mine.py").write_text(code)
+    reward = _load({"kind": "python", "path": "mine:redness", "weight": 2.0})
+    torch.testing.assert_close(reward(images, PROMPTS), 2 * images[:, 0].mean((1, 2)))
 
 
 @pytest.mark.parametrize("function", ["of_one_number", "of_wrong_shape"])

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +18,19 @@ def _dataset(prompts: int, images: int = 10) -> FeedbackDataset:
     n = prompts * images
     image, prompt = np.arange(n), np.arange(n) // images
     neighbor = image // images * images + (image + 1) % images
+    one = np.ones(n, np.float32)
     return FeedbackDataset(
         image_ids=tuple(f"image {i}" for i in range(n)),
         paths=tuple(Path(f"{i}.png") for i in range(n)),
         prompts=tuple(f"Prompt {i}." for i in range(prompts)),
         categories=("",) * prompts,
         verdicts=Verdicts(
-            np.tile(image, 2), np.tile(prompt, 2), np.tile(image % 2, 2).astype(np.float32)
+            np.tile(image, 2),
+            np.tile(prompt, 2),
+            np.tile(image % 2, 2).astype(np.float32),
+            np.repeat([0, 1], n),
         ),
-        pairs=RankedPairs(image, neighbor, prompt, np.ones(n, np.float32), np.ones(n, np.float32)),
+        pairs=RankedPairs(image, neighbor, prompt, one, one, image, 0 * image),
     )
 
 
@@ -85,17 +90,19 @@ def test_training_never_sees_a_held_out_image_or_unseen_prompt(
         assert not _prompts(split.val) & _prompts(split.train)
 
 
-@pytest.mark.parametrize("prompts", [3, 4, 7])
-def test_three_prompts_are_enough_for_every_part(prompts: int) -> None:
-    split = split_feedback(_dataset(prompts), SplitConfig())
-    assert all(len(part.verdicts) for part in _parts(split).values())
-
-
-@pytest.mark.parametrize("prompts", [1, 2])
-def test_with_fewer_prompts_none_is_held_out_whole(prompts: int) -> None:
-    split = split_feedback(_dataset(prompts), SplitConfig(split_by="image"))
-    filled = [name for name, part in _parts(split).items() if len(part.verdicts)]
-    assert filled == ["train", "val", "test_seen"]
+@pytest.mark.parametrize(
+    ("prompts", "config", "filled"),
+    [
+        (3, SplitConfig(), PARTS),
+        (7, SplitConfig(), PARTS),
+        (2, SplitConfig(split_by="image"), PARTS[:3]),  # none is held out whole
+    ],
+)
+def test_three_prompts_are_enough_for_every_part(
+    prompts: int, config: SplitConfig, filled: tuple[str, ...]
+) -> None:
+    parts = _parts(split_feedback(_dataset(prompts), config))
+    assert tuple(name for name, part in parts.items() if len(part.verdicts)) == filled
 
 
 def test_prompts_to_be_tuned_on_are_never_held_out_whole() -> None:
@@ -110,15 +117,7 @@ def test_prompts_to_be_tuned_on_are_never_held_out_whole() -> None:
 def test_prompts_of_the_same_text_go_together() -> None:
     dataset = _dataset(8)
     prompts = tuple(text for i in range(4) for text in (f"Prompt {i}.", f"prompt  {i}"))
-    dataset = FeedbackDataset(
-        dataset.image_ids,
-        dataset.paths,
-        prompts,
-        dataset.categories,
-        dataset.verdicts,
-        dataset.pairs,
-    )
-    split = split_feedback(dataset, SplitConfig(unseen_prompts=0.4))
+    split = split_feedback(replace(dataset, prompts=prompts), SplitConfig(unseen_prompts=0.4))
     texts = [
         {normalized(prompts[i]) for i in _prompts(part)}
         for part in (split.train, split.val, split.test_unseen)

@@ -9,18 +9,16 @@ from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices
 from reward.learning.examples import Examples, prepare
-from reward.measuring.staleness import measure_staleness
+from reward.measuring.evaluation import measure_staleness
 from reward.settings import RewardConfig, SplitConfig
-from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 
 SPLIT = SplitConfig(split_by="image", unseen_prompts=0, validation=0.25, test_images=0.5)
 
 
 @pytest.fixture(scope="module")
-def examples(tmp_path_factory: pytest.TempPathFactory) -> Examples:
+def examples(backbone: ClipBackbone, tmp_path_factory: pytest.TempPathFactory) -> Examples:
     """Eight images of each of 15 prompts, every second one good."""
-    backbone = ClipBackbone.from_pretrained(save_tiny_clip(tmp_path_factory.mktemp("clip")))
     run = make_feedback(tmp_path_factory.mktemp("run"), images_per_prompt=8, rankings=2)
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     return prepare(dataset, RewardConfig(split=SPLIT), backbone)
@@ -36,13 +34,11 @@ def test_the_earlier_reward_is_measured_on_all_new_images_and_both_on_those_held
     new = np.flatnonzero(number % 8 >= 4)  # two good and two bad ones of each prompt
     fooled = number % 8 == 4  # a bad one
 
-    def before(image: Indices, prompt: Indices) -> Values:
+    def before(image: Indices, _prompt: Indices) -> Values:
         """Return what the raters say, but the highest score for one bad new image."""
-        del prompt
         return np.where(fooled[image], 0.9, 0.3 + 0.2 * good[image])
 
-    def after(image: Indices, prompt: Indices) -> Values:
-        del prompt
+    def after(image: Indices, _prompt: Indices) -> Values:
         return 0.3 + 0.2 * good[image]
 
     ids = {dataset.image_ids[i] for i in new}
@@ -73,8 +69,7 @@ def test_without_held_out_new_images_there_is_no_figure_of_them(examples: Exampl
     taught = examples.split.train.verdicts.image[:3]
     ids = {examples.dataset.image_ids[i] for i in taught}
 
-    def half(image: Indices, prompt: Indices) -> Values:
-        del prompt
+    def half(image: Indices, _prompt: Indices) -> Values:
         return np.full(len(image), 0.5)
 
     found = measure_staleness(half, half, examples, ids, number=3, seed=0)

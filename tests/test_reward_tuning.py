@@ -3,18 +3,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPModel
 
 from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.embedding import read_image
+from reward.learning import training
 from reward.learning.examples import Examples, prepare
 from reward.learning.training import RewardMetrics, new_model, train
 from reward.measuring.evaluation import model_scorer
 from reward.model import RewardModel
 from reward.settings import RewardConfig, SplitConfig
-from tests.support.tiny_clip import save_tiny_clip
+from tests.support.tiny_clip import small_reward
 from tests.support.tiny_feedback import make_feedback
 
 CONFIG = RewardConfig(
@@ -24,14 +24,8 @@ CONFIG = RewardConfig(
     members=2,
     epochs=4,
     batch_size=32,
-    encode_batch=16,
     split=SplitConfig(split_by="image", unseen_prompts=0, validation=0.2, test_images=0.1),
 )
-
-
-@pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
-    return ClipBackbone.from_pretrained(save_tiny_clip(tmp_path_factory.mktemp("clip")))
 
 
 @pytest.fixture(scope="module")
@@ -56,20 +50,6 @@ def _train(
     generator = torch.Generator().manual_seed(0)
     model = new_model(backbone, config, generator=generator)
     return model, list(train(model, examples, config, generator=generator))
-
-
-@pytest.mark.parametrize("last", [0, 1, 2])
-def test_the_tower_in_two_parts_is_the_tower_of_transformers(
-    backbone: ClipBackbone, last: int
-) -> None:
-    pixels = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    clip = CLIPModel.from_pretrained(backbone.name).eval()
-    with torch.no_grad():
-        wanted = clip.get_image_features(pixel_values=pixels).pooler_output
-        ours = backbone.embed_tokens(backbone.image_tokens(pixels, last=last), last=last)
-    torch.testing.assert_close(
-        ours[:, : backbone.dim], wanted / wanted.norm(dim=-1, keepdim=True), atol=1e-6, rtol=1e-5
-    )
 
 
 def test_only_the_last_blocks_of_a_copy_are_trained(
@@ -107,56 +87,59 @@ def test_cached_activations_give_the_score_of_the_pixels(
     torch.testing.assert_close(torch.from_numpy(cached).float(), scores, atol=1e-5, rtol=1e-5)
 
 
-def test_training_blocks_fits_the_labels_better(examples: Examples, backbone: ClipBackbone) -> None:
-    config = CONFIG.model_copy(update={"epochs": 15})
-    tuned = _train(examples, backbone, config)[1][-1].binary_loss
-    frozen = _train(examples, backbone, config.model_copy(update={"tune_last": 0}))[1][
-        -1
-    ].binary_loss
-    assert tuned is not None
-    assert frozen is not None
-    assert tuned < 0.9 * frozen
+def _last_loss(examples: Examples, backbone: ClipBackbone, **changes: object) -> float:
+    config = CONFIG.model_copy(update={"epochs": 15, **changes})
+    loss = _train(examples, backbone, config)[1][-1].binary_loss
+    assert loss is not None
+    return loss
+
+
+@pytest.fixture(scope="module")
+def frozen_loss(examples: Examples, backbone: ClipBackbone) -> float:
+    """The loss after 15 epochs that train the head alone."""
+    return _last_loss(examples, backbone, tune_last=0)
+
+
+def test_training_blocks_fits_the_labels_better(
+    examples: Examples, backbone: ClipBackbone, frozen_loss: float
+) -> None:
+    assert _last_loss(examples, backbone) < 0.9 * frozen_loss
 
 
 def test_the_best_epoch_of_head_and_blocks_is_kept(
-    examples: Examples, backbone: ClipBackbone
+    examples: Examples, backbone: ClipBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = CONFIG.model_copy(update={"epochs": 60, "tune_learning_rate": 0.03, "patience": 2})
+    monkeypatch.setattr(training, "PATIENCE", 2)
+    config = CONFIG.model_copy(update={"epochs": 60, "tune_learning_rate": 0.03})
     model, metrics = _train(examples, backbone, config)
-    best = int(
-        np.argmin([each.val_loss if each.val_loss is not None else np.inf for each in metrics])
-    )
+    best = int(np.argmin(np.array([each.val_loss for each in metrics], float)))
     assert len(metrics) == best + 1 + 2
     at_best, _ = _train(examples, backbone, config.model_copy(update={"epochs": best + 1}))
-    assert all(
-        torch.equal(a, b)
-        for a, b in zip(model.state_dict().values(), at_best.state_dict().values(), strict=True)
-    )
+    assert all(map(torch.equal, model.state_dict().values(), at_best.state_dict().values()))
+
+
+FROZEN = ["config.json", "head.safetensors"]
 
 
 def test_trained_blocks_are_saved_and_loaded_to_the_bit(
     trained: RewardModel, backbone: ClipBackbone, tmp_path: Path
 ) -> None:
     trained.save_pretrained(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        "backbone.safetensors",
-        "config.json",
-        "head.safetensors",
-    ]
-    images = torch.rand(2, 3, 40, 32, generator=torch.Generator().manual_seed(0))
-    for loaded in (
-        RewardModel.from_pretrained(tmp_path),
-        RewardModel.from_pretrained(tmp_path, backbone=backbone),
-    ):
-        prompts = ["a dog", "two cats"]
-        assert torch.equal(
-            loaded.score(images=images, prompts=prompts),
-            trained.score(images=images, prompts=prompts),
-        )
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["backbone.safetensors", *FROZEN]
+    for given in (None, backbone):
+        loaded = RewardModel.from_pretrained(tmp_path, backbone=given)
+        assert torch.equal(_scores(loaded), _scores(trained))
         loaded.save_pretrained(tmp_path / "again")
-        assert (tmp_path / "again" / "config.json").read_bytes() == (
-            tmp_path / "config.json"
-        ).read_bytes()
+        again, config = (
+            (folder / "config.json").read_bytes() for folder in (tmp_path / "again", tmp_path)
+        )
+        assert again == config
+
+
+def _scores(model: RewardModel) -> torch.Tensor:
+    images = torch.rand(2, 3, 40, 32, generator=torch.Generator().manual_seed(0))
+    return model.score(images=images, prompts=["a dog", "two cats"])
 
 
 def test_trained_blocks_of_another_training_are_refused(
@@ -178,10 +161,8 @@ def test_a_frozen_training_leaves_no_blocks_of_an_earlier_one(
     trained: RewardModel, backbone: ClipBackbone, tmp_path: Path
 ) -> None:
     trained.save_pretrained(tmp_path)
-    RewardModel.create(
-        backbone, hidden=(8,), members=2, generator=torch.Generator().manual_seed(0)
-    ).save_pretrained(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "head.safetensors"]
+    small_reward(backbone).save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == FROZEN
 
 
 def test_more_blocks_than_there_are_is_one_clear_line(backbone: ClipBackbone) -> None:
@@ -190,35 +171,23 @@ def test_more_blocks_than_there_are_is_one_clear_line(backbone: ClipBackbone) ->
 
 
 def test_updates_of_low_rank_train_and_leave_every_weight_as_it_was(
-    examples: Examples, backbone: ClipBackbone, tmp_path: Path
+    examples: Examples, backbone: ClipBackbone, frozen_loss: float, tmp_path: Path
 ) -> None:
     before = {name: weight.clone() for name, weight in backbone.clip.state_dict().items()}
     config = CONFIG.model_copy(update={"lora_rank": 2, "tune_learning_rate": 1e-2, "epochs": 15})
     model, metrics = _train(examples, backbone, config)
-    assert all(
-        torch.equal(weight, before[name]) for name, weight in backbone.clip.state_dict().items()
-    )
+    assert all(map(torch.equal, backbone.clip.state_dict().values(), before.values()))
     updates = model.backbone.tuned_weights()
     assert {name.rsplit(".", 1)[1] for name in updates} == {"up", "down"}
     assert len(updates) == 2 * 6  # queries, keys, values, output and the two layers of the MLP
-    assert (
-        sum(weight.numel() for weight in updates.values())
-        < sum(w.numel() for w in backbone.tunable(1).tuned_weights().values()) / 4
-    )
-    frozen = _train(examples, backbone, config.model_copy(update={"tune_last": 0, "lora_rank": 0}))[
-        1
-    ][-1].binary_loss
-    tuned = metrics[-1].binary_loss
-    assert tuned is not None
-    assert frozen is not None
-    assert tuned < 0.9 * frozen
+    whole = backbone.tunable(1).tuned_weights()
+    sizes = [sum(each.numel() for each in weights.values()) for weights in (updates, whole)]
+    assert sizes[0] < sizes[1] / 4
+    assert metrics[-1].binary_loss is not None
+    assert metrics[-1].binary_loss < 0.9 * frozen_loss
     model.save_pretrained(tmp_path)
-    images = torch.rand(2, 3, 40, 32, generator=torch.Generator().manual_seed(0))
     loaded = RewardModel.from_pretrained(tmp_path, backbone=backbone)
-    assert torch.equal(
-        loaded.score(images=images, prompts=["a", "b"]),
-        model.score(images=images, prompts=["a", "b"]),
-    )
+    assert torch.equal(_scores(loaded), _scores(model))
 
 
 def test_an_update_starts_as_none(backbone: ClipBackbone) -> None:

@@ -9,13 +9,11 @@ from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.learning.examples import Examples, prepare
-from reward.learning.rater_types import RatedPart, RaterTypes, fit_types, posterior
+from reward.learning.rater_types import RaterTypes, fit_types, posterior
 from reward.learning.training import new_model, train
 from reward.measuring.type_comparison import compare_types
 from reward.model import RewardModel
-from reward.raters import LabelRaters
 from reward.settings import RewardConfig, SplitConfig
-from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import make_feedback
 
 BY_IMAGE = SplitConfig(split_by="image", unseen_prompts=0, validation=0.2, test_images=0.2)
@@ -23,7 +21,6 @@ CONFIG = RewardConfig(
     hidden=(32,),
     members=2,
     epochs=25,
-    patience=5,
     batch_size=256,
     learning_rate=3e-3,
     split=BY_IMAGE,
@@ -33,62 +30,43 @@ RATERS = 10
 
 
 @pytest.fixture(scope="module")
-def backbone(tmp_path_factory: pytest.TempPathFactory) -> ClipBackbone:
-    return ClipBackbone.from_pretrained(save_tiny_clip(tmp_path_factory.mktemp("clip")))
-
-
-@pytest.fixture(scope="module")
-def alike(
-    tmp_path_factory: pytest.TempPathFactory, backbone: ClipBackbone
-) -> tuple[Examples, LabelRaters]:
+def alike(tmp_path_factory: pytest.TempPathFactory, backbone: ClipBackbone) -> Examples:
     """Ten raters who want the same."""
     run = make_feedback(
         tmp_path_factory.mktemp("run"), images_per_prompt=10, raters=RATERS, noise=0.05
     )
-    dataset = FeedbackDataset.from_latest(run.latest, run.root)
-    return prepare(dataset, CONFIG, backbone), LabelRaters.from_latest(run.latest)
+    return prepare(FeedbackDataset.from_latest(run.latest, run.root), CONFIG, backbone)
 
 
 @pytest.fixture(scope="module")
-def of_two_tastes(
-    alike: tuple[Examples, LabelRaters], backbone: ClipBackbone
-) -> tuple[Examples, LabelRaters]:
+def of_two_tastes(alike: Examples, backbone: ClipBackbone) -> Examples:
     """The same raters, but three of ten, 1, 4 and 7, call good what the others call bad."""
-    examples, raters = alike
-    verdicts = examples.dataset.verdicts
-    contrary = raters.of_verdicts % 3 == 1
+    verdicts = alike.dataset.verdicts
+    contrary = verdicts.rater % 3 == 1
     turned = replace(verdicts, good=np.where(contrary, 1 - verdicts.good, verdicts.good))
-    return prepare(replace(examples.dataset, verdicts=turned), CONFIG, backbone), raters
-
-
-def _parts(examples: Examples, raters: LabelRaters) -> tuple[RatedPart, RatedPart]:
-    return RatedPart.from_part(examples, examples.split.train, raters), RatedPart.from_part(
-        examples, examples.split.val, raters
-    )
+    return prepare(replace(alike.dataset, verdicts=turned), CONFIG, backbone)
 
 
 @pytest.fixture(scope="module")
-def fitted(
-    of_two_tastes: tuple[Examples, LabelRaters], backbone: ClipBackbone
-) -> tuple[RewardModel, RaterTypes]:
-    examples, raters = of_two_tastes
+def fitted(of_two_tastes: Examples, backbone: ClipBackbone) -> tuple[RewardModel, RaterTypes]:
     generator = torch.Generator().manual_seed(0)
     pooled = new_model(backbone, CONFIG, generator=generator)
-    for _ in train(pooled, examples, CONFIG, generator=generator):
+    for _ in train(pooled, of_two_tastes, CONFIG, generator=generator):
         pass
-    return pooled, fit_types(
-        pooled, examples, _parts(examples, raters), raters.names, CONFIG, generator=generator
-    )
+    before = [weight.clone() for weight in pooled.head.parameters()]
+    types = fit_types(pooled, of_two_tastes, CONFIG, generator=generator)
+    assert all(map(torch.equal, before, pooled.head.parameters()))
+    return pooled, types
 
 
 def test_raters_of_two_tastes_are_told_apart(
-    fitted: tuple[RewardModel, RaterTypes], of_two_tastes: tuple[Examples, LabelRaters]
+    fitted: tuple[RewardModel, RaterTypes], of_two_tastes: Examples
 ) -> None:
     _, types = fitted
-    _, raters = of_two_tastes
+    names = of_two_tastes.dataset.raters
     likely = {name: int(np.argmax(shares)) for name, shares in types.raters.items()}
-    contrary = {likely[name] for i, name in enumerate(raters.names) if i % 3 == 1}
-    others = {likely[name] for i, name in enumerate(raters.names) if i % 3 != 1}
+    contrary = {likely[name] for i, name in enumerate(names) if i % 3 == 1}
+    others = {likely[name] for i, name in enumerate(names) if i % 3 != 1}
     assert len(contrary) == len(others) == 1
     assert contrary != others
     assert sorted(types.prior) == pytest.approx([0.3, 0.7], abs=0.02)
@@ -115,14 +93,12 @@ def test_each_type_has_a_score_and_the_score_of_any_rater_is_their_mean(
 
 
 def test_a_rater_without_labels_has_the_prior(
-    fitted: tuple[RewardModel, RaterTypes], of_two_tastes: tuple[Examples, LabelRaters]
+    fitted: tuple[RewardModel, RaterTypes], of_two_tastes: Examples
 ) -> None:
     _, types = fitted
-    examples, raters = of_two_tastes
-    nobody = _parts(examples, raters)[0].of_raters(np.zeros(RATERS, bool))
-    assert posterior(types.models, types.prior, examples, nobody, RATERS) == pytest.approx(
-        np.tile(types.prior, (RATERS, 1))
-    )
+    nobody = of_two_tastes.split.train.where(np.zeros(0, int), np.zeros(0, int))
+    found = posterior(types.models, types.prior, of_two_tastes, nobody)
+    assert found == pytest.approx(np.tile(types.prior, (RATERS, 1)))
 
 
 def test_types_are_saved_and_loaded_to_the_bit(
@@ -148,78 +124,35 @@ def test_types_are_saved_and_loaded_to_the_bit(
         RaterTypes.from_pretrained(tmp_path / "elsewhere", backbone=backbone)
 
 
-def test_the_reward_of_all_raters_stays_as_it_is(
-    fitted: tuple[RewardModel, RaterTypes], of_two_tastes: tuple[Examples, LabelRaters]
-) -> None:
-    pooled, types = fitted
-    examples, raters = of_two_tastes
-    before = [weight.clone() for weight in pooled.head.parameters()]
-    again = fit_types(
-        pooled,
-        examples,
-        _parts(examples, raters),
-        raters.names,
-        CONFIG.model_copy(update={"epochs": 2}),
-        generator=torch.Generator().manual_seed(0),
-    )
-    assert all(torch.equal(a, b) for a, b in zip(before, pooled.head.parameters(), strict=True))
-    assert len(again.models) == len(types.models) == 2
-
-
 def test_two_types_predict_new_raters_better_where_there_are_two(
-    of_two_tastes: tuple[Examples, LabelRaters],
-    alike: tuple[Examples, LabelRaters],
-    backbone: ClipBackbone,
+    of_two_tastes: Examples, alike: Examples, backbone: ClipBackbone
 ) -> None:
-    helped = compare_types(backbone, *of_two_tastes, CONFIG)
-    assert helped is not None
-    assert helped.held_out_raters == 3
-    assert helped.gain.interval is not None
-    assert helped.gain.interval[0] > 0
-    assert helped.several.roc_auc is not None
-    assert helped.one.roc_auc is not None
-    assert helped.several.roc_auc > helped.one.roc_auc + 0.05
-    useless = compare_types(backbone, *alike, CONFIG)
-    assert useless is not None
-    assert useless.gain.interval is not None
-    assert useless.gain.value < 0.1 * helped.gain.value
-    assert useless.gain.interval[0] < 0
-
-
-def test_too_few_raters_are_said(
-    alike: tuple[Examples, LabelRaters], backbone: ClipBackbone
-) -> None:
-    examples, raters = alike
-    many = CONFIG.model_copy(update={"rater_types": 11})
-    assert compare_types(backbone, examples, raters, many) is None
-    pooled = RewardModel.create(
-        backbone, hidden=(8,), members=1, generator=torch.Generator().manual_seed(0)
+    helped, useless = (
+        compare_types(backbone, each, CONFIG).model_dump() for each in (of_two_tastes, alike)
     )
+    assert helped["held_out_raters"] == 3
+    assert helped["gain"]["interval"][0] > 0
+    assert helped["several"]["roc_auc"] > helped["one"]["roc_auc"] + 0.05
+    assert useless["gain"]["value"] < 0.1 * helped["gain"]["value"]
+    assert useless["gain"]["interval"][0] < 0
+
+
+def test_too_few_raters_are_said(alike: Examples, backbone: ClipBackbone) -> None:
+    many = CONFIG.model_copy(update={"rater_types": 11})
+    assert compare_types(backbone, alike, many).model_dump() == {}
+    pooled = new_model(backbone, CONFIG, generator=torch.Generator())
     with pytest.raises(PictuneError, match="11 types of 10 raters"):
-        fit_types(
-            pooled,
-            examples,
-            _parts(examples, raters),
-            raters.names,
-            many,
-            generator=torch.Generator(),
-        )
+        fit_types(pooled, alike, many, generator=torch.Generator())
 
 
 def test_where_nothing_can_be_learned_there_is_no_comparison(
-    alike: tuple[Examples, LabelRaters], backbone: ClipBackbone
+    alike: Examples, backbone: ClipBackbone
 ) -> None:
-    examples, raters = alike
-    left_out = np.random.default_rng(CONFIG.seed).permutation(RATERS)[
-        :3
-    ]  # as compare_types chooses them
-    verdicts = examples.dataset.verdicts
-    only_good = replace(
-        verdicts,
-        good=np.where(np.isin(raters.of_verdicts, left_out), verdicts.good, 1).astype(np.float32),
-    )
-    one_sided = prepare(replace(examples.dataset, verdicts=only_good), CONFIG, backbone)
-    assert compare_types(backbone, one_sided, raters, CONFIG) is None
+    left_out = np.random.default_rng(CONFIG.seed).permutation(RATERS)[:3]  # as compare_types does
+    verdicts = alike.dataset.verdicts
+    good = np.where(np.isin(verdicts.rater, left_out), verdicts.good, 1).astype(np.float32)
+    one_sided = replace(alike.dataset, verdicts=replace(verdicts, good=good))
+    assert compare_types(backbone, prepare(one_sided, CONFIG, backbone), CONFIG).gain is None
 
 
 def test_types_are_not_for_trained_blocks_nor_for_weighted_raters() -> None:

@@ -1,4 +1,4 @@
-"""Captions of scenes: exact ones, and web-like ones that omit things or get them wrong.
+"""Captions of scenes: exact captions, and web-like captions that omit things or get them wrong.
 
 Web-like captions are why the base model fails: a word that is often missing or wrong in training
 is only weakly obeyed.

@@ -6,7 +6,7 @@ only to rebuild the models.
 
 import functools
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -279,24 +279,3 @@ def draw_many(
 def draw_world(n: int, seed: int, *, held_out: bool) -> Drawn:
     """Draw `n` random scenes, with or without the combinations that the base must not see."""
     return draw_many(n, seed, sample=lambda rng: sample_scene(rng, held_out=held_out))
-
-
-def contact_sheet(
-    images: Sequence[Image.Image],
-    columns: int,
-    *,
-    scale: int = 2,
-    labels: Sequence[str] | None = None,
-) -> Image.Image:
-    """Return a sheet of images of one size in rows, enlarged, each above its label."""
-    width, height = images[0].width * scale, images[0].height * scale
-    foot = 14 if labels else 2
-    rows = -(-len(images) // columns)
-    sheet = Image.new("RGB", (columns * (width + 4), rows * (height + foot)), "white")
-    draw = ImageDraw.Draw(sheet)
-    for i, image in enumerate(images):
-        x, y = i % columns * (width + 4), i // columns * (height + foot)
-        sheet.paste(image.resize((width, height), Image.Resampling.NEAREST), (x, y))
-        if labels:
-            draw.text((x, y + height), labels[i][: width // 5], fill="black")
-    return sheet

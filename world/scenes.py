@@ -128,7 +128,7 @@ def _sample_animals(rng: random.Random) -> tuple[Animal, ...]:
 
 
 def sample_scene(rng: random.Random, *, held_out: bool) -> Scene:
-    """Draw a random scene, of the whole world if `held_out`, else of what the base may see."""
+    """Draw a random scene; without `held_out`, one that the base may see."""
     while True:
         place = "plain" if rng.random() < 0.3 else rng.choice(PLACES[1:])
         scene = Scene(_sample_animals(rng), place)

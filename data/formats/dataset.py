@@ -8,8 +8,9 @@ omitted when it is read: a repeat belongs to its campaign.
 
 import json
 import shutil
+from bisect import bisect
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -19,43 +20,49 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from data.columns import OF_REVISIONS
 from data.errors import PictuneError
 from data.feedback import Source
-from data.files import parse_json
-from data.formats.latest import FIELDS, Exported, Latest, fields_table
-from data.formats.reading import SPLITS, check_link, parquet_rows
-from data.formats.records import BadRow, Made, Record, Row, SourceImage, SourceLabel, made
-from data.kinds.kind import Answer, Kind
+from data.formats.latest import Exported, Latest, TableRow
+from data.formats.records import (
+    BadRow,
+    Made,
+    Record,
+    Records,
+    Row,
+    SourceImage,
+    SourceLabel,
+    check_link,
+    made,
+    parquet_rows,
+)
+from data.kinds.kind import Kind
 from data.kinds.registry import KINDS, TaskKind, parse_answer
-from data.parquet_files import read_metadata
 from data.schema import (
     IMAGES,
+    OF_REVISIONS,
     PROMPTS,
     TASKS,
     prompt_id,
+    read_metadata,
+    schema_of,
 )
 
 TABLES_FOLDER = "data"
-
 IMAGES_AT_ONCE = 100
 """Number of images in a row group, and in memory."""
-
-CIRCUMSTANCE_COLUMNS = [
-    "wording",
-    *(one.name for one in OF_REVISIONS if one.name != "submitted_at"),
-]
+CIRCUMSTANCE_COLUMNS = {"wording", *schema_of(OF_REVISIONS).names} - {"submitted_at"}
+REMARK_COLUMNS = {"skip_reason": "reason", "unsafe_image_ids": "unsafe"}
+REMARK_COLUMNS |= {name: name for name in ("comment", "strength", "count")}
+"""Fields of answers by the columns of their tables."""
 PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis", "subject", "reference", "steps")
 """Columns of TASKS that are copied as they are; the others need conversion."""
-
-IMAGE_FACT_COLUMNS = [
-    "created_at",
-    *(one.name for one in IMAGES if one.nullable and one.name != "round"),
-]
+FACT_COLUMNS = ["created_at", *(one.name for one in IMAGES if one.nullable and one.name != "round")]
 """Columns of IMAGES that are copied; no round of this run drew an image from elsewhere."""
+SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
+"""The hub's names for the size of a dataset."""
 
 
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the folder's images, then its tasks with their labels."""
     folder = source / TABLES_FOLDER
     if not folder.is_dir():
@@ -67,21 +74,15 @@ def read(source: Path) -> Iterator[Record | BadRow]:
         check_link(path, source)
     bad: list[BadRow] = []
     prompts = dict(_good(made(_rows(folder, "prompts", PROMPTS), _prompt), bad))
-    carried: list[Mapping[str, Any]] = []
-    if (folder / "imported.parquet").exists():
-        carried += _good(made(_rows(folder, "imported", FIELDS), _carried), bad)
-    for record in _images(folder, prompts):
-        # the first image carries what earlier imports kept
-        if carried and isinstance(record, Record):
-            yield replace(record, carried=tuple(carried))
-            carried = []
-        else:
-            yield record
+    images = parquet_rows(folder / "images.parquet", ("image_id", "image", "prompt"), FACT_COLUMNS)
+    yield from made(images, partial(_image, prompts))
     labels: dict[str, list[SourceLabel]] = {}
-    for task_id, label in _good(_labels(folder), bad):
-        labels.setdefault(task_id, []).append(label)
+    for kind in KINDS.values():
+        rows = _rows(folder, kind.table, kind.schema)
+        for task_id, label in _good(made(rows, partial(_label, kind)), bad):
+            labels.setdefault(task_id, []).append(label)
     yield from bad
-    rows = (row for row in _rows(folder, "tasks", TASKS) if row.values.get("repeat_of") is None)
+    rows = (row for row in _rows(folder, "tasks", TASKS) if not row.has("repeat_of"))
     yield from made(rows, partial(_task, prompts, labels))
 
 
@@ -94,65 +95,47 @@ def _good(found: Iterable[Made | BadRow], bad: list[BadRow]) -> Iterator[Made]:
             yield one
 
 
-def _images(folder: Path, prompts: Mapping[str, Mapping[str, Any]]) -> Iterator[Record | BadRow]:
-    def record(row: Row) -> Record:
-        image: Any = row.values["image"]
-        content = image.get("bytes") if isinstance(image, dict) else None
-        if not isinstance(content, bytes):
-            raise row.bad("image", "has no image bytes")
-        facts = {name: row.values.get(name) for name in IMAGE_FACT_COLUMNS}
-        known = SourceImage(
-            column="image", content=content, image_id=row.text("image_id"), facts=facts
-        )
-        return _record(row, row.text("prompt"), prompts, images=(known,))
-
-    required = ("image_id", "image", "prompt")
-    return made(parquet_rows(folder / "images.parquet", required, IMAGE_FACT_COLUMNS), record)
-
-
-def _labels(folder: Path) -> Iterator[tuple[str, SourceLabel] | BadRow]:
-    """Yield each label with the id of its task."""
-    for kind in KINDS.values():
-        if (folder / f"{kind.table}.parquet").exists() or not kind.is_new:
-            yield from made(_rows(folder, kind.table, kind.schema), partial(_label, kind))
-
-
 def _rows(folder: Path, name: str, schema: pa.Schema) -> Iterator[Row]:
     required = [field.name for field in schema if not field.nullable]
     optional = [field.name for field in schema if field.nullable]
     return parquet_rows(folder / f"{name}.parquet", required, optional)
 
 
-def _carried(row: Row) -> Mapping[str, Any]:
-    try:
-        is_object = isinstance(parse_json(row.text("fields_json")), dict)
-    except ValueError as error:
-        raise row.bad("fields_json", f"cannot be read as JSON ({error})") from error
-    if not is_object:
-        raise row.bad("fields_json", "is no JSON object")
-    return row.values
-
-
 def _prompt(row: Row) -> tuple[str, dict[str, Any]]:
-    split = row.choice("split", SPLITS) if row.has("split") else None
-    return row.text("prompt_id"), dict(row.values) | {"split": split}
+    return row.text("prompt_id"), dict(row.values) | {"split": row.own_split}
 
 
-def _record(row: Row, prompt: str, prompts: Mapping[str, Mapping[str, Any]], **rest: Any) -> Record:
+def _image(prompts: Mapping[str, TableRow], row: Row) -> Record:
+    image: Any = row.values["image"]
+    content = image.get("bytes") if isinstance(image, dict) else None
+    if not isinstance(content, bytes):
+        raise row.bad("image", "has no image bytes")
+    facts = {name: row.values.get(name) for name in FACT_COLUMNS}
+    image_id, prompt = row.text("image_id"), row.text("prompt")
     about = prompts.get(prompt_id(prompt), {})
     return Record(
-        row=row, prompt=prompt, category=about.get("category"), split=about.get("split"), **rest
+        row=row,
+        prompt=prompt,
+        images=(SourceImage(column="image", content=content, image_id=image_id, facts=facts),),
+        category=about.get("category"),
+        split=about.get("split"),
     )
 
 
 def _task(
-    prompts: Mapping[str, Mapping[str, Any]], labels: Mapping[str, Sequence[SourceLabel]], row: Row
+    prompts: Mapping[str, TableRow], labels: Mapping[str, Sequence[SourceLabel]], row: Row
 ) -> Record:
     prompt = prompts.get(row.text("prompt_id"))
     if prompt is None:
         raise row.bad("prompt_id", "is not among the prompts")
-    kind: TaskKind = row.choice("kind", {kind: kind for kind in KINDS})
-    planned = {name: row.values.get(name) for name in PLANNED_COLUMNS}
+    kind: TaskKind = row.choice("kind", KINDS)
+    task = {name: row.values.get(name) for name in PLANNED_COLUMNS}
+    task["models"] = tuple(row.listed("models", str)) if row.has("models") else ()
+    if row.has("gold_json"):
+        try:
+            task["gold"] = parse_answer(kind, row.text("gold_json"))
+        except ValidationError as error:
+            raise row.bad("gold_json", f"is no answer to a {kind} task") from error
     return Record(
         row=row,
         prompt=prompt["prompt"],
@@ -162,21 +145,8 @@ def _task(
         ),
         kind=kind,
         labels=tuple(labels.get(row.text("task_id"), ())),
-        task=planned
-        | {
-            "gold": _gold(row, kind),
-            "models": tuple(row.listed("models", str)) if row.has("models") else (),
-        },
+        task=task,
     )
-
-
-def _gold(row: Row, kind: TaskKind) -> Answer | None:
-    if not row.has("gold_json"):
-        return None
-    try:
-        return parse_answer(kind, row.text("gold_json"))
-    except ValidationError as error:
-        raise row.bad("gold_json", f"is no answer to a {kind} task") from error
 
 
 def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
@@ -184,19 +154,13 @@ def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
     shown = "shown_order" in kind.schema.names
     label = SourceLabel(
         answer=tuple(said) if isinstance(said, list) else row.text(kind.answer_column),
+        remarks={name: row.values[of] for of, name in REMARK_COLUMNS.items() if row.has(of)},
         rater=row.text("rater_id"),
         submitted_at=row.values["submitted_at"],
         shown_order=tuple(row.listed("shown_order", int)) if shown else None,
-        reason=row.values.get("skip_reason"),
-        comment=row.values.get("comment"),
-        strength=row.text("strength") if row.has("strength") else None,
-        count=row.integer("count") if row.has("count") else None,
-        unsafe=tuple(row.listed("unsafe_image_ids", str)) if row.has("unsafe_image_ids") else (),
-        source=row.choice("source", {name: name for name in get_args(Source)}),
+        source=row.choice("source", get_args(Source)),
         submission_id=row.text("submission_id"),
-        circumstances={
-            name: row.values[name] for name in CIRCUMSTANCE_COLUMNS if name in row.values
-        },
+        circumstances={k: v for k, v in row.values.items() if k in CIRCUMSTANCE_COLUMNS},
     )
     return row.text("task_id"), label
 
@@ -205,40 +169,33 @@ def write(latest: Latest, folder: Path) -> Exported:
     """Write the folder: `README.md` and `data/*.parquet`."""
     tables = folder / TABLES_FOLDER
     tables.mkdir()
-    exported = Exported(rows=len(latest.labels))
     for path in sorted(latest.folder.glob("*.parquet")):
         if path.stem != "images":
             shutil.copyfile(path, tables / path.name)
-    if fields_table(latest.run).exists():
-        shutil.copyfile(fields_table(latest.run), tables / "imported.parquet")
     _write_images(latest, tables / "images.parquet")
     (folder / "README.md").write_text(_card(latest, tables), encoding="utf-8")
-    return exported
+    return Exported(rows=len(latest.labels))
 
 
 def _write_images(latest: Latest, path: Path) -> None:
     columns = [field for field in IMAGES if field.name != "path"]
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     # the name under which the library `datasets` keeps what it needs to show a column as images
-    features = {field.name: {"dtype": _dtype(field.type), "_type": "Value"} for field in columns}
+    types = {field.name: str(field.type).replace("float", "float32") for field in columns}
+    features = {name: {"dtype": dtype, "_type": "Value"} for name, dtype in types.items()}
     about = json.dumps({"info": {"features": {"image": {"_type": "Image"}} | features}})
-    described = pa.field(
-        "image", image, metadata={"description": "the image file: its bytes, and its name"}
-    )
+    meaning = {"description": "the image file: its bytes, and its name"}
+    described = pa.field("image", image, metadata=meaning)
     schema = pa.schema([described, *columns], metadata={"huggingface": about})
     rows = list(latest.images.values())
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for start in range(0, len(rows), IMAGES_AT_ONCE):
-            part = []
-            for row in rows[start : start + IMAGES_AT_ONCE]:
-                name = Path(row["path"]).name
-                file = {"bytes": latest.content(row["image_id"]), "path": name}
-                part.append({"image": file} | row)
+            part = [
+                {"image": {"bytes": file.read_bytes(), "path": file.name}} | row
+                for row in rows[start : start + IMAGES_AT_ONCE]
+                for file in [latest.file(row["image_id"])]
+            ]
             writer.write_table(pa.Table.from_pylist(part, schema=schema))
-
-
-def _dtype(kind: pa.DataType) -> str:
-    return {"float": "float32", "double": "float64"}.get(str(kind), str(kind))
 
 
 def _card(latest: Latest, folder: Path) -> str:
@@ -252,9 +209,7 @@ def _card(latest: Latest, folder: Path) -> str:
             for field in schema
         ]
         tables.append({"name": path.stem, "rows": about.num_rows, "columns": columns})
-    sources: dict[str, int] = {}
-    for row in latest.labels:
-        sources[row["source"]] = sources.get(row["source"], 0) + 1
+    sources = Counter(row["source"] for row in latest.labels)
     licenses = sorted({row["license"] for row in latest.images.values() if row["license"]})
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -269,19 +224,6 @@ def _card(latest: Latest, folder: Path) -> str:
         sources=sources,
         licenses=licenses,
         counts={table["name"]: table["rows"] for table in tables},
-        size=_size(sum(sources.values())),
+        size=SIZES[bisect((1_000, 10_000, 100_000, 1_000_000), sources.total())],
         raters=len({row["rater_id"] for row in latest.labels}),
     )
-
-
-def _size(labels: int) -> str:
-    """Return the hub's name for a dataset's size."""
-    for below, name in (
-        (1_000, "n<1K"),
-        (10_000, "1K<n<10K"),
-        (100_000, "10K<n<100K"),
-        (1_000_000, "100K<n<1M"),
-    ):
-        if labels < below:
-            return name
-    return "1M<n<10M"

@@ -1,15 +1,14 @@
 """A folder of images with a CSV file of their prompts: images to be labeled, without labels.
 
-The columns are `file_name` and `prompt`, and where they are known `category`, `split` and those of
-`FACT_TYPES`.
+The columns are `file_name` and `prompt`, and where they are known `category`, `split` and the keys
+of `FACT_TYPES`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 from data.errors import PictuneError
-from data.formats.reading import SPLITS, check_link, csv_rows, find_image
-from data.formats.records import BadRow, Record, Row, SourceImage, made
+from data.formats.records import Record, Records, Row, check_link, csv_rows, made
 
 FACT_TYPES: dict[str, Callable[[str], object]] = {
     "model_id": str,
@@ -22,7 +21,7 @@ FACT_TYPES: dict[str, Callable[[str], object]] = {
 }
 
 
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the rows of a CSV file, or of the only one in a folder."""
     path = source
     if source.is_dir():
@@ -42,14 +41,12 @@ def read(source: Path) -> Iterator[Record | BadRow]:
 
 
 def _record(row: Row) -> Record:
-    split = row.optional_text("split")
-    content = find_image(row, "file_name", row.text("file_name"))
     return Record(
         row=row,
         prompt=row.text("prompt"),
-        images=(SourceImage(column="file_name", content=content, facts=_facts(row)),),
+        images=(row.image("file_name", row.text("file_name"), _facts(row)),),
         category=row.optional_text("category"),
-        split=None if split is None else row.choice("split", SPLITS),
+        split=row.own_split,
     )
 
 

@@ -4,25 +4,31 @@ They are by experts whom the files do not tell apart. Two files are read: the `t
 code, one ranking a row, and the metadata of ImageRewardDB as Parquet, one image a row.
 """
 
-from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from data.formats.reading import find_image, json_rows, parquet_rows, source_files, split_of
-from data.formats.records import BadRow, Record, Row, SourceImage, SourceLabel, made
+from data.formats.records import (
+    Record,
+    Records,
+    Row,
+    SourceImage,
+    SourceLabel,
+    made,
+    parquet_rows,
+    read_json_rows,
+    source_files,
+)
 
-RATING_COLUMNS = ("overall_rating", "image_text_alignment_rating", "fidelity_rating")
-"""Ratings from 1 to 7, which no table of ours has."""
 
-
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the rankings of a JSON or Parquet file, or of all Parquet files in a folder."""
     if source.suffix == ".json":
-        yield from made(json_rows(source, ("prompt", "generations", "ranking")), _record_of_test)
+        required = ("prompt", "generations", "ranking")
+        yield from read_json_rows(source, required, _record_of_test)
         return
     required = ("prompt_id", "prompt", "rank")
-    optional = ("image", "image_path", "classification", "image_amount_in_total", *RATING_COLUMNS)
+    optional = ("image", "image_path", "classification", "image_amount_in_total")
     for path in source_files(source, ".parquet"):
         rows = parquet_rows(path, required, optional)
         # an image's rank is relative to the others of its prompt, whose rows follow each other
@@ -33,19 +39,13 @@ def read(source: Path) -> Iterator[Record | BadRow]:
 def _record_of_test(row: Row) -> Record:
     paths = row.listed("generations", str)
     ranks = row.listed("ranking", int, length=len(paths))
-    columns = [f"generations[{number}]" for number in range(len(paths))]
-    ids = {name: row.values[name] for name in ("id", "prompt_id") if name in row.values}
     return Record(
         row=row,
         prompt=row.text("prompt"),
-        images=tuple(
-            SourceImage(column=column, content=find_image(row, column, path))
-            for column, path in zip(columns, paths, strict=True)
-        ),
+        images=row.images("generations", paths),
         kind="ranking",
         labels=(SourceLabel(answer=tuple(ranks), rater=None),),
-        split=split_of(row.path),
-        fields=ids | {"generations": paths},
+        split=row.split_of_file,
     )
 
 
@@ -62,7 +62,6 @@ def _record_of_database(rows: list[Row]) -> Record:
         if total != len(rows):
             reason = f"is {total}, but {len(rows)} rows in a row are of this prompt"
             raise first.bad("image_amount_in_total", reason)
-    ratings = {name: [row.values.get(name) for row in rows] for name in RATING_COLUMNS}
     return Record(
         row=first,
         prompt=prompt,
@@ -70,8 +69,7 @@ def _record_of_database(rows: list[Row]) -> Record:
         kind="ranking",
         labels=(SourceLabel(answer=tuple(row.integer("rank") for row in rows), rater=None),),
         category=first.optional_text("classification"),
-        split=split_of(first.path),
-        fields={"prompt_id": first.values["prompt_id"]} | ratings,
+        split=first.split_of_file,
     )
 
 
@@ -79,5 +77,4 @@ def _image(row: Row) -> SourceImage:
     image: Any = row.values.get("image")
     if isinstance(image, dict) and isinstance(image.get("bytes"), bytes):
         return SourceImage(column="image", content=image["bytes"])
-    content = find_image(row, "image_path", row.text("image_path"))
-    return SourceImage(column="image_path", content=content)
+    return row.image("image_path", row.text("image_path"))

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,17 +22,8 @@ from pydantic import ValidationError
 from data.errors import PictuneError
 from data.feedback import NewTask
 from data.files import locked, waiting_folder, write_atomically
-from data.formats.latest import FIELDS, fields_table
-from data.formats.records import (
-    BadRow,
-    Record,
-    Row,
-    SourceImage,
-    SourceLabel,
-    check_texts,
-    fact,
-)
-from data.image_files import ImageFault, WrongFormat, decode_image
+from data.formats.records import BadRow, Record, Row, SourceImage, SourceLabel, check_texts, fact
+from data.image_files import IMAGE_FORMATS, ImageFault, decode_image
 from data.kinds.kind import Answer, InvalidAnswer
 from data.kinds.registry import KINDS, check_answer
 from data.runs import RunFolder
@@ -42,8 +33,6 @@ from data.store.imported import Added, ImportedLabel
 from data.store.plan.planning import task_id_of
 
 TableRow = dict[str, Any]
-IMAGE_FORMATS = {"PNG": "png", "WEBP": "webp", "JPEG": "jpeg", "MPO": "jpeg"}
-"""Our names by Pillow's; a phone's photo may be MPO, which every reader of JPEG opens."""
 WAITING_FOLDER_PREFIX = ".import-"
 """Beginning of the names of folders in which images wait."""
 MOST_RATERS = 1000
@@ -114,11 +103,9 @@ class _Batch:
         self._format = source_format
         self._waiting = waiting
         self._now = now
-        self._images = {row["image_id"]: row for row in _rows(run.images_table, IMAGES)}
-        self._prompts = {row["prompt_id"]: row for row in _rows(run.prompts_table, PROMPTS)}
-        self._fields: dict[tuple[str, str, str], TableRow] = {}
+        self._images = _rows(run.images_table, IMAGES, "image_id")
+        self._prompts = _rows(run.prompts_table, PROMPTS, "prompt_id")
         self._tasks: dict[str, NewTask] = {}
-        self._fixed_overlap: set[str] = set()
         self._answers: Counter[str] = Counter()
         self._by_rater: Counter[tuple[str, str | None]] = Counter()
         self._seen: set[str] = set()
@@ -126,7 +113,7 @@ class _Batch:
         """Rows that were read, good ones and bad."""
         self.n_bad = 0
         self.bad: list[str] = []
-        """What is wrong with the first `MOST_BAD` bad rows."""
+        """Faults of the first `MOST_BAD` bad rows."""
 
     def add(self, record: Record | BadRow) -> None:
         """Add one record, or note what is wrong with it."""
@@ -156,7 +143,8 @@ class _Batch:
 
     def add_to(self, store: FeedbackStore) -> Imported:
         """Add what is new to the store and to the run, all or nothing."""
-        added = store.import_labels(self.wanted_tasks(), self.labels, finish=self.put_in_place)
+        tasks = list(self._tasks.values())
+        added = store.import_labels(tasks, self.labels, finish=self.put_in_place)
         return Imported(len(self.new_images), len(self.new_prompts), added)
 
     def _add(self, record: Record) -> None:
@@ -164,11 +152,14 @@ class _Batch:
         key = prompt_id(record.prompt)
         new_images: dict[str, TableRow] = {}
         image_ids = tuple(self._image(record, one, key, new_images) for one in record.images)
-        task = None if record.kind is None else _new_task(record, image_ids)
+        task = None
+        if record.kind is not None:
+            named = {"kind": record.kind, "prompt": record.prompt, "image_ids": image_ids}
+            with _faults_named(record.row, record.images[-1].column):
+                task = NewTask.model_validate(named | dict(record.task))
         answers = [self._answer(record.row, one, task) for one in record.labels if task]
         # Nothing of a bad row may stay, so all that can be wrong is behind us here.
         self.new_images |= new_images
-        self._fields |= {_key(row): dict(row) for row in record.carried}
         if key not in self._prompts and key not in self.new_prompts:
             self.new_prompts[key] = {
                 "prompt_id": key,
@@ -179,28 +170,14 @@ class _Batch:
         if task is None:
             return
         task_id = task_id_of(task)
-        self._tasks.setdefault(task_id, task)
-        if "overlap" in record.task:
-            self._fixed_overlap.add(task_id)
-        self._keep("task", task_id, record.fields)
         given = zip(record.labels, answers, strict=True)
         new = [self._label(label, answer, task, task_id) for label, answer in given]
         self.labels += [label for label in new if label is not None]
         self._answers[task_id] += len(new)
-
-    def wanted_tasks(self) -> list[NewTask]:
-        """Return the tasks.
-
-        One whose overlap the source does not name wants as many raters as it has, so that nobody
-        else is asked.
-        """
-        wanted = []
-        for task_id, task in self._tasks.items():
+        wanted = self._tasks.setdefault(task_id, task)
+        if "overlap" not in record.task:  # as many raters as it has, so that nobody else is asked
             overlap = min(max(self._answers[task_id], 1), MOST_RATERS)
-            if task_id in self._fixed_overlap:
-                overlap = task.overlap
-            wanted.append(task.model_copy(update={"overlap": overlap}))
-        return wanted
+            self._tasks[task_id] = wanted.model_copy(update={"overlap": overlap})
 
     def put_in_place(self) -> None:
         """Move the images to the run and write its tables, `images.parquet` last.
@@ -211,18 +188,19 @@ class _Batch:
         moved: list[Path] = []
         self._run.images_dir.mkdir(parents=True, exist_ok=True)
         with locked(self._run.import_lock):
-            images = {row["image_id"]: row for row in _rows(self._run.images_table, IMAGES)}
-            prompts = {row["prompt_id"]: row for row in _rows(self._run.prompts_table, PROMPTS)}
-            fields = {_key(row): row for row in _rows(fields_table(self._run), FIELDS)}
+            images = _rows(self._run.images_table, IMAGES, "image_id")
+            prompts = _rows(self._run.prompts_table, PROMPTS, "prompt_id")
             try:
                 for image_id in self.new_images.keys() - images.keys():
                     path = self._run.root / self.new_images[image_id]["path"]
                     moved.append((self._waiting / path.name).replace(path))
-                _write(_with_new(prompts, self.new_prompts), PROMPTS, self._run.prompts_table)
-                if self._fields:
-                    in_order = dict(sorted((fields | self._fields).items()))
-                    _write(in_order, FIELDS, fields_table(self._run))
-                _write(_with_new(images, self.new_images), IMAGES, self._run.images_table)
+                for known, new, schema, path in (
+                    (prompts, self.new_prompts, PROMPTS, self._run.prompts_table),
+                    (images, self.new_images, IMAGES, self._run.images_table),
+                ):
+                    # what is known stays as it is, and before what is new
+                    rows = list((known | new | known).values())
+                    write_table(pa.Table.from_pylist(rows, schema=schema), schema, path)
             except BaseException:
                 for path in moved:
                     path.unlink(missing_ok=True)
@@ -255,10 +233,7 @@ class _Batch:
 
     def _new_image(self, row: Row, image: SourceImage, content: bytes, image_id: str) -> TableRow:
         try:
-            decoded = decode_image(io.BytesIO(content), IMAGE_FORMATS)
-        except WrongFormat as error:
-            reason = "is an image, but neither PNG, WebP nor JPEG"
-            raise row.bad(image.column, reason) from error
+            decoded = decode_image(io.BytesIO(content))
         except ImageFault as error:
             raise row.bad(image.column, str(error)) from error
         assert decoded.format is not None  # it is one of the formats allowed
@@ -283,21 +258,22 @@ class _Batch:
         if label.rater and len(label.rater) > longest:
             reason = f"the rater's name has {len(label.rater)} characters, more than {longest}"
             raise row.bad("(rater)", reason)
-        return _answer(row, label, task)
+        with _faults_named(row, "answer"):
+            kind = KINDS[task.kind]
+            answer: Answer = kind.from_source(label.answer, task.image_ids, label.remarks)
+            check_answer(answer, task.kind, task.image_ids, task.axis)
+            return answer
 
     def _label(
         self, label: SourceLabel, answer: Answer, task: NewTask, task_id: str
     ) -> ImportedLabel | None:
         """Return the label with its rater and identity; None for a copy of an earlier one."""
-        fields = dict(label.fields)
-        if label.rater is None:
-            fields["rater_is_unknown"] = True
         shown_order = label.shown_order or tuple(range(len(task.image_ids)))
         submission_id = label.submission_id
         if not submission_id:
             moment = label.submitted_at and label.submitted_at.isoformat()
             who_and_what = [self._format, task_id, label.rater, answer.model_dump()]
-            said: list[Any] = [*who_and_what, shown_order, moment, fields]
+            said: list[Any] = [*who_and_what, shown_order, moment, label.number]
             if label.rater is None:  # equal anonymous answers are by different raters
                 said.append(self._by_rater[task_id, None])
             digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
@@ -306,7 +282,6 @@ class _Batch:
             return None
         self._seen.add(submission_id)
         self._by_rater[task_id, label.rater] += 1
-        self._keep("label", submission_id, fields)
         return ImportedLabel(
             submission_id=submission_id,
             rater=self._rater_name(label, task_id),
@@ -332,54 +307,21 @@ class _Batch:
                 name = f"{name} (answer {number})"
         return name
 
-    def _keep(self, what: str, key: str, fields: Mapping[str, Any]) -> None:
-        if fields:
-            row = {
-                "format": self._format,
-                "what": what,
-                "id": key,
-                "fields_json": json.dumps(fields, sort_keys=True, ensure_ascii=False),
-            }
-            self._fields[_key(row)] = row
 
-
-def _key(row: Mapping[str, str]) -> tuple[str, str, str]:
-    return row["format"], row["what"], row["id"]
-
-
-def _with_new(rows: dict[str, TableRow], new: Mapping[str, TableRow]) -> dict[str, TableRow]:
-    return rows | {key: row for key, row in new.items() if key not in rows}
-
-
-def _write(rows: Mapping[Any, TableRow], schema: pa.Schema, path: Path) -> None:
-    write_table(pa.Table.from_pylist(list(rows.values()), schema=schema), schema, path)
-
-
-def _rows(path: Path, schema: pa.Schema) -> list[TableRow]:
+def _rows(path: Path, schema: pa.Schema, key: str) -> dict[str, TableRow]:
+    """Return the rows of a table by their id; none where there is no table yet."""
     rows: list[TableRow] = read_table(path, schema).to_pylist() if path.exists() else []
-    return rows
+    return {row[key]: row for row in rows}
 
 
-def _new_task(record: Record, image_ids: tuple[str, ...]) -> NewTask:
-    named = {"kind": record.kind, "prompt": record.prompt, "image_ids": image_ids}
+@contextmanager
+def _faults_named(row: Row, column: str) -> Iterator[None]:
+    """Turn an error about a task or an answer into one that names row and column."""
     try:
-        return NewTask.model_validate(named | dict(record.task))
+        yield
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        column = str(first["loc"][0]) if first["loc"] else record.images[-1].column
-        raise record.row.bad(column, str(first["msg"]).removeprefix("Value error, ")) from error
-
-
-def _answer(row: Row, label: SourceLabel, task: NewTask) -> Answer:
-    named = ("reason", "comment", "strength", "count", "unsafe")
-    rest = {name: getattr(label, name) for name in named}
-    try:
-        answer: Answer = KINDS[task.kind].from_source(label.answer, task.image_ids, rest)
-        check_answer(answer, task.kind, task.image_ids, task.axis)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        column = str(first["loc"][0]) if first["loc"] else "answer"
-        raise row.bad(column, str(first["msg"])) from error
+        named = str(first["loc"][0]) if first["loc"] else column
+        raise row.bad(named, str(first["msg"]).removeprefix("Value error, ")) from error
     except InvalidAnswer as error:
         raise row.bad("answer", str(error)) from error
-    return answer

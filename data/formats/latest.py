@@ -1,6 +1,5 @@
 """A run's last export with its image files, as exporters to other formats read it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,34 +8,12 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.columns import TEXT, column
 from data.errors import PictuneError
 from data.kinds.registry import KINDS
 from data.runs import RunFolder
-from data.schema import (
-    IMAGES,
-    LABELS_PAIRS,
-    PROMPTS,
-    TASKS,
-    read_table,
-)
+from data.schema import IMAGES, PROMPTS, TASKS, read_table
 
 TableRow = dict[str, Any]
-
-FIELDS = pa.schema(
-    [
-        column("format", TEXT, "the format that the field came from"),
-        column("what", TEXT, "task or label: what it belongs to"),
-        column("id", TEXT, "its task_id or submission_id"),
-        column("fields_json", TEXT, "columns of the source that no table has"),
-    ]
-)
-"""The table `imported.parquet` of a run: parts of imported files that have no place elsewhere."""
-
-
-def fields_table(run: RunFolder) -> Path:
-    """Return the path at which a run keeps `FIELDS`."""
-    return run.root / "imported.parquet"
 
 
 @dataclass(frozen=True)
@@ -65,58 +42,27 @@ class Latest:
     @cached_property
     def images(self) -> dict[str, TableRow]:
         """Rows of IMAGES by image id."""
-        return {row["image_id"]: row for row in self._rows("images", IMAGES)}
+        return {row["image_id"]: row for row in self.rows("images", IMAGES)}
 
     @cached_property
     def prompts(self) -> dict[str, TableRow]:
         """Rows of PROMPTS by prompt id."""
-        return {row["prompt_id"]: row for row in self._rows("prompts", PROMPTS)}
+        return {row["prompt_id"]: row for row in self.rows("prompts", PROMPTS)}
 
     @cached_property
     def tasks(self) -> list[TableRow]:
         """Rows of TASKS."""
-        return self._rows("tasks", TASKS)
+        return self.rows("tasks", TASKS)
 
     @cached_property
     def by_kind(self) -> dict[str, list[TableRow]]:
-        """The labels of each kind of task: rows of its table."""
+        """The labels of each kind of task: rows of its table, by the kind's name."""
         return {name: kind.read(self.folder).to_pylist() for name, kind in KINDS.items()}
-
-    @property
-    def verdicts(self) -> list[TableRow]:
-        """Rows of LABELS_BINARY."""
-        return self.by_kind["binary"]
-
-    @property
-    def rankings(self) -> list[TableRow]:
-        """Rows of LABELS_RANKING."""
-        return self.by_kind["ranking"]
-
-    @property
-    def comparisons(self) -> list[TableRow]:
-        """Rows of LABELS_COMPARISONS."""
-        return self.by_kind["comparison"]
 
     @property
     def labels(self) -> list[TableRow]:
         """The labels of all kinds."""
         return [row for rows in self.by_kind.values() for row in rows]
-
-    @cached_property
-    def pairs(self) -> list[TableRow]:
-        """Rows of LABELS_PAIRS."""
-        return self._rows("labels_pairs", LABELS_PAIRS)
-
-    @cached_property
-    def _fields(self) -> dict[tuple[str, str, str], str]:
-        path = fields_table(self.run)
-        rows = read_table(path, FIELDS).to_pylist() if path.exists() else []
-        return {(row["format"], row["what"], row["id"]): row["fields_json"] for row in rows}
-
-    def fields(self, source_format: str, what: str, key: str) -> dict[str, Any]:
-        """Return the fields that an import from this format kept of a task or label, if any."""
-        kept: dict[str, Any] = json.loads(self._fields.get((source_format, what, key), "{}"))
-        return kept
 
     def file(self, image_id: str) -> Path:
         """Return the path of the image's file.
@@ -133,10 +79,7 @@ class Latest:
             )
         return path
 
-    def content(self, image_id: str) -> bytes:
-        """Read the bytes of the image's file."""
-        return self.file(image_id).read_bytes()
-
-    def _rows(self, name: str, schema: pa.Schema) -> list[TableRow]:
+    def rows(self, name: str, schema: pa.Schema) -> list[TableRow]:
+        """Return the rows of the table `name`."""
         rows: list[TableRow] = read_table(self.folder / f"{name}.parquet", schema).to_pylist()
         return rows

@@ -4,19 +4,14 @@ A row is one pair of images with all its raters in parallel lists. The images ar
 They are searched beside the file, under their path in the hub's repository, and never downloaded.
 """
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data.formats.reading import find_image, parquet_rows, source_files, split_of
-from data.formats.records import BadRow, Ranks, Record, Row, SourceImage, SourceLabel, made
+from data.formats.records import Ranks, Record, Records, Row, SourceImage, SourceLabel, read_parquet
 
 RESPONSES = "preference.responses"
 USERS = f"{RESPONSES}.users"
 STATUS = f"{RESPONSES}.status"
-KEPT_COLUMNS = ("id", "status", "_server_id", "evolution", "sub_category")
-"""Columns that no table of ours has, kept beside the labels."""
-
 RANKS_BY_RESPONSE: dict[str, Ranks] = {
     "image_1": (1, 2),
     "image_2": (2, 1),
@@ -26,12 +21,11 @@ RANKS_BY_RESPONSE: dict[str, Ranks] = {
 """Both good and both bad are ties; the label's comment says which."""
 
 
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the rows of a Parquet file, or of all in a folder."""
     required = ("images", RESPONSES, USERS, STATUS)
-    optional = (*KEPT_COLUMNS, "category", "model_1", "model_2")
-    for path in source_files(source, ".parquet"):
-        yield from made(parquet_rows(path, required, optional), _record)
+    optional = ("category", "model_1", "model_2")
+    return read_parquet(source, required, optional, _record)
 
 
 def _record(row: Row) -> Record:
@@ -50,8 +44,7 @@ def _record(row: Row) -> Record:
         kind="ranking",
         labels=tuple(_label(row, *one) for one in given if one[2] in ("submitted", "discarded")),
         category=row.optional_text("category"),
-        split=split_of(row.path),
-        fields={name: row.values[name] for name in KEPT_COLUMNS if row.has(name)},
+        split=row.split_of_file,
     )
 
 
@@ -62,14 +55,15 @@ def _image(row: Row, flat: Row, number: int) -> SourceImage:
         "model_id": row.optional_text(f"model_{number}"),
         "source_uri": address if "://" in address else None,
     }
-    return SourceImage(column=column, content=find_image(flat, column, address), facts=facts)
+    return flat.image(column, address, facts)
 
 
 def _label(row: Row, response: str, user: str, status: str) -> SourceLabel:
     if status == "discarded":
-        return SourceLabel(answer=(None, None), rater=user, reason="discarded")
+        return SourceLabel(answer=(None, None), rater=user, remarks={"reason": "discarded"})
     if response not in RANKS_BY_RESPONSE:
         known = ", ".join(RANKS_BY_RESPONSE)
         raise row.bad(RESPONSES, f"has {response!r}, which is not one of {known}")
     comment = response if response.startswith("both") else None
-    return SourceLabel(answer=RANKS_BY_RESPONSE[response], rater=user, comment=comment)
+    remarks = {"comment": comment}
+    return SourceLabel(answer=RANKS_BY_RESPONSE[response], rater=user, remarks=remarks)

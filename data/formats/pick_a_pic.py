@@ -6,6 +6,7 @@ user to a ranking of two images, a row without a label a ranking that nobody has
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,8 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.formats.latest import Exported, Latest
-from data.formats.reading import parquet_rows, source_files, split_of
-from data.formats.records import BadRow, Ranks, Record, Row, SourceImage, SourceLabel, made
+from data.formats.records import Ranks, Record, Records, Row, SourceImage, SourceLabel, read_parquet
+from data.schema import LABELS_PAIRS
 
 COLUMNS = pa.schema(
     [
@@ -41,54 +42,32 @@ COLUMNS = pa.schema(
     ]
 )
 REQUIRED_COLUMNS = ("caption", "jpg_0", "jpg_1", "label_0", "label_1", "has_label")
-KEPT_COLUMNS = (
-    "are_different",
-    "best_image_uid",
-    "image_0_uid",
-    "image_0_url",
-    "image_1_uid",
-    "image_1_url",
-    "ranking_id",
-    "user_id",
-    "num_example_per_prompt",
-)
-"""Columns that no table of ours has, kept beside the labels for an export to this format."""
 
 RANKS_BY_LABELS: dict[tuple[float, float], Ranks] = {
     (1.0, 0.0): (1, 2),
     (0.0, 1.0): (2, 1),
     (0.5, 0.5): (1, 1),
 }
+COMPARISONS = "comparisons (give FORMAT=pick-a-pic-comparisons for them)"
 ROWS_AT_ONCE = 256
 """Number of rows that an export has in memory at once, with their images."""
 
 
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the rows of a Parquet file, or of all in a folder."""
-    return made(rows_of(source, COLUMNS, REQUIRED_COLUMNS), record_of)
-
-
-def rows_of(source: Path, columns: pa.Schema, required: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of a Parquet file, or of all in a folder."""
-    optional = [name for name in columns.names if name not in required]
-    for path in source_files(source, ".parquet"):
-        yield from parquet_rows(path, required, optional)
+    return read_parquet(source, REQUIRED_COLUMNS, COLUMNS.names, record_of)
 
 
 def record_of(row: Row) -> Record:
     """Return a row as a ranking of its two images."""
-    kept = {name: row.values[name] for name in KEPT_COLUMNS if row.has(name)}
-    labeled = row.choice("has_label", {True: True, False: False})
-    if not labeled and (moment := _created_at(row)) is not None:
-        kept["created_at"] = moment.isoformat()
+    labeled = row.choice("has_label", (True, False))
     return Record(
         row=row,
         prompt=row.text("caption"),
         images=(_image(row, 0), _image(row, 1)),
         kind="ranking",
-        split=split_of(row.path),
-        labels=(_label(row, kept),) if labeled else (),
-        fields={} if labeled else kept,
+        split=row.split_of_file,
+        labels=(_label(row),) if labeled else (),
     )
 
 
@@ -105,20 +84,21 @@ def _image(row: Row, number: int) -> SourceImage:
     return SourceImage(column=column, content=content, facts=facts)
 
 
-def _label(row: Row, kept: Mapping[str, Any]) -> SourceLabel:
+def _label(row: Row) -> SourceLabel:
     """Return the answer of a labeled row, as ranks of its two images."""
-    row.choice("label_0", dict.fromkeys((1.0, 0.5, 0.0)))
+    row.choice("label_0", (1.0, 0.5, 0.0))
     labels = (row.values["label_0"], row.values["label_1"])
     if labels not in RANKS_BY_LABELS:
         raise row.bad("label_1", f"is {labels[1]} where label_0 is {labels[0]}; they add up to 1")
-    best = kept.get("best_image_uid")
-    if best is not None and best == kept.get(f"image_{int(labels[0])}_uid") and 0.5 not in labels:
+    best = row.values.get("best_image_uid")
+    worse = row.values.get(f"image_{int(labels[0])}_uid")
+    if best is not None and best == worse and 0.5 not in labels:
         raise row.bad("best_image_uid", "is the image that label_0 and label_1 call the worse one")
     return SourceLabel(
         answer=RANKS_BY_LABELS[labels],
         rater=str(row.integer("user_id")),
         submitted_at=_created_at(row),
-        fields=kept,
+        number=str(row.values.get("ranking_id")),
     )
 
 
@@ -140,13 +120,13 @@ def write(latest: Latest, folder: Path) -> Exported:
     """
     rows = [*_labeled_rows(latest), *_open_rows(latest)]
     write_by_split(latest, rows, folder)
-    unranked = sum(not any(rank is not None for rank in row["ranks"]) for row in latest.rankings)
+    ranks = [row["ranks"] for row in latest.by_kind["ranking"]]
     return Exported(
         rows=len(rows),
         omitted={
-            "verdicts on single images": len(latest.verdicts),
-            "rankings without a rank": unranked,
-            "comparisons (give FORMAT=pick-a-pic-comparisons for them)": len(latest.comparisons),
+            "verdicts on single images": len(latest.by_kind["binary"]),
+            "rankings without a rank": sum(not any(one) for one in ranks),
+            COMPARISONS: len(latest.by_kind["comparison"]),
         },
     )
 
@@ -155,61 +135,68 @@ def write_by_split(
     latest: Latest, rows: Sequence[dict[str, Any]], folder: Path, columns: pa.Schema = COLUMNS
 ) -> None:
     """Write one Parquet file for each split of the prompts."""
+    per_prompt = Counter(row["caption"] for row in rows)
     by_split: dict[str, list[dict[str, Any]]] = {}
-    per_prompt: dict[str, int] = {}
     for row in rows:
-        per_prompt[row["caption"]] = per_prompt.get(row["caption"], 0) + 1
-    for row in rows:
-        row.setdefault("num_example_per_prompt", per_prompt[row["caption"]])
+        row["num_example_per_prompt"] = per_prompt[row["caption"]]
         by_split.setdefault(row["split"] or "pairs", []).append(row)
     for split, part in by_split.items():
-        _write_file(latest, part, folder / f"{split}.parquet", columns)
+        with pq.ParquetWriter(folder / f"{split}.parquet", columns, compression="zstd") as writer:
+            for start in range(0, len(part), ROWS_AT_ONCE):
+                whole = [row | _bytes(latest, row) for row in part[start : start + ROWS_AT_ONCE]]
+                writer.write_table(pa.Table.from_pylist(whole, schema=columns))
+
+
+def _bytes(latest: Latest, row: Mapping[str, Any]) -> dict[str, bytes]:
+    return {f"jpg_{n}": latest.file(row[f"image_{n}_uid"]).read_bytes() for n in (0, 1)}
 
 
 def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
-    rankings = {row["label_id"]: row for row in latest.rankings}
-    for pair in latest.pairs:
-        ranking = rankings[pair["ranking_label_id"]]
-        images, label = (pair["image_id_0"], pair["image_id_1"]), pair["label_0"]
+    rankings = {row["label_id"]: row for row in latest.by_kind["ranking"]}
+    for pair in latest.rows("labels_pairs", LABELS_PAIRS):
+        images, label_0 = (pair["image_id_0"], pair["image_id_1"]), pair["label_0"]
         if pair["left_shown"] == 1:
-            images, label = images[::-1], 1 - label
-        own = {
-            "ranking_id": number_of(ranking["label_id"]),
-            "user_id": number_of(ranking["rater_id"]),
-        }
-        kept = latest.fields("pick-a-pic", "label", ranking["submission_id"])
-        row = row_of(latest, pair["prompt_id"], images, own | kept)
-        best = {1.0: row["image_0_uid"], 0.0: row["image_1_uid"]}.get(label, "")
-        row = {"are_different": pair["are_different"], "best_image_uid": best} | row
-        created_at = ranking["submitted_at"].replace(tzinfo=None)
-        labels = {"has_label": True, "label_0": label, "label_1": 1 - label}
-        yield row | labels | {"created_at": created_at}
+            images, label_0 = images[::-1], 1 - label_0
+        yield labeled_row(latest, rankings[pair["ranking_label_id"]], images, label_0)
 
 
 def _open_rows(latest: Latest) -> Iterator[dict[str, Any]]:
-    answered = {row["task_id"] for row in latest.rankings}
+    answered = {row["task_id"] for row in latest.by_kind["ranking"]}
     for task in latest.tasks:
         is_pair = task["kind"] == "ranking" and len(task["image_ids"]) == 2
-        if not is_pair or task["task_id"] in answered:
-            continue
-        kept = latest.fields("pick-a-pic", "task", task["task_id"])
-        kept = {"ranking_id": number_of(task["task_id"])} | kept
-        created_at = task["created_at"]
-        if "created_at" in kept:
-            created_at = datetime.fromisoformat(kept["created_at"])
-        row = row_of(latest, task["prompt_id"], tuple(task["image_ids"]), kept)
-        yield row | {"has_label": False, "created_at": created_at.replace(tzinfo=None)}
+        if is_pair and task["task_id"] not in answered:
+            asked_at = task["created_at"]
+            yield _row(latest, task["prompt_id"], task["image_ids"], task["task_id"], asked_at)
 
 
-def row_of(
-    latest: Latest, prompt_id: str, images: tuple[str, ...], known: dict[str, Any]
+def labeled_row(
+    latest: Latest, label: Mapping[str, Any], images: Sequence[str], label_0: float
 ) -> dict[str, Any]:
-    """Return a row about two images, without their bytes; `known` has some of its columns."""
+    """Return the row of a label that prefers the first image by 1, 0.5 (a tie) or 0.
+
+    Its images' bytes, and columns that count rows, are not in it yet.
+    """
+    row = _row(latest, label["prompt_id"], images, label["label_id"], label["submitted_at"])
+    return row | {
+        "best_image_uid": {1.0: images[0], 0.0: images[1]}.get(label_0, ""),
+        "are_different": label_0 != 0.5,
+        "has_label": True,
+        "user_id": _number_of(label["rater_id"]),
+        "label_0": label_0,
+        "label_1": 1 - label_0,
+    }
+
+
+def _row(
+    latest: Latest, prompt_id: str, images: Sequence[str], name: str, moment: datetime
+) -> dict[str, Any]:
     prompt = latest.prompts[prompt_id]
     row: dict[str, Any] = {
         "caption": prompt["prompt"],
         "split": prompt["split"],
-        "images": images,
+        "ranking_id": _number_of(name),
+        "created_at": moment.replace(tzinfo=None),
+        "has_label": False,
     }
     for number, image_id in enumerate(images):
         image = latest.images[image_id]
@@ -218,19 +205,9 @@ def row_of(
             f"image_{number}_url": image["source_uri"],
             f"model_{number}": image["model_id"],
         }
-    return row | {name: known[name] for name in COLUMNS.names if name in known}
+    return row
 
 
-def _write_file(latest: Latest, rows: list[dict[str, Any]], path: Path, columns: pa.Schema) -> None:
-    with pq.ParquetWriter(path, columns, compression="zstd") as writer:
-        for start in range(0, len(rows), ROWS_AT_ONCE):
-            part = rows[start : start + ROWS_AT_ONCE]
-            whole = [
-                row | {f"jpg_{n}": latest.content(row["images"][n]) for n in (0, 1)} for row in part
-            ]
-            writer.write_table(pa.Table.from_pylist(whole, schema=columns))
-
-
-def number_of(text: str) -> int:
+def _number_of(text: str) -> int:
     """Return a whole number within the format's int64 that is always the same for this text."""
     return int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)

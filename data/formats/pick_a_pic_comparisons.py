@@ -1,35 +1,34 @@
 """Comparisons of models in Pick-a-Pic's form of a pair, beside `data.formats.pick_a_pic`.
 
 A row is one person's answer about two images of a prompt by `model_0` and `model_1`. Where the
-columns `axis` and `answer` are missing, as in the published files, the axis is overall and the
-answer is that of `label_0` and `label_1`. Nothing is trained on what is read in this way:
+columns `axis` and `answer` are missing, as in the published files, the axis is overall and
+`label_0` and `label_1` are the answer. Nothing is trained on what is read in this way:
 `data.formats.pick_a_pic` reads pairs to train on, as rankings.
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from data.comparisons import AXES, Axis
+from data.comparisons import AXES
 from data.formats import pick_a_pic
 from data.formats.latest import Exported, Latest
-from data.formats.records import BadRow, Record, Row, SourceLabel, made
+from data.formats.records import Record, Records, Row, SourceLabel, read_parquet
 from data.schema import COMPARISON
 
 COLUMNS = pa.schema([*pick_a_pic.COLUMNS, ("axis", pa.string()), ("answer", pa.string())])
 REQUIRED_COLUMNS = (*pick_a_pic.REQUIRED_COLUMNS, "model_0", "model_1")
-OF_TWO_IMAGES: dict[str, Axis] = {axis: axis for axis in AXES if axis != "count"}
+OF_TWO_IMAGES = tuple(axis for axis in AXES if axis != "count")
 ANSWERS = ("first", "second", "tie", "both_bad")
 LABELS = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
 """Column `label_0` of each answer; there is no other way to say that both are bad."""
 
 
-def read(source: Path) -> Iterator[Record | BadRow]:
+def read(source: Path) -> Records:
     """Read the rows of a Parquet file, or of all in a folder."""
-    return made(pick_a_pic.rows_of(source, COLUMNS, REQUIRED_COLUMNS), _record)
+    return read_parquet(source, REQUIRED_COLUMNS, COLUMNS.names, _record)
 
 
 def _record(row: Row) -> Record:
@@ -49,7 +48,7 @@ def _record(row: Row) -> Record:
 def _label(row: Row, ranked: SourceLabel) -> SourceLabel:
     """Return the answer of a row that its labels rank so."""
     said = {(1, 2): "first", (2, 1): "second", (1, 1): "tie"}[tuple(ranked.answer)]  # type: ignore[index]
-    answer = row.choice("answer", {one: one for one in ANSWERS}) if row.has("answer") else said
+    answer = row.choice("answer", ANSWERS) if row.has("answer") else said
     if LABELS[answer] != LABELS[said]:
         raise row.bad("answer", f"is {answer}, but label_0 and label_1 say {said}")
     return replace(ranked, answer=answer)
@@ -60,16 +59,16 @@ def write(latest: Latest, folder: Path) -> Exported:
 
     The image that stood on the left is the first of its row.
     """
-    given = [row for row in latest.comparisons if row["answer"] in ANSWERS]
+    given = [row for row in latest.by_kind["comparison"] if row["answer"] in ANSWERS]
     pick_a_pic.write_by_split(latest, [_row(latest, row) for row in given], folder, COLUMNS)
-    counts = sum(row["answer"] == "count" for row in latest.comparisons)
+    counts = sum(row["answer"] == "count" for row in latest.by_kind["comparison"])
     return Exported(
         rows=len(given),
         omitted={
-            "verdicts on single images": len(latest.verdicts),
-            "rankings": len(latest.rankings),
+            "verdicts on single images": len(latest.by_kind["binary"]),
+            "rankings": len(latest.by_kind["ranking"]),
             "counts in single images": counts,
-            "skipped comparisons": len(latest.comparisons) - len(given) - counts,
+            "skipped comparisons": len(latest.by_kind["comparison"]) - len(given) - counts,
         },
     )
 
@@ -79,28 +78,7 @@ def _row(latest: Latest, comparison: dict[str, Any]) -> dict[str, Any]:
     if comparison["shown_order"][0] == 1:
         step = -1
         answer = {"first": "second", "second": "first"}.get(answer, answer)
-    images = tuple(comparison["image_ids"][::step])
-    models = comparison["models"][::step]
-    numbers = {
-        "ranking_id": pick_a_pic.number_of(comparison["label_id"]),
-        "user_id": pick_a_pic.number_of(comparison["rater_id"]),
-    }
-    kept = latest.fields("pick-a-pic-comparisons", "label", comparison["submission_id"])
-    row = pick_a_pic.row_of(latest, comparison["prompt_id"], images, numbers | kept)
-    label = LABELS[answer]
-    best = {1.0: row["image_0_uid"], 0.0: row["image_1_uid"]}.get(label, "")
-    return (
-        {"best_image_uid": best}
-        | row
-        | {
-            "are_different": label != 0.5,
-            "has_label": True,
-            "label_0": label,
-            "label_1": 1 - label,
-            "model_0": models[0],
-            "model_1": models[1],
-            "created_at": comparison["submitted_at"].replace(tzinfo=None),
-            "axis": comparison["axis"],
-            "answer": answer,
-        }
-    )
+    images, models = comparison["image_ids"][::step], comparison["models"][::step]
+    row = pick_a_pic.labeled_row(latest, comparison, images, LABELS[answer])
+    named = {"model_0": models[0], "model_1": models[1]}
+    return row | named | {"axis": comparison["axis"], "answer": answer}

@@ -1,22 +1,34 @@
-"""Records, which every importer yields: a row of the source with its images and answers."""
+"""Records, which every importer yields, and the rows and images of the files that it reads."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import csv
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from data.errors import PictuneError
 from data.feedback import Source
+from data.files import read_json
 from data.ids import control_character
 from data.kinds.registry import TaskKind
+from data.schema import parquet_faults
 
 Ranks = tuple[int | None, ...]
 LONGEST_VALUE = 60
 """Number of characters of a wrong value that an error shows."""
+BATCH_ROWS = 128
+"""Number of rows that are in memory at once; they may contain images."""
 
+MOST_COLUMNS = 30
+"""Number of columns that an error names."""
+
+SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 Given = TypeVar("Given")
 Made = TypeVar("Made")
@@ -70,7 +82,7 @@ class Row:
         return value
 
     def optional_text(self, column: str) -> str | None:
-        """Return a text, or None where there is none or an empty one."""
+        """Return a text, or None where it is missing or empty."""
         value = self.values.get(column)
         return self.text(column) if value is not None and value != "" else None
 
@@ -81,12 +93,12 @@ class Row:
             raise self.bad(column, f"is {_shown(value)}, not a whole number")
         return value
 
-    def choice(self, column: str, known: Mapping[Any, Any]) -> Any:
-        """Return the entry of `known` for the value."""
+    def choice(self, column: str, known: Collection[Any]) -> Any:
+        """Return the value, which must be among the `known` ones."""
         value = self.values.get(column)
         if isinstance(value, (list, dict)) or value not in known:
             raise self.bad(column, f"is {_shown(value)}, not one of {', '.join(map(str, known))}")
-        return known[value]
+        return value
 
     def listed(self, column: str, kind: type, *, length: int | None = None) -> list[Any]:
         """Return a list of values of the type `kind`, of this length where one is given."""
@@ -99,6 +111,50 @@ class Row:
         if length is not None and len(value) != length:
             raise self.bad(column, f"has {len(value)} entries where {length} are wanted")
         return value
+
+    @property
+    def split_of_file(self) -> str | None:
+        """The split in its file's name, as in `train-00000-of-00645.parquet`."""
+        return SPLITS.get(re.split(r"[-_.]", self.path.stem)[0])
+
+    @property
+    def own_split(self) -> str | None:
+        """The split in its column `split`, if that is filled."""
+        return None if self.optional_text("split") is None else SPLITS[self.choice("split", SPLITS)]
+
+    def images(self, column: str, paths: Sequence[str]) -> tuple["SourceImage", ...]:
+        """Return the images that a column lists."""
+        named = {f"{column}[{number}]": path for number, path in enumerate(paths)}
+        return tuple(self.image(name, path) for name, path in named.items())
+
+    def image(
+        self, column: str, reference: str, facts: Mapping[str, object] | None = None
+    ) -> "SourceImage":
+        """Return the image that the row names, a file beside its own.
+
+        For rows of `test.json` it is searched in its folder, and there in `test/`, `test_images/`
+        and `images/`. A link out of that folder is refused. If the row names the address of a file
+        on a hub or a server, the path within it is used. Nothing is downloaded.
+        """
+        try:
+            path = PurePosixPath(_local_part(reference))
+        except ValueError as error:
+            raise self.bad(column, f"{reference!r} is not an address ({error})") from error
+        if path.is_absolute() or ".." in path.parts or not path.parts:
+            raise self.bad(column, f"{reference!r} is not a path within the source's folder")
+        folder = self.path.parent
+        subfolders = (self.path.stem, f"{self.path.stem}_images", "images")
+        for place in (folder / path, *(folder / name / path for name in subfolders)):
+            if place.is_file():
+                if not _is_within(place, folder):
+                    raise self.bad(
+                        column,
+                        f"{reference!r} is a link out of {folder}, to {place.resolve()}; "
+                        "put the file itself there",
+                    )
+                return SourceImage(column=column, content=place, facts=facts or {})
+        searched = ", ".join(subfolders)
+        raise self.bad(column, f"no image {path} in {folder}, nor in its folders {searched}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +180,8 @@ class SourceLabel:
 
     Of the ranks the smallest is best, equal is a tie, None is can't judge. A comparison has
     `first` or `second` of the row's images, or another outcome."""
-    count: int | None = None
-    """Number of things, where the answer to a comparison is `count`."""
-    strength: str | None = None
-    """Degree of the preference of a comparison, slightly or much."""
+    remarks: Mapping[str, Any] = field(default_factory=dict)
+    """Further parts of the answer, as `Kind.from_source` takes them."""
     rater: str | None
     """The source's name of the rater; None where it does not tell raters apart."""
     submitted_at: datetime | None = None
@@ -136,17 +190,13 @@ class SourceLabel:
     """The place on the screen of each image; None where it is not known.
 
     The order of the row then stands for it."""
-    reason: str | None = None
-    comment: str | None = None
-    unsafe: tuple[str, ...] = ()
-    """Image ids that a ranking or a comparison reports."""
     source: Source = "imported"
     submission_id: str | None = None
     """The identity of the answer, where the source knows one."""
+    number: str = ""
+    """The source's number of the answer: equal answers of a rater under two numbers are two."""
     circumstances: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of `data.store.imported.ImportedLabel`."""
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """Values, as JSON, that no table has a column for; an export to the same format writes them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,10 +213,10 @@ class Record:
     split: str | None = None
     task: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of `data.feedback.NewTask`."""
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """Further values of the task, as `SourceLabel.fields` of a label."""
-    carried: tuple[Mapping[str, str], ...] = ()
-    """Rows of `data.formats.latest.FIELDS` that an earlier import, in another run, kept."""
+
+
+Records = Iterator[Record | BadRow]
+"""Records of a source, and the faults of its bad rows."""
 
 
 def _shown(value: object) -> str:
@@ -193,3 +243,128 @@ def check_texts(record: Record) -> None:
         if found is not None:
             named = [name for name, value in record.row.values.items() if value == text]
             raise record.row.bad((named or [column])[0], f"has the control character {found}")
+
+
+def source_files(source: Path, suffix: str) -> list[Path]:
+    """Return the file `source`, or all files of this suffix in the folder `source`, by name.
+
+    Raises:
+        PictuneError: there are none, or one is a link out of the folder.
+    """
+    if source.is_dir():
+        files = sorted(source.rglob(f"*{suffix}"))
+        for file in files:
+            check_link(file, source)
+        if files:
+            return files
+        raise PictuneError(
+            f"{source}: holds no {suffix} file; give the folder or file to import as FROM="
+        )
+    if not source.is_file():
+        raise PictuneError(f"{source}: no such file; give the folder or file to import as FROM=")
+    return [source]
+
+
+def check_link(file: Path, folder: Path) -> None:
+    """Refuse a link out of the folder.
+
+    Whoever made the folder chose what the link leads to, and could choose any file that you may
+    read.
+
+    Raises:
+        PictuneError: it is such a link.
+    """
+    if not _is_within(file, folder):
+        raise PictuneError(
+            f"{file}: is a link out of {folder}, to {file.resolve()}; put the file itself there"
+        )
+
+
+def _is_within(file: Path, folder: Path) -> bool:
+    return file.resolve().is_relative_to(folder.resolve())
+
+
+def parquet_rows(
+    path: Path, required: Sequence[str], optional: Sequence[str] = ()
+) -> Iterator[Row]:
+    """Yield the rows of a Parquet file with these columns; `optional` ones may be missing.
+
+    Raises:
+        PictuneError: it is missing, is not Parquet or damaged, or lacks a required column.
+    """
+    with (
+        parquet_faults(path, "a Parquet file that can be read", "give another file as FROM="),
+        pq.ParquetFile(path) as file,
+    ):
+        names = file.schema_arrow.names
+        _check_columns(path, names, required)
+        columns = [name for name in dict.fromkeys((*required, *optional)) if name in names]
+        batches = file.iter_batches(BATCH_ROWS, columns=columns)
+        rows = (values for batch in batches for values in batch.to_pylist())
+        for number, values in enumerate(rows, start=1):
+            yield Row(path, number, values)
+
+
+def read_parquet(
+    source: Path, required: Sequence[str], known: Sequence[str], make: Callable[[Row], Record]
+) -> Records:
+    """Yield the records of a Parquet file, or of all in a folder; `known` columns may be missing.
+
+    Other columns are not read.
+    """
+    for path in source_files(source, ".parquet"):
+        yield from made(parquet_rows(path, required, known), make)
+
+
+def read_json_rows(source: Path, required: Sequence[str], make: Callable[[Row], Record]) -> Records:
+    """Yield the records of a JSON file with a list of objects, or of all in a folder."""
+    for path in source_files(source, ".json"):
+        yield from made(_json_rows(path, required), make)
+
+
+def _json_rows(path: Path, required: Sequence[str]) -> Iterator[Row | BadRow]:
+    rows = read_json(path, "fix it, or give another file as FROM=")
+    if not isinstance(rows, list):
+        raise PictuneError(f"{path}: holds no list of rows; give a file in this format as FROM=")
+    for number, values in enumerate(rows, start=1):
+        row = Row(path, number, values if isinstance(values, dict) else {})
+        missing = [name for name in required if name not in row.values]
+        yield row.bad(missing[0], "is missing") if missing else row
+
+
+def csv_rows(path: Path, required: Sequence[str]) -> Iterator[Row | BadRow]:
+    """Yield the rows of a CSV file whose first line names its columns; bad ones are too long.
+
+    Raises:
+        PictuneError: it is not a CSV file, or lacks a required column.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            _check_columns(path, reader.fieldnames or (), required)
+            for number, values in enumerate(reader, start=1):
+                row = Row(path, number, values)
+                too_long = row.bad("(none)", "has more values than there are columns")
+                yield too_long if None in values else row
+    except UnicodeDecodeError as error:
+        raise PictuneError(f"{path}: is not UTF-8 text; save it as UTF-8") from error
+    except csv.Error as error:
+        raise PictuneError(f"{path}: not a CSV file ({error}); fix it") from error
+
+
+def _local_part(reference: str) -> str:
+    if "://" not in reference:
+        return reference
+    path = unquote(urlsplit(reference).path)
+    _, resolve, within = path.partition("/resolve/")
+    return within.partition("/")[2] if resolve else path.lstrip("/")
+
+
+def _check_columns(path: Path, names: Sequence[str], required: Sequence[str]) -> None:
+    missing = [name for name in required if name not in names]
+    if missing:
+        found = ", ".join(map(repr, names[:MOST_COLUMNS])) or "none"
+        raise PictuneError(
+            f"{path}: row 1, column {missing[0]}: is missing, the columns are {found}; "
+            "give a file in this format as FROM="
+        )

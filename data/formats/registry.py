@@ -1,6 +1,6 @@
 """The formats that feedback is imported from and exported to, by name."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +16,14 @@ from data.formats import (
     pick_a_pic_comparisons,
 )
 from data.formats.latest import Exported, Latest
-from data.formats.records import BadRow, Record
+from data.formats.records import Records
 
 
 @dataclass(frozen=True)
 class Format:
     """Functions that read and write a format; None where it is only read, or only written."""
 
-    read: Callable[[Path], Iterator[Record | BadRow]] | None = None
+    read: Callable[[Path], Records] | None = None
     """Function that reads the records of a file or folder."""
     write: Callable[[Latest, Path], Exported] | None = None
     """Function that fills an empty folder."""

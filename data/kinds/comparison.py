@@ -1,7 +1,7 @@
 """Comparison: which of two images of one prompt is better, or how many things are in one?"""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -9,9 +9,6 @@ from data.comparisons import MOST_COUNTED, Axis, Strength
 from data.ids import Identifier, Remark
 from data.kinds.kind import Answer, Columns, InvalidAnswer, Kind, TaskFacts
 from data.schema import LABELS_COMPARISONS
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 def _is_none(value: object) -> bool:
@@ -63,13 +60,14 @@ class Comparison(Kind[ComparisonAnswer]):
     table = "labels_comparisons"
     schema = LABELS_COMPARISONS
     answer_column = "answer"
+    images = (2, 2)
     has_axis = True
     takes_models = True
     can_be_decided = False
 
     def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
         """Two, or one to count in."""
-        return (1, 1) if axis == "count" else (2, 2)
+        return (1, 1) if axis == "count" else self.images
 
     def check(
         self,
@@ -100,18 +98,9 @@ class Comparison(Kind[ComparisonAnswer]):
                 "answer: `strength` to a question of three steps; leave it out there"
             )
 
-    def is_skip(self, answer: ComparisonAnswer) -> bool:
-        """Whether it is skip or unsafe."""
-        return answer.outcome in ("skip", "unsafe")
-
     def outcome(self, answer: ComparisonAnswer) -> str:
         """Return the outcome, whichever image is better."""
         return answer.outcome
-
-    def reported(self, answer: ComparisonAnswer, image_ids: Sequence[str]) -> set[str]:
-        """Return the images that it names."""
-        del image_ids
-        return set(answer.unsafe)
 
     def agrees(self, answer: ComparisonAnswer, gold: ComparisonAnswer) -> bool | None:
         """Return whether outcome, image and count are the gold's; None for a skip."""
@@ -141,10 +130,6 @@ class Comparison(Kind[ComparisonAnswer]):
             "count": [answer.count for answer in given],
             "unsafe_image_ids": [list(answer.unsafe) for answer in given],
         }
-
-    def skipped(self, labels: "pd.DataFrame") -> "pd.Series[bool]":
-        """Return which are skip or unsafe."""
-        return labels["answer"].isin(["skip", "unsafe"])
 
     def from_source(
         self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]

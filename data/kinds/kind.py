@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import pyarrow as pa
 from pydantic import BaseModel
 
-from data.columns import LABEL_CIRCUMSTANCES, LABEL_IDENTITY
 from data.comparisons import Axis
 from data.errors import PictuneError
 from data.ids import Remark
-from data.schema import read_table
+from data.schema import LABEL_CIRCUMSTANCES, LABEL_IDENTITY, read_table, schema_of
 
 Columns = dict[str, Sequence[Any]]
-
+SKIPS = ("skip", "unsafe")
+"""Outcomes of answers that say nothing about quality."""
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,8 +66,10 @@ class Kind(ABC, Generic[AnswerT]):
     """The columns of that file."""
     answer_column: str
     """The column of that file with the answer itself."""
-    is_new: bool = True
-    """Whether there are exports from before it, without its table."""
+    images: tuple[int, int]
+    """The fewest and the most images of a task."""
+    always_counted: bool = False
+    """Whether an overview counts its labels even where there are none."""
     has_axis: bool = False
     """Whether its tasks ask about an axis of `data.comparisons`."""
     takes_models: bool = False
@@ -82,23 +84,21 @@ class Kind(ABC, Generic[AnswerT]):
     @property
     def own_columns(self) -> list[str]:
         """The columns of its table that not every kind has."""
-        shared = {field.name for field in (*LABEL_IDENTITY, *LABEL_CIRCUMSTANCES)}
+        shared = schema_of(LABEL_IDENTITY + LABEL_CIRCUMSTANCES).names
         return [name for name in self.schema.names if name not in shared]
 
     def read(self, folder: Path) -> pa.Table:
-        """Read its labels in the folder of an export; none of an export from before it.
+        """Read its labels in the folder of an export.
 
         Raises:
             PictuneError: the file is missing or broken.
         """
-        path = folder / f"{self.table}.parquet"
-        if self.is_new and not path.exists():
-            return self.schema.empty_table()
-        return read_table(path, self.schema)
+        return read_table(folder / f"{self.table}.parquet", self.schema)
 
-    @abstractmethod
     def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
-        """Return the fewest and the most images of a task."""
+        """Return the fewest and the most images of a task of this axis."""
+        del axis
+        return self.images
 
     def check(
         self,
@@ -117,35 +117,38 @@ class Kind(ABC, Generic[AnswerT]):
         """
 
     @abstractmethod
-    def is_skip(self, answer: AnswerT) -> bool:
-        """Whether an answer says nothing about quality."""
-
-    @abstractmethod
     def outcome(self, answer: AnswerT) -> str:
         """Return the answer in a word of at most 20 letters, by which labels are found again.
 
         `skip` says nothing about quality, `unsafe` reports an image.
         """
 
-    @abstractmethod
+    def is_skip(self, answer: AnswerT) -> bool:
+        """Whether an answer says nothing about quality."""
+        return self.outcome(answer) in SKIPS
+
     def reported(self, answer: AnswerT, image_ids: Sequence[str]) -> set[str]:
         """Return the images of a task that nobody should be shown, by an answer to it."""
+        if self.names_unsafe_images:
+            return set(getattr(answer, "unsafe", ()))
+        return set(image_ids) if self.outcome(answer) == "unsafe" else set()
 
     @abstractmethod
     def agrees(self, answer: AnswerT, gold: AnswerT) -> bool | None:
         """Return whether an answer is right; None where it can be neither right nor wrong."""
 
-    @abstractmethod
     def in_words(self, answer: AnswerT, image_ids: Sequence[str]) -> str:
         """Return an answer as admins read it, without reason and comment."""
+        del image_ids
+        return self.outcome(answer)
 
     @abstractmethod
     def columns(self, answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
         """Return the own columns of its table, `shown_order` excepted, from answers as JSON."""
 
-    @abstractmethod
     def skipped(self, labels: "pd.DataFrame") -> "pd.Series[bool]":
         """Return which rows of its table say nothing about quality."""
+        return labels[self.answer_column].isin(SKIPS)
 
     @abstractmethod
     def from_source(self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]) -> AnswerT:
@@ -154,7 +157,7 @@ class Kind(ABC, Generic[AnswerT]):
         Args:
             said: the value of `answer_column`, or of what stands for it in another format.
             image_ids: the task's images.
-            rest: `reason`, `comment`, `unsafe`, `strength` and `count`, as far as they are known.
+            rest: further fields of the answer, as far as they are known.
 
         Raises:
             ValidationError: pydantic's; it is no such answer.

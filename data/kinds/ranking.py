@@ -62,14 +62,10 @@ class Ranking(Kind[RankingAnswer]):
     table = "labels_ranking"
     schema = LABELS_RANKING
     answer_column = "ranks"
-    is_new = False
+    images = (2, 100)
+    always_counted = True
     takes_models = True
     skips_with_reason = False
-
-    def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
-        """Two to a hundred."""
-        del axis
-        return 2, 100
 
     def check(
         self,
@@ -100,11 +96,6 @@ class Ranking(Kind[RankingAnswer]):
         if answer.unsafe:
             return "unsafe"
         return "skip" if self.is_skip(answer) else "ranked"
-
-    def reported(self, answer: RankingAnswer, image_ids: Sequence[str]) -> set[str]:
-        """Return the images that it names."""
-        del image_ids
-        return set(answer.unsafe)
 
     def agrees(self, answer: RankingAnswer, gold: RankingAnswer) -> bool | None:
         """Return whether no pair that gold orders is reversed or tied; None for a skip."""
@@ -151,9 +142,7 @@ class Ranking(Kind[RankingAnswer]):
         least = min((rank for rank in said if rank is not None), default=1)
         from_one = (None if rank is None else rank - least + 1 for rank in said)
         ranks = dict(zip(image_ids, from_one, strict=True))
-        remarks = {name: rest.get(name) for name in ("reason", "comment")}
-        facts = {"ranks": ranks, "unsafe": rest.get("unsafe", ())}
-        return RankingAnswer.model_validate(facts | remarks)
+        return RankingAnswer.model_validate({"ranks": ranks} | dict(rest))
 
 
 def _has_no_rank(ranks: Sequence[float | None]) -> bool:

@@ -28,11 +28,8 @@ def _known(name: str) -> str:
     return name
 
 
-def _list_names(schema: dict[str, Any]) -> None:
-    schema["enum"] = list(KINDS)
-
-
-TaskKind = Annotated[str, AfterValidator(_known), Field(json_schema_extra=_list_names)]
+_NAMES = Field(json_schema_extra=lambda schema: schema.update(enum=list(KINDS)))
+TaskKind = Annotated[str, AfterValidator(_known), _NAMES]
 """Name of a kind of task."""
 
 
@@ -44,7 +41,7 @@ class _OfAnyKind:
         cls, _source: type[Answer], _handler: GetCoreSchemaHandler
     ) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            read_answer,
+            lambda value: _validator(*KINDS).validate_python(value),
             serialization=core_schema.simple_ser_schema("any"),
         )
 
@@ -57,16 +54,6 @@ class _OfAnyKind:
 
 AnyAnswer = Annotated[Answer, _OfAnyKind]
 """Answer of any kind, as a field of a model."""
-
-
-def read_answer(value: object) -> Answer:
-    """Read an answer of any kind.
-
-    Raises:
-        ValidationError: pydantic's; it is none, or does not name its kind.
-    """
-    answer: Answer = _validator(*KINDS).validate_python(value)
-    return answer
 
 
 @cache

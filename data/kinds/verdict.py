@@ -1,15 +1,11 @@
 """Verdict: is one image good or bad?"""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from data.comparisons import Axis
 from data.ids import Remark
 from data.kinds.kind import Answer, Columns, Kind, TaskFacts
 from data.schema import LABELS_BINARY
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class BinaryAnswer(Answer, frozen=True):
@@ -33,36 +29,19 @@ class Verdict(Kind[BinaryAnswer]):
     table = "labels_binary"
     schema = LABELS_BINARY
     answer_column = "label"
-    is_new = False
+    images = (1, 1)
+    always_counted = True
     names_unsafe_images = False
-
-    def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
-        """One."""
-        del axis
-        return 1, 1
-
-    def is_skip(self, answer: BinaryAnswer) -> bool:
-        """Whether it is skip or unsafe."""
-        return answer.verdict in ("skip", "unsafe")
 
     def outcome(self, answer: BinaryAnswer) -> str:
         """Return the verdict."""
         return answer.verdict
-
-    def reported(self, answer: BinaryAnswer, image_ids: Sequence[str]) -> set[str]:
-        """Return the image where it is unsafe."""
-        return set(image_ids) if answer.verdict == "unsafe" else set()
 
     def agrees(self, answer: BinaryAnswer, gold: BinaryAnswer) -> bool | None:
         """Return whether it is the gold verdict; None for a skip, unless that is right itself."""
         if self.is_skip(answer) and not self.is_skip(gold):
             return None
         return answer.verdict == gold.verdict
-
-    def in_words(self, answer: BinaryAnswer, image_ids: Sequence[str]) -> str:
-        """Return the verdict."""
-        del image_ids
-        return answer.verdict
 
     def columns(self, answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
         """Return the image and the verdict."""
@@ -71,14 +50,9 @@ class Verdict(Kind[BinaryAnswer]):
             "label": [answer["verdict"] for answer in answers],
         }
 
-    def skipped(self, labels: "pd.DataFrame") -> "pd.Series[bool]":
-        """Return which are skip or unsafe."""
-        return labels["label"].isin(["skip", "unsafe"])
-
     def from_source(
         self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> BinaryAnswer:
         """Return the verdict with its remarks."""
         del image_ids
-        remarks = {name: rest.get(name) for name in ("reason", "comment")}
-        return BinaryAnswer.model_validate({"verdict": said} | remarks)
+        return BinaryAnswer.model_validate({"verdict": said} | dict(rest))

@@ -1,6 +1,7 @@
-"""Agreement between raters: Krippendorff's alpha with bootstrap intervals."""
+"""Agreement of raters by Krippendorff's alpha, and the tasks on which they disagree most."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import combinations
 from typing import Any, Literal
 
 import krippendorff
@@ -12,6 +13,13 @@ from data.quality.judgments import Judgments
 
 RESAMPLES = 200
 """Number of bootstrap samples of tasks behind each interval of alpha."""
+
+DISPUTED = 0.25
+"""Least disagreement of a disputed task: one rater against seven, or half of what chance gives in
+rankings."""
+
+MOST = 100
+"""Disputed tasks that are named; the others are only counted."""
 
 Level = Literal["nominal", "ordinal"]
 """Level of measurement: answers are just different, or more or less so (Stevens 1946)."""
@@ -78,33 +86,35 @@ def alpha_with_interval(
     Returns:
         As of `agreement_of`, without `categories`.
     """
-    sizes = {"n_tasks": int(rows["task_id"].nunique()), "n_labels": int(rows["label_id"].nunique())}
-    counts = pd.crosstab(rows["unit"], rows["value"])
-    alpha = _alpha(counts.to_numpy(), counts.columns.to_numpy(), level)
-    if alpha is None:
-        return {"alpha": None, "alpha_ci_low": None, "alpha_ci_high": None, **sizes}
-    task_of = rows.drop_duplicates("unit").set_index("unit").reindex(counts.index)["task_id"]
-    samples = _bootstrap(counts.to_numpy(), pd.Categorical(task_of), level, rng)
-    if sizes["n_tasks"] < 2 or not samples:
-        return {"alpha": alpha, "alpha_ci_low": None, "alpha_ci_high": None, **sizes}
-    low, high = np.quantile(samples, [0.025, 0.975])
-    return {"alpha": alpha, "alpha_ci_low": float(low), "alpha_ci_high": float(high), **sizes}
-
-
-def _bootstrap(
-    counts: NDArray[Any], tasks: pd.Categorical, level: Level, rng: np.random.Generator
-) -> list[float]:
-    """Compute alpha of samples of tasks; `counts` is [units, values], `tasks` names each unit's."""
+    facts: dict[str, Any] = {
+        "alpha": None,
+        "alpha_ci_low": None,
+        "alpha_ci_high": None,
+        "n_tasks": int(rows["task_id"].nunique()),
+        "n_labels": int(rows["label_id"].nunique()),
+    }
+    table = pd.crosstab(rows["unit"], rows["value"])
+    counts = table.to_numpy()
+    if (counts.sum(axis=0) > 0).sum() < 2:
+        return facts
+    facts["alpha"] = float(
+        krippendorff.alpha(
+            value_counts=counts, value_domain=table.columns.to_numpy(), level_of_measurement=level
+        )
+    )
+    task_of = rows.drop_duplicates("unit").set_index("unit").reindex(table.index)["task_id"]
+    tasks, n_tasks = pd.Categorical(task_of), facts["n_tasks"]
     patterns, pattern_of = np.unique(counts, axis=0, return_inverse=True)
-    n_tasks = len(tasks.categories)
     samples = []
     for _ in range(RESAMPLES):
         drawn = rng.multinomial(n_tasks, np.full(n_tasks, 1 / n_tasks))
         times = np.bincount(pattern_of, weights=drawn[tasks.codes], minlength=len(patterns))
-        value = alpha_of_repeated(patterns, times, level)
-        if value is not None:
-            samples.append(value)
-    return samples
+        samples.append(alpha_of_repeated(patterns, times, level))
+    known = [value for value in samples if value is not None]
+    if n_tasks > 1 and known:
+        low, high = np.quantile(known, [0.025, 0.975])
+        facts |= {"alpha_ci_low": float(low), "alpha_ci_high": float(high)}
+    return facts
 
 
 def alpha_of_repeated(counts: NDArray[Any], times: NDArray[Any], level: Level) -> float | None:
@@ -134,10 +144,58 @@ def alpha_of_repeated(counts: NDArray[Any], times: NDArray[Any], level: Level) -
     return float(1 - (observed * distance).sum() / (expected * distance).sum())
 
 
-def _alpha(counts: NDArray[Any], values: NDArray[Any], level: Level) -> float | None:
-    """Compute alpha from counts [units, values]; None where all values are the same."""
-    if (counts.sum(axis=0) > 0).sum() < 2:
-        return None
-    return float(
-        krippendorff.alpha(value_counts=counts, value_domain=values, level_of_measurement=level)
-    )
+def disputes_of(judgments: Judgments) -> dict[str, Any]:
+    """Find the tasks that are disputed among people, or simulated raters where there are no others.
+
+    The disagreement of a task is the share of pairs of raters who differ; for rankings, the mean
+    over pairs of images of the share of pairs of raters who order them differently, where a tie
+    against an order counts as half (Kendall's distance; Fagin et al. 2006).
+
+    Returns:
+        `total`, the number of disputed tasks, and `tasks`: `task_id`, `kind`, `disagreement` (0 to
+        1) and `n_raters` of at most `MOST`, the most disputed first.
+    """
+    _, mine = judgments.of_raters
+    found = [*_disputed_verdicts(mine.verdicts), *_disputed_rankings(mine)]
+    disputed = [one for one in found if one["disagreement"] >= DISPUTED]
+    disputed.sort(key=lambda one: (-one["disagreement"], -one["n_raters"], one["task_id"]))
+    return {"total": len(disputed), "tasks": disputed[:MOST]}
+
+
+def _disputed_verdicts(verdicts: pd.DataFrame) -> Iterator[dict[str, Any]]:
+    votes = verdicts.groupby("task_id")["good"].agg(["sum", "size"])
+    for task_id, good, n in votes[votes["size"] > 1].itertuples():
+        yield _dispute(str(task_id), "binary", good * (n - good) / (n * (n - 1) / 2), n)
+
+
+def _disputed_rankings(judgments: Judgments) -> Iterator[dict[str, Any]]:
+    first = judgments.first_rankings
+    shared = first[first.groupby("task_id")["label_id"].transform("size") > 1]
+    for task_id, part in shared.groupby("task_id"):
+        ranks = np.array([np.asarray(row, float) for row in part["ranks"]])  # [raters, images]
+        yield _dispute(str(task_id), "ranking", order_disagreement(ranks), len(ranks))
+
+
+def order_disagreement(ranks: NDArray[np.float64]) -> float:
+    """Return the disagreement of rankings [raters, images], as `disputes_of` defines it.
+
+    A pair of images counts where two raters or more have ranked both; NaN is no rank. 0 where
+    there is no such pair.
+    """
+    shares = []
+    for one, other in combinations(range(ranks.shape[1]), 2):
+        signs = np.sign(ranks[:, one] - ranks[:, other])
+        n = int(np.isfinite(signs).sum())
+        if n > 1:
+            above, tied, below = ((signs == sign).sum() for sign in (-1, 0, 1))
+            shares.append((above * below + tied * (above + below) / 2) / (n * (n - 1) / 2))
+    return float(np.mean(shares)) if shares else 0.0
+
+
+def _dispute(task_id: str, kind: str, disagreement: float, n: int) -> dict[str, Any]:
+    return {
+        "task_id": task_id,
+        "kind": kind,
+        "disagreement": float(disagreement),
+        "n_raters": int(n),
+    }

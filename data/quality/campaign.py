@@ -4,8 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from data.kinds.registry import KINDS
-from data.quality.agreement import agreement_of
-from data.quality.disputes import disputes_of
+from data.quality.agreement import agreement_of, disputes_of
 from data.quality.habits import NO_HABITS, habits_of
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality

@@ -11,18 +11,16 @@ from data.schema import CONSENSUS
 def consensus(judgments: Judgments) -> pa.Table:
     """Return CONSENSUS, in the order of tasks and images."""
     parts = [
-        part for source, mine in judgments.by_source.items() for part in _consensus_of(mine, source)
+        part.assign(source=source)
+        for source, mine in judgments.by_source.items()
+        for part in (_verdicts(mine), _borda(mine.ranks))
+        if not part.empty
     ]
     if not parts:
         return CONSENSUS.empty_table()
     order = ["task_id", "image_id", "source", "method"]
     table = pd.concat(parts, ignore_index=True).sort_values(order)
     return pa.Table.from_pandas(table[CONSENSUS.names], schema=CONSENSUS, preserve_index=False)
-
-
-def _consensus_of(judgments: Judgments, source: str) -> list[pd.DataFrame]:
-    both = (_verdicts(judgments), _borda(judgments.ranks))
-    return [part.assign(source=source) for part in both if not part.empty]
 
 
 def _verdicts(judgments: Judgments) -> pd.DataFrame:

@@ -77,32 +77,16 @@ def _quick(judgments: Judgments) -> pd.DataFrame:
 
 
 def _first_place(judgments: Judgments) -> pd.DataFrame:
-    rows = judgments.rankings[judgments.rankings["best_image_id"].notna()]
-    columns = (rows[name] for name in ("image_ids", "shown_order", "best_image_id"))
-    first = [
-        order[list(images).index(best)] == 0 for images, order, best in zip(*columns, strict=True)
-    ]
-    rows = rows.assign(first=np.array(first, bool), images=rows["image_ids"].map(len).astype(int))
-    p = {
-        rater: first_place_p(part["images"].to_numpy(), int(part["first"].sum()))
-        for rater, part in rows.groupby(RATER_KEY)
-    }
-    index = pd.MultiIndex.from_tuples(list(p), names=RATER_KEY) if p else None
-    empty = pd.MultiIndex.from_arrays([[], []], names=RATER_KEY)
-    return pd.DataFrame(
-        {"first_place_p": list(p.values())}, index=empty if index is None else index
-    )
+    found = judgments.won.groupby(RATER_KEY).agg(images=("images", list), wins=("first", "sum"))
+    rows = found.itertuples(index=False)
+    p = [first_place_p(np.array(images), int(wins)) for images, wins in rows]
+    return found.assign(first_place_p=np.array(p, float))[["first_place_p"]]
 
 
 def _one_side(judgments: Judgments) -> pd.DataFrame:
-    rows = judgments.comparisons[judgments.comparisons["answer"].isin(["first", "second"])]
-    is_left = np.array(
-        [
-            (order[0] == 0) == (answer == "first")
-            for order, answer in zip(rows["shown_order"], rows["answer"], strict=True)
-        ],
-        bool,
-    )
+    given = judgments.labels["comparison"]
+    rows = given[given["answer"].isin(["first", "second"])]
+    is_left = (rows["shown_order"].map(lambda order: order[0]) == 0) == (rows["answer"] == "first")
     found = rows.assign(left=is_left).groupby(RATER_KEY)["left"].agg(sided_n="size", left_n="sum")
     p = [float(binomtest(int(left), int(n)).pvalue) for n, left in found.itertuples(index=False)]
     return pd.DataFrame(found).assign(one_side_p=np.array(p, float))

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -70,21 +71,6 @@ class Judgments:
         return cls.from_tables(read_table(folder / "tasks.parquet", TASKS), labels)
 
     @property
-    def binary(self) -> pd.DataFrame:
-        """Verdicts, skips and reports of one image."""
-        return self.labels["binary"]
-
-    @property
-    def rankings(self) -> pd.DataFrame:
-        """Rankings."""
-        return self.labels["ranking"]
-
-    @property
-    def comparisons(self) -> pd.DataFrame:
-        """Comparisons of models."""
-        return self.labels["comparison"]
-
-    @property
     def skipped(self) -> pd.DataFrame:
         """All labels with the column `skipped`: whether they say nothing about quality."""
         return pd.concat(
@@ -99,13 +85,13 @@ class Judgments:
         who decide disputes (`adjudicator`).
         """
         sources = sorted({source for table in self.labels.values() for source in table["source"]})
-        return {source: self._by(source) for source in sources}
-
-    def _by(self, source: str) -> "Judgments":
-        return Judgments(
-            self.tasks,
-            {name: table[table["source"] == source] for name, table in self.labels.items()},
-        )
+        return {
+            source: Judgments(
+                self.tasks,
+                {name: table[table["source"] == source] for name, table in self.labels.items()},
+            )
+            for source in sources
+        }
 
     @property
     def of_raters(self) -> tuple[str, "Judgments"]:
@@ -116,14 +102,30 @@ class Judgments:
     @cached_property
     def verdicts(self) -> pd.DataFrame:
         """Labels good or bad on questions asked for the first time; `good` is true or false."""
-        is_verdict = self.binary["label"].isin(["good", "bad"])
-        judged = self.binary[is_verdict & ~self.binary["task_id"].isin(self._repeats)]
+        given = self._asked_first("binary")
+        judged = given[given["label"].isin(["good", "bad"])]
         return judged.assign(good=judged["label"] == "good")
 
     @property
     def first_rankings(self) -> pd.DataFrame:
         """Rankings on questions asked for the first time."""
-        return self.rankings[~self.rankings["task_id"].isin(self._repeats)]
+        return self._asked_first("ranking")
+
+    def _asked_first(self, kind: str) -> pd.DataFrame:
+        repeats = self.tasks.loc[self.tasks["repeat_of"].notna(), "task_id"]
+        return self.labels[kind][~self.labels[kind]["task_id"].isin(repeats)]
+
+    @property
+    def won(self) -> pd.DataFrame:
+        """Rankings with one best image: `first`, whether it was shown first, and `images`."""
+        rows = self.labels["ranking"].dropna(subset="best_image_id")
+        columns = (rows[name] for name in ("image_ids", "shown_order", "best_image_id"))
+        first = [
+            order[list(ids).index(best)] == 0 for ids, order, best in zip(*columns, strict=True)
+        ]
+        return rows.assign(
+            first=np.array(first, bool), images=rows["image_ids"].map(len).astype(int)
+        )
 
     @property
     def ranks(self) -> pd.DataFrame:
@@ -141,10 +143,6 @@ class Judgments:
         """
         shared = self.verdicts[self.verdicts.groupby("task_id")["good"].transform("size") > 1]
         return _dawid_skene(shared) if shared["good"].nunique() > 1 else None
-
-    @property
-    def _repeats(self) -> "pd.Series[str]":
-        return self.tasks.loc[self.tasks["repeat_of"].notna(), "task_id"]
 
 
 def _dawid_skene(shared: pd.DataFrame) -> DawidSkeneEstimate:

@@ -29,30 +29,23 @@ def rater_quality(judgments: Judgments, raters: Sequence[RaterFacts]) -> pa.Tabl
     return pa.Table.from_pandas(in_order, schema=RATERS, preserve_index=False)
 
 
-def _with_wilson(table: pd.DataFrame, name: str, share: str) -> pd.DataFrame:
-    """Add the 95 % interval of the column `share`, whose base is the column `<name>_n`."""
-    bases = zip(table[share], table[f"{name}_n"], strict=True)
-    bounds = [wilson_interval(round(p * n), n) if n else (np.nan, np.nan) for p, n in bases]
-    low, high = zip(*bounds, strict=True) if bounds else ((), ())
-    return table.assign(
-        **{f"{name}_ci_low": np.array(low, float), f"{name}_ci_high": np.array(high, float)}
-    )
-
-
 def _shares(rows: pd.DataFrame, column: str, name: str, share: str) -> pd.DataFrame:
     """Count rows and their share in which `column` is true, by rater.
 
     Returns:
-        By rater: `<name>_n` rows, the column named by `share`, and its interval.
+        By rater: `<name>_n` rows, the column named by `share`, and its 95 % interval.
     """
     values = rows.assign(value=rows[column].astype("float64"))
-    grouped = values.groupby(RATER_KEY)["value"].agg(["size", "mean"])
-    named = grouped.rename(columns={"size": f"{name}_n", "mean": share})
-    return _with_wilson(named, name, share)
+    table = values.groupby(RATER_KEY)["value"].agg(["size", "mean"])
+    bounds = [wilson_interval(round(p * n), n) for n, p in table.itertuples(index=False)]
+    low, high = zip(*bounds, strict=True) if bounds else ((), ())
+    named = table.rename(columns={"size": f"{name}_n", "mean": share})
+    return named.assign(
+        **{f"{name}_ci_low": np.array(low, float), f"{name}_ci_high": np.array(high, float)}
+    )
 
 
 def _activity(judgments: Judgments) -> pd.DataFrame:
-    """Count labels and skips, and take the median times, by rater."""
     rows = judgments.skipped
     timed = rows.astype({"time_on_task_ms": "float64", "active_ms": "float64"})
     return timed.groupby(RATER_KEY).agg(
@@ -64,15 +57,15 @@ def _activity(judgments: Judgments) -> pd.DataFrame:
 
 
 def _gold(judgments: Judgments) -> pd.DataFrame:
-    """Take the accuracy on gold tasks by rater, in all and by the right verdict."""
     columns = [*RATER_KEY, "gold_correct"]
     given = pd.concat([labels[columns] for labels in judgments.labels.values()])
     checked = given[given["gold_correct"].notna()]
     is_binary = judgments.tasks["kind"] == "binary"
     gold = judgments.tasks[is_binary & judgments.tasks["gold_json"].notna()].set_index("task_id")
     right = gold["gold_json"].map(lambda text: json.loads(text)["verdict"])
-    verdicts = judgments.binary.assign(right=judgments.binary["task_id"].map(right))
+    verdicts = judgments.labels["binary"]
     verdicts = verdicts[verdicts["label"].isin(["good", "bad"])]
+    verdicts = verdicts.assign(right=verdicts["task_id"].map(right))
     parts = [_shares(checked, "gold_correct", "gold", "gold_accuracy")]
     for verdict in ("good", "bad"):
         name = f"gold_{verdict}"
@@ -82,10 +75,10 @@ def _gold(judgments: Judgments) -> pd.DataFrame:
 
 
 def _repeats(judgments: Judgments) -> pd.DataFrame:
-    """Count questions that were answered twice, and take the share answered alike, by rater."""
     earlier = judgments.tasks.loc[judgments.tasks["repeat_of"].notna(), ["task_id", "repeat_of"]]
     alike = []
-    for labels, compare in ((judgments.binary, _same_verdict), (judgments.rankings, _same_order)):
+    for kind, compare in (("binary", _same_verdict), ("ranking", _same_order)):
+        labels = judgments.labels[kind]
         again = labels.merge(earlier, on="task_id")
         pairs = again.merge(
             labels,
@@ -124,13 +117,7 @@ def _positions(judgments: Judgments) -> pd.DataFrame:
 
     Images are shown in random order, so that every place is as likely to win as any other.
     """
-    rows = judgments.rankings[judgments.rankings["best_image_id"].notna()]
-    columns = (rows[name] for name in ("image_ids", "shown_order", "best_image_id"))
-    first = [
-        order[list(images).index(best)] == 0 for images, order, best in zip(*columns, strict=True)
-    ]
-    expected = 1.0 / rows["image_ids"].map(len).astype("float64")
-    rows = rows.assign(first=np.array(first, bool), expected=expected)
+    rows = judgments.won.assign(expected=lambda rows: 1.0 / rows["images"])
     shares = _shares(rows, "first", "first_place", "first_place_wins")
     return shares.assign(first_place_expected=rows.groupby(RATER_KEY)["expected"].mean())
 

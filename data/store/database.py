@@ -4,8 +4,10 @@ Commits are durable, SQLite has one writer at a time, and errors say what to do.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from threading import Lock, local
 from typing import Any
@@ -15,6 +17,7 @@ from pydantic import BaseModel
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 
 from data.errors import PictuneError
+from data.store.tables import metadata
 
 BUSY_TIMEOUT_MS = 30_000
 """Milliseconds that a connection waits for another process to finish writing."""
@@ -67,7 +70,7 @@ class Database:
         return Path(self.engine.url.database or "").parent if self.is_sqlite else None
 
     def migrate(self) -> None:
-        """Create the tables or bring those of an older version up to date.
+        """Create the tables, or bring the tables of an earlier version up to date.
 
         Raises:
             PictuneError: the database cannot be opened, or was written by a newer version.
@@ -81,7 +84,11 @@ class Database:
         with self.write_alone() as connection:
             config.attributes["connection"] = connection
             try:
-                command.upgrade(config, "head")
+                if sa.inspect(connection).has_table("alembic_version"):
+                    command.upgrade(config, "head")
+                else:
+                    metadata.create_all(connection, checkfirst=False)
+                    command.stamp(config, "head")
             except CommandError as error:
                 raise PictuneError(
                     f"{self.url}: written by a newer version ({error}); update Pictune to open it"
@@ -107,7 +114,7 @@ class Database:
 
     @contextmanager
     def write_alone(self) -> Iterator[sa.Connection]:
-        """Open a transaction as `write` does, of which all processes together have one at a time.
+        """Open a transaction as `write` does; all processes together have one at a time.
 
         For what replicas do as they start: one inserts what is missing, the others find it.
         """
@@ -153,6 +160,20 @@ class Database:
                 f"{self.url}: {reason}; nothing was saved, "
                 "check that the disk has room and that no other program holds the file"
             ) from error
+
+
+@dataclass(eq=False)
+class StorePart:
+    """One part of the feedback store; each of its methods is one transaction."""
+
+    database: Database
+    clock: Callable[[], datetime]
+
+    @contextmanager
+    def write(self) -> Iterator[tuple[sa.Connection, datetime]]:
+        """Open a transaction that may write, see `Database.write`; yield it with its moment."""
+        with self.database.write() as connection:
+            yield connection, self.clock()
 
 
 def _prepare_file(address: sa.URL) -> None:

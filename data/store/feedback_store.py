@@ -17,8 +17,11 @@ import hashlib
 import random
 import uuid
 from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Self
+
+import sqlalchemy as sa
 
 from data.errors import PictuneError
 from data.feedback import (
@@ -34,43 +37,21 @@ from data.feedback import (
 )
 from data.kinds.kind import InvalidAnswer
 from data.kinds.registry import TaskKind, check_answer
-from data.store.database import Database
-from data.store.imported import Added, ImportedLabel, insert_labels, insert_raters, new_labels
-from data.store.leases import (
-    check_hold,
-    end_lease,
-    find_lease,
-    hand_out,
-    is_over,
-    lease_task,
-    live_lease,
-    release_lease,
-    renew_lease,
-)
+from data.store import leases, revisions
+from data.store.database import Database, StorePart
+from data.store.imported import Added, ImportedLabel, insert_labels
+from data.store.leases import ClaimRequest
 from data.store.people.adjudication import Adjudications
 from data.store.people.attempts import Attempts
 from data.store.people.audit import Audit, record
-from data.store.people.own_work import OwnWork, take_next_aside, tasks_aside
 from data.store.people.raters import Raters, find_or_insert
-from data.store.people.reports import Reports, open_reports, withdraw_reports
-from data.store.plan.checks import draw_check
-from data.store.plan.comparing import Comparisons, wording_texts
-from data.store.plan.plan_changes import PlanChanges
-from data.store.plan.planning import insert_tasks, task_id_of, update_plan, with_asked_overlap
-from data.store.queries import load_rater, load_task, lock_task
-from data.store.revisions import (
-    add_revision,
-    add_to_live_count,
-    count_live,
-    earlier_receipt,
-    find_label,
-    label_values,
-    latest_live,
-    retire_live,
-)
-from data.store.store_settings import is_paused, read_or_draw, read_overlaps, set_paused
-from data.store.task_queue import free_task
-from data.store.views.progress import LatestTotals, fair_hold, has_given_share
+from data.store.people.reports import Reports, open_reports
+from data.store.plan import planning
+from data.store.plan.own_work import OwnWork, rows_aside, take_first_aside
+from data.store.plan.planning import Comparisons, PlanChanges
+from data.store.plan.task_queue import draw_check, free_task, has_given_share
+from data.store.queries import load_rater, load_task, read_setting, write_setting
+from data.store.views.progress import LatestTotals, fair_hold
 
 
 def utc_now() -> datetime:
@@ -78,33 +59,35 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class FeedbackStore:
+@dataclass(eq=False)
+class FeedbackStore(StorePart):
     """Tasks, leases and labels in one SQL database; made by `FeedbackStore.open`."""
 
-    def __init__(
-        self,
-        database: Database,
-        clock: Callable[[], datetime],
-        rng: random.Random,
-        lease: LeaseConfig,
-        checks: ChecksConfig,
-    ) -> None:
-        self.database = database
-        self.raters, self.reports = Raters(database, clock), Reports(database, clock)
-        self.audit = Audit(database, clock)
-        self.adjudications = Adjudications(database, clock, self.rater_id_of)
-        self._clock = clock
-        self._rng = rng
-        self._lease = lease
-        self._checks = checks
+    rng: random.Random
+    lease: LeaseConfig
+    checks: ChecksConfig
+
+    def __post_init__(self) -> None:
+        database, clock = self.database, self.clock
         self._totals = LatestTotals()
         with database.write_alone() as connection:
-            self._salt = read_or_draw(connection, "salt", rng)
-            self._order_seed = read_or_draw(connection, "order_seed", rng)
+            self._salt = self._read_or_draw(connection, "salt")
+            self._order_seed = self._read_or_draw(connection, "order_seed")
+        self.raters, self.reports = Raters(database, clock), Reports(database, clock)
+        self.audit = Audit(database, clock)
         self.attempts = Attempts(database, clock, self._salt)
-        self.comparisons = Comparisons(database, clock, order_seed=self._order_seed)
-        self.plan = PlanChanges(database, clock, order_seed=self._order_seed)
-        self.own_work = OwnWork(database, clock, lease)
+        self.adjudications = Adjudications(database, clock, self.rater_id_of)
+        self.comparisons = Comparisons(database, clock, self._order_seed)
+        self.plan = PlanChanges(database, clock, self._order_seed)
+        self.own_work = OwnWork(database, clock, self.lease)
+
+    def _read_or_draw(self, connection: sa.Connection, name: str) -> str:
+        """Return a setting of 128 random bits, drawn when the store is new."""
+        value = read_setting(connection, name)
+        if value is None:
+            value = f"{self.rng.getrandbits(128):032x}"
+            write_setting(connection, name, value)
+        return value
 
     @classmethod
     def open(
@@ -165,8 +148,7 @@ class FeedbackStore:
                 "rater name: empty or longer than 200 characters; give a shorter one"
             )
         rater_id = self.rater_id_of(source, name.strip())
-        with self.database.write() as connection:
-            now = self._clock()
+        with self.write() as (connection, now):
             rater_id = find_or_insert(connection, name, source, now, rater_id=rater_id)
             if by is not None:
                 record(connection, "add_rater", now, by, subject=rater_id)
@@ -180,9 +162,11 @@ class FeedbackStore:
         All else stays as it was at first. An overlap that an admin asked for (`plan`) goes first.
         """
         with self.database.write_alone() as connection:
-            wanted = with_asked_overlap(new_tasks, read_overlaps(connection))
-            added = insert_tasks(connection, wanted, self._clock(), order_seed=self._order_seed)
-            update_plan(connection, {task_id_of(task): task for task in wanted})
+            wanted = planning.with_asked_overlap(connection, new_tasks)
+            added = planning.insert_tasks(
+                connection, wanted, self.clock(), order_seed=self._order_seed
+            )
+            planning.update_plan(connection, {planning.task_id_of(task): task for task in wanted})
         self._totals.forget()
         return added
 
@@ -200,14 +184,11 @@ class FeedbackStore:
         task is a new revision. `finish` is called at the end, before the commit: if it raises,
         everything is taken back.
         """
-        with self.database.write() as connection:
-            now = self._clock()
-            n_tasks = insert_tasks(connection, new_tasks, now, order_seed=self._order_seed)
-            fresh = new_labels(connection, imported)
-            n_raters = insert_raters(connection, fresh, now, rater_id_of=self.rater_id_of)
-            insert_labels(connection, fresh, now, rater_id_of=self.rater_id_of)
+        with self.write() as (connection, now):
+            n_tasks = planning.insert_tasks(connection, new_tasks, now, order_seed=self._order_seed)
+            added = insert_labels(connection, imported, now, rater_id_of=self.rater_id_of)
             finish()
-        return Added(n_tasks, len(fresh), n_raters)
+        return Added(n_tasks, *added)
 
     def claim(
         self,
@@ -229,36 +210,29 @@ class FeedbackStore:
         Raises:
             NotFound: no such rater.
         """
-        with self.database.write() as connection:
-            now = self._clock()
+        with self.write() as (connection, now):
             rater = load_rater(connection, rater_id)
-            held = live_lease(connection, rater_id, kind, now, excluding, wanted=wanted)
+            request = ClaimRequest(connection, rater, kind, now, self.lease)
+            held = leases.live_lease(request, excluding, wanted)
             if held is not None:
-                task = load_task(connection, held.task_id)
-                expires_at = renew_lease(connection, task, rater_id, now, config=self._lease)
-                text = wording_texts(connection, [held.wording]).get(held.wording)
-                return Claim(task, expires_at, tuple(held.shown_order), held.shown_at, text)
+                return leases.hand_out_again(request, held)
             more = True
             if rater.share is not None:
                 load_rater(connection, rater_id, lock=True)  # of two claims the second sees both
                 more = not self.has_given_share(rater_id, rater.share)
-            others = [*excluding, *tasks_aside(connection, rater_id)]
-            next_in_queue = free_task(connection, rater, kind, now, others) if more else None
-            if next_in_queue is None and excluding:
+            others = [*excluding, *(row.task_id for row in rows_aside(request))]
+            task_id = free_task(request, others) if more else None
+            if task_id is None and excluding:
                 return None  # nobody fetches ahead what they have put aside
-            if next_in_queue is None:
-                return take_next_aside(connection, rater, kind, now, config=self._lease, more=more)
-            check = draw_check(
-                connection, rater, kind, now, others, config=self._checks, rng=self._rng
-            )
-            task_id, shown_order = check or (next_in_queue, None)
+            if task_id is None:
+                return take_first_aside(request, rows_aside(request), more=more)
+            check = draw_check(request, others, self.checks, self.rng)
+            task_id, shown_order = check or (task_id, None)
             task = load_task(connection, task_id)
             if shown_order is None:
                 shown_order = list(range(len(task.image_ids)))
-                self._rng.shuffle(shown_order)
-            return hand_out(
-                connection, task, rater_id, now, config=self._lease, shown_order=shown_order
-            )
+                self.rng.shuffle(shown_order)
+            return leases.hand_out(request, task, shown_order)
 
     def renew(self, rater_id: str, task_id: str) -> datetime:
         """Renew the rater's lease on a task; return when it will run out.
@@ -267,11 +241,10 @@ class FeedbackStore:
             NotFound: the rater has no lease on the task: it was never claimed or is answered, an
                 image of it was reported, or the lease ran out and others have the place.
         """
-        with self.database.write() as connection:
-            now = self._clock()
-            task = lock_task(connection, task_id)
-            check_hold(connection, load_rater(connection, rater_id), task_id, now)
-            return renew_lease(connection, task, rater_id, now, config=self._lease)
+        with self.write() as (connection, now):
+            task = load_task(connection, task_id, lock=True)
+            leases.check_hold(connection, load_rater(connection, rater_id), task_id, now)
+            return leases.renew_lease(connection, task, rater_id, now, self.lease)
 
     def release(self, rater_id: str, task_id: str) -> None:
         """End the rater's lease on a task: from now on others are given it.
@@ -281,52 +254,47 @@ class FeedbackStore:
         Raises:
             NotFound: no such task.
         """
-        with self.database.write() as connection:
-            now = self._clock()
-            lock_task(connection, task_id)
-            lease = find_lease(connection, task_id, rater_id)
-            if lease is not None and not is_over(lease, now):
-                release_lease(connection, task_id, rater_id, now)
+        with self.write() as (connection, now):
+            load_task(connection, task_id, lock=True)
+            lease = leases.find_lease(connection, task_id, rater_id)
+            if lease is not None and not leases.is_over(lease, now):
+                leases.end_lease(connection, task_id, rater_id, now)
 
     def submit(self, submission: Submission) -> Receipt:
         """Save an answer; when this returns it is on disk.
 
         The same submission again returns the same receipt and changes nothing. Another submission
         of the same rater for the same task is an edit: a new revision that takes the place of the
-        one before. An image that the answer reports is out of circulation from now on; one that
-        only the answer before reported is back.
+        one before. An image that the answer reports is out of circulation from now on; an
+        image that only the answer before reported is back.
 
         Raises:
             NotFound: no such task or rater.
             InvalidAnswer: the answer does not fit the task, the task was never given to the rater,
                 or the submission's id was used before for another task or rater.
         """
-        with self.database.write() as connection:
-            now = self._clock()
-            task = lock_task(connection, submission.task_id)
-            received = find_label(connection, submission.submission_id)
-            if received is not None:
-                return earlier_receipt(received, submission)
-            has_steps = task.steps == 5
-            check_answer(
-                submission.answer, task.kind, task.image_ids, task.axis, has_steps=has_steps
-            )
-            lease = find_lease(connection, task.task_id, submission.rater_id)
+        with self.write() as (connection, now):
+            task = load_task(connection, submission.task_id, lock=True)
+            earlier = revisions.earlier_receipt(connection, submission)
+            if earlier is not None:
+                return earlier
+            answer, rater_id = submission.answer, submission.rater_id
+            check_answer(answer, task.kind, task.image_ids, task.axis, has_steps=task.steps == 5)
+            lease = leases.find_lease(connection, task.task_id, rater_id)
             if lease is None:
-                load_rater(connection, submission.rater_id)
+                load_rater(connection, rater_id)
                 raise InvalidAnswer(
                     f"task {task.task_id}: was never given to this rater; claim it first"
                 )
-            live = retire_live(connection, task.task_id, submission.rater_id)
-            end_lease(connection, task.task_id, submission.rater_id)
-            if live:
-                withdraw_reports(connection, task.task_id, submission.rater_id)
-            else:
-                add_to_live_count(connection, task.task_id, submission.rater_id, 1)
-            late = {"lease_late": not live and is_over(lease, now)}
-            receipt = add_revision(connection, lease, now, label_values(submission) | late)
-            reporting = (receipt.label_id, task.task_id, task.image_ids, submission.answer)
-            open_reports(connection, *reporting, bound_of=submission.rater_id)
+            is_edit = revisions.retire_live(connection, task.task_id, rater_id)
+            leases.close_lease(connection, task.task_id, rater_id)
+            sent = submission.model_dump(include=revisions.SENT_WITH_AN_ANSWER)
+            own = {"is_live": True, "lease_late": not is_edit and leases.is_over(lease, now)}
+            values = sent | revisions.answer_values(answer) | own
+            receipt = revisions.add_revision(connection, lease, now, values)
+            if not is_edit:
+                revisions.recount_live(connection, [task.task_id])
+            open_reports(connection, receipt.label_id, task, answer, bound_of=rater_id)
             return receipt
 
     def undo(self, rater_id: str) -> Task | None:
@@ -337,23 +305,25 @@ class FeedbackStore:
         Raises:
             NotFound: no such rater.
         """
-        with self.database.write() as connection:
-            now = self._clock()
+        with self.write() as (connection, now):
             load_rater(connection, rater_id)
-            while (last := latest_live(connection, rater_id)) is not None:
-                task = lock_task(connection, last.task_id)
-                if not retire_live(connection, task.task_id, rater_id):
+            while (last := revisions.latest_live(connection, rater_id)) is not None:
+                task = load_task(connection, last.task_id, lock=True)
+                if not revisions.retire_live(connection, task.task_id, rater_id):
                     continue  # another undo took this one back before the lock was ours
-                withdraw_reports(connection, task.task_id, rater_id)
-                add_to_live_count(connection, task.task_id, rater_id, -1)
-                lease = find_lease(connection, task.task_id, rater_id)
+                revisions.recount_live(connection, [task.task_id])
+                lease = leases.find_lease(connection, task.task_id, rater_id)
                 assert lease is not None
-                # by chance: an id made of what clients know might be one that they have sent
-                undo_id = f"undo-{uuid.UUID(int=self._rng.getrandbits(128), version=4)}"
+                # random: a client may have sent any id that is made of what it knows
+                undo_id = f"undo-{uuid.UUID(int=self.rng.getrandbits(128), version=4)}"
                 no_answer = {"kind": task.kind, "is_live": False, "lease_late": False}
-                add_revision(connection, lease, now, {"submission_id": undo_id, **no_answer})
+                revisions.add_revision(
+                    connection, lease, now, {"submission_id": undo_id, **no_answer}
+                )
                 shown = {"shown_order": lease.shown_order, "wording": lease.wording}
-                lease_task(connection, task, rater_id, now, config=self._lease, **shown)
+                end = leases.lease_end(connection, task.kind, now, self.lease)
+                held = {"shown_at": now, "expires_at": end}
+                leases.give_lease(connection, task.task_id, rater_id, **shown, **held)
                 return task
             return None
 
@@ -366,14 +336,14 @@ class FeedbackStore:
         unless `newest` is set.
         """
         with self.database.read() as connection:
-            totals = self._totals.get(connection, source, self._clock(), newest=newest)
-            mine = 0 if rater_id is None else count_live(connection, rater_id)
+            totals = self._totals.get(connection, source, self.clock(), newest=newest)
+            mine = 0 if rater_id is None else revisions.count_live(connection, rater_id)
         return Progress(mine, totals.done, totals.total, totals.seconds_left, fair_hold(totals))
 
     def has_given_share(self, rater_id: str, share: float) -> bool:
         """Whether the rater has given, or holds, this share of the wanted labels."""
         with self.database.read() as connection:
-            now = self._clock()
+            now = self.clock()
             total = self._totals.get(connection, "human", now).total
             return has_given_share(connection, rater_id, share * total, now)
 
@@ -384,9 +354,13 @@ class FeedbackStore:
         It is kept in the store, so that all replicas and the next start know.
         """
         with self.database.read() as connection:
-            return is_paused(connection)
+            return read_setting(connection, "paused") is not None
 
     def set_paused(self, paused: bool, *, by: str | None = None) -> None:
         """Pause the campaign or go on with it; the app reads `is_paused`, `claim` does not."""
-        with self.database.write() as connection:
-            set_paused(connection, paused, self._clock(), by)
+        with self.write() as (connection, now):
+            was_paused = self.is_paused
+            if was_paused != paused:
+                before, after = {"paused": was_paused}, {"paused": paused}
+                record(connection, "set_paused", now, by, before=before, after=after)
+                write_setting(connection, "paused", now.isoformat() if paused else None)

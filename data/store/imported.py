@@ -3,10 +3,10 @@
 Each function works in its caller's transaction.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import groupby, islice
+from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,17 +14,14 @@ import sqlalchemy as sa
 from data.feedback import InputMode, NewTask, Source
 from data.ids import uuid7
 from data.kinds.kind import Answer
-from data.store.people.reports import open_reports, withdraw_reports
+from data.store.people.reports import open_reports
 from data.store.plan.planning import task_id_of
-from data.store.queries import insert_rows
-from data.store.revisions import SENT_WITH_AN_ANSWER, answer_values, recount_live
-from data.store.tables import labels, leases, raters, task_images, tasks
+from data.store.queries import insert_rows, load_tasks
+from data.store.revisions import SENT_WITH_AN_ANSWER, answer_values, recount_live, retire_live
+from data.store.tables import labels, leases, raters
 
 LABELS_AT_ONCE = 500
 """Few enough for one statement's parameters, many enough for speed."""
-
-Key = tuple[str, str]
-"""Task id and rater id."""
 
 RaterIdOf = Callable[[Source, str], str]
 """Function from a rater's source and name to the store's own id."""
@@ -35,7 +32,7 @@ class ImportedLabel:
     """An answer with its own rater and time."""
 
     submission_id: str
-    """The same label always has the same one, so that importing it again adds nothing."""
+    """The same label always has the same id, so that importing it again adds nothing."""
     rater: str
     """The rater's name, unique within the source."""
     source: Source
@@ -59,155 +56,107 @@ class ImportedLabel:
 
 @dataclass(frozen=True)
 class Added:
-    """Numbers of what was new in an import."""
+    """Numbers of new rows of an import."""
 
     tasks: int
     labels: int
     raters: int
 
 
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A label with the ids of what it belongs to."""
-
-    label: ImportedLabel
-    task_id: str
-    rater_id: str
-
-    @property
-    def key(self) -> Key:
-        return self.task_id, self.rater_id
-
-
-def new_labels(connection: sa.Connection, imported: Iterable[ImportedLabel]) -> list[ImportedLabel]:
-    """Return those that are not in the store yet, each once."""
-    rest = iter(imported)
-    new: dict[str, ImportedLabel] = {}
-    while chunk := {one.submission_id: one for one in islice(rest, LABELS_AT_ONCE)}:
-        received = sa.select(labels.c.submission_id).where(labels.c.submission_id.in_(chunk))
-        known = set(connection.scalars(received))
-        new |= {key: one for key, one in chunk.items() if key not in known}
-    return list(new.values())
-
-
-def insert_raters(
+def insert_labels(
     connection: sa.Connection,
     imported: Iterable[ImportedLabel],
     now: datetime,
     *,
     rater_id_of: RaterIdOf,
+) -> tuple[int, int]:
+    """Insert the labels whose submission ids are new, and their raters; their tasks must be there.
+
+    A further label of one rater about one task is a new revision, as an edit is.
+
+    Returns:
+        Numbers of new labels and of new raters.
+    """
+    rest = iter(imported)
+    n_labels = n_raters = 0
+    while chunk := {one.submission_id: one for one in islice(rest, LABELS_AT_ONCE)}:
+        received = sa.select(labels.c.submission_id).where(labels.c.submission_id.in_(chunk))
+        known = set(connection.scalars(received))
+        new = [one for key, one in chunk.items() if key not in known]
+        keys = [(task_id_of(one.task), rater_id_of(one.source, one.rater)) for one in new]
+        by_rater = {rater_id: one for (_, rater_id), one in zip(keys, new, strict=True)}
+        n_raters += _insert_raters(connection, by_rater, now)
+        _insert_chunk(connection, new, keys, now)
+        n_labels += len(new)
+    return n_labels, n_raters
+
+
+def _insert_raters(
+    connection: sa.Connection, by_rater: dict[str, ImportedLabel], now: datetime
 ) -> int:
-    """Insert the labels' raters that are not in the store yet; return how many."""
-    known = set(connection.scalars(sa.select(raters.c.rater_id)))
-    wanted = {rater_id_of(one.source, one.rater): one for one in imported}
-    rows: list[dict[str, object]] = [
+    among = sa.select(raters.c.rater_id).where(raters.c.rater_id.in_(by_rater))
+    known = set(connection.scalars(among))
+    rows = [
         {"rater_id": rater_id, "name": one.rater, "source": one.source, "joined_at": now}
-        for rater_id, one in wanted.items()
+        for rater_id, one in by_rater.items()
         if rater_id not in known
     ]
     insert_rows(connection, raters, rows)
     return len(rows)
 
 
-def insert_labels(
+def _insert_chunk(
     connection: sa.Connection,
-    new: Iterable[ImportedLabel],
+    new: Sequence[ImportedLabel],
+    keys: Sequence[tuple[str, str]],
     now: datetime,
-    *,
-    rater_id_of: RaterIdOf,
 ) -> None:
-    """Insert labels that are not in the store yet; their tasks and raters must be.
-
-    A further label of one rater about one task is a new revision, as an edit is.
-    """
-    rest = iter(new)
-    while chunk := list(islice(rest, LABELS_AT_ONCE)):
-        placed = [
-            _Placed(one, task_id_of(one.task), rater_id_of(one.source, one.rater)) for one in chunk
-        ]
-        _insert_chunk(connection, placed, now)
-
-
-def _insert_chunk(connection: sa.Connection, placed: Sequence[_Placed], now: datetime) -> None:
-    task_ids = sorted({one.task_id for one in placed})
+    """Insert labels, each with its key of task and rater id."""
+    task_ids = sorted({task_id for task_id, _ in keys})
     # as for one answer: nobody else answers these tasks until this transaction ends
-    connection.execute(
-        sa.select(tasks.c.task_id)
-        .where(tasks.c.task_id.in_(task_ids))
-        .order_by(tasks.c.task_id)
-        .with_for_update()
-    )
-    images = _images_of(connection, task_ids)
+    asked = load_tasks(connection, task_ids, lock=True)
     columns = (labels.c.task_id, labels.c.rater_id, labels.c.revision, labels.c.is_live)
-    given = sa.select(*columns).where(labels.c.task_id.in_(task_ids))
-    earlier = connection.execute(given.order_by(labels.c.revision)).all()
-    revisions: dict[Key, int] = {(row.task_id, row.rater_id): row.revision for row in earlier}
-    live = {(row.task_id, row.rater_id) for row in earlier if row.is_live}
-    last = {one.key: one for one in placed}
+    given = sa.select(*columns).where(labels.c.task_id.in_(task_ids)).order_by(labels.c.revision)
+    earlier = connection.execute(given).all()
+    revisions = {(row.task_id, row.rater_id): row.revision for row in earlier}
     rows = []
-    for one in placed:
-        revisions[one.key] = revisions.get(one.key, 0) + 1
-        submitted_at = one.label.submitted_at or now
-        row = _row(one.label, _in_order_of(one.label, images[one.task_id]), submitted_at)
-        ids = {
-            "label_id": uuid7(submitted_at, one.label.submission_id),
-            "task_id": one.task_id,
-            "rater_id": one.rater_id,
-        }
-        rows.append(row | ids | {"revision": revisions[one.key], "is_live": last[one.key] is one})
-    for task, rater in sorted(live & set(last)):
-        own = sa.update(labels).where(labels.c.task_id == task, labels.c.rater_id == rater)
-        connection.execute(own.values(is_live=False))
-        withdraw_reports(connection, task, rater)
+    for one, key in zip(new, keys, strict=True):
+        revisions[key] = revisions.get(key, 0) + 1
+        rows.append(_row(one, key, asked[key[0]].image_ids, now) | {"revision": revisions[key]})
+    last = dict(zip(keys, rows, strict=True))
+    for row in last.values():
+        row["is_live"] = True
+    for task_id, rater_id, _, is_live in earlier:
+        if is_live and (task_id, rater_id) in last:
+            retire_live(connection, task_id, rater_id)
     insert_rows(connection, labels, rows)
-    for one, row in zip(placed, rows, strict=True):
+    for one, (task_id, _), row in zip(new, keys, rows, strict=True):
         if row["is_live"]:
-            open_reports(
-                connection, row["label_id"], one.task_id, one.label.task.image_ids, one.label.answer
-            )
-    _record_showing(connection, task_ids, {(row["task_id"], row["rater_id"]): row for row in rows})
+            open_reports(connection, row["label_id"], asked[task_id], one.answer)
+    # An answered lease for each label: the record of what was shown, for an undo.
+    leased = sa.select(leases.c.task_id, leases.c.rater_id).where(leases.c.task_id.in_(task_ids))
+    known = set(map(tuple, connection.execute(leased)))
+    kept = ("task_id", "rater_id", "shown_order", "shown_at", "wording")
+    shown = ({name: row[name] for name in kept} for key, row in last.items() if key not in known)
+    insert_rows(connection, leases, shown)
     recount_live(connection, task_ids)
 
 
-def _images_of(connection: sa.Connection, task_ids: Sequence[str]) -> Mapping[str, list[str]]:
-    query = (
-        sa.select(task_images)
-        .where(task_images.c.task_id.in_(task_ids))
-        .order_by(task_images.c.task_id, task_images.c.position)
-    )
-    return {
-        key: [row.image_id for row in group]
-        for key, group in groupby(connection.execute(query), key=lambda row: row.task_id)
-    }
-
-
-def _in_order_of(label: ImportedLabel, image_ids: Sequence[str]) -> list[int]:
-    """Return the label's shown order for the images in the order in which the store has them."""
+def _row(
+    label: ImportedLabel, key: tuple[str, str], image_ids: Sequence[str], now: datetime
+) -> dict[str, Any]:
+    """Return the columns of a label but its revision, for images in the order of the store."""
     places = dict(zip(label.task.image_ids, label.shown_order, strict=True))
-    return [places[image_id] for image_id in image_ids]
-
-
-def _row(label: ImportedLabel, shown_order: list[int], submitted_at: datetime) -> dict[str, Any]:
-    sent = {name: getattr(label, name) for name in SENT_WITH_AN_ANSWER}
-    return (
-        sent
-        | answer_values(label.answer)
-        | {
-            "lease_late": label.lease_late,
-            "wording": label.wording,
-            "shown_order": shown_order,
-            "shown_at": label.shown_at or submitted_at,
-            "submitted_at": submitted_at,
-        }
-    )
-
-
-def _record_showing(
-    connection: sa.Connection, task_ids: Sequence[str], rows: Mapping[Key, dict[str, Any]]
-) -> None:
-    """Insert an answered lease for each label: the record of what was shown, for an undo."""
-    query = sa.select(leases.c.task_id, leases.c.rater_id).where(leases.c.task_id.in_(task_ids))
-    known = {(row.task_id, row.rater_id) for row in connection.execute(query)}
-    kept = ("task_id", "rater_id", "shown_order", "shown_at", "wording")
-    new = [{name: row[name] for name in kept} for key, row in rows.items() if key not in known]
-    insert_rows(connection, leases, new)
+    submitted_at = label.submitted_at or now
+    same = {name: getattr(label, name) for name in (*SENT_WITH_AN_ANSWER, "lease_late", "wording")}
+    return {
+        **same,
+        **answer_values(label.answer),
+        "label_id": uuid7(submitted_at, label.submission_id),
+        "task_id": key[0],
+        "rater_id": key[1],
+        "is_live": False,
+        "shown_order": [places[image_id] for image_id in image_ids],
+        "shown_at": label.shown_at or submitted_at,
+        "submitted_at": submitted_at,
+    }

@@ -4,28 +4,44 @@ Each function works in its caller's transaction.
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from statistics import median
 from typing import Any
 
 import sqlalchemy as sa
 
 from data.feedback import Claim, LeaseConfig, NotFound, Source, Task
 from data.kinds.registry import TaskKind
-from data.store.conditions import (
+from data.store.queries import (
     EXCLUDED_TASKS,
     IS_WITHHELD,
     NOW,
     RATER,
     TASK,
+    WITHHELD_TASKS,
+    Row,
+    find_row,
     is_of_kind,
     live_labels,
+    load_task,
+    read_setting,
 )
-from data.store.people.reports import withheld_tasks
-from data.store.plan.comparing import present_wording, wording_texts
-from data.store.queries import Row
-from data.store.tables import leases, raters, tasks
-from data.store.views.progress import median_seconds
+from data.store.tables import labels, leases, raters, task_images, tasks, wordings
+
+RECENT_LABELS = 101
+"""Number of latest labels whose median time on task sets a lease's length, and for who works."""
+
+LOOK_BACK = 1000
+"""Number of latest labels among which the recent ones are searched.
+
+Nobody may label a kind of task now, or labels may have no times: the search must end early."""
+
+IN_REACH = (
+    labels.c.sequence > sa.select(sa.func.max(labels.c.sequence) - LOOK_BACK).scalar_subquery()
+)
+"""The condition that a label is one of the latest `LOOK_BACK`."""
 
 _IS_LEASE = sa.and_(leases.c.task_id == TASK, leases.c.rater_id == RATER)
 _FIND = sa.select(leases).where(_IS_LEASE)
@@ -33,6 +49,25 @@ _FORGET = sa.delete(leases).where(_IS_LEASE)
 _INSERT = sa.insert(leases)
 _END_AT = sa.update(leases).where(_IS_LEASE).values(expires_at=sa.bindparam("end"))
 _ANSWERED = sa.update(leases).where(_IS_LEASE).values(expires_at=None, aside_at=None)
+_TIMES = (
+    sa.select(labels.c.time_on_task_ms)
+    .where(
+        IN_REACH, labels.c.kind == sa.bindparam("of_kind"), labels.c.time_on_task_ms.is_not(None)
+    )
+    .order_by(labels.c.sequence.desc())
+    .limit(RECENT_LABELS)
+)
+
+
+@dataclass(frozen=True)
+class ClaimRequest:
+    """A rater's request for a task of a kind, or of any kind, in one transaction."""
+
+    connection: sa.Connection
+    rater: Row
+    kind: TaskKind | None
+    now: datetime
+    config: LeaseConfig
 
 
 def find_lease(connection: sa.Connection, task_id: str, rater_id: str) -> Row | None:
@@ -46,77 +81,71 @@ def give_lease(connection: sa.Connection, task_id: str, rater_id: str, **values:
     connection.execute(_INSERT, {"task_id": task_id, "rater_id": rater_id, **values})
 
 
-def end_lease(connection: sa.Connection, task_id: str, rater_id: str) -> None:
-    """End the rater's lease on the task now, because it was answered."""
+def close_lease(connection: sa.Connection, task_id: str, rater_id: str) -> None:
+    """End the rater's lease on the task because it was answered."""
     connection.execute(_ANSWERED, {"of_task": task_id, "of_rater": rater_id})
 
 
-def release_lease(connection: sa.Connection, task_id: str, rater_id: str, now: datetime) -> None:
-    """Let others have the rater's place now."""
-    connection.execute(_END_AT, {"of_task": task_id, "of_rater": rater_id, "end": now})
+def end_lease(connection: sa.Connection, task_id: str, rater_id: str, end: datetime) -> None:
+    """Let the rater's lease on the task end at this moment."""
+    connection.execute(_END_AT, {"of_task": task_id, "of_rater": rater_id, "end": end})
+
+
+def renew_lease(
+    connection: sa.Connection, task: Task, rater_id: str, now: datetime, config: LeaseConfig
+) -> datetime:
+    """Let the rater's lease on the task begin again; return when it will run out."""
+    end = lease_end(connection, task.kind, now, config)
+    end_lease(connection, task.task_id, rater_id, end)
+    return end
+
+
+def lease_end(
+    connection: sa.Connection, kind: TaskKind, now: datetime, config: LeaseConfig
+) -> datetime:
+    """Return when a lease that begins now will run out.
+
+    Its length follows the median time on task of the latest labels of the kind.
+    """
+    times_ms = connection.scalars(_TIMES, {"of_kind": kind}).all()
+    median_s = median(times_ms) / 1000 if times_ms else 0
+    return now + timedelta(seconds=max(config.shortest_s, config.times_median * median_s))
 
 
 def hand_out(
-    connection: sa.Connection,
-    task: Task,
-    rater_id: str,
-    now: datetime,
-    *,
-    config: LeaseConfig,
-    shown_order: list[int],
-    aside_at: datetime | None = None,
+    request: ClaimRequest, task: Task, shown_order: list[int], aside_at: datetime | None = None
 ) -> Claim:
     """Lease a task to the rater, to be shown now with the present words of its axis.
 
     `aside_at` is when the rater had put it aside.
     """
+    connection, now = request.connection, request.now
     wording = present_wording(connection, task)
-    expires_at = lease_task(
-        connection, task, rater_id, now, config=config, shown_order=shown_order, wording=wording
-    )
-    words = wording_texts(connection, [wording]).get(wording)
-    return Claim(task, expires_at, tuple(shown_order), now, words, aside_at)
+    shown = {"shown_order": shown_order, "shown_at": now, "wording": wording}
+    end = lease_end(connection, task.kind, now, request.config)
+    give_lease(connection, task.task_id, request.rater.rater_id, **shown, expires_at=end)
+    words = wording_text(connection, wording)
+    return Claim(task, end, tuple(shown_order), now, words, aside_at)
 
 
-def lease_task(
-    connection: sa.Connection,
-    task: Task,
-    rater_id: str,
-    now: datetime,
-    *,
-    config: LeaseConfig,
-    shown_order: list[int],
-    wording: str | None = None,
-) -> datetime:
-    """Lease a task that is shown now to the rater; return when the lease will run out.
-
-    `wording` is the version of the words with which a comparison is asked.
-    """
-    expires_at = _lease_end(connection, task.kind, now, config)
-    values = {
-        "shown_order": shown_order,
-        "shown_at": now,
-        "expires_at": expires_at,
-        "wording": wording,
-    }
-    give_lease(connection, task.task_id, rater_id, **values)
-    return expires_at
+def hand_out_again(request: ClaimRequest, lease: Row) -> Claim:
+    """Renew a live lease; the task is shown as it was."""
+    connection = request.connection
+    task = load_task(connection, lease.task_id)
+    end = renew_lease(connection, task, lease.rater_id, request.now, request.config)
+    words = wording_text(connection, lease.wording)
+    return Claim(task, end, tuple(lease.shown_order), lease.shown_at, words)
 
 
-def renew_lease(
-    connection: sa.Connection, task: Task, rater_id: str, now: datetime, *, config: LeaseConfig
-) -> datetime:
-    """Let the rater's lease on the task begin again; return when it will run out."""
-    expires_at = _lease_end(connection, task.kind, now, config)
-    connection.execute(_END_AT, {"of_task": task.task_id, "of_rater": rater_id, "end": expires_at})
-    return expires_at
+def present_wording(connection: sa.Connection, task: Task) -> str | None:
+    """Return the version of the words with which a task is asked now; None without any."""
+    return None if task.axis is None else read_setting(connection, f"wording {task.axis}")
 
 
-def _lease_end(
-    connection: sa.Connection, kind: TaskKind, now: datetime, config: LeaseConfig
-) -> datetime:
-    by_median_s = config.times_median * median_seconds(connection, kind)
-    return now + timedelta(seconds=max(config.shortest_s, by_median_s))
+def wording_text(connection: sa.Connection, version: str | None) -> str | None:
+    """Return the words of a version; None without any."""
+    row = None if version is None else find_row(connection, wordings, version)
+    return None if row is None else str(row.text)
 
 
 def is_over(lease: Row, now: datetime) -> bool:
@@ -176,46 +205,36 @@ def check_hold(connection: sa.Connection, rater: Row, task_id: str, now: datetim
         )
 
 
+def withheld_tasks(connection: sa.Connection, task_ids: Collection[str]) -> list[str]:
+    """Select the tasks that have an image which is out of circulation."""
+    among = WITHHELD_TASKS.where(task_images.c.task_id.in_(task_ids))
+    return list(connection.scalars(among.distinct()))
+
+
 @cache
 def _live_of_rater(kind: TaskKind | None) -> sa.Select[Any]:
     return (
         sa.select(leases)
         .join(tasks, tasks.c.task_id == leases.c.task_id)
-        .where(
-            leases.c.rater_id == RATER,
-            leases.c.expires_at > NOW,
-            leases.c.aside_at.is_(None),
-            leases.c.task_id.not_in(EXCLUDED_TASKS),
-            is_of_kind(kind),
-            ~IS_WITHHELD,
-        )
+        .where(leases.c.rater_id == RATER, leases.c.expires_at > NOW, leases.c.aside_at.is_(None))
+        .where(leases.c.task_id.not_in(EXCLUDED_TASKS), is_of_kind(kind), ~IS_WITHHELD)
         .order_by(
-            leases.c.task_id != sa.bindparam("wanted"),
-            leases.c.shown_at.desc(),
-            leases.c.task_id,
+            leases.c.task_id != sa.bindparam("wanted"), leases.c.shown_at.desc(), leases.c.task_id
         )
         .limit(1)
     )
 
 
-def live_lease(
-    connection: sa.Connection,
-    rater_id: str,
-    kind: TaskKind | None,
-    now: datetime,
-    excluding: Collection[str] = (),
-    *,
-    wanted: str | None = None,
-) -> Row | None:
-    """Return the rater's live lease on the task `wanted`, or else the one that was given last.
+def live_lease(request: ClaimRequest, excluding: Collection[str], wanted: str | None) -> Row | None:
+    """Return the rater's live lease on the task `wanted`, or else the lease that was given last.
 
-    It is never of one of the tasks `excluding`, nor of one that the rater has put aside. After an
-    undo the last one is the lease of the task whose answer was taken back.
+    Leases on the tasks `excluding`, and on tasks that the rater has put aside, do not count. After
+    an undo the last lease is on the task whose answer was taken back.
     """
     values = {
-        "of_rater": rater_id,
-        "now": now,
+        "of_rater": request.rater.rater_id,
+        "now": request.now,
         "excluding": list(excluding),
         "wanted": wanted or "",
     }
-    return connection.execute(_live_of_rater(kind), values).one_or_none()
+    return request.connection.execute(_live_of_rater(request.kind), values).one_or_none()

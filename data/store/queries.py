@@ -1,50 +1,86 @@
-"""Rows of the feedback store by their keys; each function works in its caller's transaction.
+"""Rows, settings and conditions that several modules of the feedback store need.
 
-Statements that every claim and every answer needs are built once, here and in the modules beside
-this one, with their values as parameters: SQLAlchemy takes five times as long to build a statement
-as to run it.
+Each function works in its caller's transaction. Statements that every claim and every answer needs
+are built once, here and in the modules beside this one, with their values as parameters: SQLAlchemy
+takes five times as long to build a statement as to run it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import fields
+from datetime import datetime
 from functools import cache
 from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
 
-from data.feedback import NotFound, Task
-from data.store.conditions import TASK
-from data.store.tables import prompts, raters, task_images, tasks
+from data.feedback import NotFound, Source, Task
+from data.kinds.registry import TaskKind
+from data.store.tables import prompts, raters, reports, settings, task_images, tasks
 
 Row = sa.Row[Any]
 
-_ASKED = (
-    sa.select(
-        tasks.c.kind,
-        prompts.c.prompt,
-        tasks.c.axis,
-        tasks.c.subject,
-        tasks.c.reference,
-        tasks.c.steps,
-    )
-    .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
-    .where(tasks.c.task_id == TASK)
+TASK: sa.BindParameter[str] = sa.bindparam("of_task")
+RATER: sa.BindParameter[str] = sa.bindparam("of_rater")
+NOW: sa.BindParameter[datetime] = sa.bindparam("now")
+EXCLUDED_TASKS: sa.BindParameter[str] = sa.bindparam("excluding", expanding=True)
+
+NO_CHECK = sa.and_(tasks.c.gold_source.is_(None), tasks.c.repeat_of.is_(None))
+"""The condition that a task is neither hidden gold nor a repeat."""
+
+OUT_OF_CIRCULATION = reports.c.state.in_(("open", "removed"))
+"""The condition that a report keeps its image from raters."""
+
+UNDECIDED = reports.c.state.in_(("open", "waiting"))
+"""The condition that a report waits for an admin's decision."""
+
+WITHHELD_IMAGES = sa.select(reports.c.image_id).where(OUT_OF_CIRCULATION)
+"""The images that are kept from raters; some occur more than once."""
+
+WITHHELD_TASKS = sa.select(task_images.c.task_id).where(task_images.c.image_id.in_(WITHHELD_IMAGES))
+"""The tasks with an image that is kept from raters; some occur more than once."""
+
+IS_WITHHELD = sa.exists().where(
+    task_images.c.task_id == tasks.c.task_id,
+    reports.c.image_id == task_images.c.image_id,
+    OUT_OF_CIRCULATION,
 )
-_ASKED_LOCKED = _ASKED.with_for_update(of=tasks)
+"""The condition that a task is one of `WITHHELD_TASKS`.
+
+It is quicker to check for a few tasks; to select all of them `WITHHELD_TASKS` is quicker."""
+
+ROWS_AT_ONCE = 10_000
+"""Rows that one statement inserts; the rows of a million tasks would not fit into memory."""
+
+_AMONG = tasks.c.task_id.in_(sa.bindparam("task_ids", expanding=True))
+_ASKED = (
+    sa.select(prompts.c.prompt, *(tasks.c[one.name] for one in fields(Task) if one.name in tasks.c))
+    .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
+    .where(_AMONG)
+)
+# in order, so that no two transactions wait for each other
+_ASKED_LOCKED = _ASKED.order_by(tasks.c.task_id).with_for_update(of=tasks)
 _IMAGES = (
-    sa.select(task_images.c.image_id)
-    .where(task_images.c.task_id == TASK)
+    sa.select(task_images.c.task_id, task_images.c.image_id)
+    .where(task_images.c.task_id.in_(sa.bindparam("task_ids", expanding=True)))
     .order_by(task_images.c.position)
 )
 
 
-ROWS_AT_ONCE = 10_000
-"""Rows that are inserted by one statement; those of a million tasks would not fit into memory."""
+def is_of_kind(kind: TaskKind | None) -> sa.ColumnElement[bool]:
+    """Return the condition that a task is of this kind; None accepts every kind."""
+    return sa.true() if kind is None else tasks.c.kind == kind
 
 
-def insert_rows(
-    connection: sa.Connection, table: sa.Table, rows: Iterable[dict[str, object]]
-) -> None:
+def live_labels(source: Source) -> sa.Column[int]:
+    """Return the column that counts a task's live labels in the places of raters of this source.
+
+    People and simulated raters have separate places; an imported label takes one of each.
+    """
+    return tasks.c.n_simulated if source == "simulated" else tasks.c.n_live
+
+
+def insert_rows(connection: sa.Connection, table: sa.Table, rows: Iterable[dict[str, Any]]) -> None:
     """Insert rows, if there are any."""
     left = iter(rows)
     while some := list(islice(left, ROWS_AT_ONCE)):
@@ -63,6 +99,19 @@ def find_row(connection: sa.Connection, table: sa.Table, key: str) -> Row | None
     return connection.execute(_with_key(table, lock=False), {"key": key}).one_or_none()
 
 
+def read_setting(connection: sa.Connection, name: str) -> str | None:
+    """Return a setting of the store; None before it is set."""
+    row = find_row(connection, settings, name)
+    return None if row is None else str(row.value)
+
+
+def write_setting(connection: sa.Connection, name: str, value: str | None) -> None:
+    """Replace a setting of the store; None removes it."""
+    connection.execute(sa.delete(settings).where(settings.c.name == name))
+    if value is not None:
+        connection.execute(sa.insert(settings).values(name=name, value=value))
+
+
 def load_rater(connection: sa.Connection, rater_id: str, *, lock: bool = False) -> Row:
     """Return the rater's row; with `lock` no other transaction can change it until this one ends.
 
@@ -75,26 +124,28 @@ def load_rater(connection: sa.Connection, rater_id: str, *, lock: bool = False) 
     return row
 
 
-def load_task(
-    connection: sa.Connection, task_id: str, *, asked: sa.Select[Any, Any] = _ASKED
-) -> Task:
+def load_tasks(
+    connection: sa.Connection, task_ids: Collection[str], *, lock: bool = False
+) -> dict[str, Task]:
+    """Return the tasks that are known, by id, as raters see them."""
+    wanted = {"task_ids": list(task_ids)}
+    rows = connection.execute(_ASKED_LOCKED if lock else _ASKED, wanted).mappings().all()
+    image_ids: dict[str, list[str]] = {}
+    for task_id, image_id in connection.execute(_IMAGES, wanted):
+        image_ids.setdefault(task_id, []).append(image_id)
+    return {row["task_id"]: Task(image_ids=tuple(image_ids[row["task_id"]]), **row) for row in rows}
+
+
+def load_task(connection: sa.Connection, task_id: str, *, lock: bool = False) -> Task:
     """Return the task as raters see it.
 
+    With `lock` no other transaction can answer or claim the task until this one ends. SQLite's
+    write transaction is alone anyway; PostgreSQL serializes here what touches one task.
+
     Raises:
         NotFound: no such task.
     """
-    row = connection.execute(asked, {"of_task": task_id}).mappings().one_or_none()
-    if row is None:
+    task = load_tasks(connection, [task_id], lock=lock).get(task_id)
+    if task is None:
         raise NotFound(f"task {task_id}: not known; claim a task first")
-    image_ids = connection.scalars(_IMAGES, {"of_task": task_id})
-    return Task(task_id=task_id, image_ids=tuple(image_ids), **row)
-
-
-def lock_task(connection: sa.Connection, task_id: str) -> Task:
-    """Return the task and lock it: no other transaction can answer or claim it until this one ends.
-
-    Raises:
-        NotFound: no such task.
-    """
-    # SQLite's write transaction is alone anyway; PostgreSQL serializes here what touches one task.
-    return load_task(connection, task_id, asked=_ASKED_LOCKED)
+    return task

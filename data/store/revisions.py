@@ -9,40 +9,23 @@ from data.feedback import Receipt, Submission
 from data.ids import uuid7
 from data.kinds.kind import Answer, InvalidAnswer
 from data.kinds.registry import kind_of
-from data.store.conditions import RATER, TASK
-from data.store.queries import Row
-from data.store.tables import labels, raters, tasks
+from data.store.queries import RATER, TASK, UNDECIDED, Row
+from data.store.tables import labels, raters, reports, tasks
 
-SENT_WITH_AN_ANSWER = (
-    "submission_id",
-    "time_on_task_ms",
-    "active_ms",
-    "input_mode",
-    "session_id",
-    "app_version",
-    "guideline_version",
-)
+SENT_WITH_AN_ANSWER = (set(Submission.model_fields) & set(labels.c.keys())) - {
+    "task_id",
+    "rater_id",
+}
 """Columns of labels whose values come from the app as they are."""
 
-_SOURCE = sa.select(raters.c.source).where(raters.c.rater_id == RATER).scalar_subquery()
-_CHANGE: sa.BindParameter[int] = sa.bindparam("change")
-_ADD_LIVE = (
-    sa.update(tasks)
-    .where(tasks.c.task_id == TASK)
-    .values(
-        n_live=tasks.c.n_live + _CHANGE * sa.case((_SOURCE == "simulated", 0), else_=1),
-        n_simulated=tasks.c.n_simulated + _CHANGE * sa.case((_SOURCE == "human", 0), else_=1),
-    )
-)
-_RETIRE = (
-    sa.update(labels)
-    .where(labels.c.task_id == TASK, labels.c.rater_id == RATER, labels.c.is_live)
-    .values(is_live=sa.false())
+_OF_RATER = sa.and_(labels.c.task_id == TASK, labels.c.rater_id == RATER)
+_RETIRE = sa.update(labels).where(_OF_RATER, labels.c.is_live).values(is_live=sa.false())
+_RETIRED = sa.select(labels.c.label_id).where(_OF_RATER, ~labels.c.is_live)
+_WITHDRAW = (
+    sa.update(reports).where(reports.c.label_id.in_(_RETIRED), UNDECIDED).values(state="withdrawn")
 )
 _RECEIVED = sa.select(labels).where(labels.c.submission_id == sa.bindparam("submission"))
-_LAST_REVISION = sa.select(sa.func.max(labels.c.revision)).where(
-    labels.c.task_id == TASK, labels.c.rater_id == RATER
-)
+_LAST_REVISION = sa.select(sa.func.max(labels.c.revision)).where(_OF_RATER)
 _INSERT = sa.insert(labels)
 _LATEST_LIVE = (
     sa.select(labels)
@@ -51,11 +34,22 @@ _LATEST_LIVE = (
     .limit(1)
 )
 _COUNT_LIVE = sa.select(sa.func.count()).where(labels.c.rater_id == RATER, labels.c.is_live)
-
-
-def find_label(connection: sa.Connection, submission_id: str) -> Row | None:
-    """Return the label that this submission made."""
-    return connection.execute(_RECEIVED, {"submission": submission_id}).one_or_none()
+_LIVE_OF_TASK = (
+    sa.select(sa.func.count())
+    .select_from(labels)
+    .join(raters, raters.c.rater_id == labels.c.rater_id)
+    .where(labels.c.task_id == tasks.c.task_id, labels.c.is_live)
+)
+_RECOUNT = (
+    sa.update(tasks)
+    .where(tasks.c.task_id.in_(sa.bindparam("of_tasks", expanding=True)))
+    .values(
+        {
+            column: _LIVE_OF_TASK.where(raters.c.source.in_((source, "imported"))).scalar_subquery()
+            for column, source in (("n_live", "human"), ("n_simulated", "simulated"))
+        }
+    )
+)
 
 
 def latest_live(connection: sa.Connection, rater_id: str) -> Row | None:
@@ -87,12 +81,6 @@ def add_revision(
     return Receipt(label_id, revision, created=True)
 
 
-def label_values(submission: Submission) -> dict[str, object]:
-    """Return the columns of a label that a submission determines."""
-    sent = submission.model_dump(include=set(SENT_WITH_AN_ANSWER))
-    return sent | answer_values(submission.answer) | {"is_live": True}
-
-
 def answer_values(answer: Answer) -> dict[str, object]:
     """Return the columns of a label that follow from its answer."""
     return {
@@ -103,12 +91,16 @@ def answer_values(answer: Answer) -> dict[str, object]:
     }
 
 
-def earlier_receipt(received: Row, submission: Submission) -> Receipt:
-    """Return the receipt of a submission that made the label `received` before.
+def earlier_receipt(connection: sa.Connection, submission: Submission) -> Receipt | None:
+    """Return the receipt of the label that this submission made before, if it did.
 
     Raises:
         InvalidAnswer: that label is about another task or by another rater.
     """
+    submission_id = {"submission": submission.submission_id}
+    received = connection.execute(_RECEIVED, submission_id).one_or_none()
+    if received is None:
+        return None
     if (received.task_id, received.rater_id) != (submission.task_id, submission.rater_id):
         raise InvalidAnswer(
             f"submission {submission.submission_id}: was used for another task or rater; "
@@ -118,29 +110,17 @@ def earlier_receipt(received: Row, submission: Submission) -> Receipt:
 
 
 def retire_live(connection: sa.Connection, task_id: str, rater_id: str) -> bool:
-    """Make the rater's live label of the task an earlier revision; return whether there was one."""
-    return connection.execute(_RETIRE, {"of_task": task_id, "of_rater": rater_id}).rowcount > 0
+    """Make the rater's live label of the task an earlier revision; return whether there was one.
 
-
-def add_to_live_count(connection: sa.Connection, task_id: str, rater_id: str, change: int) -> None:
-    """Change the task's number of live labels after a change of this rater's."""
-    connection.execute(_ADD_LIVE, {"of_task": task_id, "of_rater": rater_id, "change": change})
+    The reports of images that it opened are withdrawn.
+    """
+    ids = {"of_task": task_id, "of_rater": rater_id}
+    if connection.execute(_RETIRE, ids).rowcount == 0:
+        return False
+    connection.execute(_WITHDRAW, ids)
+    return True
 
 
 def recount_live(connection: sa.Connection, task_ids: Sequence[str]) -> None:
-    """Set the tasks' numbers of live labels after changes of many raters."""
-    live = (
-        sa.select(sa.func.count())
-        .select_from(labels)
-        .join(raters, raters.c.rater_id == labels.c.rater_id)
-        .where(labels.c.task_id == tasks.c.task_id, labels.c.is_live)
-    )
-    n_live, n_simulated = (
-        live.where(raters.c.source.in_((source, "imported"))).scalar_subquery()
-        for source in ("human", "simulated")
-    )
-    connection.execute(
-        sa.update(tasks)
-        .where(tasks.c.task_id.in_(task_ids))
-        .values(n_live=n_live, n_simulated=n_simulated)
-    )
+    """Set the tasks' numbers of live labels after a change of labels."""
+    connection.execute(_RECOUNT, {"of_tasks": list(task_ids)})

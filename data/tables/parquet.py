@@ -18,40 +18,18 @@ import pyarrow.parquet as pq
 import sqlalchemy as sa
 from pydantic import BaseModel, ValidationError
 
+from data import schema
 from data.errors import PictuneError
 from data.files import locked, new_folder, replace_link, sha256_of, write_json
 from data.kinds.registry import KINDS
-from data.parquet_files import read_metadata
 from data.quality.consensus import consensus
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
 from data.runs import RunFolder
-from data.schema import (
-    AUDIT,
-    CONSENSUS,
-    IMAGES,
-    LABELS_LOG,
-    LABELS_PAIRS,
-    PROMPTS,
-    RATERS,
-    SCHEMA_VERSION,
-    TASKS,
-    read_table,
-    write_batches,
-    write_table,
-)
+from data.schema import read_metadata, read_table, write_batches, write_table
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels
-from data.store.views.rows import (
-    RaterFacts,
-    audit_table,
-    label_batches,
-    log_table,
-    pair_batches,
-    rater_facts,
-    task_facts,
-    task_table,
-)
+from data.store.views import rows
 
 PART_ROWS = 1000
 """Number of sequence numbers per file of `labels/parts/`."""
@@ -91,20 +69,22 @@ def export(store: FeedbackStore, run: RunFolder) -> Manifest:
             file cannot be written.
     """
     known = {
-        "prompts": read_table(run.prompts_table, PROMPTS),
-        "images": read_table(run.images_table, IMAGES),
+        "prompts": read_table(run.prompts_table, schema.PROMPTS),
+        "images": read_table(run.images_table, schema.IMAGES),
     }
     # a short transaction: it makes PostgreSQL's writers wait
     with store.database.read(settled=labels) as connection:
         settled = last_sequence(connection)
     with locked(run.export_lock), store.database.read() as connection:
-        earlier = _earlier_manifest(run)
+        earlier = None
+        with suppress(PictuneError):
+            earlier = read_manifest(run)
         parts = dict(_full_parts(connection, store, run, settled, earlier))
-        last, tasks = last_sequence(connection), task_table(connection)
-        audit = audit_table(connection, store.public_rater_id)
+        last, tasks = last_sequence(connection), rows.task_table(connection)
+        audit = rows.audit_table(connection, store.public_rater_id)
         # counted too, as PostgreSQL may commit a lower sequence number later
         revisions = connection.scalar(sa.select(sa.func.count()).select_from(labels))
-        raters = rater_facts(connection, store.public_rater_id)
+        raters = rows.rater_facts(connection, store.public_rater_id)
         facts = (last, revisions, list(raters.values()), sorted(parts))
         inputs = _digest((*known.values(), tasks, audit), facts)
         if earlier is not None and earlier.inputs == inputs and _is_intact(run, earlier):
@@ -112,7 +92,7 @@ def export(store: FeedbackStore, run: RunFolder) -> Manifest:
         with new_folder(run.snapshots) as folder:
             for name, table in known.items():
                 write_table(table, table.schema, folder / f"{name}.parquet")
-            write_table(audit, AUDIT, folder / "audit.parquet")
+            write_table(audit, schema.AUDIT, folder / "audit.parquet")
             _write_feedback(connection, folder, tasks, raters)
             manifest = _manifest_of(folder, inputs, last, parts)
             write_json(folder / MANIFEST, manifest.model_dump())
@@ -154,22 +134,12 @@ def last_sequence(connection: sa.Connection) -> int:
     return connection.scalar(sa.select(sa.func.max(labels.c.sequence))) or 0
 
 
-def _earlier_manifest(run: RunFolder) -> Manifest | None:
-    try:
-        return read_manifest(run)
-    except PictuneError:
-        return None
-
-
 def _is_intact(run: RunFolder, manifest: Manifest) -> bool:
     """Whether `labels/latest` has the tables that the manifest names, unchanged."""
-    tables = {
-        run.labels_dir / name: file.sha256
+    return run.latest.is_symlink() and all(
+        (path := run.labels_dir / name).is_file() and sha256_of(path) == file.sha256
         for name, file in manifest.files.items()
         if name.startswith("latest/")
-    }
-    return run.latest.is_symlink() and all(
-        path.is_file() and sha256_of(path) == sha256 for path, sha256 in tables.items()
     )
 
 
@@ -189,12 +159,13 @@ def _full_parts(
         name = path.relative_to(run.labels_dir).as_posix()
         known = earlier.files.get(name) if earlier is not None and path.exists() else None
         if not path.exists():
-            write_table(log_table(connection, first, end, store.public_rater_id), LABELS_LOG, path)
-        yield name, known or ExportedFile(rows=read_metadata(path).num_rows, sha256=sha256_of(path))
+            log = rows.log_table(connection, first, end, store.public_rater_id)
+            write_table(log, schema.LABELS_LOG, path)
+        yield name, known or _described(path)
 
 
 def _digest(tables: Iterable[pa.Table], facts: object) -> str:
-    digest = hashlib.sha256(repr((SCHEMA_VERSION, facts)).encode())
+    digest = hashlib.sha256(repr((schema.SCHEMA_VERSION, facts)).encode())
     for table in tables:
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink)
@@ -203,35 +174,39 @@ def _digest(tables: Iterable[pa.Table], facts: object) -> str:
 
 
 def _write_feedback(
-    connection: sa.Connection, folder: Path, tasks: pa.Table, raters: Mapping[str, RaterFacts]
+    connection: sa.Connection,
+    folder: Path,
+    tasks: pa.Table,
+    raters: Mapping[str, rows.RaterFacts],
 ) -> None:
-    write_table(tasks, TASKS, folder / "tasks.parquet")
-    facts = task_facts(tasks)
+    write_table(tasks, schema.TASKS, folder / "tasks.parquet")
+    facts = rows.task_facts(tasks)
     for name, kind in KINDS.items():
-        batches = label_batches(connection, name, facts, raters)
+        batches = rows.label_batches(connection, name, facts, raters)
         write_batches(batches, kind.schema, folder / f"{kind.table}.parquet")
     rankings = pq.ParquetFile(folder / "labels_ranking.parquet")
     groups = (rankings.read_row_group(number) for number in range(rankings.num_row_groups))
-    write_batches(pair_batches(groups), LABELS_PAIRS, folder / "labels_pairs.parquet")
+    pairs = rows.pair_batches(groups)
+    write_batches(pairs, schema.LABELS_PAIRS, folder / "labels_pairs.parquet")
     judgments = Judgments.read(folder)
-    write_table(rater_quality(judgments, list(raters.values())), RATERS, folder / "raters.parquet")
-    write_table(consensus(judgments), CONSENSUS, folder / "consensus.parquet")
+    quality = rater_quality(judgments, list(raters.values()))
+    write_table(quality, schema.RATERS, folder / "raters.parquet")
+    write_table(consensus(judgments), schema.CONSENSUS, folder / "consensus.parquet")
+
+
+def _described(path: Path) -> ExportedFile:
+    return ExportedFile(rows=read_metadata(path).num_rows, sha256=sha256_of(path))
 
 
 def _manifest_of(folder: Path, inputs: str, last: int, parts: dict[str, ExportedFile]) -> Manifest:
-    tables = {
-        path.name: ExportedFile(rows=pq.read_metadata(path).num_rows, sha256=sha256_of(path))
-        for path in sorted(folder.iterdir())
-    }
+    tables = {path.name: _described(path) for path in sorted(folder.iterdir())}
     lines = "".join(f"{name} {file.sha256}\n" for name, file in tables.items())
-    export_id = hashlib.sha256(lines.encode()).hexdigest()[:16]
-    files = parts | {f"latest/{name}": file for name, file in tables.items()}
     return Manifest(
-        schema_version=SCHEMA_VERSION,
-        export_id=export_id,
+        schema_version=schema.SCHEMA_VERSION,
+        export_id=hashlib.sha256(lines.encode()).hexdigest()[:16],
         inputs=inputs,
         last_sequence=last,
-        files=files,
+        files=parts | {f"latest/{name}": file for name, file in tables.items()},
     )
 
 

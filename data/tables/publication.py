@@ -1,6 +1,6 @@
 """A copy of a run's export in any place that fsspec writes to, such as `s3://`.
 
-It is for readers that do not see the run's folder. The layout is that of `labels/`: `parts/`,
+It is for readers that do not see the run's folder. The layout is as in `labels/`: `parts/`,
 `snapshots/<export_id>/` and `latest/`. An object store has no links, so `latest/` is a copy there,
 file by file and its manifest last. Each file is whole at any time, and the snapshot that the
 manifest names is complete before `latest/_manifest.json` names it. A reader of several tables that
@@ -89,43 +89,38 @@ class _Place:
         self.root: str = root.rstrip("/")
 
     def manifest(self) -> Manifest | None:
-        """Read the manifest of what is there; None where there is none that can be read."""
+        """Read the manifest at the place; None where it is missing or broken."""
         try:
-            return Manifest.model_validate_json(self.files.cat_file(self._path(_LATEST + MANIFEST)))
+            return Manifest.model_validate_json(
+                self.files.cat_file(f"{self.root}/{_LATEST}{MANIFEST}")
+            )
         except (FileNotFoundError, ValidationError):
             return None
 
     def put(self, source: Path, name: str) -> None:
         """Write a file that appears at once and whole."""
-        path = self._path(name)
+        path = f"{self.root}/{name}"
         # fsspec's local transactions start in a temporary folder, maybe on another file system
         if isinstance(self.files, LocalFileSystem):
             with write_atomically(Path(path)) as temporary:
                 shutil.copyfile(source, temporary)
         else:
-            with (
-                self.files.transaction,
-                source.open("rb") as file,
-                self.files.open(path, "wb") as copy,
-            ):
-                shutil.copyfileobj(file, copy)
+            with self.files.transaction:
+                self.files.put_file(source, path)
 
     def sha256_of(self, name: str) -> str | None:
         """Return the hash of a file's bytes; None when it is not there."""
         try:
-            with self.files.open(self._path(name), "rb") as file:
+            with self.files.open(f"{self.root}/{name}", "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except FileNotFoundError:
             return None
 
     def keep_snapshots(self, names: set[str]) -> None:
         """Remove all snapshots but these."""
-        for path in self.files.ls(self._path(_SNAPSHOTS.rstrip("/")), detail=False):
+        for path in self.files.ls(f"{self.root}/{_SNAPSHOTS.rstrip('/')}", detail=False):
             if path.rstrip("/").rpartition("/")[2] not in names:
                 self.files.rm(path, recursive=True)
-
-    def _path(self, name: str) -> str:
-        return f"{self.root}/{name}"
 
 
 @contextmanager

@@ -17,14 +17,7 @@ from data.runs import RunFolder
 from data.schema import AUDIT, IMAGES, LABELS_LOG, PROMPTS, TASKS, read_table
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, task_images, tasks
-from data.store.views.rows import (
-    audit_table,
-    label_table,
-    log_table,
-    rater_facts,
-    task_facts,
-    task_table,
-)
+from data.store.views import rows
 from data.tables.parquet import MANIFEST, PART_ROWS, Manifest, last_sequence, read_manifest
 
 MOST_IDS_NAMED = 3
@@ -88,22 +81,17 @@ def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
 
 
 def _image_faults(run: RunFolder, images: pa.Table) -> Iterator[str]:
-    named = zip(images["image_id"].to_pylist(), images["path"].to_pylist(), strict=True)
-    for image_id, name in named:
-        path = run.root / name
+    for image in images.select(["image_id", "path"]).to_pylist():
+        path = run.root / image["path"]
         if not path.is_file():
             yield f"{path}: the image is gone; draw the run's images again"
-        elif sha256_of(path) != image_id:
+        elif sha256_of(path) != image["image_id"]:
             yield f"{path}: the image is not the one that was labeled; its bytes have changed"
         else:
-            yield from _damage(path)
-
-
-def _damage(path: Path) -> Iterator[str]:
-    try:
-        check_image(path, "bring a whole file in, under an image id of its own")
-    except PictuneError as error:
-        yield str(error)
+            try:
+                check_image(path, "bring a whole file in, under an image id of its own")
+            except PictuneError as error:
+                yield str(error)
 
 
 def _orphans(store: FeedbackStore, images: pa.Table, prompts: pa.Table) -> Iterator[str]:
@@ -178,12 +166,12 @@ def _differing_tables(
     manifest: Manifest,
     sound: list[str],
 ) -> Iterator[str]:
-    known_tasks = task_table(connection)
-    facts, raters = task_facts(known_tasks), rater_facts(connection, store.public_rater_id)
-    audit = audit_table(connection, store.public_rater_id)
+    known_tasks = rows.task_table(connection)
+    facts, public = rows.task_facts(known_tasks), store.public_rater_id
+    raters, audit = rows.rater_facts(connection, public), rows.audit_table(connection, public)
     expected = {"tasks": (TASKS, known_tasks), "audit": (AUDIT, audit)}
     for name, kind in KINDS.items():
-        expected[kind.table] = kind.schema, label_table(connection, name, facts, raters)
+        expected[kind.table] = kind.schema, rows.label_table(connection, name, facts, raters)
     for name, (schema, table) in expected.items():
         file = f"latest/{name}.parquet"
         path = run.labels_dir / file
@@ -196,7 +184,7 @@ def _differing_tables(
         first = number * PART_ROWS + 1
         if name in sound:
             path = run.labels_dir / name
-            log = log_table(connection, first, first + PART_ROWS - 1, store.public_rater_id)
+            log = rows.log_table(connection, first, first + PART_ROWS - 1, store.public_rater_id)
             yield from _difference(path, read_table(path, LABELS_LOG), log)
 
 
@@ -210,18 +198,15 @@ def _difference(path: Path, exported: pa.Table, stored: pa.Table) -> Iterator[st
         for table in (exported, stored)
     )
     different = [row for row in here if row in there and here[row] != there[row]]
-    for rows, what in (
+    for found, what in (
         ([row for row in here if row not in there], "are in the store but not here"),
         ([row for row in there if row not in here], "are not in the store"),
         (different, "are not as the store has them"),
     ):
-        if rows:
+        if found:
+            more = ", ..." if len(found) > MOST_IDS_NAMED else ""
+            named = ", ".join(map(str, found[:MOST_IDS_NAMED])) + more
             yield (
-                f"{path}: {len(rows)} rows {what} ({key} {_named(rows)}); "
+                f"{path}: {len(found)} rows {what} ({key} {named}); "
                 "remove the file and export the labels again"
             )
-
-
-def _named(rows: list[object]) -> str:
-    more = ", ..." if len(rows) > MOST_IDS_NAMED else ""
-    return ", ".join(map(str, rows[:MOST_IDS_NAMED])) + more

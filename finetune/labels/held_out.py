@@ -1,59 +1,55 @@
 """Accuracy of the implicit reward on labels that nothing was learned from."""
 
 import logging
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.labels.label_batches import implicit_reward, slate_errors
-from finetune.labels.slates import Labels, Slates, agreement, draw_pairs, draw_rankings, winners_of
+from finetune.labels.rankings import (
+    LabeledImages,
+    Labels,
+    Rankings,
+    agreement,
+    draw_pairs,
+    implicit_reward,
+    ranking_errors,
+    winners_of,
+)
 from finetune.learning.method import Training
-from finetune.learning.validation import Validation
-from finetune.model.adapter_kinds import BASE
-from finetune.model.denoising import spread_timesteps
+from finetune.learning.validation import FIRST_SEED, Validation
+from finetune.model.denoising import NoiseLevels, spread_timesteps
+from finetune.settings.adapter_kinds import BASE
 from finetune.settings.preference import PreferenceConfig
 
 _logger = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.2
 """Largest share of the network's work that validations take."""
-MOST_SLATES, LEAST_SLATES = 64, 8
+MOST_RANKINGS, LEAST_RANKINGS = 64, 8
 """Held-out rankings, and held-out pairs of verdicts, that the accuracy is measured on: at most, and
 at least if there are as many."""
-CALLS_PER_SLATE = 12
+CALLS_PER_RANKING = 12
 """Passes of an image through the network for a ranking of four and a pair, tuned and untuned."""
 CALLS_PER_TAUGHT = 3
-"""The same for an image that is learned from: tuned, untuned and backward, each at least once."""
+"""Passes for an image that is learned from: tuned, untuned and backward, each at least once."""
 
 
-@dataclass
 class LabelValidator:
     """Validates by the reward and on held-out labels, always with the same noise and timesteps."""
 
-    training: Training[Any]
-    micro_batch: int
-    """Images of one network call, but at least one slate."""
-    most_slates: int = MOST_SLATES
     accuracy: float | None = None
     """Share of held-out pairs of images that the implicit reward orders as raters did, at the last
     validation; None without any."""
-    slates: list[Slates] = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Draw the held-out slates.
-
-        Raises:
-            PictuneError: there are none, and no reward either.
-        """
-        images = self.training.labels
-        assert images is not None
-        self.slates = held_out_slates(
-            images.held_out, self.most_slates, generator=self._generator()
-        )
-        if self.training.reward is None and not self.slates:
+    def __init__(self, training: Training[PreferenceConfig], most: int) -> None:
+        """Draw at most `most` held-out rankings of each kind; refuse none without a reward."""
+        self.training = training
+        self.images: LabeledImages = training.data
+        generator = self._generator()
+        self.rankings = held_out_rankings(self.images.held_out, most, generator=generator)
+        if training.reward is None and not self.rankings:
             raise PictuneError(
                 "finetune: no held-out label says which image is better, and there is no reward, "
                 "so nothing can choose weights; label more, raise held_out, or run `make reward`"
@@ -65,67 +61,56 @@ class LabelValidator:
         with self.training.watch.part("validation"):
             self.accuracy = self._accuracy(self._implicit_rewards())
         if self.training.reward is None:
-            assert self.accuracy is not None
             return replace(found, rewards=torch.tensor([self.accuracy]))
         return found
 
     @property
     def reward_accuracy(self) -> float | None:
-        """The same share by the run's reward; None without one."""
-        images = self.training.labels
-        assert images is not None
-        if images.rewards is None:
+        """Accuracy of the run's reward on the same rankings; None without a reward."""
+        if (rewards := self.images.rewards) is None:
             return None
-        return self._accuracy([images.rewards[slates.image] for slates in self.slates])
+        return self._accuracy([rewards[some.image] for some in self.rankings])
 
     def _generator(self) -> torch.Generator:
-        return torch.Generator().manual_seed(self.training.validator.rules.seed)
+        return torch.Generator().manual_seed(FIRST_SEED)
 
     def _accuracy(self, scores: list[Tensor]) -> float | None:
-        found = [
-            agreement(some, slates.ranks) for some, slates in zip(scores, self.slates, strict=True)
-        ]
+        pairs = zip(scores, self.rankings, strict=True)
+        found = [agreement(own, some.ranks) for own, some in pairs]
         right, compared = (sum(float(one[i]) for one in found) for i in range(2))
         return right / compared if compared else None
 
     @torch.no_grad()
     def _implicit_rewards(self) -> list[Tensor]:
-        """Return the implicit rewards [R, M] of the slates, on the CPU; 0 where no image is."""
-        training, generator = self.training, self._generator()
-        model, images = training.model, training.labels
-        assert images is not None
-        schedule = model.schedule(training.sampler.steps)
+        """Return the implicit rewards [R, M] of the rankings, on the CPU; 0 where no image is."""
+        model, generator = self.training.model, self._generator()
+        schedule = model.schedule(self.training.sampler.steps)
         scores = []
-        for slates in self.slates:
-            count, width = slates.image.shape
+        for rankings in self.rankings:
+            count, width = rankings.image.shape
             noise = torch.randn(count, *model.latent_shape, generator=generator)
-            timesteps = spread_timesteps(schedule, count, generator=generator)
-            batch = max(1, self.micro_batch // width)
+            at = NoiseLevels(spread_timesteps(schedule, count, generator=generator), noise)
+            batch = max(1, self.training.config.micro_batch // width)
             mine = model.processes.share(count, batch)
             whole = torch.zeros(count, width, device=model.device)
             for rows in mine.split(batch) if len(mine) else ():
-                some, own_noise = slates.where(rows), noise[rows]
-                found = slate_errors(
-                    model, schedule, images, some, noise=own_noise, timesteps=timesteps[rows]
-                )
+                some = rankings.where(rows)
+                found = ranking_errors(model, schedule, self.images, some, at.rows(rows))
                 whole[rows.to(model.device)] = implicit_reward(found.own, found.reference)
             scores.append(model.processes.total(whole).cpu())
         return scores
 
 
 def within_share(training: Training[PreferenceConfig]) -> LabelValidator:
-    """Return the validator of a training whose validations together take no more than their share.
-
-    That is `VALIDATION_SHARE` of the images that pass through the network.
-    """
+    """Return a validator whose validations take at most `VALIDATION_SHARE` of the work."""
     config, validator = training.config, training.validator
     validations = 1 + -(-config.updates // config.validation.every)
     validations += config.adapter.start != BASE
     share = VALIDATION_SHARE / (1 - VALIDATION_SHARE)
     calls = share * config.updates * config.batch * CALLS_PER_TAUGHT / validations
-    fewer = validator.within(calls - min(calls / 4, MOST_SLATES * CALLS_PER_SLATE))
+    fewer = validator.within(calls - min(calls / 4, MOST_RANKINGS * CALLS_PER_RANKING))
     left = calls - fewer.calls
-    slates = min(MOST_SLATES, max(LEAST_SLATES, int(left / CALLS_PER_SLATE)))
+    most = min(MOST_RANKINGS, max(LEAST_RANKINGS, int(left / CALLS_PER_RANKING)))
     if fewer.config != validator.config or len(fewer.prompts) < len(validator.prompts):
         _logger.warning(
             "finetune: each of %d validations draws %d images of %d prompts, not %d of %d, so that "
@@ -137,15 +122,15 @@ def within_share(training: Training[PreferenceConfig]) -> LabelValidator:
             len(validator.prompts),
             VALIDATION_SHARE,
         )
-    return LabelValidator(replace(training, validator=fewer), config.micro_batch, slates)
+    return LabelValidator(replace(training, validator=fewer), most)
 
 
-def held_out_slates(labels: Labels, most: int, *, generator: torch.Generator) -> list[Slates]:
-    """Return rankings and pairs of verdicts that say which image is better, at most a few."""
-    slates = []
+def held_out_rankings(labels: Labels, most: int, *, generator: torch.Generator) -> list[Rankings]:
+    """Return rankings and pairs of verdicts that say which image is better, at most so many."""
+    found = []
     rankings = labels.rankings.where(labels.rankings.decided)
     if len(rankings):
-        slates.append(draw_rankings(rankings, most, generator=generator))
+        found.append(rankings.draw(most, generator=generator))
     if winners_of(labels.verdicts).any():
-        slates.append(draw_pairs(labels.verdicts, most, generator=generator))
-    return slates
+        found.append(draw_pairs(labels.verdicts, most, generator=generator))
+    return found

@@ -9,14 +9,35 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.labels.weighting import effective_sample_size, sample_weights
-from finetune.learning.method import WeightedData
+from finetune.labels.weighting import sample_weights
+from finetune.learning.staleness import effective_sample_size
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig, WeightingConfig
 
 _logger = logging.getLogger(__name__)
 LEAST_SAMPLE_SIZE = 0.1
 """Effective sample size below which the training rests on too few images."""
+
+
+@dataclass(frozen=True)
+class WeightedData:
+    """Images that exist, as latents."""
+
+    latents: Tensor
+    """[N, C, h, w], from `DiffusionModel.encode_images`."""
+    prompts: Sequence[str]
+    """The prompt of each image."""
+    rewards: Tensor
+    """[N]; not read of pretraining images."""
+
+    def __post_init__(self) -> None:
+        """Refuse data that do not belong together."""
+        if not len(self.latents) == len(self.prompts) == len(self.rewards) > 0:
+            counts = (
+                f"{len(self.latents)} latents, {len(self.prompts)} prompts, "
+                f"{len(self.rewards)} rewards"
+            )
+            raise PictuneError(f"finetune: {counts}; give the same number, at least one, of each")
 
 
 @dataclass(frozen=True)

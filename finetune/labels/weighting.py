@@ -37,8 +37,7 @@ from finetune.settings.reward_weighted import WeightingConfig
 def sample_weights(rewards: Tensor, prompts: Sequence[str], config: WeightingConfig) -> Tensor:
     """Return weights [N], none negative, of rewards [N].
 
-    Before "kl-d", those of "exp" have mean 1; those of "softmax" and "top" have it for every
-    prompt.
+    "exp" gives them mean 1 before "kl-d" adds gamma, "softmax" and "top" mean 1 for every prompt.
     """
     if config.weighting == "raw":
         weights = rewards
@@ -87,8 +86,3 @@ def _within_budget(rewards: Tensor, kl_budget: float) -> Tensor:
         brentq(excess, lower, upper, xtol=1e-10) if lower < upper and excess(lower) > 0 else lower
     )
     return (share(log_b) * len(values)).to(rewards.dtype)
-
-
-def effective_sample_size(weights: Tensor) -> float:
-    """Return Kish's (sum w)^2 / sum w^2 of weights [N], as a share of N."""
-    return float(weights.sum().square() / weights.square().sum() / len(weights))

@@ -18,10 +18,7 @@ _WEIGHTS, _REST, _MANIFEST = "weights.safetensors", "state.pt", "manifest.json"
 def save_checkpoint(
     folder: Path, state: TrainState, generator: torch.Generator, *, keep: int = 2
 ) -> Path:
-    """Write `folder/step-<n>/` and remove all but the last `keep` up to it; return its path.
-
-    A checkpoint counts only once its manifest is there.
-    """
+    """Write `folder/step-<n>/`, its manifest last, and remove all but `keep`; return its path."""
     place = folder / f"step-{state.step:07d}"
     (place / _MANIFEST).unlink(missing_ok=True)
     with write_atomically(place / _WEIGHTS) as temporary:
@@ -47,10 +44,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_latest(folder: Path, state: TrainState, generator: torch.Generator) -> bool:
-    """Load the newest whole checkpoint into `state` and `generator`.
-
-    Return whether there was one.
-    """
+    """Load the newest whole checkpoint; return whether there was one."""
     place = latest_checkpoint(folder)
     if place is None:
         return False

@@ -3,7 +3,7 @@
 Each is compared with the untuned model's on the same prompts and seeds. Saturation and sharpness
 run away when the reward likes garish or blurred images, diversity falls when one image answers for
 all, and the members of a reward ensemble disagree where they have seen no labels. `stale_reward` is
-not relative: it is the share of labeled images that vouch for the model's mean reward (see
+not relative: it is the share of labeled images that support the model's mean reward (see
 `finetune.learning.staleness`). None of them is trained on.
 """
 
@@ -51,28 +51,22 @@ def summary(measured: Mapping[str, Tensor], prompts: Sequence[str]) -> dict[str,
 
 
 def saturation(images: Tensor) -> Tensor:
-    """Return the mean saturation [B] in [0, 1] of images [B, 3, H, W].
-
-    It is (max - min) / max of each pixel's channels, as in HSV.
-    """
+    """Return the mean saturation (max - min) / max, as in HSV, [B] of images [B, 3, H, W]."""
     most, least = images.amax(1), images.amin(1)
     return ((most - least) / most.clamp(min=1e-6)).flatten(1).mean(1)
 
 
 def sharpness(images: Tensor) -> Tensor:
-    """Return the standard deviation [B] of the Laplacian of images [B, 3, H, W] in gray.
-
-    This measure of focus is that of Pech-Pacheco et al. 2000.
-    """
+    """Return the standard deviation [B] of gray images' Laplacian (Pech-Pacheco et al. 2000)."""
     laplacian = images.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
     edges = functional.conv2d(images.mean(1, keepdim=True), laplacian.view(1, 1, 3, 3))
     return edges.flatten(1).std(1)
 
 
 def diversity(embeddings: Tensor, prompts: Sequence[str]) -> float | None:
-    """Return the mean cosine distance of two images of the same prompt, averaged over prompts.
+    """Return the mean cosine distance of embeddings [B, D] within a prompt, averaged over prompts.
 
-    `embeddings` are [B, D]. None where no prompt has two images.
+    None where no prompt has two images.
     """
     unit = functional.normalize(embeddings.float(), dim=1)
     distances = []

@@ -10,10 +10,7 @@ from data.errors import PictuneError
 
 
 class RewardFn(Protocol):
-    """Scores finished images; higher is better.
-
-    Any scale will do: the methods normalize it where they need to.
-    """
+    """Scores finished images; higher is better, on any scale."""
 
     def __call__(self, images: Tensor, prompts: Sequence[str], /) -> Tensor:
         """Return rewards [B] of images [B, 3, H, W] in [0, 1] for their prompts, in order."""
@@ -21,12 +18,7 @@ class RewardFn(Protocol):
 
 @torch.no_grad()
 def score(reward: RewardFn, images: Tensor, prompts: Sequence[str], *, batch: int = 64) -> Tensor:
-    """Return rewards [N] in float32 on the images' device.
-
-    Raises:
-        PictuneError: the reward returned another number of values than there are images, or a value
-            that is not finite.
-    """
+    """Return rewards [N] in float32 on the images' device; refuse wrong shapes and NaN."""
     starts = range(0, len(prompts), batch)
     parts = [slice(start, start + batch) for start in starts]
     return torch.cat([_checked(reward, images[part], prompts[part]) for part in parts])
@@ -38,12 +30,9 @@ def score_with_gradient(
     prompts: Sequence[str],
     images_of: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Return the rewards [N] of the images of latents [N, ...], and their gradients [N, ...].
+    """Return rewards [N] of the images of latents [N, ...], and their gradients [N, ...] to these.
 
-    The gradient is to the latents alone, so that the graph of decoder and reward is freed here.
-
-    Raises:
-        PictuneError: as `score`, or the reward has no gradient to the pixels.
+    The graph of decoder and reward is freed here. A reward without a gradient is refused.
     """
     leaf, gradient = latents.detach().requires_grad_(), None
     with torch.enable_grad():
@@ -58,11 +47,7 @@ def score_with_gradient(
 def check_differentiable(
     reward: RewardFn, size: tuple[int, int], prompt: str, *, device: torch.device
 ) -> None:
-    """Refuse a reward that does not follow the pixels of images of this size, on two of noise.
-
-    Raises:
-        PictuneError: it has no gradient to the pixels, or one that is 0 everywhere.
-    """
+    """Refuse a reward whose gradient to the pixels of two images of noise is missing or 0."""
     noise = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
     _, gradient = score_with_gradient(reward, noise, [prompt] * 2, lambda images: images)
     if not gradient.any():

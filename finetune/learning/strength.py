@@ -3,7 +3,7 @@
 The reward alone nearly always prefers the strongest update, while diversity falls with strength. So
 the rule is that of one standard error (Breiman et al. 1984, Classification and Regression Trees,
 3.4.3): of the strengths whose reward cannot be told from the best, the weakest. All are validated
-on the same prompts and seeds, so the standard error is that of the images' differences.
+on the same prompts and seeds, so the standard error is taken of the images' differences.
 """
 
 import math
@@ -52,7 +52,7 @@ def choose_strength(validator: "Validator", strengths: Iterable[float]) -> Stren
 
 
 def weakest_as_good(found: "Mapping[float, Validation]") -> StrengthChoice:
-    """Choose among validations by strength, from weak to strong, of which the base is the first.
+    """Choose among validations by strength, from weak to strong, the base first.
 
     A strength to which a measure of `stop_on` objects is not chosen, unless all are.
     """

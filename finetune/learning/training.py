@@ -1,9 +1,9 @@
 """State and optimizer steps that the fine-tuning methods share."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,9 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.settings.validation import STALE_REWARD
 
 _logger = logging.getLogger(__name__)
+
+_VALUES = ("step", "validation", "best", "monitors", "untuned", "stopped")
+"""Fields with plain values to save."""
 
 
 @dataclass(kw_only=True)
@@ -43,6 +46,10 @@ class TrainState:
     show: Callable[[int, Tensor], None] | None = None
     """Is called with the step and the samples of each validation, if given; no checkpoint has
     it."""
+    groups: ClassVar[tuple[str, ...]] = ()
+    """Fields of a method's own state with weights to save, each a dict of tensors."""
+    values: ClassVar[tuple[str, ...]] = ()
+    """Fields of a method's own state with plain values to save."""
 
     def __post_init__(self) -> None:
         """Create the scaler."""
@@ -52,10 +59,7 @@ class TrainState:
         self.scaler.scale(torch.zeros((), device=device))
 
     def begin(self, validator: Callable[[], Validation], *, is_tuned: bool) -> None:
-        """Validate before the first step, where that was not done yet.
-
-        With `is_tuned`, the adapter is tuned already, and the untuned model is measured as well.
-        """
+        """Validate before the first step; with `is_tuned`, first without the adapter."""
         if self.validation:
             return
         if is_tuned:
@@ -99,43 +103,41 @@ class TrainState:
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights to save, by name."""
-        present = {f"adapter/{name}": weight for name, weight in self.model.adapter.state().items()}
-        return present | {f"best/{name}": weight for name, weight in self.best_adapter.items()}
+        found = {"adapter": self.model.adapter.state(), "best": self.best_adapter}
+        found |= {group: getattr(self, group) for group in self.groups}
+        return {
+            f"{group}/{name}": weight
+            for group, weights in found.items()
+            for name, weight in weights.items()
+        }
 
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Restore what `weights` returned."""
-        self.model.adapter.set_state(without_prefix("adapter/", weights))
-        self.best_adapter = without_prefix("best/", weights)
+        found: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}}
+        found |= {group: {} for group in self.groups}
+        for place, weight in weights.items():
+            group, _, name = place.partition("/")
+            found[group][name] = weight
+        self.model.adapter.set_state(found.pop("adapter"))
+        self.best_adapter = found.pop("best")
+        for group, own in found.items():
+            setattr(self, group, own)
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that is not a weight: tensors and plain values only."""
         return {
-            "step": self.step,
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
-            "validation": self.validation,
-            "best": self.best,
-            "monitors": self.monitors,
-            "untuned": self.untuned,
-            "stopped": self.stopped,
+            **{name: getattr(self, name) for name in (*_VALUES, *self.values)},
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.step = state["step"]
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"]:  # empty where it was not fp16 that trained so far
             self.scaler.load_state_dict(state["scaler"])
-        self.validation = [(step, reward) for step, reward in state["validation"]]
-        self.best = None if state["best"] is None else (state["best"][0], state["best"][1])
-        self.monitors, self.untuned = state["monitors"], state["untuned"]
-        self.stopped = state["stopped"]
-
-
-def without_prefix(prefix: str, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights whose names start with `prefix`, under their names without it."""
-    found = {name: weight for name, weight in weights.items() if name.startswith(prefix)}
-    return {name.removeprefix(prefix): weight for name, weight in found.items()}
+        for name in (*_VALUES, *self.values):
+            setattr(self, name, state[name])
 
 
 def rate_schedule(step: int, *, warmup: int, total: int | None) -> float:
@@ -147,11 +149,7 @@ def rate_schedule(step: int, *, warmup: int, total: int | None) -> float:
 
 
 def adapter_optimizer(model: DiffusionModel, learning_rate: float) -> torch.optim.AdamW:
-    """Return AdamW without weight decay on the adapter.
-
-    Raises:
-        ValueError: the model has no adapter; call `add_adapter` first.
-    """
+    """Return AdamW without weight decay on the adapter."""
     parameters = list(model.adapter.parameters().values())
     return torch.optim.AdamW(parameters, learning_rate, betas=(0.9, 0.99), weight_decay=0.0)
 
@@ -163,14 +161,10 @@ def take_step(
     clip_norm: float = 1.0,
     blame: Callable[[], Sequence[str]] = tuple,
 ) -> Tensor:
-    """Take one optimizer step on the gradients at hand, summed over the processes.
+    """Step on the gradients, summed over the processes; return their norm [] before clipping.
 
-    Return their norm before clipping. Where they are not finite because the losses were scaled up
-    too far, the scale falls and the step is omitted: its norm is 0.
-
-    Raises:
-        PictuneError: the gradients are not finite at any scale; names the prompts that `blame`
-            returns. The weights stay as they were.
+    Where the losses were scaled up too far, the scale falls and the step is omitted, with norm 0.
+    Gradients that are finite at no scale are refused with the prompts of `blame`.
     """
     groups = state.optimizer.param_groups
     parameters: list[nn.Parameter] = [weight for group in groups for weight in group["params"]]

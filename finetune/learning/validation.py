@@ -8,14 +8,17 @@ from torch import Tensor
 
 from finetune.learning.monitors import PIXEL_MONITOR, Monitor, summary
 from finetune.learning.reward_fn import RewardFn, score
-from finetune.learning.staleness import least_vouched
+from finetune.learning.staleness import stalest_prompt
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import STALE_REWARD, ValidationConfig, ValidationRules
 
+FIRST_SEED = 1_000_000
+"""Seed of a prompt's first image, the same at every validation and in every run, so that
+differences come from the weights."""
 SAMPLED_PROMPTS = 8
-"""Most prompts of which a validation keeps images."""
+"""Prompts whose images a validation keeps, at most."""
 SAMPLES_PER_PROMPT = 6
 """Most images of each that it keeps."""
 
@@ -34,7 +37,7 @@ class Validation:
     samples: Tensor
     """uint8 [P, n, 3, H, W], on the CPU: the first images of each of the first prompts."""
     stale_prompt: str | None = None
-    """The prompt whose labeled images vouch least for the reward; None where none has any."""
+    """The prompt with the least effective sample size; None without labeled images."""
     rules: ValidationRules = field(default_factory=ValidationRules)
     """The rules of this validation."""
 
@@ -66,7 +69,7 @@ class Validator:
         """Draw the validation images and return their mean reward and monitors."""
         config, batch, processes = self.config, self.batch, self.model.processes
         texts = [prompt for prompt in self.prompts for _ in range(config.images_per_prompt)]
-        first, count = self.rules.seed, config.images_per_prompt
+        first, count = FIRST_SEED, config.images_per_prompt
         seeds = [first + i for _ in self.prompts for i in range(count)]
         rows, drawn = processes.share_to_draw(len(texts), batch)
         mine, own_seeds = [texts[i] for i in drawn], [seeds[i] for i in drawn]
@@ -86,15 +89,12 @@ class Validator:
         }
         rewards, samples = found.pop("reward"), self._samples(rows, images)
         monitors, prompt = summary(found, texts), None
-        if (least := least_vouched(self.labeled, rewards, texts)) is not None:
+        if (least := stalest_prompt(self.labeled, rewards, texts)) is not None:
             prompt, monitors[STALE_REWARD] = least
         return Validation(rewards, monitors, config, samples, prompt, self.rules)
 
     def within(self, calls: float) -> "Validator":
-        """Return one that passes at most so many images through the network, or one image.
-
-        It draws fewer images of each prompt, or else one of each of fewer prompts.
-        """
+        """Return one of at most so many network passes: of fewer images, then of fewer prompts."""
         most = max(1, int(calls / self._calls_per_image))
         prompts = self.prompts[:: -(-len(self.prompts) // most)]
         count = min(self.config.images_per_prompt, most // len(prompts))

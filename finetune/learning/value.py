@@ -33,14 +33,7 @@ class ValueFunction(nn.Module):
         hidden: int = 128,
         generator: torch.Generator,
     ) -> None:
-        """Create the layers.
-
-        Args:
-            latent_channels: channels of the latents.
-            text_width: width of the prompt embeddings.
-            hidden: units of the hidden layers.
-            generator: source of the starting weights.
-        """
+        """Create the layers for latents of so many channels and text embeddings of this width."""
         super().__init__()
         width = latent_channels * _GRID * _GRID + text_width + _TIME_WIDTH
         first, second = nn.Linear(width, hidden), nn.Linear(hidden, hidden)
@@ -53,13 +46,7 @@ class ValueFunction(nn.Module):
         self.layers = nn.Sequential(first, nn.SiLU(), second, nn.SiLU(), last)
 
     def forward(self, latents: Tensor, text: Tensor, timesteps: Tensor) -> Tensor:
-        """Return values [B].
-
-        Args:
-            latents: noisy, [B, C, h, w].
-            text: prompt embeddings [B, L, D].
-            timesteps: [B].
-        """
+        """Return values [B] of noisy latents [B, C, h, w], prompts [B, L, D] and timesteps [B]."""
         seen = functional.adaptive_avg_pool2d(latents.float(), _GRID).flatten(1)
         time = get_timestep_embedding(timesteps, _TIME_WIDTH)
         value: Tensor = self.layers(torch.cat([seen, text.float().mean(1), time], dim=1))

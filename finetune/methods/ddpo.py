@@ -20,7 +20,7 @@ Differs from the paper and its code in:
 
 from torch import Tensor
 
-from finetune.learning.step import Step
+from finetune.learning.rollout import Step
 from finetune.methods.policy_gradient import PolicyGradient, policy_loss
 from finetune.settings.ddpo import DDPOConfig
 

@@ -33,7 +33,7 @@ import torch
 from torch import Tensor
 
 from finetune.learning.method import Training
-from finetune.learning.step import Step
+from finetune.learning.rollout import Step
 from finetune.learning.value import Critic, ValueFunction
 from finetune.methods.policy_gradient import PolicyGradient, policy_loss
 from finetune.model.sampling import gaussian_kl

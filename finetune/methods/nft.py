@@ -22,7 +22,7 @@ and learn next to nothing in the noisiest steps, where the sampler decides what 
 embedded model, taken so, gained a third as much redness from 192 images.
 
 Differs from the paper and its code in:
-1. Errors as in the paper; the code has those of clean latents, divided by their own mean absolute
+1. Errors as in the paper; the code has errors of clean latents, divided by their own mean absolute
    value.
 2. Models of the DDIM family as well; the paper's are flow-matching ones.
 3. Rewards are divided by the standard deviation of their prompt's images in this iteration; theirs
@@ -37,37 +37,35 @@ Differs from the paper and its code in:
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from finetune.learning.advantages import PromptStatistics
-from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
-from finetune.learning.rollout import draw_scored, mean_by_prompt, prompts_of
-from finetune.learning.training import (
-    TrainState,
-    adapter_optimizer,
-    rate_schedule,
-    take_step,
-    without_prefix,
+from finetune.learning.drawing import (
+    Iteration,
+    IterationMetrics,
+    PromptStatistics,
+    draw_scored,
+    iterate,
+    prompts_of,
 )
-from finetune.model.adapter_kinds import BASE
-from finetune.model.denoising import denoising_target, noised_pairs, weighted_denoising_loss
-from finetune.model.diffusion import DiffusionModel
-from finetune.model.sampling import velocity_per_output
+from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
+from finetune.learning.training import TrainState, adapter_optimizer, take_step
+from finetune.model.denoising import (
+    NoisedImages,
+    NoiseLevels,
+    noise_images,
+    noised_pairs,
+    weighted_denoising_loss,
+)
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.nft import NFTConfig
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """Metrics of one iteration."""
+@dataclass(frozen=True, kw_only=True)
+class Metrics(IterationMetrics):
+    """Metrics of one iteration; the old policy drew its images."""
 
-    step: int
-    reward: float
-    """Mean reward of the images, which the old policy drew."""
-    reward_by_prompt: dict[str, float]
     loss: float
     """Mean loss without the pull to the base."""
     gap: float
@@ -76,14 +74,6 @@ class Metrics:
     kl_loss: float | None
     """Mean squared difference to the base's predictions, before `kl_weight`; None when that is
     0."""
-    gradient_norm: float
-    learning_rate: float
-    seconds_rollout: float
-    seconds_update: float
-    images_per_second: float
-    """Images drawn and learned from."""
-    validation_reward: float | None
-    """Mean reward on the validation seeds after this iteration; None where it was not due."""
 
 
 @dataclass(kw_only=True)
@@ -93,14 +83,7 @@ class NFTState(TrainState):
     old: dict[str, Tensor] = field(default_factory=dict)
     """Adapters of the old policy."""
 
-    def weights(self) -> dict[str, Tensor]:
-        """Add the old policy."""
-        return super().weights() | {f"old/{name}": weight for name, weight in self.old.items()}
-
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """Restore what `weights` returned."""
-        super().load_weights(weights)
-        self.old = without_prefix("old/", weights)
+    groups = ("old",)
 
     def follow(self, old_decay: float) -> None:
         """Set the old policy to `old_decay * old + (1 - old_decay) * present`."""
@@ -124,23 +107,6 @@ class Images:
     """[N], see `optimality`."""
 
 
-class NoisedImages(NamedTuple):
-    """M images at one noise level each."""
-
-    noisy: Tensor
-    """[M, C, h, w]."""
-    timesteps: Tensor
-    """[M]."""
-    cond: Tensor
-    """[M, L, D]."""
-    target: Tensor
-    """[M, C, h, w], in units of the velocity."""
-    per_output: Tensor
-    """Factor [M, 1, 1, 1] from the network's output to these units."""
-    optimality: Tensor
-    """[M]."""
-
-
 def optimality(advantages: Tensor, advantage_clip: float) -> Tensor:
     """Return r [N]: from 0 for the worst images over 1/2 for usual ones to 1 for the best."""
     return 0.5 + 0.5 * (advantages / advantage_clip).clamp(-1, 1)
@@ -149,14 +115,9 @@ def optimality(advantages: Tensor, advantage_clip: float) -> Tensor:
 def nft_loss(
     prediction: Tensor, old: Tensor, target: Tensor, optimality: Tensor, beta: float
 ) -> Tensor:
-    """Return the mean over the batch of the first term of the loss above.
+    """Return the mean of the first term of the loss above; predictions and target are [M, ...].
 
-    Args:
-        prediction: the policy's [M, ...].
-        old: the old policy's, without gradient.
-        target: what both should predict.
-        optimality: r in [0, 1], [M].
-        beta: strength of the pull to the old policy.
+    `old` has no gradient, `optimality` is r in [0, 1], [M].
     """
     # Written so that equal predictions have exactly no gradient where r is 1/2.
     difference = beta * (prediction - old)
@@ -172,43 +133,22 @@ def start(training: Training[NFTConfig]) -> NFTState:
     return NFTState(model=model, optimizer=optimizer, old=model.adapter.state())
 
 
-def train(
-    training: Training[NFTConfig],
-    state: NFTState,
-) -> Iterator[Metrics]:
-    """Train the model's adapter in place and yield metrics after every iteration.
+def train(training: Training[NFTConfig], state: NFTState) -> Iterator[Metrics]:
+    """Train as `Method.train`, and yield metrics after every iteration."""
+    config, watch = training.config, training.watch
 
-    `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
-    Training ends early when a guard says so.
-    """
-    config = training.config
-    total = config.iterations if config.decay else None
-    state.begin(training.validate, is_tuned=config.adapter.start != BASE)
-    while state.step < config.iterations and not state.stopped:
-        started = training.watch.now()
+    def take(rate: float) -> Iteration:
+        started = watch.now()
         images = collect(training, state)
-        collected = training.watch.now()
-        rate = config.learning_rate * rate_schedule(state.step, warmup=config.warmup, total=total)
-        with training.watch.part("training"):
+        seconds = watch.now() - started
+        with watch.part("training"):
             loss, gap, kl, norm = update(training, state, images, learning_rate=rate).tolist()
-        finished = training.watch.now()
-        state.step += 1
-        is_due = state.step % config.validation.every == 0 or state.step == config.iterations
-        validation = state.record_validation(training.validate()) if is_due else None
-        yield Metrics(
-            step=state.step,
-            reward=float(images.rewards.mean()),
-            reward_by_prompt=mean_by_prompt(images.prompts, images.rewards),
-            loss=loss,
-            gap=gap,
-            kl_loss=kl if config.kl_weight else None,
-            gradient_norm=norm,
-            learning_rate=rate,
-            seconds_rollout=collected - started,
-            seconds_update=finished - collected,
-            images_per_second=len(images.prompts) / max(finished - started, 1e-9),
-            validation_reward=validation,
-        )
+        kl_loss = kl if config.kl_weight else None
+        figures = {"loss": loss, "gap": gap, "kl_loss": kl_loss, "gradient_norm": norm}
+        return Iteration(images.prompts, images.rewards, seconds, figures)
+
+    for found in iterate(training, state, take):
+        yield Metrics(**found)
 
 
 def collect(training: Training[NFTConfig], state: NFTState) -> Images:
@@ -229,7 +169,7 @@ def update(
 ) -> Tensor:
     """Take the iteration's optimizer steps, and move the old policy.
 
-    Return the means over the steps of loss, gap, KL loss and the gradient's norm, [4].
+    Return the means over the steps of loss, gap, KL loss and gradient norm, [4].
     """
     config = training.config
     schedule = training.model.schedule(training.sampler.steps)
@@ -259,25 +199,31 @@ def _step(
     """Take one optimizer step on these pairs; return what `update` returns, of this step."""
     config, model = training.config, training.model
     noise = torch.randn(len(pairs), *model.latent_shape, generator=training.generator)
-    # Strided, so that all processes have as much to do.
-    mine = model.processes.share(len(pairs), 1)
-    parts = mine.split(config.micro_batch) if len(mine) else ()
+    parts = model.processes.batches(len(pairs), config.micro_batch)
 
     def noised(rows: Tensor) -> NoisedImages:
-        return noise_images(model, schedule, images, pairs[rows], noise[rows])
+        numbers, drawn = pairs[rows].to(model.device).unbind(1)
+        prompts = [images.prompts[i] for i in pairs[rows, 0].tolist()]
+        at = NoiseLevels(schedule.training_timesteps[drawn], noise[rows])
+        return noise_images(model, schedule, images.latents[numbers], prompts, at)
+
+    def predict(batch: NoisedImages) -> Tensor:
+        return batch.per_output * batch.output(model)
 
     with torch.no_grad(), model.adapter.with_state(state.old):
-        olds = [_predict(model, noised(rows)) for rows in parts]
+        olds = [predict(noised(rows)) for rows in parts]
     figures = torch.zeros(3, device=model.device)
     for rows, old in zip(parts, olds, strict=True):
         batch, share = noised(rows), len(rows) / len(pairs)
         kl = torch.zeros((), device=model.device)
-        prediction = _predict(model, batch)
+        prediction = predict(batch)
         if config.kl_weight:
             with torch.no_grad(), model.adapter_off():
-                base = _predict(model, batch)
+                base = predict(batch)
             kl = (prediction - base).square().mean()
-        loss = nft_loss(prediction, old, batch.target, batch.optimality, config.beta)
+        optimality = images.optimality[pairs[rows, 0].to(model.device)]
+        target = batch.per_output * batch.target
+        loss = nft_loss(prediction, old, target, optimality, config.beta)
         state.scaler.scale(share * (loss + config.kl_weight * kl)).backward()
         gap = (prediction.detach() - old).square().mean()
         figures += share * torch.stack([loss.detach(), gap, kl.detach()])
@@ -289,35 +235,10 @@ def _step(
     return torch.stack([*model.processes.total(figures), norm])
 
 
-def noise_images(
-    model: DiffusionModel, schedule: NoiseSchedule, images: Images, pairs: Tensor, noise: Tensor
-) -> NoisedImages:
-    """Return the images of these pairs [M, 2] of `noised_pairs`, with noise [M, C, h, w]."""
-    numbers, drawn = pairs.to(model.device).unbind(1)
-    timesteps = schedule.training_timesteps[drawn]
-    noise, latents = noise.to(model.device), images.latents[numbers]
-    per_output = velocity_per_output(schedule, timesteps)
-    return NoisedImages(
-        noisy=schedule.add_noise(latents, noise, timesteps),
-        timesteps=timesteps,
-        cond=model.encode_prompts([images.prompts[i] for i in pairs[:, 0].tolist()]),
-        target=per_output * denoising_target(schedule, latents, noise, timesteps),
-        per_output=per_output,
-        optimality=images.optimality[numbers],
-    )
-
-
-def _predict(model: DiffusionModel, batch: NoisedImages) -> Tensor:
-    """Return the prediction without guidance, [M, C, h, w], in units of the velocity."""
-    output = model.predict(batch.noisy, batch.timesteps, batch.cond, batch.cond, guidance=1.0)
-    return batch.per_output * output
-
-
 METHOD = Method(
     paper="Zheng et al. 2025, arXiv 2509.16117",
     story="draws new images in every round and learns from good and bad ones alike, as denoising",
     config=NFTConfig,
-    learns_from="rollouts",
     total_steps=lambda config: config.iterations,
     start=start,
     train=train,

@@ -9,7 +9,7 @@ value function and the reference's predictions: `PolicyGradient`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -17,13 +17,20 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.learning.advantages import PromptStatistics
+from finetune.learning.drawing import Iteration, IterationMetrics, PromptStatistics, iterate
 from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
-from finetune.learning.rollout import Rollout, choose_transitions, collect, merged, packed, unpacked
-from finetune.learning.step import Step, predict_step
-from finetune.learning.training import TrainState, adapter_optimizer, rate_schedule, take_step
+from finetune.learning.rollout import (
+    Rollout,
+    Step,
+    choose_transitions,
+    collect,
+    merged,
+    packed,
+    predict_step,
+    unpacked,
+)
+from finetune.learning.training import TrainState, adapter_optimizer, take_step
 from finetune.learning.value import Critic
-from finetune.model.adapter_kinds import BASE
 from finetune.model.sampler import padded_batches
 from finetune.model.sampling import gaussian_kl
 from finetune.model.schedule import NoiseSchedule
@@ -31,15 +38,17 @@ from finetune.settings.policy_gradient import PolicyGradientConfig, Surrogate
 
 ADVANTAGE_CLIP = 5.0
 """Standard deviations beyond which advantages are cut."""
+STATISTICS_WINDOW = 64
+"""Rewards per prompt from which its mean and standard deviation are computed."""
 KL_CURVE = Curve("KL to the base, nats", {"kl": "KL to the base"})
 
 
 C = TypeVar("C", bound=PolicyGradientConfig)
 
 
-@dataclass(frozen=True)
-class UpdateMetrics:
-    """Metrics of one iteration's optimizer steps."""
+@dataclass(frozen=True, kw_only=True)
+class Metrics(IterationMetrics):
+    """Metrics of one iteration."""
 
     kl: float | None
     """Upper bound of KL(tuned || pretrained) per image in nats: the chain's KL over its stochastic
@@ -50,26 +59,9 @@ class UpdateMetrics:
     """Largest |ratio - 1| of fresh transitions before the iteration's first update; 0 unless the
     arithmetic differs between rollout and training."""
     clip_fraction: float
-    gradient_norm: float
     value_explained_variance: float | None
     """Share of the advantages' variance that the value function predicted, on images it had not
     seen (except for replayed ones); None without one."""
-    learning_rate: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metrics(UpdateMetrics):
-    """Metrics of one iteration."""
-
-    step: int
-    reward: float
-    reward_by_prompt: dict[str, float]
-    seconds_rollout: float
-    seconds_update: float
-    images_per_second: float
-    """Images drawn and learned from."""
-    validation_reward: float | None
-    """Mean reward on the validation seeds after this iteration; None where it was not due."""
 
 
 @dataclass(kw_only=True)
@@ -115,7 +107,6 @@ class PolicyGradient(Generic[C]):
             paper=paper,
             story=story,
             config=config,
-            learns_from="rollouts",
             total_steps=lambda config: config.iterations,
             start=partial(start, self),
             train=partial(train, self),
@@ -147,11 +138,7 @@ def policy_loss(
 
 
 def start(algorithm: PolicyGradient[C], training: Training[C]) -> PolicyState:
-    """Return the state before the first iteration.
-
-    Raises:
-        PictuneError: the sampler is deterministic, so that its steps have no densities.
-    """
+    """Return the state before the first iteration; refuse steps without noise."""
     config = training.config
     if training.sampler.eta == 0:
         raise PictuneError(
@@ -162,42 +149,26 @@ def start(algorithm: PolicyGradient[C], training: Training[C]) -> PolicyState:
         value=algorithm.critic(training),
         model=training.model,
         optimizer=adapter_optimizer(training.model, config.learning_rate),
-        statistics=PromptStatistics(window=config.statistics_window, std_floor=config.std_floor),
+        statistics=PromptStatistics(window=STATISTICS_WINDOW, std_floor=config.std_floor),
     )
 
 
 def train(
-    algorithm: PolicyGradient[C],
-    training: Training[C],
-    state: PolicyState,
+    algorithm: PolicyGradient[C], training: Training[C], state: PolicyState
 ) -> Iterator[Metrics]:
-    """Train the model's adapter in place and yield metrics after every iteration.
+    """Train as `Method.train`, and yield metrics after every iteration."""
+    watch = training.watch
 
-    `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
-    Training ends early when a guard says so.
-    """
-    config = training.config
-    state.begin(training.validate, is_tuned=config.adapter.start != BASE)
-    while state.step < config.iterations and not state.stopped:
-        started = training.watch.now()
+    def take(rate: float) -> Iteration:
+        started = watch.now()
         rollout = collect(training, state.statistics)
-        collected = training.watch.now()
-        with training.watch.part("training"):
-            metrics = update(algorithm, training, state, rollout)
-        finished = training.watch.now()
-        state.step += 1
-        is_due = state.step % config.validation.every == 0 or state.step == config.iterations
-        validation = state.record_validation(training.validate()) if is_due else None
-        yield Metrics(
-            **asdict(metrics),
-            step=state.step,
-            reward=float(rollout.rewards.mean()),
-            reward_by_prompt=rollout.reward_by_prompt(),
-            seconds_rollout=collected - started,
-            seconds_update=finished - collected,
-            images_per_second=len(rollout.prompts) / max(finished - started, 1e-9),
-            validation_reward=validation,
-        )
+        seconds = watch.now() - started
+        with watch.part("training"):
+            figures = update(algorithm, training, state, rollout, learning_rate=rate)
+        return Iteration(rollout.prompts, rollout.rewards, seconds, figures)
+
+    for found in iterate(training, state, take):
+        yield Metrics(**found)
 
 
 @dataclass(frozen=True)
@@ -215,32 +186,25 @@ class _Batch:
     kls: Tensor
     """[M]: KL to the reference in nats, filled in likewise."""
 
-    def prompts(self, rows: Tensor) -> list[str]:
-        """Return the prompts of these rows."""
-        return [self.rollout.prompts[i] for i in self.pairs[rows, 0].tolist()]
-
 
 def update(
-    algorithm: PolicyGradient[C], training: Training[C], state: PolicyState, fresh: Rollout
-) -> UpdateMetrics:
-    """Take the iteration's optimizer steps on the `fresh` rollout and those of the state."""
+    algorithm: PolicyGradient[C],
+    training: Training[C],
+    state: PolicyState,
+    fresh: Rollout,
+    *,
+    learning_rate: float,
+) -> dict[str, float | None]:
+    """Take the iteration's optimizer steps; return what `Metrics` adds, and the gradient's norm."""
     config, model, generator = training.config, training.model, training.generator
     stochastic_steps = training.sampler.stochastic_steps
     batch, explained = _batch(training, state, fresh)
-    share = rate_schedule(
-        state.step, warmup=config.warmup, total=config.iterations if config.decay else None
-    )
     groups = torch.arange(len(batch.pairs), device=model.device).chunk(config.updates)
-    norms = []
+    norms, clip_norm = list[Tensor](), config.clip_norm
     for group in groups:
         _backward(algorithm, training, state, batch, group)
-        norm = take_step(
-            state,
-            learning_rate=config.learning_rate * share,
-            clip_norm=config.clip_norm,
-            blame=partial(_blamed, model, batch, group),
-        )
-        norms.append(norm)
+        blame = partial(_blamed, model, batch, group)
+        norms += [take_step(state, learning_rate=learning_rate, clip_norm=clip_norm, blame=blame)]
     if state.value is not None:
         state.value.fit(fresh, generator)
     kept = config.replay_iterations
@@ -251,51 +215,35 @@ def update(
     gaps = torch.where(is_fresh, (ratios[first] - 1).abs(), 0)
     is_clipped = (ratios - 1).abs() > config.clip_range
     kl = float(model.processes.total(batch.kls).mean()) * stochastic_steps
-    return UpdateMetrics(
-        kl=kl if algorithm.needs_reference else None,
-        ratio_mean=float(ratios.mean()),
-        ratio_max=float(ratios.max()),
-        first_ratio_gap=float(gaps.max()),
-        clip_fraction=float(is_clipped.float().mean()),
-        gradient_norm=float(torch.stack(norms).mean()),
-        value_explained_variance=explained,
-        learning_rate=config.learning_rate * share,
-    )
+    return {
+        "kl": kl if algorithm.needs_reference else None,
+        "ratio_mean": float(ratios.mean()),
+        "ratio_max": float(ratios.max()),
+        "first_ratio_gap": float(gaps.max()),
+        "clip_fraction": float(is_clipped.float().mean()),
+        "gradient_norm": float(torch.stack(norms).mean()),
+        "value_explained_variance": explained,
+    }
 
 
 def _batch(
     training: Training[C], state: PolicyState, fresh: Rollout
 ) -> tuple[_Batch, float | None]:
     """Return the transitions to train on, and the explained variance of the value function."""
-    config, sampler, generator = training.config, training.sampler, training.generator
-    rollout = merged([*state.replay, fresh])
-    pairs = choose_transitions(
-        len(rollout.prompts),
-        sampler.stochastic_steps,
-        config.timestep_fraction,
-        generator=generator,
-    ).to(training.model.device)
-    whole, explained = _advantages(rollout, sampler.stochastic_steps, state.value)
-    whole = whole.clamp(-ADVANTAGE_CLIP, ADVANTAGE_CLIP)
-    advantages = whole[pairs[:, 0], pairs[:, 1]]
+    sampler, generator = training.sampler, training.generator
+    rollout, steps, share = merged([*state.replay, fresh]), sampler.stochastic_steps, None
+    fraction = training.config.timestep_fraction
+    pairs = choose_transitions(len(rollout.prompts), steps, fraction, generator=generator)
+    pairs = pairs.to(training.model.device)
+    advantages = rollout.returns[:, None].expand(-1, steps)  # [N, S]
+    if state.value is not None:
+        advantages = advantages - state.value.values(rollout)
+        unexplained = advantages.var(0) / rollout.returns.var().clamp(min=1e-12)
+        share = float((1 - unexplained).mean())
+    advantages = advantages.clamp(-ADVANTAGE_CLIP, ADVANTAGE_CLIP)[pairs[:, 0], pairs[:, 1]]
     zeros = torch.zeros_like(advantages)
     schedule = training.model.schedule(sampler.steps)
-    return _Batch(rollout, schedule, pairs, advantages, zeros, zeros.clone()), explained
-
-
-def _advantages(
-    rollout: Rollout, stochastic_steps: int, value: Critic | None
-) -> tuple[Tensor, float | None]:
-    """Return advantages [N, S], and the explained variance of the value function, if any.
-
-    That is the share of the returns' variance that it predicted, the mean over steps.
-    """
-    returns = rollout.returns[:, None].expand(-1, stochastic_steps)
-    if value is None:
-        return returns, None
-    advantages = returns - value.values(rollout)
-    unexplained = advantages.var(0) / rollout.returns.var().clamp(min=1e-12)
-    return advantages, float((1 - unexplained).mean())
+    return _Batch(rollout, schedule, pairs, advantages, zeros, zeros.clone()), share
 
 
 def _backward(
@@ -305,10 +253,7 @@ def _backward(
     batch: _Batch,
     group: Tensor,
 ) -> None:
-    """Add the gradients of the group's rows, and fill in their ratios and KLs.
-
-    Each process computes its own micro-batches.
-    """
+    """Add this process's gradients of the group's rows, and fill in their ratios and KLs."""
     config, model = training.config, training.model
     for number, (rows, real) in enumerate(padded_batches(group, config.micro_batch)):
         if not model.processes.has(number):
@@ -334,4 +279,5 @@ def _backward(
 def _blamed(model: Any, batch: _Batch, group: Tensor) -> Sequence[str]:
     """Return the prompts whose transitions are not finite, or all where all are."""
     is_broken = ~model.processes.total(batch.log_ratios[group] + batch.kls[group]).isfinite()
-    return batch.prompts(group[is_broken] if is_broken.any() else group)
+    rows = group[is_broken] if is_broken.any() else group
+    return [batch.rollout.prompts[i] for i in batch.pairs[rows, 0].tolist()]

@@ -47,19 +47,20 @@ import torch
 from torch import Tensor
 
 from finetune.labels.held_out import within_share
-from finetune.labels.label_batches import (
+from finetune.labels.rankings import (
     Errors,
+    LabeledImages,
     Part,
+    agreement,
     check_labels,
     draw_parts,
     implicit_reward,
-    slate_errors,
+    ranking_errors,
 )
-from finetune.labels.slates import agreement
-from finetune.learning.method import Curve, Method, Training
-from finetune.learning.training import TrainState, adapter_optimizer, rate_schedule, take_step
-from finetune.model.adapter_kinds import BASE
-from finetune.model.denoising import spread_timesteps
+from finetune.learning.method import Curve, Method, Training, steps
+from finetune.learning.method import Metrics as CommonMetrics
+from finetune.learning.training import TrainState, adapter_optimizer, take_step
+from finetune.model.denoising import NoiseLevels, spread_timesteps
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.preference import PreferenceConfig
 
@@ -70,33 +71,27 @@ BASELINE_DECAY = 0.9
 """Share of itself that KTO's baseline keeps in a step."""
 
 
-@dataclass(frozen=True)
-class Metrics:
+@dataclass(frozen=True, kw_only=True)
+class Metrics(CommonMetrics):
     """Metrics of the steps since the last report."""
 
-    step: int
     loss: float
     """Mean loss, of rankings and verdicts by their weights."""
     accuracy: float | None
     """Share of the pairs of better and worse images in which the implicit reward is higher for the
     better one; with KTO, of verdicts on whose side of the baseline it is."""
     held_out_accuracy: float | None
-    """The same of held-out labels; None where it was not due or there are none."""
+    """Accuracy on held-out labels; None where it was not due or there are none."""
     reward_accuracy: float | None
-    """The same of the run's reward on the same held-out labels."""
+    """Accuracy of the run's reward on the same held-out labels."""
     winner_error: float | None
     """Mean denoising error of the best or good images less the base's: below 0 the model has
     learned to draw them. Both this and `loser_error` above 0 is how such training fails."""
     loser_error: float | None
-    """The same of the worst or bad images."""
+    """Mean denoising error of the worst or bad images less the base's."""
     safeguard: float | None
     """Mean factor of the worse images' gradient; None without the safeguard."""
-    gradient_norm: float
-    learning_rate: float
     seconds: float
-    validation_reward: float | None
-    """Mean reward on the validation seeds, or without a reward `held_out_accuracy`; None where it
-    was not due."""
 
 
 @dataclass(kw_only=True)
@@ -106,18 +101,11 @@ class PreferenceState(TrainState):
     baseline: float = 0.0
     """z0, the implicit reward of a usual image, before beta."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """Add the baseline."""
-        return super().state_dict() | {"baseline": self.baseline}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        super().load_state_dict(state)
-        self.baseline = state["baseline"]
+    values = ("baseline",)
 
 
 class Sums(NamedTuple):
-    """Sums over the slates of a step."""
+    """Sums over the rankings of a step."""
 
     loss: Any
     right: Any
@@ -155,13 +143,9 @@ def plackett_luce(scores: Tensor, ranks: Tensor) -> Tensor:
 
 
 def kto_loss(gains: Tensor, good: Tensor, baseline: float, beta: float) -> Tensor:
-    """Return Diffusion-KTO's loss 1 - sigmoid(y beta (gain - z0)) of each image, [N].
+    """Return Diffusion-KTO's loss 1 - sigmoid(y beta (gain - z0)) [N] of gains [N].
 
-    Args:
-        gains: `implicit_reward` [N].
-        good: share of raters who said good, [N]; y is 1 for them and -1 for the others.
-        baseline: z0.
-        beta: pull to the base.
+    y is 1 for the share `good` [N] of raters and -1 for the others; z0 is `baseline`.
     """
     surplus = beta * (gains - baseline)
     return good * torch.sigmoid(-surplus) + (1 - good) * torch.sigmoid(surplus)
@@ -188,63 +172,45 @@ def safeguard(residuals: Tensor, pushes: Tensor, margin: float) -> Tensor:
 
 
 def start(training: Training[PreferenceConfig]) -> PreferenceState:
-    """Return the state before the first step.
-
-    Raises:
-        PictuneError: the labels teach nothing.
-    """
-    assert training.labels is not None
-    check_labels(training.labels.taught, training.config)
+    """Return the state before the first step; refuse labels that teach nothing."""
+    labels: LabeledImages = training.data
+    check_labels(labels.taught, training.config)
     optimizer = adapter_optimizer(training.model, training.config.learning_rate)
     return PreferenceState(model=training.model, optimizer=optimizer)
 
 
-def train(
-    training: Training[PreferenceConfig],
-    state: PreferenceState,
-) -> Iterator[Metrics]:
-    """Train the model's adapter in place and yield metrics every `report_every` steps.
-
-    `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
-
-    Raises:
-        PictuneError: there is neither a reward nor a held-out label, so that nothing can choose
-            weights.
-    """
-    config = training.config
-    validator = within_share(training)
+def train(training: Training[PreferenceConfig], state: PreferenceState) -> Iterator[Metrics]:
+    """Train as `Method.train`, and yield metrics every `report_every` steps."""
+    config, validator = training.config, within_share(training)
     schedule = training.model.schedule(training.sampler.steps)
-    state.begin(validator, is_tuned=config.adapter.start != BASE)
-    records: list[Tensor] = []
-    started = training.watch.now()
-    while state.step < config.updates and not state.stopped:
-        rate = config.learning_rate * rate_schedule(
-            state.step, warmup=config.warmup, total=config.updates
-        )
+
+    def take(rate: float) -> Tensor:
         with training.watch.part("training"):
-            records.append(update(training, state, schedule, learning_rate=rate))
-        state.step += 1
-        is_last = state.step == config.updates
-        is_due = is_last or state.step % config.validation.every == 0
-        if is_due or state.step % config.report_every == 0:
-            norm, *sums = torch.stack(records).mean(0).tolist()
-            found = Sums(*sums)
-            seconds = training.watch.now() - started
-            yield Metrics(
-                step=state.step,
-                loss=found.loss,
-                accuracy=_ratio(found.right, found.compared),
-                winner_error=_ratio(found.winner_error, found.winners),
-                loser_error=_ratio(found.loser_error, found.losers),
-                safeguard=_ratio(found.factor, found.factors),
-                gradient_norm=norm,
-                learning_rate=rate,
-                seconds=seconds,
-                validation_reward=state.record_validation(validator()) if is_due else None,
-                held_out_accuracy=validator.accuracy if is_due else None,
-                reward_accuracy=validator.reward_accuracy if is_due else None,
-            )
-            records, started = [], training.watch.now()
+            return update(training, state, schedule, learning_rate=rate)
+
+    reports = steps(
+        training,
+        state,
+        take,
+        total=config.updates,
+        report_every=config.report_every,
+        validate=validator,
+    )
+    for records, seconds, common in reports:
+        norm, *sums = torch.stack(records).mean(0).tolist()
+        found, is_due = Sums(*sums), common["validation_reward"] is not None
+        yield Metrics(
+            **common,
+            loss=found.loss,
+            accuracy=_ratio(found.right, found.compared),
+            winner_error=_ratio(found.winner_error, found.winners),
+            loser_error=_ratio(found.loser_error, found.losers),
+            safeguard=_ratio(found.factor, found.factors),
+            gradient_norm=norm,
+            seconds=seconds,
+            held_out_accuracy=validator.accuracy if is_due else None,
+            reward_accuracy=validator.reward_accuracy if is_due else None,
+        )
 
 
 def update(
@@ -255,23 +221,20 @@ def update(
     learning_rate: float,
 ) -> Tensor:
     """Take one optimizer step; return the gradient's norm, then `Sums` over all processes."""
-    config, model, images = training.config, training.model, training.labels
-    assert images is not None
-    generator = training.generator
+    config, model, generator = training.config, training.model, training.generator
+    images: LabeledImages = training.data
     parts = draw_parts(images.taught, config, generator=generator)
     total = torch.zeros(len(Sums._fields), device=model.device)
     for part in parts:
-        count, width = part.slates.image.shape
+        count, width = part.rankings.image.shape
         noise = torch.randn(count, *model.latent_shape, generator=generator)
-        timesteps = spread_timesteps(schedule, count, generator=generator)
-        mine = model.processes.share(count, 1)
-        for rows in mine.split(max(1, config.micro_batch // width)) if len(mine) else ():
-            slates = part.slates.where(rows)
-            errors = slate_errors(
-                model, schedule, images, slates, noise=noise[rows], timesteps=timesteps[rows]
-            )
-            own = part._replace(slates=slates, good=None if part.good is None else part.good[rows])
-            losses, sums = slate_losses(errors, own, config, state.baseline)
+        at = NoiseLevels(spread_timesteps(schedule, count, generator=generator), noise)
+        for rows in model.processes.batches(count, max(1, config.micro_batch // width)):
+            rankings = part.rankings.where(rows)
+            errors = ranking_errors(model, schedule, images, rankings, at.rows(rows))
+            good = None if part.good is None else part.good[rows]
+            own = part._replace(rankings=rankings, good=good)
+            losses, sums = ranking_losses(errors, own, config, state.baseline)
             loss = part.weight / count * losses.sum()
             state.scaler.scale(loss).backward()
             total += torch.stack(sums._replace(loss=loss.detach()))
@@ -279,7 +242,7 @@ def update(
     norm = take_step(
         state,
         learning_rate=learning_rate,
-        blame=lambda: [images.prompts[i] for part in parts for i in part.slates.prompt.tolist()],
+        blame=lambda: [images.prompts[i] for part in parts for i in part.rankings.prompt.tolist()],
     )
     found = Sums(*total)
     if found.gains:
@@ -288,12 +251,12 @@ def update(
     return torch.stack([norm, *total])
 
 
-def slate_losses(
+def ranking_losses(
     errors: Errors, part: Part, config: PreferenceConfig, baseline: float
 ) -> tuple[Tensor, Sums]:
-    """Return the losses [R] of a part's slates, and their `Sums`."""
+    """Return the losses [R] of a part's rankings, and their `Sums`."""
     gains = implicit_reward(errors.own, errors.reference)
-    above, ranks = -gains.detach(), part.slates.ranks.to(gains.device)
+    above, ranks = -gains.detach(), part.rankings.ranks.to(gains.device)
     none = above.new_zeros(())
     if part.good is not None:
         good = part.good.to(gains.device)
@@ -305,7 +268,7 @@ def slate_losses(
         factors, gained = (none, none), (gains.detach().sum(), none + len(gains))
     else:
         least, most = ranks.nan_to_num(torch.inf), ranks.nan_to_num(-torch.inf)
-        is_decided = part.slates.decided.to(gains.device)[:, None]
+        is_decided = part.rankings.decided.to(gains.device)[:, None]
         winners = is_decided & (ranks == least.amin(1, keepdim=True))
         losers = is_decided & (ranks == most.amax(1, keepdim=True))
         agreed = agreement(gains.detach(), ranks)
@@ -338,7 +301,6 @@ METHOD = Method(
     paper="Wallace et al. 2023, arXiv 2311.12908",
     story="learns from labels without a reward: better images more, and worse ones less",
     config=PreferenceConfig,
-    learns_from="labels",
     total_steps=lambda config: config.updates,
     start=start,
     train=train,

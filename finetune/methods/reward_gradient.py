@@ -28,19 +28,24 @@ Differs from the papers and their code in:
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from data.errors import PictuneError
+from finetune.learning.drawing import (
+    Iteration,
+    IterationMetrics,
+    draw_shared,
+    iterate,
+    prompts_of,
+)
 from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
-from finetune.learning.pull import NoiseLevels, draw_noise_levels, prediction_error
 from finetune.learning.reward_fn import check_differentiable, score_with_gradient
-from finetune.learning.rollout import draw_shared, mean_by_prompt, prompts_of
-from finetune.learning.training import TrainState, adapter_optimizer, rate_schedule, take_step
-from finetune.model.adapter_kinds import BASE
+from finetune.learning.training import TrainState, adapter_optimizer, take_step
+from finetune.model.denoising import NoiseLevels, noise_images, spread_timesteps
+from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import GradientSpan, draw_latents
 from finetune.settings.reward_gradient import RewardGradientConfig
 
@@ -48,14 +53,10 @@ PRETRAINING_IMAGES = 64
 """Images that the base draws before the first step, spread evenly over the prompts."""
 
 
-@dataclass(frozen=True)
-class Metrics:
-    """Metrics of one iteration."""
+@dataclass(frozen=True, kw_only=True)
+class Metrics(IterationMetrics):
+    """Metrics of one iteration; with truncation one_step, rewards of what that step sees."""
 
-    step: int
-    reward: float
-    """Mean reward of the images; with truncation one_step, of the images as that step sees them."""
-    reward_by_prompt: dict[str, float]
     loss: float
     """Mean loss without the pulls."""
     kl_loss: float | None
@@ -66,45 +67,15 @@ class Metrics:
     0."""
     first_step: int
     """The first step of the chain, from 0, that had a gradient."""
-    gradient_norm: float
-    learning_rate: float
-    seconds_rollout: float
-    seconds_update: float
-    images_per_second: float
-    """Images drawn and learned from."""
-    validation_reward: float | None
-    """Mean reward on the validation seeds after this iteration; None where it was not due."""
 
 
 @dataclass(kw_only=True)
 class RewardGradientState(TrainState):
     """`TrainState` with the base's images."""
 
-    base_latents: Tensor | None = None
-    """Latents [P, C, h, w] of the pretraining images, on the CPU; None before they are drawn."""
-
-    def weights(self) -> dict[str, Tensor]:
-        """Add the base's images."""
-        drawn = {} if self.base_latents is None else {"base_latents": self.base_latents}
-        return super().weights() | drawn
-
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """Restore what `weights` returned."""
-        super().load_weights(weights)
-        self.base_latents = weights.get("base_latents")
-
-
-class Update(NamedTuple):
-    """Result of an iteration."""
-
-    rewards: Tensor
-    """[N]."""
-    pulls: Tensor
-    """Losses [2] of the pulls, before their weights: KL, pretraining."""
-    norm: Tensor
-    """The gradient's norm before clipping."""
-    seconds_rollout: float
-    """Time of drawing and scoring, in seconds."""
+    base: dict[str, Tensor] = field(default_factory=dict)
+    """`latents` [P, C, h, w] of the pretraining images, on the CPU; empty before they are drawn."""
+    groups = ("base",)
 
 
 @dataclass(frozen=True)
@@ -138,11 +109,7 @@ def gradient_span(
 
 
 def start(training: Training[RewardGradientConfig]) -> RewardGradientState:
-    """Return the state before the first iteration.
-
-    Raises:
-        PictuneError: the reward has no gradient, or the sampler has fewer steps than `steps_back`.
-    """
+    """Return the state before the first iteration; refuse a reward without a gradient."""
     config, model, steps = training.config, training.model, training.sampler.steps
     if config.steps_back > steps:
         raise PictuneError(
@@ -157,45 +124,20 @@ def start(training: Training[RewardGradientConfig]) -> RewardGradientState:
 
 
 def train(
-    training: Training[RewardGradientConfig],
-    state: RewardGradientState,
+    training: Training[RewardGradientConfig], state: RewardGradientState
 ) -> Iterator[Metrics]:
-    """Train the model's adapter in place and yield metrics after every iteration.
-
-    `state` comes from `start`, perhaps with a checkpoint loaded, and may be saved at every yield.
-    Training ends early when a guard says so.
-    """
+    """Train as `Method.train`, and yield metrics after every iteration."""
     config = training.config
-    total = config.iterations if config.decay else None
-    if config.pretraining_weight and state.base_latents is None:
-        state.base_latents = draw_base_latents(training)
-    state.begin(training.validate, is_tuned=config.adapter.start != BASE)
-    while state.step < config.iterations and not state.stopped:
-        started = training.watch.now()
-        rate = config.learning_rate * rate_schedule(state.step, warmup=config.warmup, total=total)
+    if config.pretraining_weight and not state.base:
+        state.base = {"latents": draw_base_latents(training)}
+
+    def take(rate: float) -> Iteration:
         draws = draw_randomness(training, state)
         with training.watch.part("training"):
-            rewards, pulls, norm, rollout = update(training, state, draws, learning_rate=rate)
-            kl, pretraining = pulls.tolist()
-        finished = training.watch.now()
-        state.step += 1
-        is_due = state.step % config.validation.every == 0 or state.step == config.iterations
-        validation = state.record_validation(training.validate()) if is_due else None
-        yield Metrics(
-            step=state.step,
-            reward=float(rewards.mean()),
-            reward_by_prompt=mean_by_prompt(draws.prompts, rewards),
-            loss=float(reward_loss(rewards, config.margin).mean()),
-            kl_loss=kl if config.kl_weight else None,
-            pretraining_loss=pretraining if config.pretraining_weight else None,
-            first_step=draws.span.first,
-            gradient_norm=float(norm),
-            learning_rate=rate,
-            seconds_rollout=rollout,
-            seconds_update=finished - started - rollout,
-            images_per_second=len(draws.prompts) / max(finished - started, 1e-9),
-            validation_reward=validation,
-        )
+            return update(training, state, draws, learning_rate=rate)
+
+    for found in iterate(training, state, take):
+        yield Metrics(**found)
 
 
 def base_prompts(training: Training[RewardGradientConfig]) -> list[str]:
@@ -234,15 +176,13 @@ def update(
     draws: Draws,
     *,
     learning_rate: float,
-) -> Update:
+) -> Iteration:
     """Draw the iteration's images, and take its optimizer step."""
     config, model = training.config, training.model
     count = len(draws.prompts)
     rewards, pulls = torch.zeros(count, device=model.device), torch.zeros(2, device=model.device)
     seconds = 0.0
-    # Strided, so that all processes have as much to do.
-    mine = model.processes.share(count, 1)
-    for rows in mine.split(config.micro_batch) if len(mine) else ():
+    for rows in model.processes.batches(count, config.micro_batch):
         started = training.watch.now()
         latents, found, gradient = draw_with_gradient(training, draws, rows)
         seconds += training.watch.now() - started
@@ -256,16 +196,24 @@ def update(
     norm = take_step(
         state, learning_rate=learning_rate, clip_norm=config.clip_norm, blame=lambda: draws.prompts
     )
-    return Update(model.processes.total(rewards), model.processes.total(pulls), norm, seconds)
+    rewards = model.processes.total(rewards)
+    kl, pretraining = model.processes.total(pulls).tolist()
+    figures = {
+        "loss": float(reward_loss(rewards, config.margin).mean()),
+        "kl_loss": kl if config.kl_weight else None,
+        "pretraining_loss": pretraining if config.pretraining_weight else None,
+        "first_step": draws.span.first,
+        "gradient_norm": float(norm),
+    }
+    return Iteration(draws.prompts, rewards, seconds, figures)
 
 
 def draw_with_gradient(
     training: Training[RewardGradientConfig], draws: Draws, rows: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw the images of these rows [M] and score them.
+    """Draw the images of rows [M], and score them.
 
-    Return their latents [M, C, h, w], which have a gradient to the adapter, their rewards [M], and
-    the gradient of each image's loss to its latents [M, C, h, w].
+    Return latents with a gradient to the adapter, rewards, and each loss's gradient to its latents.
     """
     model, reward = training.model, training.reward
     assert reward is not None
@@ -292,6 +240,34 @@ def draw_with_gradient(
     return latents, rewards, slope.view(-1, 1, 1, 1) * gradients
 
 
+def draw_noise_levels(
+    model: DiffusionModel, count: int, *, generator: torch.Generator
+) -> NoiseLevels:
+    """Return one from each of `count` equal parts of the schedule, in random order."""
+    timesteps = spread_timesteps(model.schedule(1), count, generator=generator)
+    return NoiseLevels(timesteps, torch.randn(count, *model.latent_shape, generator=generator))
+
+
+def prediction_error(
+    model: DiffusionModel,
+    latents: Tensor,
+    prompts: Sequence[str],
+    at: NoiseLevels,
+    *,
+    to_base: bool,
+) -> Tensor:
+    """Return the mean squared error of predictions from noised latents [N, C, h, w].
+
+    It is to the base's predictions, or to what a perfect denoiser of these latents would predict.
+    """
+    noised = noise_images(model, model.schedule(1), latents, prompts, at)
+    target = noised.target
+    if to_base:
+        with torch.no_grad(), model.adapter_off():
+            target = noised.output(model)
+    return (noised.per_output * (noised.output(model) - target)).square().mean()
+
+
 def pull_losses(
     training: Training[RewardGradientConfig],
     state: RewardGradientState,
@@ -299,20 +275,16 @@ def pull_losses(
     rows: Tensor,
     latents: Tensor,
 ) -> Tensor:
-    """Return the means over these rows [M] of KL and pretraining loss, [2]; 0 where they are off.
-
-    `latents` [M, C, h, w] are the finished ones of the rows, without gradient.
-    """
+    """Return mean KL and pretraining loss [2] of rows [M] with finished `latents`; 0 where off."""
     config, model = training.config, training.model
     kl = pretraining = torch.zeros((), device=model.device)
     if config.kl_weight:
         texts = [draws.prompts[i] for i in rows.tolist()]
-        kl = prediction_error(model, latents, texts, draws.kl.of(rows), to_base=True)
+        kl = prediction_error(model, latents, texts, draws.kl.rows(rows), to_base=True)
     if config.pretraining_weight:
-        assert state.base_latents is not None
         numbers, prompts = draws.numbers[rows], base_prompts(training)
         texts = [prompts[i] for i in numbers.tolist()]
-        base, at = state.base_latents[numbers].to(model.device), draws.pretraining.of(rows)
+        base, at = state.base["latents"][numbers].to(model.device), draws.pretraining.rows(rows)
         pretraining = prediction_error(model, base, texts, at, to_base=False)
     return torch.stack([kl, pretraining])
 
@@ -321,7 +293,6 @@ METHOD = Method(
     paper="Clark et al. 2023, arXiv 2309.17400",
     story="draws new images in every round and follows the reward's own gradient through them",
     config=RewardGradientConfig,
-    learns_from="rollouts",
     total_steps=lambda config: config.iterations,
     start=start,
     train=train,

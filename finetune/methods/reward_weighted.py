@@ -26,33 +26,32 @@ Differs from the papers in:
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from finetune.labels.weighted_batches import Batch, WeightedImages, draw_batch, weighted_images
-from finetune.learning.method import Curve, Method, Training, WeightedData
-from finetune.learning.rollout import draw_scored
-from finetune.learning.training import (
-    TrainState,
-    adapter_optimizer,
-    rate_schedule,
-    take_step,
-    without_prefix,
+from finetune.labels.weighted_batches import (
+    Batch,
+    WeightedData,
+    WeightedImages,
+    draw_batch,
+    weighted_images,
 )
-from finetune.model.adapter_kinds import BASE
+from finetune.learning.drawing import draw_scored
+from finetune.learning.method import Curve, Method, Training, steps
+from finetune.learning.method import Metrics as CommonMetrics
+from finetune.learning.training import TrainState, adapter_optimizer, take_step
 from finetune.model.denoising import denoising_target, timestep_weights, weighted_denoising_loss
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig
 
 
-@dataclass(frozen=True)
-class Metrics:
+@dataclass(frozen=True, kw_only=True)
+class Metrics(CommonMetrics):
     """Metrics of the steps since the last report."""
 
-    step: int
     loss: float
     """Mean weighted denoising error of the rewarded images."""
     pretraining_loss: float | None
@@ -66,11 +65,7 @@ class Metrics:
     effective_sample_size: float
     """(sum w)^2 / sum w^2 over the number of images, in (0, 1]: the share of the images that really
     counts."""
-    gradient_norm: float
-    learning_rate: float
     seconds: float
-    validation_reward: float | None
-    """Mean reward on the validation seeds; None where it was not due."""
 
 
 @dataclass(kw_only=True)
@@ -83,24 +78,8 @@ class RewardWeightedState(TrainState):
     """`latents` and `rewards` of a round after the first, as in `WeightedData`; the images of the
     first are given."""
 
-    def weights(self) -> dict[str, Tensor]:
-        """Add the round's images."""
-        drawn = {f"drawn/{name}": values for name, values in self.drawn.items()}
-        return super().weights() | drawn
-
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """Restore what `weights` returned."""
-        super().load_weights(weights)
-        self.drawn = without_prefix("drawn/", weights)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Add the round."""
-        return super().state_dict() | {"round": self.round}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        super().load_state_dict(state)
-        self.round = state["round"]
+    groups = ("drawn",)
+    values = ("round",)
 
 
 class Losses(NamedTuple):
@@ -121,55 +100,36 @@ def start(training: Training[RewardWeightedConfig]) -> RewardWeightedState:
 
 
 def train(
-    training: Training[RewardWeightedConfig],
-    state: RewardWeightedState,
+    training: Training[RewardWeightedConfig], state: RewardWeightedState
 ) -> Iterator[Metrics]:
-    """Train the model's adapter in place and yield metrics every `report_every` steps.
-
-    The reward scores the validation images and those of further rounds. `state` comes from `start`,
-    perhaps with a checkpoint loaded, and may be saved at every yield.
-
-    Raises:
-        PictuneError: no image has a positive weight.
-    """
-    config = training.config
+    """Train as `Method.train`, and yield metrics every `report_every` steps."""
+    config, beta = training.config, training.config.pretraining_weight
     images = _images_of_round(training, state)
     schedule = training.model.schedule(training.sampler.steps)
-    state.begin(training.validate, is_tuned=config.adapter.start != BASE)
-    records: list[Tensor] = []
-    started = training.watch.now()
-    while state.step < config.updates and not state.stopped:
+
+    def take(rate: float) -> Tensor:
+        nonlocal images
         if state.step * config.rounds // config.updates > state.round:
             state.round += 1
             state.drawn = draw_round(training)
             images = _images_of_round(training, state)
-        rate = config.learning_rate * rate_schedule(
-            state.step, warmup=config.warmup, total=config.updates
-        )
         with training.watch.part("training"):
-            records.append(update(training, state, images, schedule, learning_rate=rate))
-        state.step += 1
-        is_last = state.step == config.updates
-        is_due = is_last or state.step % config.validation.every == 0
-        if is_due or state.step % config.report_every == 0:
-            loss, pretraining, kl, norm = torch.stack(records).mean(0).tolist()
-            beta = config.pretraining_weight
-            yield Metrics(
-                step=state.step,
-                loss=loss,
-                pretraining_loss=pretraining / beta if beta else None,
-                kl_loss=kl / config.gamma if config.kl == "kl-o" else None,
-                round=state.round,
-                reward=images.reward,
-                effective_sample_size=images.effective_sample_size,
-                gradient_norm=norm,
-                learning_rate=rate,
-                seconds=training.watch.now() - started,
-                validation_reward=(
-                    state.record_validation(training.validate()) if is_due else None
-                ),
-            )
-            records, started = [], training.watch.now()
+            return update(training, state, images, schedule, learning_rate=rate)
+
+    reports = steps(training, state, take, total=config.updates, report_every=config.report_every)
+    for records, seconds, common in reports:
+        loss, pretraining, kl, norm = torch.stack(records).mean(0).tolist()
+        yield Metrics(
+            **common,
+            loss=loss,
+            pretraining_loss=pretraining / beta if beta else None,
+            kl_loss=kl / config.gamma if config.kl == "kl-o" else None,
+            round=state.round,
+            reward=images.reward,
+            effective_sample_size=images.effective_sample_size,
+            gradient_norm=norm,
+            seconds=seconds,
+        )
 
 
 def update(
@@ -184,9 +144,8 @@ def update(
     config, model = training.config, training.model
     batch = draw_batch(images, config, schedule, generator=training.generator)
     total = torch.zeros(len(Losses._fields), device=model.device)
-    # Strided, so that every process gets rewarded and pretraining rows alike.
-    mine = model.processes.share(len(batch.latents), 1)
-    for rows in mine.split(config.micro_batch) if len(mine) else ():
+    # Every process gets rewarded and pretraining rows alike.
+    for rows in model.processes.batches(len(batch.latents), config.micro_batch):
         losses = batch_losses(model, schedule, batch, rows, config, mean_weight=images.mean_weight)
         stacked = torch.stack(losses)
         state.scaler.scale(stacked.sum()).backward()
@@ -238,10 +197,7 @@ def batch_losses(
 
 
 def draw_round(training: Training[RewardWeightedConfig]) -> dict[str, Tensor]:
-    """Draw `images_per_round` images of each prompt with the model as it is.
-
-    Return their `latents` and `rewards`, as in `WeightedData`.
-    """
+    """Draw `latents` and `rewards` of `images_per_round` images of each prompt."""
     batch = training.validator.batch
     latents, rewards = draw_scored(training, _texts_of_round(training), batch=batch)
     return {"latents": latents, "rewards": rewards}
@@ -251,9 +207,8 @@ def _images_of_round(
     training: Training[RewardWeightedConfig], state: RewardWeightedState
 ) -> WeightedImages:
     """Return the images of the present round: the given ones, or those that it drew."""
-    given, config = training.data, training.config
-    assert given is not None
-    data = given
+    given: WeightedData = training.data
+    data, config = given, training.config
     if state.drawn:
         data = WeightedData(prompts=_texts_of_round(training), **state.drawn)
     pretraining = (training.pretraining or given) if config.pretraining_weight else None
@@ -262,8 +217,7 @@ def _images_of_round(
 
 def _texts_of_round(training: Training[RewardWeightedConfig]) -> list[str]:
     """Return the prompts of the images that a further round draws."""
-    data = training.data
-    assert data is not None
+    data: WeightedData = training.data
     count = training.config.images_per_round
     return [prompt for prompt in dict.fromkeys(data.prompts) for _ in range(count)]
 
@@ -272,7 +226,6 @@ METHOD = Method(
     paper="Lee et al. 2023, arXiv 2302.12192",
     story="learns from the images that exist, the better ones more",
     config=RewardWeightedConfig,
-    learns_from="images",
     total_steps=lambda config: config.updates,
     start=start,
     train=train,

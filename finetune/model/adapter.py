@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from data.errors import PictuneError
-from finetune.model.adapter_kinds import AdapterKind
+from finetune.settings.adapter_kinds import AdapterKind
 from finetune.settings.model import AdapterSettings
 
 
@@ -24,44 +24,29 @@ class Adapter(Protocol):
     def add(
         cls, pipeline: Any, name: str, settings: AdapterSettings, *, generator: torch.Generator
     ) -> Self:
-        """Add one to the network of this name: that of `settings.start`, or a fresh one.
+        """Add the adapter of `settings.start`, or a fresh one, which changes nothing yet.
 
-        A fresh one is drawn by `generator` and changes nothing yet.
-
-        Raises:
-            PictuneError: there is none to start from, or it is of another model or other settings.
+        One of another model or of other settings is refused.
         """
-        ...
 
     @classmethod
     def load(cls, pipeline: Any, name: str, folder: Path) -> Self:
-        """Add a saved one to the network of this name.
-
-        Raises:
-            PictuneError: the folder holds none, or it is of another model, incomplete, or not
-                finite.
-        """
-        ...
+        """Add a saved one; refuse it if it is missing, broken, or of another model."""
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name."""
-        ...
 
     def off(self) -> AbstractContextManager[None]:
         """Give the network its pretrained weights inside the block."""
-        ...
 
     def at_strength(self, strength: float) -> AbstractContextManager[None]:
         """Scale the update inside the block: 0 gives the base's numbers, 1 those as trained."""
-        ...
 
     def save(self, folder: str | Path) -> Path:
         """Write it, equal ones as equal files; return the file's path."""
-        ...
 
     def remove(self) -> None:
         """Take it off the network."""
-        ...
 
     def leave_casts_to_autocast(self, is_on: bool) -> None:
         """Omit casts of its own where the network runs under autocast, which makes them anyway."""
@@ -72,11 +57,7 @@ class Adapter(Protocol):
 
     @torch.no_grad()
     def set_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put weights from `state` of the same settings in place.
-
-        Raises:
-            PictuneError: the weights belong to other settings.
-        """
+        """Put weights from `state` in place; refuse weights of other settings."""
         weights = self.parameters()
         if shapes(state) != shapes(weights):
             raise PictuneError(

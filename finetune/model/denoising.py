@@ -1,26 +1,79 @@
-"""The denoising objective of diffusion models, as pure functions."""
+"""The denoising objective of diffusion models.
+
+Errors are means over dimensions. `velocity_per_output` turns outputs into units of the velocity;
+`finetune/methods/nft.py` has the reason.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from finetune.model.diffusion import DiffusionModel
+from finetune.model.sampling import velocity_per_output
 from finetune.model.schedule import NoiseSchedule
 
 
-def weighted_denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean over the batch of weights [B] times squared errors.
+class NoiseLevels(NamedTuple):
+    """A noise level of each of N images, on the CPU."""
 
-    The squared error is the mean over the dimensions of prediction and target [B, ...].
-    """
+    timesteps: Tensor
+    """[N]."""
+    noise: Tensor
+    """[N, C, h, w]."""
+
+    def rows(self, rows: Tensor) -> "NoiseLevels":
+        """Return the noise levels of rows [M]."""
+        return NoiseLevels(self.timesteps[rows], self.noise[rows])
+
+
+class NoisedImages(NamedTuple):
+    """M images at one noise level each, for predictions without guidance."""
+
+    noisy: Tensor
+    """[M, C, h, w]."""
+    timesteps: Tensor
+    """[M]."""
+    cond: Tensor
+    """[M, L, D]."""
+    target: Tensor
+    """[M, C, h, w], what the network should predict."""
+    per_output: Tensor
+    """Factor [M, 1, 1, 1] from the network's output to units of the velocity."""
+
+    def output(self, model: DiffusionModel) -> Tensor:
+        """Return the network's output without guidance, [M, C, h, w]."""
+        return model.predict(self.noisy, self.timesteps, self.cond, self.cond, guidance=1.0)
+
+
+def noise_images(
+    model: DiffusionModel,
+    schedule: NoiseSchedule,
+    latents: Tensor,
+    prompts: Sequence[str],
+    at: NoiseLevels,
+) -> NoisedImages:
+    """Return latents [M, C, h, w] with noise, on the device."""
+    timesteps, noise = (part.to(model.device) for part in at)
+    return NoisedImages(
+        noisy=schedule.add_noise(latents, noise, timesteps),
+        timesteps=timesteps,
+        cond=model.encode_prompts(prompts),
+        target=denoising_target(schedule, latents, noise, timesteps),
+        per_output=velocity_per_output(schedule, timesteps),
+    )
+
+
+def weighted_denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Return the mean of weights [B] times mean squared errors of predictions [B, ...]."""
     return (weights * (prediction - target).square().flatten(1).mean(1)).mean()
 
 
 def denoising_target(
     schedule: NoiseSchedule, latents: Tensor, noise: Tensor, timesteps: Tensor
 ) -> Tensor:
-    """Return the target of the prediction from the noised latents [B, C, h, w].
-
-    It is the noise, a velocity or the latents themselves, as the schedule says.
-    """
+    """Return the target of predictions: noise, velocity or latents, as the schedule says."""
     if schedule.prediction_type == "epsilon":
         return noise
     if schedule.prediction_type == "sample":
@@ -32,10 +85,7 @@ def denoising_target(
 
 
 def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, min_snr: float) -> Tensor:
-    """Return min-SNR weights [B] (Hang et al. 2023, arXiv 2303.09556); ones when `min_snr` is 0.
-
-    They are in the units of the schedule's prediction.
-    """
+    """Return min-SNR weights [B] (Hang et al. 2023, arXiv 2303.09556); ones when `min_snr` is 0."""
     if min_snr == 0:
         return torch.ones(len(timesteps), device=timesteps.device)
     at = schedule.level(timesteps)
@@ -51,10 +101,7 @@ def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, min_snr: float)
 
 
 def spread_timesteps(schedule: NoiseSchedule, count: int, *, generator: torch.Generator) -> Tensor:
-    """Return training timesteps [count] in random order, on the CPU.
-
-    There is one from each of `count` equal parts of the schedule.
-    """
+    """Return a timestep of each of `count` equal parts of the schedule, in random order."""
     drawn = noised_pairs(1, count, schedule, generator=generator)[:, 1]
     return schedule.training_timesteps.cpu()[drawn]
 
@@ -62,10 +109,9 @@ def spread_timesteps(schedule: NoiseSchedule, count: int, *, generator: torch.Ge
 def noised_pairs(
     images: int, noise_levels: int, schedule: NoiseSchedule, *, generator: torch.Generator
 ) -> Tensor:
-    """Return (image, number of a training timestep) pairs [images * noise_levels, 2].
+    """Return (image, number of a timestep) pairs [images * noise_levels, 2] in random order.
 
-    They are in random order, and each image has one timestep from each of `noise_levels` equal
-    parts of the schedule.
+    Each image has one timestep from each of `noise_levels` equal parts of the schedule.
     """
     timesteps = len(schedule.training_timesteps)
     places = torch.arange(noise_levels) + torch.rand(images, noise_levels, generator=generator)

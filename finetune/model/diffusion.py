@@ -18,11 +18,11 @@ from torch.utils.checkpoint import checkpoint
 
 from data.errors import PictuneError
 from finetune.model.adapter import Adapter, adapter_class
-from finetune.model.adapter_kinds import ADAPTERS, kind_of
 from finetune.model.family import Family, modules_of
 from finetune.model.model_folder import Weights, open_family
 from finetune.model.processes import SINGLE_PROCESS, Processes
 from finetune.model.schedule import NoiseSchedule
+from finetune.settings.adapter_kinds import ADAPTERS, kind_of
 from finetune.settings.model import AdapterSettings, Arithmetic, NetworkSettings, Precision
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -34,16 +34,9 @@ class DiffusionModel:
     """A frozen pipeline with, after `add_adapter`, a trainable adapter on its network."""
 
     def __init__(self, family: Family, *, precision: Precision = "fp32") -> None:
-        """Freeze the family's pipeline.
-
-        With precision "bf16" or "fp16" the network runs under its autocast, while weights stay as
-        they are; "auto" is the `arithmetic` that suits the device.
-        """
+        """Freeze the pipeline; with precision "bf16" or "fp16" the network runs under autocast."""
         self.family = family
         self.pipeline = family.pipeline
-        self.variant: str | None = None
-        """Variant of the weights that it was opened from, in the words of diffusers; None for the
-        plain ones."""
         self.processes: Processes = SINGLE_PROCESS
         """The processes that share the work on this model."""
         self._adapter: Adapter | None = None
@@ -66,29 +59,14 @@ class DiffusionModel:
         precision: Precision = "fp32",
         image_size: int | None = None,
     ) -> "DiffusionModel":
-        """Open a diffusers folder or a model of the Hugging Face hub ("owner/name").
-
-        Its images have the model's own size, or sides of `image_size` pixels.
-
-        Raises:
-            PictuneError: there is no such model, it is incomplete or of no family that is known, it
-                would draw NaN, or it does not draw images of this size.
-        """
-        family, variant = open_family(
-            str(path_or_id), device=device, weights=weights, image_size=image_size
-        )
-        model = cls(family, precision=precision)
-        model.variant = variant
-        return model
+        """Open a diffusers folder or a model of the hub; see `model_folder.open_family`."""
+        family = open_family(str(path_or_id), device=device, weights=weights, image_size=image_size)
+        return cls(family, precision=precision)
 
     def set_up(
         self, settings: NetworkSettings, *, compiler: str | Callable[..., Any] = "inductor"
     ) -> None:
-        """Run the network in this way from now on; `compiler` is a backend of torch.compile.
-
-        Raises:
-            PictuneError: it should be compiled, which cannot be done here.
-        """
+        """Run the network in this way from now on; `compiler` is a backend of torch.compile."""
         network = self.network
         if settings.channels_last:
             network.to(memory_format=torch.channels_last)
@@ -129,10 +107,7 @@ class DiffusionModel:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Return embeddings [B, L, D] as the stock pipeline makes them.
-
-        Each different prompt is encoded once and kept.
-        """
+        """Return embeddings [B, L, D]; each different prompt is encoded once and kept."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
         if new:
             encoded = self.family.encode(new, self.device)
@@ -140,7 +115,7 @@ class DiffusionModel:
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
 
     def forget_prompts(self) -> None:
-        """Drop the embeddings that are kept, for those who draw ever new prompts."""
+        """Drop the embeddings that are kept, which pile up where every prompt is new."""
         self._embeddings.clear()
 
     def predict(
@@ -148,15 +123,9 @@ class DiffusionModel:
     ) -> Tensor:
         """Return the network's output [B, C, h, w], in float32, with guidance.
 
-        Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598), or for a network that
-        takes the scale as an input the one that it was distilled from.
-
-        Args:
-            latents: [B, C, h, w].
-            timesteps: of the schedule, [B]; they may differ within the batch.
-            cond: embeddings [B, L, D] of the prompts.
-            uncond: embeddings [B, L, D] of the empty prompt.
-            guidance: scale; 1 is the plain conditional model, at the cost of one pass.
+        Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598), unless the network takes
+        the scale as an input. A scale of 1 costs one pass, without `uncond`, the embeddings
+        [B, L, D] of the empty prompt. Timesteps [B] may differ.
         """
         if guidance == 1 or self.family.embeds_guidance:
             return self._output(latents, timesteps, cond, guidance)
@@ -188,10 +157,7 @@ class DiffusionModel:
         return max(1, _VAE_PIXELS // 4 // math.prod(self.latent_shape[1:]))
 
     def decode(self, latents: Tensor, *, batch: int = 16) -> Tensor:
-        """Return images [N, 3, H, W] in [0, 1], float32, of latents [N, C, h, w].
-
-        They have a gradient where the latents have one.
-        """
+        """Return images [N, 3, H, W] in [0, 1] of latents [N, C, h, w], with their gradient."""
         vae = self.pipeline.vae
         scaled = (latents / vae.config.scaling_factor + _shift(vae)).to(vae.dtype)
         batch = min(batch, max(1, _VAE_PIXELS // latents[0, 0].numel()))
@@ -200,10 +166,7 @@ class DiffusionModel:
 
     @torch.no_grad()
     def encode_images(self, images: Tensor, *, batch: int = 16) -> Tensor:
-        """Return latents [N, C, h, w] of images [N, 3, H, W] in [0, 1].
-
-        They are the mode of the VAE's posterior.
-        """
+        """Return latents [N, C, h, w], modes of the posterior, of images [N, 3, H, W] in [0, 1]."""
         vae, factor = self.pipeline.vae, self.pipeline.vae_scale_factor
         batch = min(batch, max(1, _VAE_PIXELS * factor**2 // images[0, 0].numel()))
         scaled = ((2 * part - 1).to(self.device, vae.dtype) for part in images.split(batch))
@@ -212,11 +175,7 @@ class DiffusionModel:
 
     @property
     def adapter(self) -> Adapter:
-        """Trainable weights beside the frozen network.
-
-        Raises:
-            ValueError: there is none; call `add_adapter` or `load_adapter` first.
-        """
+        """Trainable weights beside the frozen network; a ValueError before there are some."""
         if self._adapter is None:
             raise ValueError("the model has no adapter; call add_adapter or load_adapter first")
         return self._adapter

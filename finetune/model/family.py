@@ -11,7 +11,7 @@ code that stores, repeats or mixes prompts need not know.
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from diffusers import DiffusionPipeline
@@ -20,6 +20,17 @@ from torch.nn import functional
 
 from data.errors import PictuneError
 from finetune.model.schedule import NoiseSchedule
+
+
+class Sizes(NamedTuple):
+    """Sizes of latents that a network takes."""
+
+    own: tuple[int, int]
+    """Height and width for the model's own image size."""
+    patch: int
+    """The sides must be multiples of this number."""
+    most_patches: int | None = None
+    """Largest number of patches on a side; None without a bound."""
 
 
 class Family(ABC):
@@ -37,24 +48,23 @@ class Family(ABC):
     embeds_guidance: bool = False
     """Whether the network takes the guidance scale as an input, and so needs no second pass."""
     sampler_name: ClassVar[str]
-    """Sampler of diffusers whose steps are those of eta 0."""
+    """Sampler of diffusers that steps as our sampler of eta 0."""
+    variant: str | None = None
+    """Variant of the weights in the words of diffusers; None for the plain weights."""
 
     def __init__(self, pipeline: Any, image_size: int | None = None) -> None:
-        """Take the pipeline; its images have the model's own size, or this side in pixels.
-
-        Raises:
-            PictuneError: the network does not draw images of this size.
-        """
+        """Take the pipeline; its images have the model's own size, or this side in pixels."""
         self.pipeline = pipeline
-        self.latent_size = self._own_latent_size()
+        self.sizes = self._sizes()
+        self.latent_size = self.sizes.own
         if image_size is not None:
-            step = pipeline.vae_scale_factor * self._patch
+            step, most = pipeline.vae_scale_factor * self.sizes.patch, self.sizes.most_patches
             if image_size % step:
                 raise PictuneError(
                     f"run.image_size: {image_size} pixels cannot be drawn by this model; "
                     f"give a multiple of {step}"
                 )
-            if (most := self._most_patches) is not None and image_size > most * step:
+            if most is not None and image_size > most * step:
                 raise PictuneError(
                     f"run.image_size: {image_size} pixels are more than this model can draw; "
                     f"give at most {most * step}"
@@ -78,26 +88,12 @@ class Family(ABC):
         channels: int = self.network.config.in_channels
         return channels
 
-    @property
     @abstractmethod
-    def _patch(self) -> int:
-        """Number of which the sides of latents must be multiples."""
-
-    @property
-    def _most_patches(self) -> int | None:
-        """Largest number of patches on a side of an image; None without a bound."""
-        return None
-
-    @abstractmethod
-    def _own_latent_size(self) -> tuple[int, int]:
-        """Return height and width of latents of the model's own image size."""
+    def _sizes(self) -> Sizes:
+        """Return the sizes of latents that the network takes."""
 
     def check(self, source: str) -> None:  # noqa: B027
-        """Refuse a pipeline that would draw NaN.
-
-        Raises:
-            PictuneError: it would, in words that begin with `source`.
-        """
+        """Refuse a pipeline that would draw NaN, in words that begin with `source`."""
 
     def suit_device(self, device: torch.device) -> None:  # noqa: B027
         """Choose the arithmetic that is quickest on the device."""
@@ -105,7 +101,7 @@ class Family(ABC):
     def stock_arguments(self, guidance: float) -> dict[str, Any]:
         """Return arguments of the stock pipeline that draw with this guidance and image size."""
         arguments: dict[str, Any] = {"guidance_scale": guidance}
-        if self.latent_size != self._own_latent_size():
+        if self.latent_size != self.sizes.own:
             height, width = (side * self.pipeline.vae_scale_factor for side in self.latent_size)
             arguments |= {"height": height, "width": width}
         return arguments
@@ -118,13 +114,9 @@ class Family(ABC):
     def output(
         self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, guidance: float
     ) -> Tensor:
-        """Return the network's output [B, C, h, w].
+        """Return the network's output [B, C, h, w] for timesteps [B] and embeddings [B, L, D].
 
-        Args:
-            latents: [B, C, h, w], in the network's type.
-            timesteps: of the schedule, [B].
-            embeddings: [B, L, D], in the network's type.
-            guidance: scale, for a network that takes it as an input.
+        `guidance` is for a network that takes the scale as an input.
         """
 
     @abstractmethod

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from finetune.model.family import Family, split_pooled, with_pooled
+from finetune.model.family import Family, Sizes, split_pooled, with_pooled
 from finetune.model.schedule import FLOW_TIMESTEPS, FlowSchedule
 
 _PATCH = 2
@@ -32,20 +32,9 @@ class StableDiffusion3(Family):
     spared: ClassVar[tuple[str, ...]] = ("text_encoder_3",)
     sampler_name = "FlowMatchEulerDiscreteScheduler"
 
-    @property
-    def _patch(self) -> int:
-        patch: int = self.network.config.patch_size
-        return patch
-
-    @property
-    @override
-    def _most_patches(self) -> int | None:
-        table: int | None = self.network.config.pos_embed_max_size
-        return table
-
-    def _own_latent_size(self) -> tuple[int, int]:
-        side = self.pipeline.default_sample_size
-        return side, side
+    def _sizes(self) -> Sizes:
+        side, config = self.pipeline.default_sample_size, self.network.config
+        return Sizes((side, side), config.patch_size, config.pos_embed_max_size)
 
     @override
     def encode(self, prompts: Sequence[str], device: torch.device) -> Tensor:
@@ -84,7 +73,7 @@ class StableDiffusion3(Family):
         return None
 
     def _mu(self, config: Any) -> float:
-        height, width = (side // self._patch for side in self.latent_size)
+        height, width = (side // self.sizes.patch for side in self.latent_size)
         shift: float = calculate_shift(
             height * width,
             config.base_image_seq_len,
@@ -127,14 +116,10 @@ class Flux(StableDiffusion3):
             arguments |= {"true_cfg_scale": guidance, "negative_prompt": ""}
         return arguments
 
-    @property
-    def _patch(self) -> int:
-        return _PATCH
-
-    @property
     @override
-    def _most_patches(self) -> int | None:
-        return None
+    def _sizes(self) -> Sizes:
+        side = self.pipeline.default_sample_size
+        return Sizes((side, side), _PATCH)
 
     @override
     def encode(self, prompts: Sequence[str], device: torch.device) -> Tensor:

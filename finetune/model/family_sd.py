@@ -10,7 +10,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from data.errors import PictuneError
-from finetune.model.family import Family, split_pooled, with_pooled
+from finetune.model.family import Family, Sizes, split_pooled, with_pooled
 from finetune.model.schedule import DiffusionSchedule
 
 DDIM = "DDIMScheduler"
@@ -26,15 +26,10 @@ class StableDiffusion(Family):
     largest_parts: ClassVar[tuple[str, ...]] = ("unet",)
     sampler_name = DDIM
 
-    @property
-    def _patch(self) -> int:
-        levels = len(self.network.config.block_out_channels)
-        return 1 << (levels - 1)
-
-    def _own_latent_size(self) -> tuple[int, int]:
-        size = self.network.config.sample_size
+    def _sizes(self) -> Sizes:
+        size, levels = self.network.config.sample_size, self.network.config.block_out_channels
         height, width = (size, size) if isinstance(size, int) else size
-        return height, width
+        return Sizes((height, width), 1 << (len(levels) - 1))
 
     @override
     def check(self, source: str) -> None:
@@ -80,10 +75,7 @@ class StableDiffusion(Family):
         return found
 
     def _scheduler(self) -> DDIMScheduler:
-        """Return the pipeline's sampler as DDIM.
-
-        Latents are not bounded, so samples are never clipped, as in the stock pipeline.
-        """
+        """Return the pipeline's sampler as DDIM that clips nothing, as latents need it."""
         config = self.pipeline.scheduler.config
         scheduler: DDIMScheduler = DDIMScheduler.from_config(
             config, clip_sample=False, thresholding=False
@@ -92,10 +84,7 @@ class StableDiffusion(Family):
 
 
 class StableDiffusionXL(StableDiffusion):
-    """Stable Diffusion XL (Podell et al. 2023, arXiv 2307.01952).
-
-    The sizes that it is conditioned on are those of the image that is drawn, not cropped.
-    """
+    """Stable Diffusion XL (Podell et al. 2023, arXiv 2307.01952), drawing whole images."""
 
     pipeline_class = StableDiffusionXLPipeline
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")

@@ -21,7 +21,7 @@ from data.errors import PictuneError
 from data.files import write_atomically
 from data.weights import check_finite
 from finetune.model.adapter import Adapter, shapes
-from finetune.model.adapter_kinds import ADAPTERS, BASE
+from finetune.settings.adapter_kinds import ADAPTERS, BASE
 from finetune.settings.model import AdapterSettings
 
 LORA_FILE = ADAPTERS["lora"].file
@@ -51,14 +51,7 @@ class Lora(Adapter):
     def add(
         cls, pipeline: Any, name: str, settings: AdapterSettings, *, generator: torch.Generator
     ) -> Self:
-        """Add the LoRA of `settings.start`, or a fresh one, which changes nothing yet.
-
-        A fresh one has A drawn by `generator`, and B zero.
-
-        Raises:
-            PictuneError: there is no LoRA to start from, or it is of another model or other
-                settings.
-        """
+        """Add the LoRA of `settings.start`, or a fresh one: A drawn by `generator`, and B zero."""
         started, scales = None, {settings.scale}
         if settings.start != BASE:
             earlier = cls.load(pipeline, name, Path(settings.start))
@@ -91,12 +84,7 @@ class Lora(Adapter):
 
     @classmethod
     def load(cls, pipeline: Any, name: str, folder: Path) -> Self:
-        """Add a saved LoRA, in place of one of which loading failed.
-
-        Raises:
-            PictuneError: the folder holds no LoRA, or one of another model, or one of which tensors
-                are missing, have other names or are not finite.
-        """
+        """Add a saved LoRA; remove what an earlier, failed call left."""
         lora, file = cls(pipeline, name), folder / LORA_FILE
         lora.remove()
         try:
@@ -151,11 +139,7 @@ class Lora(Adapter):
 
     @contextmanager
     def at_strength(self, strength: float) -> Iterator[None]:
-        """Scale the update by `strength` inside the block, and by 1 after it.
-
-        It is the scale of peft that diffusers sets by
-        `set_adapters(name, adapter_weights=strength)`.
-        """
+        """Scale the update inside the block, as `set_adapters` of diffusers does."""
         layers = self.layers
         for layer in layers:
             layer.set_scale(_NAME, strength)
@@ -187,10 +171,7 @@ class Lora(Adapter):
         self.network.unload_lora()
 
     def leave_casts_to_autocast(self, is_on: bool) -> None:
-        """Keep peft from casting inputs up to fp32 where autocast casts them down again.
-
-        The numbers are the same, and it is quicker.
-        """
+        """Keep peft from casting inputs up where autocast casts them down again."""
         for layer in self.layers:
             layer.cast_input_dtype_enabled = not is_on
 
@@ -201,10 +182,7 @@ def lora_layers(network: nn.Module) -> list[Any]:
 
 
 def _with_sorted_header(file: bytes) -> bytes:
-    """Return a safetensors file with the keys of its header in order.
-
-    safetensors shuffles those of the metadata. The header is 8 bytes of length and JSON.
-    """
+    """Return a safetensors file with the keys of its header in order; safetensors shuffles them."""
     start = 8 + int.from_bytes(file[:8], "little")
     header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
     header += b" " * (-len(header) % 8)

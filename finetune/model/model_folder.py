@@ -18,8 +18,11 @@ from finetune.model.family import Family, modules_of, tokenizer_of
 from finetune.model.family_flow import Flux, StableDiffusion3
 from finetune.model.family_sd import StableDiffusion, StableDiffusionXL
 
-FAMILIES: tuple[type[Family], ...] = (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
-_BY_PIPELINE = {family.pipeline_class.__name__: family for family in FAMILIES}
+FAMILIES: dict[str, type[Family]] = {
+    family.pipeline_class.__name__: family
+    for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
+}
+"""Each family by the name of its pipeline; a family is one class and one entry."""
 _KNOWN = "SD 1.x, SD 2.x, SDXL, SD3, SD3.5 and FLUX.1"
 Weights = Literal["fp32", "bf16", "int8"]
 """Types in which the frozen weights are kept."""
@@ -28,11 +31,7 @@ _NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safe
 
 
 def family_of(source: str) -> type[Family]:
-    """Return the family of a diffusers folder or of a model of the hub, without opening it.
-
-    Raises:
-        PictuneError: there is no such model, or it is of no family that is known.
-    """
+    """Return the family of a diffusers folder or a model of the hub, without opening it."""
     _check_source(source)
     return _family_of(source, DiffusionPipeline.load_config(source)["_class_name"])
 
@@ -43,16 +42,12 @@ def open_family(
     device: str | torch.device,
     weights: Weights = "fp32",
     image_size: int | None = None,
-) -> tuple[Family, str | None]:
-    """Open a diffusers folder or a model of the Hugging Face hub ("owner/name").
+) -> Family:
+    """Open a diffusers folder or a model of the hub.
 
-    Return it with the variant of its weights (None for the plain ones). Only safetensors weights
-    are read, and kept as `weights` says: with "int8" the linear layers of its largest parts, all
-    else in bf16. `image_size` is the side of its images in pixels, if not its own.
-
-    Raises:
-        PictuneError: there is no such model, it is incomplete or of no family that is known, it
-            would draw NaN, or it does not draw images of this size.
+    Only safetensors are read, and kept as `weights` says: with "int8" the linear layers of the
+    largest parts, all else in bf16. `image_size` is the side of its images in pixels, if not the
+    model's own. A model that is incomplete, unknown, or that would draw NaN is refused.
     """
     variant = _check_source(source)
     try:
@@ -72,6 +67,7 @@ def open_family(
             f"{source}: could not be opened as a text-to-image model ({reason}); check the folder"
         ) from error
     family = kind(pipeline, image_size)
+    family.variant = variant
     takes, gives = family.latent_channels, pipeline.vae.config.latent_channels
     if takes != gives:
         raise PictuneError(
@@ -85,23 +81,18 @@ def open_family(
         check_finite(values, f"{source}: {name}")
     family.check(source)
     pipeline.to(device)
-    return family, variant
+    return family
 
 
 def _check_complete(part: nn.Module, where: str) -> None:
-    """Refuse a part with a weight that its file does not have.
-
-    diffusers leaves such a weight without values, and transformers draws them at random.
-    """
-
-    def is_missing(weight: nn.Parameter) -> bool:
-        is_random = isinstance(part, PreTrainedModel) and not getattr(
-            weight, "_is_hf_initialized", False
-        )
-        return weight.is_meta or is_random
-
-    weights = list(part.named_parameters())
-    if missing := [name for name, weight in weights if is_missing(weight)]:
+    """Refuse a part that lacks a weight in its file: transformers would draw it at random."""
+    weights, is_known = dict(part.named_parameters()), not isinstance(part, PreTrainedModel)
+    missing = [
+        name
+        for name, weight in weights.items()
+        if weight.is_meta or not getattr(weight, "_is_hf_initialized", is_known)
+    ]
+    if missing:
         raise PictuneError(
             f"{where}: its file has no weight {missing[0]} ({len(missing)} of {len(weights)} are "
             "missing); download the model again"
@@ -109,11 +100,7 @@ def _check_complete(part: nn.Module, where: str) -> None:
 
 
 def _in_8_bits(family: type[Family], about: Mapping[str, Any]) -> PipelineQuantizationConfig:
-    """Return how diffusers keeps the linear layers of a family's largest parts in 8 bits.
-
-    Raises:
-        PictuneError: torchao is not installed.
-    """
+    """Return how diffusers keeps the linear layers of a family's largest parts in 8 bits."""
     try:
         from torchao.quantization import Int8WeightOnlyConfig  # noqa: PLC0415 # optional
     except ImportError as error:
@@ -129,10 +116,7 @@ def _in_8_bits(family: type[Family], about: Mapping[str, Any]) -> PipelineQuanti
 
 
 def _check_source(source: str) -> str | None:
-    """Refuse what `from_pretrained` would answer with a page of text or a wait for the network.
-
-    Return the variant of the weights to read, None for the plain ones.
-    """
+    """Return the variant of a folder's weights; refuse in one line what could not be opened."""
     folder = check_model_folder(source)
     if folder is None:
         return None
@@ -168,9 +152,9 @@ def _check_has_safetensors(folder: Path, part: str) -> None:
 
 
 def _family_of(source: str, pipeline: object) -> type[Family]:
-    family = _BY_PIPELINE.get(pipeline) if isinstance(pipeline, str) else None
+    family = FAMILIES.get(pipeline) if isinstance(pipeline, str) else None
     if family is None:
-        known = ", ".join(_BY_PIPELINE)
+        known = ", ".join(FAMILIES)
         raise PictuneError(
             f"{source}: holds a {pipeline}, and only {known} ({_KNOWN}) can be tuned"
         )

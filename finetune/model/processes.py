@@ -9,7 +9,7 @@ where tensors are at hand or other processes are.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 LAUNCHED = ("LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Variables of the environment of which a launcher sets one: accelerate's and torch's, or MPI's."""
+"""Variables of the environment: accelerate and torch set one of them, or MPI does."""
 
 
 @dataclass(frozen=True)
@@ -44,48 +44,38 @@ class Processes:
         return number % self.count == self.rank
 
     def share(self, length: int, batch: int) -> "Tensor":
-        """Return the rows [n] of this process's batches, of `length` rows in all.
-
-        There are none where there are fewer batches than processes.
-        """
+        """Return the rows [n] of this process's batches, of `length` in all; there may be none."""
         import torch
 
         parts = torch.arange(length).split(batch)
         own = [rows for number, rows in enumerate(parts) if self.has(number)]
         return torch.cat(own) if own else torch.empty(0, dtype=torch.long)
 
-    def share_to_draw(self, length: int, batch: int) -> "tuple[Tensor, list[int]]":
-        """Return this process's rows as `share` does, and the rows of which it draws images.
+    def batches(self, length: int, size: int) -> "Sequence[Tensor]":
+        """Return this process's rows, strided so that all processes have as much, in batches."""
+        mine = self.share(length, 1)
+        return mine.split(size) if len(mine) else ()
 
-        A process without a batch draws one image, for the shapes of the results, and drops it.
-        """
+    def share_to_draw(self, length: int, batch: int) -> "tuple[Tensor, list[int]]":
+        """Return `share`, and the rows to draw: one, to be dropped, where the share is empty."""
         rows = self.share(length, batch)
         return rows, rows.tolist() or [0]
 
     def gather(self, rows: "Tensor", values: "Tensor", length: int) -> "Tensor":
-        """Return all processes' values [length, ...].
-
-        Each process has `values` [n, ...], which belong to its `rows` [n].
-        """
+        """Return values [length, ...] of all; this process has `values` [n, ...] of `rows` [n]."""
         whole = values.new_zeros(length, *values.shape[1:])
         whole[rows.to(values.device)] = values
         return self.total(whole)
 
     def total(self, tensor: "Tensor") -> "Tensor":
-        """Return the sum of the processes' tensors, in place.
-
-        It is exact where each element is zero in all but one process.
-
-        Raises:
-            ProcessLost: another process has ended.
-        """
+        """Return the sum of the processes' tensors, in place; exact where all but one are zero."""
         if self.count > 1:
             with self._exchanging() as distributed:
                 distributed.all_reduce(tensor)
         return tensor
 
     def sum_gradients(self, parameters: "Iterable[nn.Parameter]") -> None:
-        """Replace each process's gradients by their sum; one that has none counts as zero."""
+        """Replace each process's gradients by their sum; a missing gradient counts as zero."""
         if self.count == 1:
             return
         import torch
@@ -98,32 +88,33 @@ class Processes:
             parameter.grad = part.view_as(parameter).clone()
 
     def skips(self, is_done: bool, line: str) -> bool:
-        """Return whether there is nothing to do; then the first process says so in this line.
-
-        It waits until all processes have looked, so that none sees what another one changes next.
-        """
+        """Return whether there is nothing to do, once all have looked; the first says so."""
         self.wait()
         if is_done and self.is_first:
             print(line)
         return is_done
 
     def wait(self) -> None:
-        """Wait until all processes are here.
-
-        Raises:
-            ProcessLost: another one has ended.
-        """
+        """Wait until all processes are here; a lost one raises `ProcessLost`."""
         if self.count > 1:
             with self._exchanging() as distributed:
                 distributed.barrier()
 
     @contextmanager
     def _exchanging(self) -> Iterator[Any]:
-        """Yield torch's means to exchange tensors, and count the time of the block as waiting."""
+        """Yield `torch.distributed`; count the block as waiting, and name a lost connection."""
         from torch import distributed
 
-        with self.watch.part("waiting") if self.watch else nullcontext(), _naming_lost_processes():
-            yield distributed
+        try:
+            with self.watch.part("waiting") if self.watch else nullcontext():
+                yield distributed
+        except RuntimeError as error:  # of gloo or NCCL
+            if not isinstance(error, distributed.DistError) and "gloo/transport" not in str(error):
+                raise
+            raise ProcessLost(
+                "another process of this command has ended, and this one with it; see what it "
+                "says, then run the same command again"
+            ) from error
 
 
 SINGLE_PROCESS = Processes()
@@ -131,30 +122,11 @@ SINGLE_PROCESS = Processes()
 
 
 @contextmanager
-def _naming_lost_processes() -> Iterator[None]:
-    """Turn the errors of gloo and NCCL for a lost connection into one for users."""
-    from torch import distributed
-
-    try:
-        yield
-    except RuntimeError as error:
-        if not isinstance(error, distributed.DistError) and "gloo/transport" not in str(error):
-            raise
-        raise ProcessLost(
-            "another process of this command has ended, and this one with it; see what it says, "
-            "then run the same command again"
-        ) from error
-
-
-@contextmanager
 def launched(device: str) -> Iterator[Processes]:
-    """Connect the processes that `accelerate launch` started, while the block runs.
+    """Connect the processes that `accelerate launch` started, while the block runs on `device`.
 
-    `device` is the run's, such as `cpu` or `cuda`.
-
-    Without a launcher there is one process. Blocks may be nested, as of stages in `rounds`: the
-    outer one connects. After an error the connection is left as it is: the process ends, and the
-    launcher ends the others, which may be waiting for it.
+    Without a launcher there is one process. Of nested blocks, as in `rounds`, the outer one
+    connects. After an error the connection stays: the launcher ends the processes that wait.
     """
     if not any(name in os.environ for name in LAUNCHED):
         yield SINGLE_PROCESS

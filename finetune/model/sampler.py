@@ -39,20 +39,24 @@ def sample_trajectories(
     generator: torch.Generator,
     batch: int = 32,
 ) -> Trajectories:
-    """Draw one chain per prompt embedding in `cond` [N, L, D].
+    """Draw one chain per prompt embedding in `cond` [N, L, D], each in one of the processes.
 
-    Every network call has exactly `batch` rows (the last chunk is filled up with repeats): kernels
-    depend on the shape, and training with the same shape gives bit-equal predictions, so that the
-    first importance ratio is exactly 1.
+    Every network call has exactly `batch` rows, filled up with repeats: kernels depend on shapes,
+    and training with the same shape makes the first importance ratio exactly 1.
     """
     schedule = model.schedule(sampler.steps)
     shape = (len(cond), sampler.steps + 1, *model.latent_shape)
-    latents = cond.new_empty(shape, dtype=torch.float32)
+    latents = cond.new_zeros(shape, dtype=torch.float32)
     log_probs = cond.new_zeros(len(cond), sampler.steps, dtype=torch.float32)
     uncond = model.encode_prompts([""]).expand(batch, -1, -1)
-    for rows, real in padded_batches(torch.arange(len(cond), device=cond.device), batch):
-        kept = rows[:real]
-        latents[kept, 0] = _noise((real, *model.latent_shape), generator, model.device)
+    batches = padded_batches(torch.arange(len(cond), device=cond.device), batch)
+    for number, (rows, real) in enumerate(batches):
+        kept, noise_shape = rows[:real], (real, *model.latent_shape)
+        if not model.processes.has(number):
+            for _ in range(1 + sampler.stochastic_steps):  # so that the generators stay alike
+                _noise(noise_shape, generator, model.device)
+            continue
+        latents[kept, 0] = _noise(noise_shape, generator, model.device)
         for i, timestep in enumerate(schedule.timesteps):
             sample = latents[rows, i]
             at = timestep.expand(batch)
@@ -63,14 +67,12 @@ def sample_trajectories(
             drawn = mean + std * _noise(mean.shape, generator, model.device) if noisy else mean
             latents[kept, i + 1] = drawn
             log_probs[kept, i] = log_prob(latents[kept, i + 1], mean, std)
-    return Trajectories(latents, log_probs, schedule.timesteps)
+    total = model.processes.total
+    return Trajectories(total(latents), total(log_probs), schedule.timesteps)
 
 
 def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
-    """Split rows [N, ...] into parts of exactly `batch`, each with its number of real rows.
-
-    The last part is filled up with its first row.
-    """
+    """Split rows [N, ...] into parts of exactly `batch`, each with its number of real rows."""
     for part in rows.split(batch):
         missing = batch - len(part)
         filler = part[:1].expand(missing, *part.shape[1:])
@@ -78,10 +80,7 @@ def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
 
 
 def _noise(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
-    """Return standard normal noise.
-
-    Drawn where the generator lives, so that every device draws the same.
-    """
+    """Return standard normal noise, drawn where the generator lives: the same for every device."""
     return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
 
 
@@ -107,8 +106,8 @@ def draw_latents(
     """Yield the finished latents of `prompts` in order, float32 [<= batch, C, h, w].
 
     Image i depends on its prompt, `seeds[i]` and the sampler, and not on its neighbors (except for
-    rounding, which may differ with the size of the batch): its starting noise and every step's
-    noise come from a generator of its own. With a `span` the latents have a gradient.
+    rounding by the size of the batch): each has its own generator. With a `span` the latents have
+    a gradient.
     """
     if len(prompts) != len(seeds):
         raise ValueError(f"{len(prompts)} prompts but {len(seeds)} seeds")
@@ -146,11 +145,7 @@ def draw_batches(
     seeds: Sequence[int],
     batch: int = 16,
 ) -> Iterator[Tensor]:
-    """Yield the images of `draw_latents`, float32 [<= batch, 3, H, W] in [0, 1].
-
-    Raises:
-        PictuneError: an image is NaN, as where half precision overflows.
-    """
+    """Yield images of `draw_latents`, float32 [<= batch, 3, H, W] in [0, 1]; refuse NaN."""
     for latents in draw_latents(model, prompts, sampler, seeds=seeds, batch=batch):
         images = model.decode(latents, batch=batch)
         if not images.isfinite().all():

@@ -2,10 +2,9 @@
 
     x_{t-1} ~ N(mean, std^2),  mean = signal_{t-1} x0 + sqrt(spread_{t-1}^2 - std^2) noise
 
-with the image x0 and the noise that the model sees in x_t. For a diffusion it is the step of DDIM
-(Song et al. 2020, arXiv 2010.02502), with std = eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t /
-a_prev)); for a flow that of Flow-CPS (Wang & Yu 2025, arXiv 2509.05952), with std = spread_{t-1} *
-sin(eta * pi / 2).
+with the image x0 and the noise that the model sees in x_t. A diffusion steps as DDIM (Song et al.
+2020, arXiv 2010.02502), with std = eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t / a_prev)); a
+flow as Flow-CPS (Wang & Yu 2025, arXiv 2509.05952), with std = spread_{t-1} * sin(eta * pi / 2).
 
 A step whose std is zero (eta = 0, or the last step of a schedule that ends at zero noise) is
 deterministic: it has no density, and `log_prob` returns 0 for it, so that it carries neither a
@@ -31,15 +30,9 @@ def step_distribution(
 ) -> tuple[Tensor, Tensor]:
     """Return the mean [B, C, h, w] and standard deviation [B, 1, 1, 1] of the next sample.
 
-    Both are in float32. Equals `DDIMScheduler.step` (without `use_clipped_model_output`) for
-    epsilon, v_prediction and sample prediction, and for flows the published function of Flow-CPS.
-
-    Args:
-        schedule: with the sampler's steps.
-        model_output: [B, C, h, w].
-        timestep: one for all, or [B].
-        sample: x_t [B, C, h, w].
-        eta: 0 deterministic, 1 ancestral (DDPM) sampling, or for a flow noise that is all new.
+    Both are in float32. Equals `DDIMScheduler.step` (without `use_clipped_model_output`), and for
+    flows the published function of Flow-CPS. `timestep` is one for all or [B]. eta 0 is
+    deterministic, 1 ancestral (DDPM) sampling, or for a flow noise that is all new.
     """
     timesteps = timestep.expand(len(sample))
     at, after = schedule.level(timesteps), schedule.next_level(timesteps)
@@ -53,10 +46,7 @@ def step_distribution(
 def clean_latents(
     schedule: NoiseSchedule, model_output: Tensor, timestep: Tensor, sample: Tensor
 ) -> Tensor:
-    """Return the finished sample E[x_0 | x_t] [B, C, h, w], in float32.
-
-    Arguments as for `step_distribution`.
-    """
+    """Return the finished sample E[x_0 | x_t] [B, C, h, w], in float32."""
     at = schedule.level(timestep.expand(len(sample)))
     return _clean_and_noise(schedule, model_output.float(), at, sample.float())[0]
 
@@ -64,10 +54,7 @@ def clean_latents(
 def _clean_and_noise(
     schedule: NoiseSchedule, output: Tensor, at: NoiseLevel, sample: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the finished sample E[x_0 | x_t] and the noise that the model sees in x_t.
-
-    Both are [B, C, h, w].
-    """
+    """Return the finished sample E[x_0 | x_t], and the noise that the model sees in x_t."""
     if schedule.prediction_type == "epsilon":
         return (sample - at.spread * output) / at.signal, output
     if schedule.prediction_type == "sample":
@@ -78,13 +65,7 @@ def _clean_and_noise(
 
 
 def log_prob(sample: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    """Return the log-density [B] in nats per dimension, in float32; 0 where std is 0.
-
-    Args:
-        sample: [B, ...].
-        mean: [B, ...].
-        std: broadcastable to them, constant over the averaged dimensions.
-    """
+    """Return the log-density [B] in nats per dimension of samples [B, ...]; 0 where std is 0."""
     safe = torch.where(std > 0, std, 1).float()
     squared = ((sample.float() - mean.float()) / safe).square()
     value = -squared / 2 - safe.log() - 0.5 * math.log(2 * math.pi)
@@ -96,8 +77,7 @@ def gaussian_kl(
 ) -> Tensor:
     """Return KL(N(mean, std^2) || N(ref_mean, std^2)) [B] of means [B, ...].
 
-    In nats ("sum") or nats per dimension ("mean"). 0 where std is 0: a deterministic step has no
-    finite KL, and takes no part in training either.
+    In nats ("sum") or nats per dimension ("mean"); 0 where std is 0, which has no finite KL.
     """
     safe = torch.where(std > 0, std, 1)
     terms = torch.where(std > 0, ((mean - ref_mean) / safe).square() / 2, 0).flatten(1)
@@ -105,10 +85,7 @@ def gaussian_kl(
 
 
 def noise_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
-    """Return the factor [M, 1, 1, 1] from a difference of outputs to one of predicted noise.
-
-    `timesteps` [M] are those of the outputs.
-    """
+    """Return the factor [M, 1, 1, 1] from a difference of outputs to one of noise."""
     at = schedule.level(timesteps)
     factors: dict[str, Tensor] = {
         "epsilon": torch.ones_like(at.signal),
@@ -120,10 +97,7 @@ def noise_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
 
 
 def velocity_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
-    """Return the factor [M, 1, 1, 1] from a difference of outputs to one of velocities.
-
-    `timesteps` [M] are those of the outputs. The velocity is that of the schedule's own kind.
-    """
+    """Return the factor [M, 1, 1, 1] from a difference of outputs to one of velocities."""
     at = schedule.level(timesteps)
     if schedule.prediction_type in ("v_prediction", "flow_prediction"):
         return torch.ones_like(at.signal)

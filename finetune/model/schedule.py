@@ -36,13 +36,13 @@ class NoiseLevel(NamedTuple):
 
 @dataclass(frozen=True)
 class NoiseSchedule(ABC):
-    """Noise levels of training, and those of the steps of a sampler."""
+    """Noise levels of training and of a sampler's steps."""
 
     prediction_type: Prediction
     timesteps: Tensor
     """[T]: at which each step of the sampler starts, from pure noise on."""
     training_timesteps: Tensor
-    """[N]: those that training draws from, from little noise to much."""
+    """[N]: training draws from these, from little noise to much."""
 
     @abstractmethod
     def level(self, timesteps: Tensor) -> NoiseLevel:
@@ -123,10 +123,7 @@ class FlowSchedule(NoiseSchedule):
         training_sigmas: Tensor,
         device: str | torch.device = "cpu",
     ) -> Self:
-        """Return the schedule of diffusers' sampler, with `set_timesteps` done.
-
-        `training_sigmas` [N] are the shares of noise that training draws from, in rising order.
-        """
+        """Return the schedule of a sampler; training draws from `training_sigmas` [N], rising."""
         return cls(
             prediction_type="flow_prediction",
             timesteps=scheduler.timesteps.to(device),

@@ -4,11 +4,11 @@ from typing import Literal
 
 from pydantic import BaseModel, PositiveFloat, PositiveInt, field_validator
 
-from finetune.model.adapter_kinds import ADAPTERS, BASE
+from finetune.settings.adapter_kinds import ADAPTERS, BASE
 
 Arithmetic = Literal["fp32", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-"""An arithmetic, or the one that suits the device: see `finetune.model.diffusion.arithmetic`."""
+"""An arithmetic; "auto" suits the device, see `finetune.model.diffusion.arithmetic`."""
 
 
 class NetworkSettings(BaseModel, frozen=True, extra="forbid"):

@@ -1,4 +1,4 @@
-"""Settings of `finetune/methods/policy_gradient.py` and of its rollouts."""
+"""Settings of `finetune/methods/policy_gradient.py`."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ Surrogate = Literal["ppo", "hard_clamp"]
 
 
 class RolloutSampler(SamplerOverrides, frozen=True, extra="forbid"):
-    """Settings in which rollouts are drawn otherwise than by the run's [sampler]."""
+    """Settings in which the sampler differs from the run's [sampler]."""
 
     stochastic_share: float | None = Field(default=0.6, gt=0, le=1)
     """Share of a trajectory's steps, from its start, that draw noise and can be trained on. The
@@ -19,12 +19,17 @@ class RolloutSampler(SamplerOverrides, frozen=True, extra="forbid"):
     noise would be so small that ratios run away. Paper: 1."""
 
 
-class RolloutConfig(DrawsImages, frozen=True, extra="forbid"):
-    """Settings of an online method's drawing, and of the transitions that it learns from."""
+class PolicyGradientConfig(DrawsImages, frozen=True, extra="forbid"):
+    """Settings of the loop that policy gradients share.
+
+    DPOK's published ones stand beside ours, which are for the embedded model of 5 million
+    parameters.
+    """
 
     sampler: RolloutSampler = RolloutSampler()
     """Settings in which the rollouts' sampler differs from the run's [sampler]; its eta must be
-    above 0."""
+    above 0. Steps after `stochastic_share` cannot be trained on: they finish the image as the
+    sampler of users does, and their noise would be so small that ratios run away. Paper: 1."""
     prompts_per_iteration: PositiveInt = 4
     """Different prompts drawn for in one iteration, at random when there are more."""
     images_per_prompt: PositiveInt = 16
@@ -36,15 +41,6 @@ class RolloutConfig(DrawsImages, frozen=True, extra="forbid"):
     micro_batch: PositiveInt = 32
     """Rows of one network call (twice that with guidance), in rollout and training; bounds the
     memory. No padding if it divides the images."""
-
-
-class PolicyGradientConfig(RolloutConfig, frozen=True, extra="forbid"):
-    """Settings of the shared loop.
-
-    DPOK's published ones stand beside ours, which are for the embedded model of 5 million
-    parameters.
-    """
-
     iterations: PositiveInt = 30
     """Rounds of drawing and training. Paper: 2000 rounds of 10 images."""
     updates: PositiveInt = 2
@@ -65,8 +61,6 @@ class PolicyGradientConfig(RolloutConfig, frozen=True, extra="forbid"):
     """Earlier iterations whose transitions are trained on again, by their ratio to the policy that
     drew them; 0 is on policy. The code of DPOK's authors: 1 to 2, as its buffer holds 1000
     transitions."""
-    statistics_window: PositiveInt = 64
-    """Rewards per prompt from which its mean and standard deviation are computed."""
     std_floor: PositiveFloat = 0.05
     """Least standard deviation to divide rewards by, in the reward's units; keeps settled prompts
     from amplifying noise."""

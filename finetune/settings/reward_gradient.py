@@ -10,7 +10,7 @@ from finetune.settings.validation import Measure, ValidationConfig
 
 
 class RewardGradientSampler(SamplerOverrides, frozen=True, extra="forbid"):
-    """Settings in which images are drawn otherwise than by the run's [sampler]."""
+    """Settings in which the sampler differs from the run's [sampler]."""
 
     eta: float | None = Field(default=0.0, ge=0, le=1)
     """Noise of each stochastic step. Any will do; 0 is deterministic, as validation is. AlignProp:

@@ -1,4 +1,4 @@
-"""Settings of the sampler: those of the run, and those that a method draws otherwise by."""
+"""Settings of the run's sampler, and settings in which a method's sampler differs."""
 
 from typing import Self
 

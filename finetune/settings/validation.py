@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Literal
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt
 
 Measure = Literal["saturation", "sharpness", "diversity", "disagreement", "stale_reward"]
 
@@ -11,7 +11,7 @@ STALE_REWARD: Measure = "stale_reward"
 
 
 class Limits(BaseModel, frozen=True, extra="forbid"):
-    """Bounds of the measures; but for the last, relative to those of the untuned model."""
+    """Bounds of the measures, relative to the untuned model's; the last one is absolute."""
 
     saturation: float = Field(default=1.5, gt=1)
     """Factor by which the colors' mean saturation may grow or fall."""
@@ -61,9 +61,6 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
 class ValidationRules(BaseModel, frozen=True, extra="forbid"):
     """Rules of validation that hold for every method."""
 
-    seed: NonNegativeInt = 1_000_000
-    """First of the seeds, the same at every validation, so that differences come from the
-    weights."""
     patience: PositiveInt | None = None
     """Validations in a row without a better reward after which training ends; omitted, it goes
     on."""

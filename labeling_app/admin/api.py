@@ -1,4 +1,8 @@
-"""The admins' part of the HTTP interface, for raters of the role `admin`."""
+"""The admins' part of the HTTP interface, for raters of the role `admin`.
+
+The buttons of the admin page call its functions. Each action is in the trail of the store
+(`data.store.people.audit`) with the admin who did it.
+"""
 
 import asyncio
 from typing import Annotated
@@ -8,11 +12,11 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from data.errors import PictuneError
-from data.feedback import Role
+from data.feedback import Account, Role, Status
 from data.ids import Identifier
 from data.kinds.registry import AnyAnswer, TaskKind
-from data.store.plan.plan_changes import LARGEST_OVERLAP
-from labeling_app.admin import actions, figures
+from data.store.plan.planning import LARGEST_OVERLAP
+from labeling_app.admin import figures
 from labeling_app.admin.responses import (
     Adjudicated,
     AuditTrail,
@@ -29,7 +33,9 @@ from labeling_app.admin.responses import (
     Summary,
     Tables,
 )
-from labeling_app.app_state import State
+from labeling_app.app_state import AppState, State
+from labeling_app.campaign.known_answers import parse_gold
+from labeling_app.passwords import draw_password, hash_password
 from labeling_app.rater.images import encoded, thumbnail
 from labeling_app.refusals import may_refuse
 from labeling_app.sign_in import Admin, Name
@@ -190,85 +196,132 @@ async def thumbnail_of(image_id: str, state: State, _admin: Admin) -> Response:
 @router.post("/put-back", responses=ABOUT_SOMETHING)
 def put_back(body: ImageBody, state: State, account: Admin) -> Decided:
     """Put a reported or removed image back into circulation, until it is reported again."""
-    return actions.decide(state, account.rater_id, body.image_id, "kept")
+    state.store.reports.decide(body.image_id, "kept", account.rater_id)
+    return Decided(decision="kept")
 
 
 @router.post("/put-back-all", responses=ABOUT_SOMETHING)
 def put_back_all(body: RaterBody, state: State, account: Admin) -> PutBack:
     """Put all images back that this rater alone reported and nobody has decided about."""
-    return actions.put_back_all(state, account.rater_id, body.rater)
+    return PutBack(images=state.store.reports.put_back_all(body.rater, account.rater_id))
 
 
 @router.post("/remove", responses=ABOUT_SOMETHING)
 def remove(body: ImageBody, state: State, account: Admin) -> Decided:
     """Keep a reported image out of circulation for good; no label is lost."""
-    return actions.decide(state, account.rater_id, body.image_id, "removed")
+    state.store.reports.decide(body.image_id, "removed", account.rater_id)
+    return Decided(decision="removed")
 
 
 @router.post("/adjudicate", responses=ABOUT_SOMETHING)
 def adjudicate(body: AdjudicationBody, state: State, account: Admin) -> Adjudicated:
     """Answer a task in the raters' place: this label decides; theirs stay."""
-    return actions.adjudicate(state, account.rater_id, body.task_id, body.answer)
+    receipt = state.store.adjudications.decide(body.task_id, body.answer, account.rater_id)
+    return Adjudicated(label_id=receipt.label_id, revision=receipt.revision)
 
 
 @router.post("/withdraw", status_code=204, responses=ABOUT_SOMETHING)
 def withdraw(body: TaskBody, state: State, account: Admin) -> None:
     """Take the answer in the raters' place back; it stays in the log."""
-    actions.withdraw(state, account.rater_id, body.task_id)
+    state.store.adjudications.withdraw(body.task_id, account.rater_id)
 
 
 @router.post("/export", responses=OF_A_BODY)
 def export(_body: EmptyBody, state: State, account: Admin) -> Exported:
     """Export to Parquet now."""
+    state.store.audit.note("export", account.rater_id)
     try:
-        return actions.export(state, account.rater_id)
+        state.exports.export()
     except PictuneError as error:
         raise HTTPException(503, str(error)) from error
+    return Exported(last_export=state.health.last_export)
 
 
 @router.post("/pause", responses=ABOUT_SOMETHING)
 def pause(body: PauseBody, state: State, account: Admin) -> PauseState:
     """Hand out no more tasks, to one rater or to anyone; answers are still accepted."""
-    return actions.set_paused(state, account.rater_id, body.rater, paused=True)
+    return _set_paused(state, account, body.rater, paused=True)
 
 
 @router.post("/resume", responses=ABOUT_SOMETHING)
 def resume(body: PauseBody, state: State, account: Admin) -> PauseState:
     """Hand out tasks again."""
-    return actions.set_paused(state, account.rater_id, body.rater, paused=False)
+    return _set_paused(state, account, body.rater, paused=False)
 
 
 @router.post("/raters", status_code=201, responses=ABOUT_SOMEBODY)
 def add_rater(body: RoleBody, state: State, account: Admin) -> NewPassword:
     """Add a rater; the answer has their password, which nobody can read again."""
-    return actions.add_rater(state, account.rater_id, body.rater, body.role)
+    with state.store.database.write():
+        known = state.store.raters.find(body.rater)
+        if known is not None:
+            raise HTTPException(409, f"{known.name} is there already; give them a new password")
+        rater_id = state.store.add_rater(body.rater, by=account.rater_id)
+        state.store.raters.set_role(rater_id, body.role, by=account.rater_id)
+    return password(body, state, account)
 
 
 @router.post("/password", responses=ABOUT_SOMEBODY)
 def password(body: RaterBody, state: State, account: Admin) -> NewPassword:
     """Give a rater a new password, which ends their earlier sign-ins."""
-    return actions.new_password(state, account.rater_id, body.rater)
+    named = _named(state, body.rater)
+    drawn = draw_password()
+    # on the threads that check passwords, as a hash takes as much memory as a check
+    password_hash = state.signing_in.submit(hash_password, drawn).result()
+    state.store.raters.set_password(named.rater_id, password_hash, by=account.rater_id)
+    return NewPassword(rater=named.name, role=named.role, password=drawn)
 
 
 @router.post("/role", status_code=204, responses=ABOUT_SOMEBODY)
 def role(body: RoleBody, state: State, account: Admin) -> None:
     """Make a rater an admin, or an admin a rater."""
-    actions.set_role(state, account.rater_id, body.rater, body.role)
+    named = _named(state, body.rater)
+    if named.rater_id == account.rater_id and body.role != "admin":
+        raise HTTPException(409, "you cannot take your own role away; ask another admin")
+    if body.role == "admin" and named.password_hash is None:
+        raise HTTPException(409, f"{named.name} has no password; give them one first")
+    state.store.raters.set_role(named.rater_id, body.role, by=account.rater_id)
 
 
 @router.post("/share", status_code=204, responses=ABOUT_SOMEBODY)
 def share(body: ShareBody, state: State, account: Admin) -> None:
     """Limit a rater to a share of the wanted labels."""
-    actions.set_share(state, account.rater_id, body.rater, body.share)
+    named = _named(state, body.rater)
+    state.store.raters.set_share(named.rater_id, body.share, by=account.rater_id)
 
 
 @router.post("/overlap", status_code=204, responses=OF_A_BODY)
 def overlap(body: OverlapBody, state: State, account: Admin) -> None:
     """Ask so many people about each task of this kind, also after the next start."""
-    actions.set_overlap(state, account.rater_id, body.kind, body.overlap)
+    state.store.plan.set_overlap(body.kind, body.overlap, account.rater_id)
 
 
 @router.post("/gold", responses=OF_A_BODY)
 def gold(body: GoldBody, state: State, account: Admin) -> GoldAdded:
     """Add images whose right answers are known, all or none."""
-    return actions.add_gold(state, account.rater_id, body.name, body.csv)
+    if state.images is None:
+        raise HTTPException(422, "this app does not know the campaign's images by their paths")
+    try:
+        rows = parse_gold(body.csv, body.name, state.images())
+    except PictuneError as error:
+        raise HTTPException(422, str(error)) from error
+    return GoldAdded(tasks=len(rows), new=state.store.plan.add_gold(rows, account.rater_id))
+
+
+def _set_paused(
+    state: AppState, account: Account, rater: str | None, *, paused: bool
+) -> PauseState:
+    if rater is None:
+        state.store.set_paused(paused, by=account.rater_id)
+    else:
+        status: Status = "paused" if paused else "active"
+        rater_id = _named(state, rater).rater_id
+        state.store.raters.set_status(rater_id, status, by=account.rater_id)
+    return PauseState(paused=paused)
+
+
+def _named(state: AppState, rater: str) -> Account:
+    account = state.store.raters.find(rater)
+    if account is None:
+        raise HTTPException(404, f"no rater is called {rater}")
+    return account

@@ -7,11 +7,13 @@ the drawn files and the events of the page are ever reached.
 import httpx
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse, JSONResponse, Response
+from jinja2 import Template
 from starlette.concurrency import run_in_threadpool
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from data.feedback import Account
+from labeling_app.admin.board import ADMIN
 from labeling_app.admin.page import build_admin_page
-from labeling_app.admin.view import PAGES
 from labeling_app.app_state import STATIC, AppState
 from labeling_app.gradio_drawing import ORIGIN, Drawn, draw, gradio_app, house_theme
 from labeling_app.gradio_events import checked
@@ -25,12 +27,6 @@ FILES = (f"{PATH}/theme.css", f"{PATH}/static/js/iframeResizer.contentWindow.min
 
 EVENTS = f"{PATH}/gradio_api/run/predict"
 """Address of the page's events."""
-
-ADMIN = "pictune.admin"
-"""Key of a request's scope: the id of the admin who was let in."""
-
-NOBODY = ""
-"""For whom the page is drawn at the start."""
 
 KNOWN = ("type", "asgi", "http_version", "method", "path")
 """Parts of a request's scope that reach Gradio."""
@@ -58,7 +54,7 @@ def mount_admin_page(app: FastAPI, state: AppState) -> None:
         page = build_admin_page(state)
         return gradio_app(page, PATH, theme, STATIC / "admin.css", head=head, user=_user)
 
-    gradio, drawn = draw(build, (f"{PATH}/", *FILES), lambda app: _let_in(app, NOBODY))
+    gradio, drawn = draw(build, (f"{PATH}/", *FILES), lambda app: _let_in(app, None))
     gate = _Gate(state, gradio, drawn)
     app.add_route(PATH, gate.page, include_in_schema=False)
     app.mount(PATH, gate)
@@ -71,6 +67,8 @@ class _Gate:
         self._state = state
         self._gradio = gradio
         self._drawn = drawn
+        page = (STATIC / "admin_sign_in.html").read_text(encoding="utf-8")
+        self._sign_in = Template(page, autoescape=True)
 
     async def page(self, request: Request) -> Response:
         """Return the page; or that of the sign-in, with the status that says why."""
@@ -78,8 +76,7 @@ class _Gate:
             await run_in_threadpool(self._admin, request)
         except HTTPException as refusal:
             reason = str(refusal.detail) if refusal.status_code == 403 else ""
-            template = PAGES.get_template("admin_sign_in.html.jinja")
-            text = template.render(reason=reason, longest_password=LONGEST)
+            text = self._sign_in.render(reason=reason, longest_password=LONGEST)
             return HTMLResponse(text, refusal.status_code, {"Cache-Control": "no-store"})
         return HTMLResponse(self._drawn[f"{PATH}/"].content, headers={"Cache-Control": "no-store"})
 
@@ -95,19 +92,19 @@ class _Gate:
         if not is_file and (method, path) != ("POST", EVENTS):
             return JSONResponse({"detail": "Not Found"}, 404)
         try:
-            admin_id = await run_in_threadpool(self._admin, Request(scope))
+            account = await run_in_threadpool(self._admin, Request(scope))
             if is_file:
                 return await self._drawn[path].answer()
             body = checked(await Request(scope, receive).body(), self._gradio.state.events)
         except HTTPException as refusal:
             return JSONResponse({"detail": refusal.detail}, refusal.status_code)
-        return _let_in(self._gradio, admin_id, body)
+        return _let_in(self._gradio, account, body)
 
-    def _admin(self, request: Request) -> str:
-        return admin(present(rater_of(request, self._state), self._state)).rater_id
+    def _admin(self, request: Request) -> Account:
+        return admin(present(rater_of(request, self._state), self._state))
 
 
-def _let_in(gradio: ASGIApp, admin_id: str, body: bytes = b"") -> ASGIApp:
+def _let_in(gradio: ASGIApp, account: Account | None, body: bytes = b"") -> ASGIApp:
     """Return Gradio for one admin; nothing of a request reaches it except what it needs."""
     origin = httpx.URL(ORIGIN)
 
@@ -115,7 +112,7 @@ def _let_in(gradio: ASGIApp, admin_id: str, body: bytes = b"") -> ASGIApp:
         known = {name: scope[name] for name in KNOWN if name in scope}
         headers = [header for header in scope["headers"] if header[0] in HANDED_ON]
         address = {"scheme": origin.scheme, "server": (origin.host, 80), "root_path": ""}
-        bare = {"headers": headers, "query_string": b"", ADMIN: admin_id}
+        bare = {"headers": headers, "query_string": b"", ADMIN: account}
         await gradio(known | address | bare, replaying(body, receive), send)
 
     return app
@@ -123,5 +120,7 @@ def _let_in(gradio: ASGIApp, admin_id: str, body: bytes = b"") -> ASGIApp:
 
 def _user(request: Request) -> str | None:
     """Return the admin who was let in: Gradio refuses all requests that did not pass the gate."""
-    user: str | None = request.scope.get(ADMIN)
-    return user
+    if ADMIN not in request.scope:
+        return None
+    account: Account | None = request.scope[ADMIN]
+    return account.rater_id if account else ""  # it is drawn for nobody

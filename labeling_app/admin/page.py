@@ -1,309 +1,321 @@
-"""The admin page, in Gradio: what `/api/v1/admin/...` returns, as tables, plots and forms.
+"""The admin page, in Gradio: tables, plots and buttons for what `/api/v1/admin/...` does.
 
-Its events are plain POSTs of JSON to one route of Gradio, which `labeling_app.admin.gate` opens to
-admins. Nothing is queued, streamed, uploaded or read from files. A timer in the browser asks for
-the figures while the page is open.
+A timer in the browser asks for the figures while the page is open (`labeling_app.admin.board`).
 """
 
-import hashlib
-import logging
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import math
+from collections.abc import Callable
+from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
-import pandas as pd
-from fastapi import HTTPException
-from pydantic import ValidationError
 
-from data.errors import PictuneError
-from data.feedback import NotFound
-from data.kinds.kind import InvalidAnswer
-from labeling_app.admin import actions, figures, tables, view
-from labeling_app.admin.forms import (
-    AdjudicationForm,
-    DecisionForm,
-    GoldForm,
-    OverlapForm,
-    PersonForm,
-    TaskForm,
-)
-from labeling_app.admin.layout import PAUSE, RESUME, Parts, lay_out
-from labeling_app.admin.responses import NewPassword
+from data.kinds.registry import KINDS
+from data.store.plan.planning import LARGEST_OVERLAP
+from labeling_app.admin import api, figures, review, tables
+from labeling_app.admin.board import Board, Call, Component, Look, Update, listing, said
+from labeling_app.admin.responses import NewPassword, Quality, Summary
 from labeling_app.app_state import AppState
-from labeling_app.refusals import UNREADABLE
 
-LOGGER = logging.getLogger(__name__)
+PAUSE, RESUME = "Pause the campaign", "Resume the campaign"
+COLORS = {"done": "#4f74d9", "still wanted": "#aab4c6"}
+ROLES = ("rater", "admin")
 
-EVERY_S = 10
-"""Seconds between two looks at the figures."""
+LARGEST_FILE_KB = 60
+"""The server takes bodies of 64 KiB."""
 
-WITH_ZONE = "(_, ...rest) => [Intl.DateTimeFormat().resolvedOptions().timeZone, ...rest]"
-"""JavaScript that puts the browser's time zone into the first input of an event."""
+WITH_FILE = f"""(...given) => new Promise((go) => {{
+  const field = Object.assign(document.createElement("input"), {{ type: "file", accept: ".csv" }});
+  field.onchange = async () => {{
+    const [file] = field.files;
+    const text = file.size > {LARGEST_FILE_KB}000 ? "" : await file.text();
+    go([...given.slice(0, -2), file.name, text]);
+  }};
+  field.click();
+}})"""
+"""JavaScript that puts name and content of a chosen file into the last inputs of an event.
+
+`gr.File` would send it to Gradio's own route for uploads, which keeps all that it gets.
+"""
 
 ABOUT_AGREEMENT = (
-    "Krippendorff's alpha with its 95 % interval: 1 is full agreement, 0 is what chance gives."
+    "Krippendorff's alpha with its 95 % interval: 1 is full agreement, 0 is what chance gives. "
+    "Tasks are those with several raters."
 )
 ABOUT_RATERS = (
-    "Gold accuracy with its 95 % interval. Flags are exact tests at the level 0.001: too many "
-    "answers in less than half a second per image, or too many rankings won by the image shown "
-    "first. Skill: the chance to be right, estimated from the answers of others (Dawid-Skene)."
+    "A click on a rater chooses them below. **Share**: of all labels by people, and the most "
+    "allowed. **Gold accuracy**: with its 95 % interval. **Same again**: repeated questions "
+    "answered alike. **Skill**: the chance to be right, estimated from the answers of others "
+    "(Dawid-Skene). **Quick**: answers in less than half a second per image. **First place**: "
+    "rankings won by the image shown first, and chance. **Left**: comparisons won by the image at "
+    "the left; chance is half. **Flags** are exact tests at the level 0.001: too many quick "
+    "answers, or too often the same place."
 )
-
-Update = dict[Any, Any]
-"""Component -> its new value."""
-
-Digests = object
-"""JSON that the page sends back: figure -> digest of its value."""
+ABOUT_GOLD = (
+    "Gold: a CSV file with the columns images, answer. Images are named by path or id, several "
+    "separated by |; answers are good, bad, skip or unsafe, or ranks as 1|2|2. Raters are asked "
+    "about them in between and cannot tell. An image that is gold already gets the new answer."
+)
 
 
 def build_admin_page(state: AppState) -> gr.Blocks:
     """Return the page with its events."""
     page: gr.Blocks
     with gr.Blocks(title="Pictune: admin", analytics_enabled=False, fill_width=True) as page:
-        parts = lay_out()
-        _Events(state, parts).connect(page, gr.Timer(EVERY_S))
+        gr.Markdown("# Campaign")
+        board = Board(state)
+        _top(board)
+        with gr.Tab("Review"):
+            review.reports(board)
+            review.disputes(board)
+        with gr.Tab("Progress"):
+            _progress(board)
+        with gr.Tab("Raters"):
+            _raters(board)
+            _people(board)
+        with gr.Tab("Latest labels"):
+            labels = listing("Latest labels", tables.LABELS)
+            board.show(labels, lambda look: tables.label_table(look.summary, look.zone))
+        with gr.Tab("Plan"):
+            _plan(board)
+        with gr.Tab("Tables"):
+            files = listing("Tables of the last export", tables.FILES)
+            board.show(files, lambda _: tables.file_table(figures.list_tables(state)))
+        with gr.Tab("Audit"):
+            trail = listing("Audit", tables.AUDIT)
+            board.show(trail, lambda look: tables.audit_table(figures.list_audit(state), look.zone))
+        board.connect(page)
     return page
 
 
-class _Events:
-    """Handlers of the page's events."""
+def _top(board: Board) -> None:
+    def toggle(call: Call, label: object) -> None:
+        act = api.pause if label == PAUSE else api.resume
+        act(api.PauseBody(), board.state, call.admin)
 
-    def __init__(self, state: AppState, parts: Parts) -> None:
-        self._state = state
-        self._parts = parts
+    def export(call: Call) -> None:
+        api.export(api.EmptyBody(), board.state, call.admin)
 
-    def connect(self, page: gr.Blocks, timer: gr.Timer) -> None:
-        """Connect the page, its buttons and its forms with their handlers."""
-        parts = self._parts
-        fast = [parts.progress, parts.pause, parts.reports, parts.plot, parts.hours]
-        fast += [parts.categories, parts.prompts, parts.stream, parts.plan, parts.tables]
-        fast += [parts.audit, parts.shown, parts.notice]
-        slow = [parts.agreement, parts.source, parts.flags, parts.raters, parts.names]
-        slow += [parts.disputes, parts.judged, parts.notice]
-        seen = [parts.zone, parts.shown]
+    board.show(gr.HTML(elem_id="progress"), _progress_line)
+    board.judge(
+        gr.HTML(elem_id="flags", elem_classes="notices"),
+        lambda quality, _: said(_flags(quality), "alert"),
+    )
+    with gr.Row(elem_classes="actions"):
+        pause, export_now = gr.Button(PAUSE), gr.Button("Export now")
+    board.show(pause, lambda look: RESUME if look.summary.paused else PAUSE)
+    board.on(pause.click, toggle, [pause])
+    board.on(export_now.click, export)
 
-        # Two events, as Gradio drops the answer to an event that is asked for again meanwhile: with
-        # `trigger_mode`, which chained events have none of, a tick waits for the answer before it.
-        often = [page.load, timer.tick]
-        gr.on(often, self.look, seen, fast, trigger_mode="once", **_plain("look"))
-        plain = _plain("judge", js=None)
-        gr.on(often, self.judge, parts.judged, slow, trigger_mode="once", **plain)
-        paused = [*seen, parts.pause]
-        parts.pause.click(self.pause_campaign, paused, fast, **_plain("pause_campaign"))
-        parts.export.click(self.export, seen, fast, **_plain("export"))
-        parts.reports.decide(self.decide, seen, fast, **_plain("decide"))
-        settled = [*fast, parts.disputes]
-        parts.disputes.adjudicate(self.adjudicate, seen, settled, **_plain("adjudicate"))
-        parts.disputes.withdraw(self.withdraw, seen, settled, **_plain("withdraw"))
-        parts.plan.overlap(self.overlap, seen, fast, **_plain("overlap"))
-        parts.gold.gold(self.gold, seen, fast, **_plain("gold"))
-        done = parts.people.person(self.person, seen, [*fast, parts.given], **_plain("person"))
-        done.then(self.judge, parts.judged, slow, **_plain("person_judge", js=None))
 
-    def look(self, zone: object, shown: Digests) -> Update:
-        """Return the figures that have changed."""
-        return self._answer(zone, shown, lambda: None)
-
-    def judge(self, judged: Digests) -> Update:
-        """Return agreement, raters and disputes, which take longer than the rest."""
-        parts = self._parts
-        found: dict[str, tuple[Any, Any]] = {}
-
-        def look() -> None:
-            quality = figures.measure_quality(self._state)
-            raters = view.table_html(tables.rater_table(quality), ABOUT_RATERS)
-            source = f"{view.agreement_source(quality)} {ABOUT_AGREEMENT}"
-            found["agreement"] = parts.agreement, view.table_html(tables.agreement_table(quality))
-            found["source"] = parts.source, source
-            found["flags"] = parts.flags, _notice_html(view.flags_note(quality))
-            found["raters"] = parts.raters, raters
-            found["names"] = parts.names, view.names_html(quality)
-            found["disputes"] = parts.disputes, self._disputes()
-
-        notice = _notice_of(look)
-        said = {parts.notice: _notice_html(notice) if notice else gr.skip()}
-        return _changed(found, judged, parts.judged) | said
-
-    def pause_campaign(
-        self, zone: object, shown: Digests, label: object, request: gr.Request
-    ) -> Update:
-        """Pause or resume the campaign, as the button says."""
-        paused, admin_id = label == PAUSE, _admin(request)
-        return self._answer(
-            zone, shown, lambda: actions.set_paused(self._state, admin_id, None, paused=paused)
+def _progress(board: Board) -> None:
+    with gr.Row():
+        plot = gr.BarPlot(
+            x="Category",
+            y="Labels",
+            color="State",
+            color_map=COLORS,
+            title="Labels by category",
+            height=260,
+            buttons=[],
+            min_width=320,
         )
-
-    def export(self, zone: object, shown: Digests, request: gr.Request) -> Update:
-        """Export to Parquet now; the figures say how it went."""
-
-        def export() -> None:
-            with suppress(PictuneError):
-                actions.export(self._state, _admin(request))
-
-        return self._answer(zone, shown, export)
-
-    def decide(
-        self, zone: object, shown: Digests, event: gr.EventData, request: gr.Request
-    ) -> Update:
-        """Put reported images back, or remove one."""
-
-        def act() -> None:
-            DecisionForm.model_validate(_sent(event)).apply(self._state, _admin(request))
-
-        return self._answer(zone, shown, act)
-
-    def adjudicate(
-        self, zone: object, shown: Digests, event: gr.EventData, request: gr.Request
-    ) -> Update:
-        """Answer a task in the raters' place."""
-
-        def act() -> None:
-            form = AdjudicationForm.model_validate(_sent(event))
-            actions.adjudicate(self._state, _admin(request), form.task_id, form.answer)
-
-        return self._answer(zone, shown, act) | {self._parts.disputes: self._disputes()}
-
-    def withdraw(
-        self, zone: object, shown: Digests, event: gr.EventData, request: gr.Request
-    ) -> Update:
-        """Take an answer in the raters' place back."""
-
-        def act() -> None:
-            form = TaskForm.model_validate(_sent(event))
-            actions.withdraw(self._state, _admin(request), form.task_id)
-
-        return self._answer(zone, shown, act) | {self._parts.disputes: self._disputes()}
-
-    def person(
-        self, zone: object, shown: Digests, event: gr.EventData, request: gr.Request
-    ) -> Update:
-        """Add a rater or change one; a new password is shown once."""
-        made: list[NewPassword] = []
-
-        def act() -> None:
-            form = PersonForm.model_validate(_sent(event))
-            password = form.apply(self._state, _admin(request))
-            made.extend([password] if password else [])
-
-        update = self._answer(zone, shown, act)
-        return update | {self._parts.given: "".join(view.password_html(one) for one in made)}
-
-    def overlap(
-        self, zone: object, shown: Digests, event: gr.EventData, request: gr.Request
-    ) -> Update:
-        """Ask another number of people about each task of a kind."""
-
-        def act() -> None:
-            form = OverlapForm.model_validate(_sent(event))
-            actions.set_overlap(self._state, _admin(request), form.kind, form.overlap)
-
-        return self._answer(zone, shown, act)
-
-    def gold(
-        self, zone: object, shown: Digests, event: gr.EventData, request: gr.Request
-    ) -> Update:
-        """Add images whose right answers are known."""
-        added: list[str] = []
-
-        def act() -> None:
-            form = GoldForm.model_validate(_sent(event))
-            gold = actions.add_gold(self._state, _admin(request), form.name, form.csv)
-            added.append(f"{gold.tasks} gold tasks added, {gold.new} of them new to the campaign")
-
-        update = self._answer(zone, shown, act)
-        said = "".join(f'<p class="done" role="status">{escape(text)}</p>' for text in added)
-        return update | ({self._parts.notice: said} if said else {})
-
-    def _disputes(self) -> str:
-        return view.disputes_html(figures.list_disputes(self._state))
-
-    def _answer(self, zone: object, shown: Digests, act: Callable[[], object]) -> Update:
-        """Act, and return the figures that have changed since, with what went wrong."""
-        parts = self._parts
-        notice = _notice_of(act)
-        found: dict[str, tuple[Any, Any]] = {}
-
-        def look() -> None:
-            where, summary = view.zone_named(str(zone)), figures.summarize(self._state)
-            by_prompt = view.table_html(tables.prompt_table(summary), view.prompts_note(summary))
-            trail = tables.audit_table(figures.list_audit(self._state), where)
-            reports = view.reports_html(figures.list_reports(self._state), where)
-            found["progress"] = parts.progress, view.progress_html(summary, where)
-            found["pause"] = parts.pause, RESUME if summary.paused else PAUSE
-            found["reports"] = parts.reports, reports
-            found["plot"] = parts.plot, view.category_plot(summary)
-            found["hours"] = parts.hours, view.hours_html(summary.hours, where)
-            found["categories"] = parts.categories, view.table_html(tables.category_table(summary))
-            found["prompts"] = parts.prompts, by_prompt
-            found["stream"] = parts.stream, view.table_html(tables.stream_table(summary, where))
-            found["plan"] = parts.plan, view.plan_html(figures.list_plan(self._state))
-            found["tables"] = parts.tables, view.downloads_html(figures.list_tables(self._state))
-            found["audit"] = parts.audit, view.table_html(trail)
-
-        notice = notice or _notice_of(look)
-        return _changed(found, shown, parts.shown) | {parts.notice: _notice_html(notice)}
+        hours = gr.BarPlot(
+            x="Hour",
+            y="Labels",
+            title="Labels by hour, the last day",
+            height=260,
+            buttons=[],
+            min_width=320,
+        )
+    by_category = listing("Labels by category", tables.BY_CATEGORY)
+    by_prompt = listing("Labels by prompt", tables.BY_PROMPT)
+    board.show(plot, lambda look: tables.category_plot(look.summary))
+    board.show(hours, _hours)
+    board.show(by_category, lambda look: tables.category_table(look.summary))
+    board.show(by_prompt, lambda look: tables.prompt_table(look.summary))
+    board.show(gr.Markdown(elem_classes="soft"), lambda look: _prompts_note(look.summary))
 
 
-def _plain(name: str, js: str | None = WITH_ZONE) -> dict[str, Any]:
-    """Return the settings of an event that is one POST, answered at once.
+def _raters(board: Board) -> None:
+    agreement = listing("Agreement", tables.AGREEMENT)
+    board.judge(agreement, lambda quality, _: tables.agreement_table(quality))
+    source = gr.Markdown(elem_classes="soft")
+    board.judge(source, lambda quality, _: f"{_agreement_source(quality)} {ABOUT_AGREEMENT}")
+    raters = listing("Raters", tables.RATERS, pinned=1)
+    board.judge(raters, lambda quality, _: tables.rater_table(quality))
+    gr.Markdown(ABOUT_RATERS, elem_classes="soft")
 
-    Without `preprocess`, which would fetch the files and addresses that an input names, handlers
-    get whatever JSON was sent.
-    """
-    return {
-        "api_name": name,
-        "api_visibility": "private",
-        "queue": False,
-        "preprocess": False,
-        "show_progress": "hidden",
-        "js": js,
-    }
+    def choose(call: Call) -> Update:
+        row = call.chosen.get("row_value")
+        if isinstance(row, list) and row[1:2] in [["rater"], ["admin"]]:
+            return {board.rater: row[0]}
+        return {}
 
-
-def _sent(event: gr.EventData) -> object:
-    """Return what a form sent."""
-    return vars(event).get("_data")
+    board.on(raters.select, choose, outputs=[board.rater])
 
 
-def _admin(request: gr.Request) -> str:
-    assert request.username is not None  # the gate let nobody else through
-    return request.username
+def _people(board: Board) -> None:
+    given = gr.Textbox(label="Password", visible=False, interactive=False, elem_id="given")
+
+    def connect(
+        button: gr.Button,
+        route: Callable[..., object],
+        body: Callable[..., object],
+        *fields: Component,
+    ) -> None:
+        def change(call: Call, *values: object) -> Update:
+            made = route(body(*values), board.state, call.admin)
+            if not isinstance(made, NewPassword):
+                return {given: gr.update(value="", visible=False)}
+            label = f"Password of {made.rater} ({made.role}), shown this once: hand it over now"
+            return {given: gr.update(value=made.password, label=label, visible=True)}
+
+        change.__name__ = route.__name__
+        board.on(button.click, change, fields, [given], judges=True)
+
+    with gr.Row():
+        with gr.Column(min_width=320):
+            gr.Markdown("## Change a rater")
+            board.rater.render()
+            board.judge(board.rater, lambda quality, _: gr.update(choices=_names(quality)))
+            with gr.Row(elem_classes="actions"):
+                connect(gr.Button("Pause rater"), api.pause, _one_rater, board.rater)
+                connect(gr.Button("Resume rater"), api.resume, _one_rater, board.rater)
+                connect(gr.Button("New password"), api.password, _rater_body, board.rater)
+            role = gr.Radio(ROLES, value="rater", label="Role")
+            share = gr.Number(label="Share of the labels, at most, in % (empty: any)", maximum=100)
+            board.judge(share, _share)
+            with gr.Row(elem_classes="actions"):
+                connect(gr.Button("Set role"), api.role, _role_body, board.rater, role)
+                connect(gr.Button("Set share"), api.share, _share_body, board.rater, share)
+        with gr.Column(min_width=320):
+            figures_of = listing("Figures of the rater", tables.ONE_RATER)
+            board.judge(figures_of, tables.one_rater)
+            gr.Markdown("## Add a rater")
+            name = gr.Textbox(label="Name", max_length=64)
+            new_role = gr.Radio(ROLES, value="rater", label="Role of the new rater")
+            with gr.Row(elem_classes="actions"):
+                connect(gr.Button("Add rater"), api.add_rater, _role_body, name, new_role)
+            gr.Markdown("A password is made and shown once.", elem_classes="soft")
 
 
-def _notice_of(act: Callable[[], object]) -> str:
-    """Act; return what went wrong, or nothing."""
-    try:
-        act()
-    except HTTPException as refusal:
-        return str(refusal.detail)
-    except (NotFound, InvalidAnswer) as error:
-        return str(error)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or "the form"
-        return f"{field}: {first['msg']}; nothing was changed"
-    except PictuneError as error:
-        LOGGER.error("%s", error)  # noqa: TRY400 - a line for the operator, no traceback
-        return UNREADABLE
-    return ""
+def _plan(board: Board) -> None:
+    def set_overlap(call: Call, kind: str, overlap: object) -> None:
+        body = api.OverlapBody.model_validate({"kind": kind, "overlap": overlap})
+        api.overlap(body, board.state, call.admin)
+
+    def add_gold(call: Call, name: str, text: str) -> Update:
+        if not text:
+            large = f"{name} is empty or larger than {LARGEST_FILE_KB} kB; add it in parts"
+            return {board.notice: said(large, "alert")}
+        gold = api.gold(api.GoldBody(name=name, csv=text), board.state, call.admin)
+        added = f"{gold.tasks} gold tasks added, {gold.new} of them new to the campaign"
+        return {board.notice: said(added)}
+
+    for kind in KINDS:
+        with gr.Row(visible=False, elem_classes="actions") as row:
+            overlap = gr.Number(precision=0, minimum=1, maximum=LARGEST_OVERLAP)
+            button = gr.Button(f"Set overlap of {kind} tasks")
+            of_kind = gr.Textbox(kind, visible="hidden", label="Kind")
+        board.show(row, partial(_is_planned, kind))
+        board.show(overlap, partial(_overlap, kind))
+        board.on(button.click, set_overlap, [of_kind, overlap])
+    gr.Markdown(ABOUT_GOLD, elem_classes="soft")
+    file = [gr.Textbox(visible="hidden", label=label) for label in ("File", "Rows")]
+    with gr.Row(elem_classes="actions"):
+        board.on(gr.Button("Add gold from a file").click, add_gold, file, js=WITH_FILE)
 
 
-def _notice_html(notice: str) -> str:
-    return f'<p class="notice" role="alert">{escape(notice)}</p>' if notice else ""
+def _rater_body(name: str) -> api.RaterBody:
+    return api.RaterBody(rater=name)
 
 
-def _changed(found: Mapping[str, tuple[Any, Any]], shown: Digests, store: gr.JSON) -> Update:
-    """Return the figures of which the page shows others, with the digests of all."""
-    digests = {name: _digest(value) for name, (_, value) in found.items()}
-    before = shown if isinstance(shown, dict) else {}
-    changed = [name for name in found if digests[name] != before.get(name)]
-    return {found[name][0]: found[name][1] for name in changed} | {
-        store: digests if changed else gr.skip()
-    }
+def _one_rater(name: str) -> api.PauseBody:
+    return api.PauseBody(rater=_rater_body(name).rater)  # without a name, it pauses all
 
 
-def _digest(value: object) -> str:
-    text = value.to_csv() if isinstance(value, pd.DataFrame) else repr(value)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+def _role_body(name: str, role: str) -> api.RoleBody:
+    return api.RoleBody.model_validate({"rater": name, "role": role})
+
+
+def _share_body(name: object, percent: object) -> api.ShareBody:
+    share = percent / 100 if isinstance(percent, int | float) else percent or None
+    return api.ShareBody.model_validate({"rater": name, "share": share})
+
+
+def _progress_line(look: Look) -> str:
+    """Return the HTML of the campaign's progress, the work that is left, and the last export."""
+    done, total = look.summary.progress.done, look.summary.progress.total
+    paused = ", paused" if look.summary.paused else ""
+    line = f"{done} of {total} labels{_work_left(look.summary.progress.seconds_left)}{paused}"
+    bar = f'<progress aria-label="Labels done" max="{max(total, 1)}" value="{done}"></progress>'
+    return f"{bar}<p><strong>{line}</strong></p><p>{escape(_exported(look))}</p>"
+
+
+def _work_left(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    minutes = math.ceil(seconds / 60)
+    words = f"{minutes} min" if minutes < 90 else f"{minutes / 60:.0f} h"
+    return f"; about {words} of work left"
+
+
+def _exported(look: Look) -> str:
+    if look.summary.export_error:
+        return f"the last export failed: {look.summary.export_error}"
+    if look.summary.last_export is None:
+        return "not exported since the start"
+    return f"last export {look.summary.last_export.astimezone(look.zone):%H:%M:%S}"
+
+
+def _hours(look: Look) -> Any:
+    hours = tables.hours_plot(look.summary, look.zone)
+    return gr.update(value=hours, sort=list(hours["Hour"]))
+
+
+def _share(quality: Quality, name: object) -> Any:
+    shares = {rater.name: rater.share for rater in quality.raters if rater.source == "human"}
+    share = shares.get(str(name))
+    return gr.update(value=None if share is None else share * 100)
+
+
+def _prompts_note(summary: Summary) -> str:
+    """Return how many of the prompts are shown, where these are not all."""
+    shown = len({one.prompt for one in summary.prompts})
+    if shown >= summary.n_prompts:
+        return ""
+    return f"The {shown} of {summary.n_prompts} prompts of which most is still wanted."
+
+
+def _agreement_source(quality: Quality) -> str:
+    simulated = quality.agreement.source == "simulated"
+    return "Among simulated raters." if simulated else "Among people."
+
+
+def _names(quality: Quality) -> list[str]:
+    return [rater.name for rater in quality.raters if rater.source == "human"]
+
+
+def _flags(quality: Quality) -> str:
+    """Return the raters who do not seem to look."""
+    flagged = [
+        f"{rater.name} {' and '.join(tables.FLAGS[flag] for flag in rater.flags)}"
+        for rater in quality.raters
+        if rater.flags
+    ]
+    return f"Look into it: {'; '.join(flagged)}." if flagged else ""
+
+
+def _is_planned(kind: str, look: Look) -> Any:
+    return gr.update(visible=any(one.kind == kind for one in look.plan.kinds))
+
+
+def _overlap(kind: str, look: Look) -> Any:
+    for one in look.plan.kinds:
+        if one.kind == kind:
+            low, high = one.smallest_overlap, one.largest_overlap
+            now = f"{low} to {high}" if high > low else f"{low}"
+            return gr.update(value=high, label=f"People per {kind} task (now {now})")
+    return gr.update(value=None)

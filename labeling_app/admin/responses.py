@@ -7,10 +7,9 @@ from typing import Annotated, Any, Literal
 import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
-from data.columns import MOMENT
 from data.feedback import Decision, Role, Source, Status
 from data.kinds.registry import AnyAnswer, TaskKind
-from data.schema import RATERS
+from data.schema import MOMENT, RATERS
 from data.store.people.audit import AuditEntry
 from data.store.people.reports import Report
 

@@ -1,24 +1,27 @@
-"""Tables of the admin page: cells with the keys that the page sorts them by.
-
-All that raters wrote stays text: the template escapes it.
-"""
+"""Tables of the admin page, as values of `gr.Dataframe`: what raters wrote stays text there."""
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
+
+import pandas as pd
 
 from data.kinds.registry import kind_of, reported_images
 from data.store.people.audit import AuditEntry
 from labeling_app.admin.responses import (
     Alpha,
     AuditTrail,
+    Dispute,
     Quality,
     RaterQuality,
+    ReportedImageView,
     StreamEntry,
     Summary,
+    Tables,
 )
+from labeling_app.app_state import image_url
 
 NOTHING = "\N{EN DASH}"
 
@@ -29,155 +32,186 @@ FLAGS = {
 }
 """Words for the habits of `data.quality.habits`."""
 
+THUMBNAIL = "/api/v1/admin/thumbnails/{}"
+BLURRED = "reported"
+"""Title of the images that the style sheet blurs until somebody looks at them."""
 
-@dataclass(frozen=True)
-class Column:
-    """A column that the page can sort by."""
+# Title of each column -> its type in `gr.Dataframe`; only `markdown` is no plain text.
+COUNTS = {"Done": "number", "Wanted": "number", "Share": "number"}
+BY_CATEGORY = {"Category": "str", "Kind": "str"} | COUNTS
+BY_PROMPT = {"Prompt": "str"} | BY_CATEGORY
+LABELS = {"When": "str", "Rater": "str", "Prompt": "str", "Images": "markdown", "Answer": "str"}
+AGREEMENT = {"Kind": "str", "Category": "str", "Alpha": "number", "Tasks": "number"}
+RATERS = {
+    "Rater": "str",
+    "Role": "str",
+    "Status": "str",
+    "Labels": "number",
+    "Share": "number",
+    "Skipped": "number",
+    "Gold accuracy": "number",
+    "Same again": "number",
+    "Skill": "number",
+    "Median time": "number",
+    "Quick": "number",
+    "First place": "number",
+    "Left": "number",
+    "Flags": "str",
+}
+ONE_RATER = {"Figure": "str", "Value": "str"}
+REPORTS = {"Rater": "str", "Reason": "str", "Comment": "str", "When": "str", "Image": "markdown"}
+FILES = {"File": "markdown", "Rows": "number", "Kilobytes": "number"}
+AUDIT = {"When": "str", "Who": "str", "What": "str", "About": "str", "Change": "str"} | {
+    "Image": "markdown"
+}
 
-    title: str
-    numbers: bool = False
-    help: str = ""
+Cell = str | int | tuple[float | None, str]
+"""Text, a number, or a number to sort by with the text that stands for it."""
+
+Table = dict[str, Any]
+"""Value of a `gr.Dataframe`."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """A cell."""
-
-    text: str
-    key: str
-    """Text or number to sort by; empty where nothing is known."""
-    images: Sequence[str] = ()
-    """Ids of images that are shown in place of the text."""
-    blurred: bool = False
-    choose: str = ""
-    """Name of the rater whom a click chooses."""
-    warning: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of the page."""
-
-    name: str
-    """Id of its element."""
-    title: str
-    columns: Sequence[Column]
-    rows: Sequence[Sequence[Cell]]
-    empty: str = "Nothing yet."
-    """Text in place of a table without rows."""
-    stacks: bool = True
-    """Whether a row becomes a list on a phone, where it is too wide for one."""
+def table(titles: Iterable[str], rows: Iterable[Sequence[Cell]]) -> Table:
+    """Return a table that sorts by numbers and shows the texts that stand for them."""
+    listed = list(rows)
+    data = [[cell[0] if isinstance(cell, tuple) else cell for cell in row] for row in listed]
+    shown = [[cell[1] if isinstance(cell, tuple) else cell for cell in row] for row in listed]
+    return {"headers": list(titles), "data": data, "metadata": {"display_value": shown}}
 
 
 def category_table(summary: Summary) -> Table:
     """Return labels done and wanted, by category and kind."""
-    columns = (Column("Category"), Column("Kind"), *_PROGRESS)
-    rows = [
-        (_text(one.category), _text(one.kind), *_done(one.done, one.total))
-        for one in summary.categories
-    ]
-    return Table("by-category", "Labels by category", columns, rows, stacks=False)
+    rows = [(one.category, one.kind, *_done(one.done, one.total)) for one in summary.categories]
+    return table(BY_CATEGORY, rows)
 
 
 def prompt_table(summary: Summary) -> Table:
     """Return labels done and wanted, by prompt and kind, those with most to do first."""
-    columns = (Column("Prompt"), Column("Category"), Column("Kind"), *_PROGRESS)
     rows = [
-        (_text(one.prompt), _text(one.category), _text(one.kind), *_done(one.done, one.total))
-        for one in summary.prompts
+        (one.prompt, one.category, one.kind, *_done(one.done, one.total)) for one in summary.prompts
     ]
-    return Table("by-prompt", "Labels by prompt", columns, rows)
+    return table(BY_PROMPT, rows)
 
 
-def stream_table(summary: Summary, zone: ZoneInfo) -> Table:
+def category_plot(summary: Summary) -> pd.DataFrame:
+    """Return labels by category and state, for a plot of stacked bars."""
+    rows: list[tuple[str, int, str]] = []
+    for category in dict.fromkeys(row.category for row in summary.categories):
+        mine = [row for row in summary.categories if row.category == category]
+        done, total = sum(row.done for row in mine), sum(row.total for row in mine)
+        rows += [(category, done, "done"), (category, max(total - done, 0), "still wanted")]
+    return pd.DataFrame(rows, columns=["Category", "Labels", "State"])
+
+
+def hours_plot(summary: Summary, zone: ZoneInfo) -> pd.DataFrame:
+    """Return labels by hour of the clock."""
+    hours = [f"{one.hour.astimezone(zone):%H}" for one in summary.hours]
+    return pd.DataFrame({"Hour": hours, "Labels": [one.labels for one in summary.hours]})
+
+
+def label_table(summary: Summary, zone: ZoneInfo) -> Table:
     """Return the latest labels, newest first."""
-    titles = ("When", "Rater", "Prompt", "Images", "Answer")
     rows = [
         (
-            Cell(clock(one.submitted_at, zone), one.submitted_at.isoformat()),
-            Cell(who(one), who(one), choose="" if one.source == "adjudicator" else one.rater),
-            _text(one.prompt),
-            Cell(one.prompt, one.prompt, images=one.image_ids, blurred=_is_report(one)),
-            _text(answer_text(one)),
+            f"{one.submitted_at.astimezone(zone):%H:%M:%S}",
+            who(one),
+            one.prompt,
+            _images(one.image_ids, blurred=bool(reported_images(one.answer, one.image_ids))),
+            ": ".join(word for word in (said(one), remarks(one)) if word),
         )
         for one in summary.stream
     ]
-    return Table("latest", "Latest labels", [Column(title) for title in titles], rows)
+    return table(LABELS, rows)
 
 
 def agreement_table(quality: Quality) -> Table:
     """Return Krippendorff's alpha by kind and category."""
-    columns = (
-        Column("Kind"),
-        Column("Category"),
-        Column("Alpha", numbers=True),
-        Column("Tasks", numbers=True, help="Tasks with several raters"),
-    )
     kinds = (("binary", quality.agreement.binary), ("ranking", quality.agreement.ranking))
     rows = [
-        (_text(kind), _text(category), _alpha(part), number(part.n_tasks))
+        (kind, category, _alpha(part), part.n_tasks)
         for kind, found in kinds
         for category, part in (("all", found), *((one.category, one) for one in found.categories))
     ]
-    return Table("by-agreement", "Agreement", columns, rows, stacks=False)
-
-
-RATER_COLUMNS = (
-    Column("Rater"),
-    Column("Role"),
-    Column("Status"),
-    Column("Labels", numbers=True),
-    Column("Share", numbers=True, help="Share of all labels by people, and the most allowed"),
-    Column("Skipped", numbers=True),
-    Column("Gold accuracy", numbers=True, help="With its 95 % interval"),
-    Column("Same again", numbers=True, help="Share of repeated questions answered alike"),
-    Column("Skill", numbers=True, help="Chance to be right, from others' answers (Dawid-Skene)"),
-    Column("Median time", numbers=True),
-    Column("Quick", numbers=True, help="Answers in less than half a second per image"),
-    Column("First place", numbers=True, help="Rankings won by the image shown first, and chance"),
-    Column("Left", numbers=True, help="Comparisons won by the image at the left; chance is half"),
-    Column("Flags"),
-)
+    return table(AGREEMENT, rows)
 
 
 def rater_table(quality: Quality) -> Table:
     """Return each rater's figures, in the order in which they joined."""
     total = sum(rater.n for rater in quality.raters if rater.source == "human")
-    rows = [_rater_row(rater, total) for rater in quality.raters]
-    return Table("by-rater", "Raters", RATER_COLUMNS, rows)
+    return table(RATERS, [_rater_row(rater, total) for rater in quality.raters])
+
+
+def one_rater(quality: Quality, name: object) -> Table:
+    """Return the figures of one rater, one below the other, as a phone shows them."""
+    rows = rater_table(quality)["metadata"]["display_value"]
+    mine = [row for row in rows if row[0] == name]
+    return table(
+        ONE_RATER,
+        [(title, str(value)) for row in mine for title, value in zip(RATERS, row, strict=True)][1:],
+    )
+
+
+def report_table(image: ReportedImageView | None, zone: ZoneInfo) -> Table:
+    """Return who reported an image, and why."""
+    rows = (
+        [
+            (
+                one.rater,
+                one.reason or "",
+                one.comment or "",
+                moment(one.submitted_at, zone),
+                _images([image.image_id], blurred=True),
+            )
+            for one in (image.reports if image else ())
+        ]
+        if image
+        else []
+    )
+    return table(REPORTS, rows)
+
+
+def answer_table(dispute: Dispute | None) -> Table:
+    """Return all answers to a task: ranks in the order of its images, or in words."""
+    if dispute is None or dispute.kind != "ranking":
+        answers = dispute.answers if dispute else []
+        rows = [(who(one), said(one), remarks(one)) for one in answers]
+        return table(("Rater", "Answer", "Remarks"), rows)
+    titles = [f"Image {number + 1}" for number in range(len(dispute.image_ids))]
+    ranked = [(who(one), *said(one).split(" "), remarks(one)) for one in dispute.answers]
+    return table(("Rater", *titles, "Remarks"), ranked)
+
+
+def file_table(tables: Tables) -> Table:
+    """Return the files of the last export, to be downloaded."""
+    rows = [
+        (f"[{one.name}](/api/v1/admin/tables/{one.name})", one.rows, _number(one.bytes / 1000))
+        for one in tables.tables
+    ]
+    return table(FILES, rows)
 
 
 def audit_table(trail: AuditTrail, zone: ZoneInfo) -> Table:
     """Return what admins did, newest first."""
-    titles = ("When", "Who", "What", "About", "Change")
-    rows = [
-        (
-            Cell(f"{entry.at.astimezone(zone):%Y-%m-%d %H:%M:%S}", entry.at.isoformat()),
-            _text(entry.actor or "the app or the shell"),
-            _text(entry.action.replace("_", " ")),
-            _subject(entry),
-            _text(change_text(entry)),
+    rows = []
+    for entry in trail.entries:
+        is_image = entry.action == "decide_image" and entry.subject is not None
+        rows.append(
+            (
+                f"{entry.at.astimezone(zone):%Y-%m-%d %H:%M:%S}",
+                entry.actor or "the app or the shell",
+                entry.action.replace("_", " "),
+                "the image" if is_image else (entry.subject or "the campaign")[:40],
+                _change(entry),
+                _images([entry.subject], blurred=True) if is_image else "",
+            )
         )
-        for entry in trail.entries
-    ]
-    empty = "Nobody has changed anything yet."
-    return Table("trail", "Actions of admins", [Column(title) for title in titles], rows, empty)
+    return table(AUDIT, rows)
 
 
-def change_text(entry: AuditEntry) -> str:
-    """Return what an action changed, in words."""
-    before, after = entry.before or {}, entry.after or {}
-    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
-    parts = []
-    for name in names:
-        values = [_shown(side[name]) for side in (before, after) if name in side]
-        parts.append(f"{name.replace('_', ' ')}: {' → '.join(values)}")
-    return ", ".join(parts)
-
-
-def clock(moment: datetime, zone: ZoneInfo) -> str:
-    """Return the time of day."""
-    return f"{moment.astimezone(zone):%H:%M:%S}"
+def moment(at: datetime, zone: ZoneInfo) -> str:
+    """Return day and time."""
+    return f"{at.astimezone(zone):%Y-%m-%d %H:%M}"
 
 
 def who(entry: StreamEntry) -> str:
@@ -195,98 +229,87 @@ def remarks(entry: StreamEntry) -> str:
     return ": ".join(word for word in (entry.answer.reason, entry.answer.comment) if word)
 
 
-def answer_text(entry: StreamEntry) -> str:
-    """Return an answer with its remarks."""
-    return ": ".join(word for word in (said(entry), remarks(entry)) if word)
+def _images(image_ids: Iterable[str | None], *, blurred: bool = False) -> str:
+    """Return Markdown: thumbnails, each with a link to the whole image."""
+    title = f' "{BLURRED}"' if blurred else ""
+    return " ".join(
+        f"[![image {place}]({THUMBNAIL.format(one)}{title})]({image_url(str(one))})"
+        for place, one in enumerate(image_ids, start=1)
+    )
 
 
-def number(value: float | None, shown: Callable[[float], str] = "{:.0f}".format) -> Cell:
+def _change(entry: AuditEntry) -> str:
+    """Return what an action changed, in words."""
+    before, after = entry.before or {}, entry.after or {}
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    parts = []
+    for name in names:
+        values = [_shown(side[name]) for side in (before, after) if name in side]
+        parts.append(f"{name.replace('_', ' ')}: {' → '.join(values)}")
+    return ", ".join(parts)
+
+
+def _shown(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _number(value: float | None, shown: Callable[[float], str] = "{:.0f}".format) -> Cell:
     """Return a cell that is sorted by its value."""
-    return Cell(NOTHING, "") if value is None else Cell(shown(value), repr(float(value)))
+    return value, NOTHING if value is None else shown(value)
 
 
-def percent(share: float | None) -> str:
-    """Return a share in percent."""
+def _percent(share: float | None) -> str:
     return NOTHING if share is None else f"{share * 100:.0f} %"
 
 
-_PROGRESS = (
-    Column("Done", numbers=True),
-    Column("Wanted", numbers=True),
-    Column("Share", numbers=True),
-)
-
-
 def _done(done: int, total: int) -> tuple[Cell, Cell, Cell]:
-    return number(done), number(total), number(done / total if total else None, percent)
+    return done, total, _number(done / total if total else None, _percent)
 
 
-def _text(text: str) -> Cell:
-    return Cell(text, text)
+def _part(part: int, n: int, shown: Callable[[float], str]) -> Cell:
+    return _number(part / n if n else None, shown)
 
 
 def _rater_row(rater: RaterQuality, total: int) -> tuple[Cell, ...]:
     gold = _with_interval(rater.gold_accuracy, rater.gold_ci_low, rater.gold_ci_high)
-    said_gold = f"{gold} of {rater.gold_n}" if rater.gold_n else NOTHING
-    flags = ", ".join(FLAGS[flag] for flag in rater.flags)
-    mine = rater.n / total if total and rater.source == "human" else None
     most = f", at most {rater.share * 100:g} %" if rater.share is not None else ""
+    is_person = rater.source == "human"
     return (
-        Cell(rater.name, rater.name, choose=rater.name if rater.source == "human" else ""),
-        _text(rater.source if rater.source != "human" else rater.role),
-        _text(rater.status or NOTHING),
-        number(rater.n),
-        number(mine, lambda share: f"{percent(share)}{most}"),
-        number(rater.n_skipped),
-        number(rater.gold_accuracy, lambda _: said_gold),
-        number(rater.self_consistency, percent),
-        number(rater.skill, percent),
-        number(rater.median_ms, lambda ms: f"{ms / 1000:.1f} s"),
-        number(
-            rater.quick_n / rater.timed_n if rater.timed_n else None,
-            lambda _: f"{rater.quick_n} of {rater.timed_n}",
-        ),
-        number(rater.first_place_wins, lambda _: _first_place(rater)),
-        number(
-            rater.left_n / rater.sided_n if rater.sided_n else None,
-            lambda share: f"{percent(share)} of {rater.sided_n}",
-        ),
-        Cell(flags, flags, warning=True),
+        rater.name,
+        rater.role if is_person else rater.source,
+        rater.status or NOTHING,
+        rater.n,
+        _part(rater.n, total if is_person else 0, lambda mine: f"{_percent(mine)}{most}"),
+        rater.n_skipped,
+        _number(rater.gold_accuracy, lambda _: f"{gold} of {rater.gold_n}"),
+        _number(rater.self_consistency, _percent),
+        _number(rater.skill, _percent),
+        _number(rater.median_ms, lambda ms: f"{ms / 1000:.1f} s"),
+        _part(rater.quick_n, rater.timed_n, lambda _: f"{rater.quick_n} of {rater.timed_n}"),
+        _number(rater.first_place_wins, lambda _: _first_place(rater)),
+        _part(rater.left_n, rater.sided_n, lambda left: f"{_percent(left)} of {rater.sided_n}"),
+        ", ".join(FLAGS[flag] for flag in rater.flags),
     )
 
 
 def _first_place(rater: RaterQuality) -> str:
-    wins, expected = percent(rater.first_place_wins), percent(rater.first_place_expected)
+    wins, expected = _percent(rater.first_place_wins), _percent(rater.first_place_expected)
     return f"{wins} of {rater.first_place_n}, chance {expected}"
 
 
 def _alpha(part: Alpha) -> Cell:
     bounds = (part.alpha, part.alpha_ci_low, part.alpha_ci_high)
-    return number(part.alpha, lambda _: _with_interval(*bounds, "{:.2f}".format))
+    return _number(part.alpha, lambda _: _with_interval(*bounds, "{:.2f}".format))
 
 
 def _with_interval(
     middle: float | None,
     low: float | None,
     high: float | None,
-    shown: Callable[[float], str] = percent,
+    shown: Callable[[float], str] = _percent,
 ) -> str:
     if middle is None:
         return NOTHING
     if low is None or high is None:
         return shown(middle)
     return f"{shown(middle)} ({shown(low)} to {shown(high)})"
-
-
-def _is_report(entry: StreamEntry) -> bool:
-    return bool(reported_images(entry.answer, entry.image_ids))
-
-
-def _subject(entry: AuditEntry) -> Cell:
-    if entry.action == "decide_image" and entry.subject is not None:
-        return Cell("the image", entry.subject, images=(entry.subject,), blurred=True)
-    return _text((entry.subject or "the campaign")[:40])
-
-
-def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,10 +1,10 @@
 """Planning of comparisons: pairs of images of one prompt and seed by two models, on each axis.
 
-The protocol is that of Imagen 3 (arXiv 2408.07009): all pairs of models, each axis asked by itself,
+The protocol follows Imagen 3 (arXiv 2408.07009): all pairs of models, each axis asked by itself,
 spread evenly over prompts. Plans depend only on images and settings.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -54,9 +54,6 @@ class CompareConfig(BaseModel, frozen=True, extra="forbid"):
     priority: float = 1.0
     """Priority of the last axis; the others come before it. Tasks of other kinds have 0, and higher
     is asked first."""
-    most_share_of_rater: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Largest share of the answers on an axis that one rater may give; 1 sets no bound. Imagen 3
-    has 0.02, which takes at least 50 raters."""
     wording: dict[Axis, Path] = {}
     """Markdown file with the words of an axis, in place of our own in `labeling_app/wordings/`.
     Each label keeps the version that was shown."""
@@ -143,12 +140,14 @@ def plan_comparisons(
                     "overlap": config.overlap,
                     "priority": config.priority + place - number / passes,
                 }
-                for asked in _asked(axis, seeds[seed], models):
-                    image_ids = frozenset(asked.values())
-                    same += len(image_ids) < len(asked)
+                there = [model for model in models if model in seeds[seed]]
+                for names in combinations(there, 1 if axis == "count" else 2):
+                    images_of = tuple(seeds[seed][name] for name in names)
+                    image_ids = frozenset(images_of)
+                    same += len(image_ids) < len(names)
                     repeated += (axis, image_ids) in tasks
-                    if len(image_ids) == len(asked) and (axis, image_ids) not in tasks:
-                        drawn = {"models": tuple(asked), "image_ids": tuple(asked.values())}
+                    if len(image_ids) == len(names) and (axis, image_ids) not in tasks:
+                        drawn = {"models": names, "image_ids": images_of}
                         task = NewTask.model_validate(common | planned | drawn)
                         tasks[axis, image_ids] = task
     ranked = _rankings(groups, config, models, passes) if config.rankings else []
@@ -180,15 +179,6 @@ def _rankings(
                 )
                 found.append(task)
     return found
-
-
-def _asked(
-    axis: Axis, image_ids: Mapping[str, str], models: Sequence[str]
-) -> Iterator[dict[str, str]]:
-    """Yield the image ids of each task by model."""
-    there = [model for model in models if model in image_ids]
-    for names in combinations(there, 1 if axis == "count" else 2):
-        yield {name: image_ids[name] for name in names}
 
 
 def _shown_beside(

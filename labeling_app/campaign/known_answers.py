@@ -19,7 +19,7 @@ from data.errors import PictuneError
 from data.feedback import NewTask, Task
 from data.kinds.kind import Answer
 from data.kinds.ranking import RankingAnswer
-from data.kinds.registry import TaskKind, agrees_with_gold, check_answer
+from data.kinds.registry import agrees_with_gold, check_answer
 from data.kinds.verdict import BinaryAnswer
 from labeling_app.campaign.tasks import LARGEST_RANKING, ImageRow
 
@@ -35,7 +35,7 @@ knows no such source, and so leaves it as it is."""
 
 @dataclass(frozen=True)
 class TrainingItem:
-    """Question of the training; it has a task's id, but answers to it are never labels."""
+    """Question with its known answer; as a training item its answers are never labels."""
 
     task: Task
     answer: Answer
@@ -51,18 +51,6 @@ class TrainingItem:
         return agrees_with_gold(answer, self.answer) is True
 
 
-@dataclass(frozen=True)
-class _Row:
-    prompt: str
-    image_ids: tuple[str, ...]
-    answer: Answer
-    explanation: str
-
-    @property
-    def kind(self) -> TaskKind:
-        return self.answer.kind
-
-
 def read_training(path: Path, images: Mapping[str, ImageRow]) -> tuple[TrainingItem, ...]:
     """Return the training items of a file.
 
@@ -73,12 +61,7 @@ def read_training(path: Path, images: Mapping[str, ImageRow]) -> tuple[TrainingI
     Raises:
         PictuneError: the file cannot be read, or a row cannot be understood.
     """
-    items = []
-    for row in _read(path, images):
-        name = "\n".join([row.kind, *row.image_ids, row.answer.model_dump_json()])
-        task = Task(hashlib.sha256(name.encode()).hexdigest(), row.kind, row.prompt, row.image_ids)
-        items.append(TrainingItem(task, row.answer, row.explanation))
-    return tuple({item.task.task_id: item for item in items}.values())
+    return tuple({item.task.task_id: item for item in _read(path, images)}.values())
 
 
 def read_gold(path: Path, images: Mapping[str, ImageRow]) -> list[NewTask]:
@@ -98,18 +81,18 @@ def parse_gold(text: str, name: str, images: Mapping[str, ImageRow]) -> list[New
     return [_gold_task(row, f"{ADDED_BY_ADMINS}{name}") for row in rows]
 
 
-def _gold_task(row: _Row, source: str) -> NewTask:
+def _gold_task(item: TrainingItem, source: str) -> NewTask:
     return NewTask(
-        kind=row.kind,
-        prompt=row.prompt,
-        image_ids=row.image_ids,
+        kind=item.task.kind,
+        prompt=item.task.prompt,
+        image_ids=item.task.image_ids,
         overlap=GOLD_OVERLAP,
-        gold=row.answer,
+        gold=item.answer,
         gold_source=source,
     )
 
 
-def _read(path: Path, images: Mapping[str, ImageRow]) -> Iterator[_Row]:
+def _read(path: Path, images: Mapping[str, ImageRow]) -> Iterator[TrainingItem]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield from _rows(file, str(path), images)
@@ -117,7 +100,7 @@ def _read(path: Path, images: Mapping[str, ImageRow]) -> Iterator[_Row]:
         raise PictuneError(f"{path}: cannot be read ({error}); name a CSV file in UTF-8") from error
 
 
-def _rows(file: Iterable[str], name: str, images: Mapping[str, ImageRow]) -> Iterator[_Row]:
+def _rows(file: Iterable[str], name: str, images: Mapping[str, ImageRow]) -> Iterator[TrainingItem]:
     try:
         reader = csv.DictReader(file)
         missing = {"images", "answer"} - set(reader.fieldnames or ())
@@ -132,7 +115,9 @@ def _rows(file: Iterable[str], name: str, images: Mapping[str, ImageRow]) -> Ite
         raise PictuneError(f"{name}: cannot be read ({error}); name a CSV file in UTF-8") from error
 
 
-def _parse(place: str, row: Mapping[str, str | None], images: Mapping[str, ImageRow]) -> _Row:
+def _parse(
+    place: str, row: Mapping[str, str | None], images: Mapping[str, ImageRow]
+) -> TrainingItem:
     names = [name.strip() for name in (row["images"] or "").split(SEPARATOR)]
     unknown = [name for name in names if name not in images]
     if unknown:
@@ -152,7 +137,10 @@ def _parse(place: str, row: Mapping[str, str | None], images: Mapping[str, Image
             "rank only such together"
         )
     answer = _parse_answer(place, (row["answer"] or "").strip(), image_ids)
-    return _Row(rows[0].prompt, image_ids, answer, row.get("explanation") or "")
+    name = "\n".join([answer.kind, *image_ids, answer.model_dump_json()])
+    task_id = hashlib.sha256(name.encode()).hexdigest()
+    task = Task(task_id, answer.kind, rows[0].prompt, image_ids)
+    return TrainingItem(task, answer, row.get("explanation") or "")
 
 
 def _parse_answer(place: str, text: str, image_ids: tuple[str, ...]) -> Answer:

@@ -11,8 +11,7 @@ image are counted as the judge counts them; a slip of attention is off by one.
 
 import random
 import uuid
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Annotated
 
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat
@@ -60,17 +59,25 @@ class SimulatedRaterConfig(BaseModel, frozen=True, extra="forbid"):
     """Median seconds spent on one image; each rater has their own pace around it."""
 
 
-@dataclass(frozen=True)
-class SimulatedRater:
-    """State of one rater: their standards and habits."""
+class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
+    """One rater, with standards and habits of their own."""
 
     rater_id: str
-    threshold: float
-    noise: float
-    position_bias: float
-    just_noticeable_difference: float
-    skip_rate: float
-    seconds_per_image: float
+
+    def answer(
+        self, claim: Claim, judge: Judge, counter: Counter | None = None, *, rng: random.Random
+    ) -> Answer:
+        """Answer a claimed task."""
+        task = claim.task
+        if task.axis == "count":
+            number = counter and counter(task.image_ids[0], task.subject or "")
+            return self.count(number, rng=rng)
+        qualities = {image_id: judge(image_id, task.prompt) for image_id in task.image_ids}
+        if task.kind == "binary":
+            return self.verdict(qualities[task.image_ids[0]], rng=rng)
+        if task.kind == "ranking":
+            return self.ranking(qualities, claim.shown_order, rng=rng)
+        return self.comparison(qualities, claim.shown_order, rng=rng, steps=task.steps)
 
     def verdict(self, quality: float, *, rng: random.Random) -> BinaryAnswer:
         """Judge one image."""
@@ -80,26 +87,20 @@ class SimulatedRater:
         return BinaryAnswer(verdict="good" if good else "bad")
 
     def ranking(
-        self,
-        image_ids: Sequence[str],
-        qualities: Sequence[float],
-        places: Sequence[int],
-        *,
-        rng: random.Random,
+        self, qualities: Mapping[str, float], places: Sequence[int], *, rng: random.Random
     ) -> RankingAnswer:
-        """Order images of one prompt; a skip leaves all of them unranked.
+        """Order images of one prompt, by id; a skip leaves all of them unranked.
 
         `places` are the images' places on the screen, from 0.
         """
         if rng.random() < self.skip_rate:
-            return RankingAnswer(ranks=dict.fromkeys(image_ids))
-        seen = self._seen(image_ids, qualities, places, rng=rng)
+            return RankingAnswer(ranks=dict.fromkeys(qualities))
+        seen = self._seen(qualities, places, rng=rng)
         return RankingAnswer(ranks=dict(tied_ranks(seen, self.just_noticeable_difference)))
 
     def comparison(
         self,
-        image_ids: Sequence[str],
-        qualities: Sequence[float],
+        qualities: Mapping[str, float],
         places: Sequence[int],
         *,
         rng: random.Random,
@@ -111,19 +112,18 @@ class SimulatedRater:
         """
         if rng.random() < self.skip_rate:
             return ComparisonAnswer(outcome="skip")
-        seen = self._seen(image_ids, qualities, places, rng=rng)
+        seen = self._seen(qualities, places, rng=rng)
         ranks = tied_ranks(seen, self.just_noticeable_difference)
-        if len(set(ranks.values())) > 1:
-            gap = max(seen.values()) - min(seen.values())
-            is_much = gap > MUCH * self.just_noticeable_difference
-            strength: Strength = "much" if is_much else "slightly"
+        best, worst = sorted(ranks, key=ranks.__getitem__)
+        if ranks[best] == ranks[worst]:
             return ComparisonAnswer(
-                outcome="preferred",
-                preferred=min(ranks, key=ranks.__getitem__),
-                strength=strength if steps == 5 else None,
+                outcome="both_bad" if max(seen.values()) < self.threshold else "tie"
             )
-        is_bad = max(seen.values()) < self.threshold
-        return ComparisonAnswer(outcome="both_bad" if is_bad else "tie")
+        is_much = seen[best] - seen[worst] > MUCH * self.just_noticeable_difference
+        strength: Strength = "much" if is_much else "slightly"
+        return ComparisonAnswer(
+            outcome="preferred", preferred=best, strength=strength if steps == 5 else None
+        )
 
     def count(self, number: int | None, *, rng: random.Random) -> ComparisonAnswer:
         """Count what the judge counts in an image; what it does not know is skipped."""
@@ -133,35 +133,13 @@ class SimulatedRater:
             number += rng.choice((-1, 1))
         return ComparisonAnswer(outcome="count", count=min(max(number, 0), MOST_COUNTED))
 
-    def answer(
-        self, claim: Claim, judge: Judge, counter: Counter | None = None, *, rng: random.Random
-    ) -> Answer:
-        """Answer a claimed task."""
-        task = claim.task
-        if task.axis == "count":
-            number = counter and counter(task.image_ids[0], task.subject or "")
-            return self.count(number, rng=rng)
-        qualities = [judge(image_id, task.prompt) for image_id in task.image_ids]
-        if task.kind == "binary":
-            return self.verdict(qualities[0], rng=rng)
-        if task.kind == "ranking":
-            return self.ranking(task.image_ids, qualities, claim.shown_order, rng=rng)
-        return self.comparison(
-            task.image_ids, qualities, claim.shown_order, rng=rng, steps=task.steps
-        )
-
     def _seen(
-        self,
-        image_ids: Sequence[str],
-        qualities: Sequence[float],
-        places: Sequence[int],
-        *,
-        rng: random.Random,
+        self, qualities: Mapping[str, float], places: Sequence[int], *, rng: random.Random
     ) -> dict[str, float]:
         """Return the quality of each image as the rater sees it, at its place on the screen."""
-        last = len(image_ids) - 1
+        last = len(qualities) - 1
         seen: dict[str, float] = {}
-        for image_id, quality, place in zip(image_ids, qualities, places, strict=True):
+        for (image_id, quality), place in zip(qualities.items(), places, strict=True):
             perceived = rng.random() if rng.random() < self.noise else quality
             seen[image_id] = perceived + self.position_bias * (1 - place / last)
         return seen
@@ -195,17 +173,8 @@ def create_raters(
     for number in range(1, config.raters + 1):
         rater_id = store.add_rater(f"simulated rater {number}", source="simulated")
         rng.gauss()  # not used, but without it a seed would no longer give the same answers
-        pace = config.seconds_per_image * rng.lognormvariate(0, 0.2)
-        rater = SimulatedRater(
-            rater_id=rater_id,
-            threshold=config.threshold,
-            noise=config.noise,
-            position_bias=config.position_bias,
-            just_noticeable_difference=config.just_noticeable_difference,
-            skip_rate=config.skip_rate,
-            seconds_per_image=pace,
-        )
-        raters.append(rater)
+        own = {"seconds_per_image": config.seconds_per_image * rng.lognormvariate(0, 0.2)}
+        raters.append(SimulatedRater(rater_id=rater_id, **config.model_dump() | own))
     return raters
 
 

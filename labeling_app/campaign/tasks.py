@@ -5,8 +5,9 @@ order, makes the same tasks.
 """
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -60,26 +61,16 @@ def plan_tasks(images: Sequence[ImageRow], config: TasksConfig) -> list[NewTask]
     tasks: list[NewTask] = []
     for prompt, number in sorted(groups):
         image_ids = sorted(groups[prompt, number])
-        tasks.extend(_binary_tasks(prompt, image_ids, config))
-        tasks.extend(_ranking_tasks(prompt, image_ids, config))
+        if config.binary_overlap:
+            asked = partial(NewTask, kind="binary", prompt=prompt, overlap=config.binary_overlap)
+            tasks += [asked(image_ids=(image_id,)) for image_id in image_ids]
+        asked = partial(NewTask, kind="ranking", prompt=prompt, overlap=config.ranking_overlap)
+        size, sets = config.ranking_size, config.rankings_per_prompt
+        tasks += [
+            asked(image_ids=group)
+            for group in ranking_groups(prompt, image_ids, size=size, groups=sets)
+        ]
     return sorted(tasks, key=lambda task: task.kind)
-
-
-def _binary_tasks(prompt: str, image_ids: Iterable[str], config: TasksConfig) -> Iterator[NewTask]:
-    if config.binary_overlap:
-        for image_id in image_ids:
-            yield NewTask(
-                kind="binary", prompt=prompt, image_ids=(image_id,), overlap=config.binary_overlap
-            )
-
-
-def _ranking_tasks(prompt: str, image_ids: Sequence[str], config: TasksConfig) -> Iterator[NewTask]:
-    for group in ranking_groups(
-        prompt, image_ids, size=config.ranking_size, groups=config.rankings_per_prompt
-    ):
-        yield NewTask(
-            kind="ranking", prompt=prompt, image_ids=group, overlap=config.ranking_overlap
-        )
 
 
 def ranking_groups(

@@ -1,6 +1,6 @@
 """HTTP interface, version 1: the page uses it, and so may any other client; all of it is JSON.
 
-Answers are models of `labeling_app.rater.responses`; refusals are those of `labeling_app.refusals`.
+Answers are models of `labeling_app.rater.responses`; `labeling_app.refusals` has the refusals.
 """
 
 import asyncio
@@ -13,21 +13,23 @@ from fastapi import APIRouter, HTTPException, Query, Request, Response
 from pydantic import BaseModel, Field, field_validator
 
 from data.errors import PictuneError
-from data.feedback import Account, Claim, SentAnswer, Submission
+from data.feedback import Account, SentAnswer, Submission
 from data.ids import Identifier
 from data.kinds.kind import Answer
 from data.kinds.registry import AnyAnswer, TaskKind, is_skip, kind_of, reported_images
 from data.store.views.overview import latest_labels
-from labeling_app.app_state import APP_VERSION, AppState, State
-from labeling_app.campaign.gold_bound import pause_if_below
-from labeling_app.rater import leases
+from labeling_app.app_state import APP_VERSION, AppState, Health, State
 from labeling_app.rater.images import bare_png, encoded
-from labeling_app.rater.no_task import NO_TASK, reason_for_none, reason_to_wait, training_left
+from labeling_app.rater.no_task import (
+    pause_if_below,
+    reason_for_none,
+    reason_to_wait,
+    training_left,
+)
 from labeling_app.rater.responses import (
+    NO_TASK,
     Claimed,
     ClaimedTask,
-    HealthNow,
-    Identity,
     Me,
     PageWords,
     RaterProgress,
@@ -38,16 +40,23 @@ from labeling_app.rater.responses import (
     TrainingFeedback,
     TrainingQuestion,
     Undone,
-    in_shown_order,
     shown_images,
 )
 from labeling_app.reasons import LONGEST as LONGEST_REASON
 from labeling_app.reasons import offered_reasons
 from labeling_app.refusals import may_refuse
-from labeling_app.sign_in import Login, Present, SignedIn, present, sign_in, sign_out
+from labeling_app.sign_in import (
+    Identity,
+    Login,
+    Present,
+    SignedIn,
+    present,
+    sign_in,
+    sign_out,
+)
 
 MOST_HELD = 30
-"""Tasks that a page may hold, or have answers to on the way, besides the one that it asks for."""
+"""Tasks that a page may hold or be sending answers to while it asks for another one."""
 
 OF_A_BODY = (400, 413, 422)
 """Statuses of a body that is refused."""
@@ -56,7 +65,6 @@ PNG = {"schema": {"type": "string", "format": "binary"}}
 """An image, in the words of OpenAPI."""
 
 router = APIRouter(responses=may_refuse(403, 503))
-router.include_router(leases.router)
 
 
 class ClaimBody(BaseModel, frozen=True, extra="forbid"):
@@ -67,7 +75,7 @@ class ClaimBody(BaseModel, frozen=True, extra="forbid"):
     excluding: Annotated[tuple[Identifier, ...], Field(alias="except", max_length=MOST_HELD)] = ()
     """Tasks that the page holds already or has answered: another one is wanted."""
     wanted: Identifier | None = None
-    """Of the tasks that the rater holds, the one that is given first."""
+    """Task that is given first, if the rater holds it."""
     aside: Identifier | None = None
     """This task, which the rater had put aside."""
 
@@ -80,23 +88,15 @@ class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
 
     @field_validator("answer")
     @classmethod
-    def _names_what_is_unsafe(cls, answer: Answer) -> Answer:
-        if (
-            kind_of(answer).names_unsafe_images
-            and "unsafe" in (answer.reason or "").casefold()
-            and not reported_images(answer, ())
-        ):
+    def _gives_reasons(cls, answer: Answer) -> Answer:
+        kind, reason = kind_of(answer), (answer.reason or "").strip()
+        names_none = kind.names_unsafe_images and not reported_images(answer, ())
+        if names_none and "unsafe" in reason.casefold():
             raise ValueError(
                 "says that an image is unsafe but not which; "
                 "give the ids of such images as `unsafe`"
             )
-        return answer
-
-    @field_validator("answer")
-    @classmethod
-    def _gives_a_reason(cls, answer: Answer) -> Answer:
-        reason = (answer.reason or "").strip()
-        if is_skip(answer) and kind_of(answer).skips_with_reason and not reason:
+        if is_skip(answer) and kind.skips_with_reason and not reason:
             raise ValueError("a skip or report without a reason; give why as `reason`")
         if len(reason) > LONGEST_REASON:
             raise ValueError(
@@ -104,10 +104,6 @@ class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
                 "and the rest as `comment`"
             )
         return answer
-
-
-class UndoBody(BaseModel, frozen=True, extra="forbid"):
-    """Body of an undo: empty."""
 
 
 class TrainingBody(BaseModel, frozen=True, extra="forbid"):
@@ -121,8 +117,7 @@ class TrainingBody(BaseModel, frozen=True, extra="forbid"):
 def settings(state: State) -> Settings:
     """Return the facts that a page needs before anyone has signed in."""
     return Settings(
-        needs_password=not state.is_open,
-        paused=state.store.is_paused,
+        needs_password=not state.config.open,
         guideline_version=state.guidelines.version(),
         guideline_versions={
             language: state.guidelines.version(language)
@@ -135,9 +130,9 @@ def settings(state: State) -> Settings:
 def words(state: State) -> PageWords:
     """Return the words of the page in all its languages; what one lacks is English."""
     return PageWords(
-        preferred=state.language,
+        preferred=state.config.language,
         languages=dict(state.words),
-        reasons=offered_reasons(state.reasons, state.words),
+        reasons=offered_reasons(state.config.reasons, state.words),
     )
 
 
@@ -169,7 +164,7 @@ def me(account: Present, rater: SignedIn, state: State) -> Me:
 
 @router.post("/api/v1/claim", response_model=Claimed, responses=may_refuse(*OF_A_BODY, 401))
 def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
-    """Hand out the next task, or one that the rater holds already.
+    """Hand out the next task, or a task that the rater holds already.
 
     `task` is null when there is none, and `code` and `reason` say why.
     """
@@ -191,9 +186,20 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
         withdrawn = _withdrawn(state, body.excluding)
     if claimed is None and code is None:
         code = reason_for_none(state, account, progress)
+    task = (
+        None
+        if claimed is None
+        else ClaimedTask.from_task(
+            claimed.task,
+            claimed.shown_order,
+            wording=claimed.wording,
+            lease_expires_at=claimed.lease_expires_at,
+            was_aside=claimed.aside_at is not None,
+        )
+    )
     return _json(
         Claimed(
-            task=None if claimed is None else _claimed_task(claimed),
+            task=task,
             code=code,
             reason=None if code is None else NO_TASK[code],
             progress=progress,
@@ -221,14 +227,15 @@ def submit(body: SubmissionBody, state: State, rater: SignedIn) -> Response:
     with state.store.database.write():
         present(rater, state)
         receipt = state.store.submit(submission)
-    if receipt.created and state.gold_bound is not None:
-        pause_if_below(state.store, rater.rater_id, state.gold_bound)
+    bound = state.config.gold_bound
+    if receipt.created and bound is not None:
+        pause_if_below(state.store, rater.rater_id, bound)
     saved = Saved(label_id=receipt.label_id, revision=receipt.revision)
     return _json(saved, 201 if receipt.created else 200)
 
 
-@router.post("/api/v1/undo", responses=may_refuse(*OF_A_BODY, 401))
-def undo(_body: UndoBody, state: State, account: Present) -> Undone:
+@router.post("/api/v1/undo", responses=may_refuse(401, 413))
+def undo(state: State, account: Present) -> Undone:
     """Remove the rater's last label; the next claim hands out its task again.
 
     `task` is null when there is nothing to undo.
@@ -236,12 +243,11 @@ def undo(_body: UndoBody, state: State, account: Present) -> Undone:
     with state.store.database.write():
         last = latest_labels(state.store, rater_id=account.rater_id, limit=1)
         task = state.store.undo(account.rater_id)
-    # another undo may have come between: then the label was that of another task
+    # another undo may have come between: then the label belongs to another task
     answer = next((one.answer for one in last if one.task == task), None)
     return Undone(
-        task=None if task is None else TaskToShow.from_task(task, task.image_ids),
+        task=None if task is None else TaskToShow.from_task(task, range(len(task.image_ids))),
         answer=answer,
-        progress=state.store.progress(account.rater_id),
     )
 
 
@@ -249,19 +255,17 @@ def undo(_body: UndoBody, state: State, account: Present) -> Undone:
 def training(state: State, account: Present) -> Training:
     """Return the training items that the rater has not answered yet."""
     left = training_left(state, account)
-    items = [item.task for item in state.training if item.task.task_id in left]
-    return Training(
-        items=[
-            TrainingQuestion(
-                item_id=task.task_id,
-                kind=task.kind,
-                prompt=task.prompt,
-                images=shown_images(task.image_ids),
-            )
-            for task in items
-        ],
-        done=not left,
-    )
+    tasks = [item.task for item in state.training if item.task.task_id in left]
+    items = [
+        TrainingQuestion(
+            item_id=task.task_id,
+            kind=task.kind,
+            prompt=task.prompt,
+            images=shown_images(task.image_ids),
+        )
+        for task in tasks
+    ]
+    return Training(items=items, done=not left)
 
 
 @router.post("/api/v1/training", responses=may_refuse(*OF_A_BODY, 401, 404))
@@ -286,9 +290,8 @@ def progress(
     held: Annotated[tuple[Identifier, ...], Query(max_length=MOST_HELD)] = (),
 ) -> RaterProgress:
     """Return how many labels are done, by this rater and by all, and how many are wanted."""
-    return RaterProgress.from_progress(
-        state.store.progress(account.rater_id), _withdrawn(state, held)
-    )
+    now = state.store.progress(account.rater_id)
+    return RaterProgress(**asdict(now), withdrawn=_withdrawn(state, held))
 
 
 @router.get(
@@ -308,9 +311,9 @@ async def image(image_id: str, state: State, account: Present) -> Response:
 
 @router.get(
     "/health",
-    responses={503: {"model": HealthNow, "description": "the store cannot be read"}},
+    responses={503: {"model": Health, "description": "the store cannot be read"}},
 )
-def health(state: State, response: Response) -> HealthNow:
+def health(state: State, response: Response) -> Health:
     """Return the state of the app; the status is 503 when the store cannot be read."""
     status = "ok"
     try:
@@ -318,7 +321,7 @@ def health(state: State, response: Response) -> HealthNow:
     except PictuneError:
         status, response.status_code = "the store cannot be read", 503
     free = shutil.disk_usage(state.folder).free
-    return HealthNow(status=status, **asdict(state.health), free_disk_bytes=free)
+    return state.health.model_copy(update={"status": status, "free_disk_bytes": free})
 
 
 def _json(content: BaseModel, status: int = 200) -> Response:
@@ -344,13 +347,3 @@ def _png(state: AppState, account: Account, image_id: str) -> bytes:
 def _withdrawn(state: AppState, held: Collection[str]) -> list[str] | None:
     """Return the tasks of `held` that must not be shown any more; None where `held` is empty."""
     return state.store.reports.withheld_tasks(held) if held else None
-
-
-def _claimed_task(claimed: Claim) -> ClaimedTask:
-    return ClaimedTask.from_task(
-        claimed.task,
-        in_shown_order(claimed.task, claimed.shown_order),
-        wording=claimed.wording,
-        lease_expires_at=claimed.lease_expires_at,
-        was_aside=claimed.aside_at is not None,
-    )

@@ -1,25 +1,21 @@
-"""Reasons why a rater gets no task."""
+"""Decisions about a rater's next task: why there is none, and who is paused for bad answers."""
 
-from collections.abc import Mapping
+from scipy.stats import binomtest
 
 from data.feedback import Account, Progress
+from data.store.feedback_store import FeedbackStore
+from data.store.views.overview import gold_record
 from labeling_app.app_state import AppState
-from labeling_app.rater.responses import NoTask
 
-NO_TASK: Mapping[NoTask, str] = {
-    "campaign_paused": "the campaign is paused; your answers are kept, come back later",
-    "rater_paused": "you have been paused; ask the people who run this campaign",
-    "training_first": "the training comes first",
-    "all_labeled": "everything is labeled",
-    "share_given": "you have given your share of the labels; thank you",
-    "taken": "others have answered that task meanwhile, or an image of it was reported",
-    "not_for_you": "the tasks that are left are not for you or with others",
-}
-"""Reasons why there is no task, in words."""
+FEWEST = 5
+"""Fewest answers to gold tasks from which a rater's accuracy is estimated."""
+
+CONFIDENCE = 0.99
+"""Confidence of the interval; high, as it is looked at after every answer."""
 
 
-def reason_to_wait(state: AppState, account: Account) -> NoTask | None:
-    """Return why this rater may not be given a task now; None where nothing is in the way."""
+def reason_to_wait(state: AppState, account: Account) -> str | None:
+    """Return the code of `NO_TASK` for which this rater must wait; None: nothing is in the way."""
     if state.store.is_paused:
         return "campaign_paused"
     if account.status == "paused":
@@ -27,8 +23,8 @@ def reason_to_wait(state: AppState, account: Account) -> NoTask | None:
     return "training_first" if training_left(state, account) else None
 
 
-def reason_for_none(state: AppState, account: Account, progress: Progress) -> NoTask:
-    """Return why the store has no task for this rater."""
+def reason_for_none(state: AppState, account: Account, progress: Progress) -> str:
+    """Return the code of `NO_TASK` for which the store has no task for this rater."""
     if progress.done >= progress.total:
         return "all_labeled"
     if account.share is not None and state.store.has_given_share(account.rater_id, account.share):
@@ -47,3 +43,16 @@ def training_left(state: AppState, account: Account) -> set[str]:
         item.task.task_id for item in state.training if withheld.isdisjoint(item.task.image_ids)
     }
     return items - state.store.raters.trained(account.rater_id)
+
+
+def pause_if_below(store: FeedbackStore, rater_id: str, bound: float) -> None:
+    """Pause the rater when even the upper end of their accuracy's interval is below the bound.
+
+    The interval is the exact one (Clopper and Pearson 1934).
+    """
+    record = gold_record(store, rater_id)
+    if len(record) < FEWEST:
+        return
+    interval = binomtest(sum(record), len(record)).proportion_ci(CONFIDENCE, method="exact")
+    if interval.high < bound:
+        store.raters.set_status(rater_id, "paused")

@@ -1,4 +1,4 @@
-"""Routes about a rater's own work: history, and tasks put aside."""
+"""Routes about a rater's own work: history, tasks put aside, and leases of the tasks in hand."""
 
 from collections.abc import Collection
 from typing import Annotated
@@ -8,20 +8,16 @@ from pydantic import BaseModel, Field
 
 from data.ids import Identifier
 from data.kinds.registry import TaskKind
-from data.store.views.label_filter import AnswerGroup, LabelFilter
-from data.store.views.overview import GivenLabel, latest_labels
+from data.store.views.overview import AnswerGroup, GivenLabel, latest_labels, matching
 from labeling_app.app_state import State
-from labeling_app.rater.responses import (
-    Aside,
-    AsideEntry,
-    History,
-    HistoryEntry,
-    in_shown_order,
-)
+from labeling_app.rater.responses import Aside, AsideEntry, History, HistoryEntry, Lease
 from labeling_app.refusals import may_refuse
 from labeling_app.sign_in import Present
 
 router = APIRouter(responses=may_refuse(403, 503))
+
+OF_A_TASK = may_refuse(400, 401, 404, 413, 422)
+"""Refusals of a call about one task of the rater."""
 
 
 class Wanted(BaseModel, frozen=True, extra="forbid"):
@@ -29,17 +25,17 @@ class Wanted(BaseModel, frozen=True, extra="forbid"):
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     before: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    """Only labels older than those of an earlier answer: its `older`."""
+    """Only labels before this number: the `older` of an earlier answer."""
     words: Annotated[str, Field(max_length=200)] = ""
-    """Only labels whose prompts have all of these words."""
+    """Only labels whose prompts have all these words."""
     kind: TaskKind | None = None
     """Only labels of tasks of this kind."""
     answer: AnswerGroup | None = None
     """Only answers of this group."""
 
 
-class AsideBody(BaseModel, frozen=True, extra="forbid"):
-    """Body that puts a task aside."""
+class TaskBody(BaseModel, frozen=True, extra="forbid"):
+    """Body of a call about one task of the rater."""
 
     task_id: Identifier
 
@@ -47,7 +43,7 @@ class AsideBody(BaseModel, frozen=True, extra="forbid"):
 @router.get("/api/v1/history", responses=may_refuse(401, 422))
 def history(state: State, account: Present, wanted: Annotated[Wanted, Query()]) -> History:
     """Return the rater's labels, newest first; an answer to one of their tasks is an edit."""
-    among = LabelFilter(wanted.before, wanted.words, wanted.kind, wanted.answer)
+    among = matching(wanted.before, wanted.words, wanted.kind, wanted.answer)
     limit = wanted.limit + 1  # one more tells whether there are older ones
     given = latest_labels(state.store, rater_id=account.rater_id, among=among, limit=limit)
     page = given[: wanted.limit]
@@ -62,12 +58,12 @@ def history(state: State, account: Present, wanted: Annotated[Wanted, Query()]) 
 
 @router.get("/api/v1/aside", responses=may_refuse(401))
 def aside(state: State, account: Present) -> Aside:
-    """Return the tasks that the rater has put aside, without those that others have answered."""
+    """Return the tasks that the rater has put aside and can still answer."""
     return Aside(
         tasks=[
             AsideEntry.from_task(
                 one.task,
-                in_shown_order(one.task, one.shown_order),
+                one.shown_order,
                 wording=one.wording,
                 aside_at=one.aside_at,
             )
@@ -76,8 +72,8 @@ def aside(state: State, account: Present) -> Aside:
     )
 
 
-@router.post("/api/v1/aside", status_code=204, responses=may_refuse(400, 413, 422, 401, 404))
-def put_aside(body: AsideBody, state: State, account: Present) -> None:
+@router.post("/api/v1/aside", status_code=204, responses=OF_A_TASK)
+def put_aside(body: TaskBody, state: State, account: Present) -> None:
     """Put a task aside: claims hand it out again after all others, as long as it has a place.
 
     The rater's place is kept for as long as a lease lasts.
@@ -85,10 +81,22 @@ def put_aside(body: AsideBody, state: State, account: Present) -> None:
     state.store.own_work.put_aside(account.rater_id, body.task_id)
 
 
+@router.post("/api/v1/leases", responses=OF_A_TASK)
+def renew(body: TaskBody, state: State, account: Present) -> Lease:
+    """Renew the lease of a task; 404 when it has ended (an answer is accepted all the same)."""
+    return Lease(lease_expires_at=state.store.renew(account.rater_id, body.task_id))
+
+
+@router.post("/api/v1/release", status_code=204, responses=OF_A_TASK)
+def release(body: TaskBody, state: State, account: Present) -> None:
+    """End the lease of a task, for others to be given it; an answer is accepted all the same."""
+    state.store.release(account.rater_id, body.task_id)
+
+
 def _entry(label: GivenLabel, withheld: Collection[str]) -> HistoryEntry:
     return HistoryEntry.from_task(
         label.task,
-        in_shown_order(label.task, label.shown_order),
+        label.shown_order,
         withheld,
         wording=label.wording,
         answer=label.answer,

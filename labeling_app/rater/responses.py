@@ -3,33 +3,35 @@
 FastAPI checks answers with these models and describes them in `/api/v1/openapi.json`.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import asdict
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from functools import lru_cache
+from typing import Annotated, Self
 
+from markdown_it import MarkdownIt
 from pydantic import BaseModel, Field
+from pydantic.dataclasses import dataclass
 
 from data.comparisons import SHOWN_WITHOUT_PROMPT, Axis
-from data.feedback import Progress, Role, Task
+from data.feedback import Progress, Task
 from data.kinds.registry import AnyAnswer, TaskKind
 from labeling_app.app_state import image_url
-from labeling_app.campaign.wording import wording_html
+from labeling_app.campaign.comparisons import OBJECT
 from labeling_app.reasons import OfferedReason
 from labeling_app.reasons import Question as ReasonsQuestion
+from labeling_app.sign_in import Identity
 from labeling_app.words import Words
 
+OPTIONAL = Field(exclude_if=lambda value: value is None)
+"""Marks a field that is absent where it has no value."""
 
-def _is_none(value: object) -> bool:
-    return value is None
+_MARKDOWN = MarkdownIt("commonmark", {"html": False})
 
 
 class Settings(BaseModel, frozen=True):
     """Facts that a page needs before anyone has signed in."""
 
     needs_password: bool
-    paused: bool
-    """Whether the whole campaign is paused."""
     guideline_version: str
     guideline_versions: dict[str, str]
     """The versions in other languages that the guidelines are written in, by language."""
@@ -46,25 +48,16 @@ class PageWords(BaseModel, frozen=True):
     """Reasons that raters choose from, by what is asked; none where nothing is to be asked."""
 
 
-NoTask = Literal[
-    "campaign_paused",
-    "rater_paused",
-    "training_first",
-    "all_labeled",
-    "share_given",
-    "taken",
-    "not_for_you",
-]
-"""Reasons why a rater gets no task."""
-
-
-class Identity(BaseModel, frozen=True):
-    """The rater who is signed in."""
-
-    rater_id: str
-    name: str
-    session_id: str
-    role: Role
+NO_TASK: Mapping[str, str] = {
+    "campaign_paused": "the campaign is paused; your answers are kept, come back later",
+    "rater_paused": "you have been paused; ask the people who run this campaign",
+    "training_first": "the training comes first",
+    "all_labeled": "everything is labeled",
+    "share_given": "you have given your share of the labels; thank you",
+    "taken": "others have answered that task meanwhile, or an image of it was reported",
+    "not_for_you": "the remaining tasks are reserved for other raters",
+}
+"""Reasons why a rater gets no task, in words, by the code that programs read."""
 
 
 class Me(Identity, frozen=True):
@@ -88,11 +81,11 @@ class Question(BaseModel, frozen=True):
     axis: Axis
     html: str
     """The words of the axis, from Markdown without HTML of its own."""
-    text: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    text: Annotated[str | None, OPTIONAL] = None
     """A longer text than the prompt; absent where there is none."""
-    reference: Annotated[ShownImage | None, Field(exclude_if=_is_none)] = None
+    reference: Annotated[ShownImage | None, OPTIONAL] = None
     """The image that shows what the prompt describes; absent where there is none."""
-    steps: Annotated[int | None, Field(exclude_if=_is_none)] = None
+    steps: Annotated[int | None, OPTIONAL] = None
     """5 where much better is told from slightly better; absent where it is not."""
 
 
@@ -105,28 +98,40 @@ class TaskToShow(BaseModel, frozen=True):
     """Empty where raters are not told it: on the axes appeal and count."""
     images: tuple[ShownImage, ...]
     """In the order in which they are to be shown; one, where it is the axis count."""
-    question: Annotated[Question | None, Field(exclude_if=_is_none)] = None
+    question: Annotated[Question | None, OPTIONAL] = None
     """Question of a comparison; absent for other kinds."""
 
     @classmethod
     def from_task(
         cls,
         task: Task,
-        image_ids: Sequence[str],
+        shown_order: Sequence[int],
         withheld: Collection[str] = (),
         *,
         wording: str | None = None,
         **more: object,
     ) -> Self:
-        """Return the task with its images in this order; `more` has the fields of a subclass.
+        """Return the task with its images in the order shown; `more` has a subclass's own fields.
 
         `wording` has the words of a comparison's axis.
         """
-        prompt = "" if task.axis in SHOWN_WITHOUT_PROMPT else task.prompt
-        facts: dict[str, object] = {"task_id": task.task_id, "kind": task.kind, "prompt": prompt}
+        places = sorted(zip(shown_order, task.image_ids, strict=True))
+        facts: dict[str, object] = {
+            "task_id": task.task_id,
+            "kind": task.kind,
+            "prompt": "" if task.axis in SHOWN_WITHOUT_PROMPT else task.prompt,
+            "images": shown_images([image_id for _, image_id in places], withheld),
+        }
         if task.axis is not None:
-            facts["question"] = _question(task, task.axis, wording, withheld)
-        return cls.model_validate(facts | {"images": shown_images(image_ids, withheld)} | more)
+            reference = () if task.reference is None else shown_images([task.reference], withheld)
+            facts["question"] = Question(
+                axis=task.axis,
+                html=wording_html(wording or "", task.subject or ""),
+                text=task.subject if task.axis == "detailed" else None,
+                reference=reference[0] if reference else None,
+                steps=task.steps,
+            )
+        return cls.model_validate(facts | more)
 
 
 class ClaimedTask(TaskToShow, frozen=True):
@@ -143,13 +148,13 @@ class Claimed(BaseModel, frozen=True):
 
     task: ClaimedTask | None
     """Null when there is nothing for this rater now."""
-    code: Annotated[NoTask | None, Field(exclude_if=_is_none)] = None
+    code: Annotated[str | None, OPTIONAL, Field(json_schema_extra={"enum": list(NO_TASK)})] = None
     """Why there is no task, for programs; absent where there is one."""
-    reason: Annotated[str | None, Field(exclude_if=_is_none)] = None
+    reason: Annotated[str | None, OPTIONAL] = None
     """The same in words."""
     progress: Progress
-    withdrawn: Annotated[list[str] | None, Field(exclude_if=_is_none)] = None
-    """Those of `except` that must not be shown any more; absent where `except` was empty."""
+    withdrawn: Annotated[list[str] | None, OPTIONAL] = None
+    """Tasks of `except` that must not be shown any more; absent where `except` was empty."""
 
 
 class Lease(BaseModel, frozen=True):
@@ -172,7 +177,6 @@ class Undone(BaseModel, frozen=True):
     """The task whose label was removed; null when there was nothing to undo."""
     answer: AnyAnswer | None
     """The answer that was removed; null when there was none."""
-    progress: Progress
 
 
 class HistoryEntry(TaskToShow, frozen=True):
@@ -228,62 +232,25 @@ class TrainingFeedback(BaseModel, frozen=True):
     """Items that the rater has not answered yet."""
 
 
-class RaterProgress(BaseModel, frozen=True):
+@dataclass(frozen=True)
+class RaterProgress(Progress):
     """Progress of the labeling, with the tasks that a page must not show any more."""
 
-    mine: int
-    """Labels of the rater."""
-    done: int
-    """Labels by people, at most as many per task as are wanted."""
-    total: int
-    """Labels wanted."""
-    seconds_left: float | None
-    """Active time that the rest takes all raters together; null when that is unknown."""
-    hold: int
-    """Tasks that a page should hold now at most, the one on the screen included."""
-    withdrawn: Annotated[list[str] | None, Field(exclude_if=_is_none)] = None
-    """Those of `held` that must not be shown any more; absent where `held` was empty."""
-
-    @classmethod
-    def from_progress(cls, progress: Progress, withdrawn: list[str] | None) -> Self:
-        """Return the store's progress with these withdrawn tasks."""
-        return cls(**asdict(progress), withdrawn=withdrawn)
-
-
-class HealthNow(BaseModel, frozen=True):
-    """State of the app, for monitoring; counts since its start."""
-
-    status: str
-    """`ok`, or what is wrong."""
-    writes_refused: int
-    writes_failed: int
-    last_export: datetime | None
-    export_error: str | None
-    free_disk_bytes: int
+    withdrawn: Annotated[list[str] | None, OPTIONAL] = None
+    """Tasks of `held` that must not be shown any more; absent where `held` was empty."""
 
 
 def shown_images(
     image_ids: Sequence[str], withheld: Collection[str] = ()
 ) -> tuple[ShownImage, ...]:
-    """Return the images with their addresses; those that are `withheld` have none."""
+    """Return the images with their addresses; a withheld image has none."""
     return tuple(
         ShownImage(image_id=image_id, url=None if image_id in withheld else image_url(image_id))
         for image_id in image_ids
     )
 
 
-def _question(task: Task, axis: Axis, wording: str | None, withheld: Collection[str]) -> Question:
-    is_detailed = axis == "detailed"
-    reference = () if task.reference is None else shown_images([task.reference], withheld)
-    return Question(
-        axis=axis,
-        html=wording_html(wording or "", task.subject or ""),
-        text=task.subject if is_detailed else None,
-        reference=reference[0] if reference else None,
-        steps=task.steps,
-    )
-
-
-def in_shown_order(task: Task, shown_order: Sequence[int]) -> list[str]:
-    """Return the task's images in the order in which they are shown."""
-    return [image_id for _, image_id in sorted(zip(shown_order, task.image_ids, strict=True))]
+@lru_cache(maxsize=256)
+def wording_html(text: str, subject: str) -> str:
+    """Return an axis's Markdown as HTML; HTML within it stays text. `{object}` is the subject."""
+    return str(_MARKDOWN.render(text.replace(OBJECT, subject)))

@@ -1,10 +1,9 @@
 // @ts-check
 // One image: good, bad, skip or report.
 
-/** @import { Answer, AskReason, BinaryAnswer, Draft, GiveAnswer } from "../interface.d.ts" */
-/** @import { InputMode, KindOnPage, LoadedImage, Verdict } from "../interface.d.ts" */
+/** @import { Answer, Around, BinaryAnswer, Draft, InputMode } from "../interface.d.ts" */
+/** @import { KindOnPage, LoadedImage, Verdict } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
-/** @import { Key } from "./words.js" */
 
 import { findAll, slot } from "./dom.js";
 import { lookButton } from "./full_size.js";
@@ -12,22 +11,11 @@ import { modeOf } from "./input.js";
 import { keys } from "./keys.js";
 import { reasonsFor, words } from "./words.js";
 
-/** @type {Record<Verdict, Key>} */
-const SAID = {
-  good: "said.good",
-  bad: "said.bad",
-  skip: "said.skip",
-  unsafe: "said.unsafe",
-};
-
 export class Binary {
   /**
-   * `answer(answer, mode)` is called with each verdict, `ask(question)` for the reason of a skip or
-   * a report.
-   *
    * @param {HTMLElement} root
    * @param {FullSize} fullSize
-   * @param {{ answer: GiveAnswer, ask: AskReason }} calls
+   * @param {Around} around
    */
   constructor(root, fullSize, { answer, ask }) {
     this.stage = slot(root, "stage", HTMLElement);
@@ -96,5 +84,5 @@ function verdictOf(button) {
 export const binary = {
   Part: Binary,
   /** @param {BinaryAnswer} answer */
-  said: ({ verdict }) => words(SAID[verdict]),
+  said: ({ verdict }) => words(`said.${verdict}`),
 };

@@ -2,11 +2,10 @@
 // Two images of one prompt: which is better; or one image: how many things are in it. A ranking of
 // two images is answered in the same way.
 
-/** @import { Answer, AskReason, ComparisonAnswer, Draft, GiveAnswer } from "../interface.d.ts" */
-/** @import { ImageAddress, InputMode, KindOnPage, LoadedImage } from "../interface.d.ts" */
-/** @import { LoadedQuestion, Rank, RankingAnswer } from "../interface.d.ts" */
+/** @import { Answer, Around, ComparisonAnswer, Draft, ImageAddress } from "../interface.d.ts" */
+/** @import { InputMode, KindOnPage, LoadedImage, LoadedQuestion } from "../interface.d.ts" */
+/** @import { Rank, RankingAnswer } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
-/** @import { Key } from "./words.js" */
 
 import { closest, find, findAll, slot } from "./dom.js";
 import { lookButton } from "./full_size.js";
@@ -19,19 +18,15 @@ const RANKS = { left: [1, 2], right: [2, 1], tie: [1, 1], neither: [null, null] 
 
 export class Comparison {
   /**
-   * `answer(answer, mode)` is called with each answer, `ask(question, chosen, images)` for the
-   * reason of a skip, `say(text)` with what screen readers should speak.
-   *
    * @param {HTMLElement} root
    * @param {FullSize} fullSize
-   * @param {{ answer: GiveAnswer, ask: AskReason, say: (text: string) => void }} calls
+   * @param {Around} around
    */
-  constructor(root, fullSize, { answer, ask, say }) {
+  constructor(root, fullSize, { answer, ask }) {
     this.root = root;
     this.fullSize = fullSize;
     this.answer = answer;
     this.ask = ask;
-    this.say = say;
     /** @type {LoadedImage[]} */
     this.images = [];
     /** @type {LoadedImage | null} */
@@ -121,38 +116,24 @@ export class Comparison {
     return left < right ? "left" : "right";
   }
 
-  /** @param {KeyboardEvent} event */
+  /**
+   * A digit is the count, and 0 is ten or more; in five steps, a place among the buttons from 1.
+   *
+   * @param {KeyboardEvent} event
+   */
   key(event) {
     const digit = digitOf(event);
-    if (this.counts && digit !== null) return this.countByKey(digit);
-    if (this.inFive && digit !== null) return this.chooseByKey(digit);
     const action = keys.actionOf("comparison", event);
-    if (action === "skip") this.skip("key");
+    if (this.counts && digit !== null) this.giveCount(digit || 10, "key");
+    else if (this.inFive && digit !== null) {
+      const button = findAll(this.steps, "button", HTMLButtonElement)[digit - 1];
+      if (!button) return false;
+      this.choose(button, "key");
+    } else if (action === "skip") this.skip("key");
     else if (action && !this.counts) {
       this.give(this.ranks && action === "both_bad" ? "neither" : action, "key");
     } else return false;
     return true;
-  }
-
-  /**
-   * A digit is the count, and 0 is ten or more; an image with none of it has a button alone.
-   *
-   * @param {number} digit
-   */
-  countByKey(digit) {
-    this.giveCount(digit || 10, "key");
-    return true;
-  }
-
-  /**
-   * In five steps a digit is a place among the buttons, from 1.
-   *
-   * @param {number} digit
-   */
-  chooseByKey(digit) {
-    const button = findAll(this.steps, "button", HTMLButtonElement)[digit - 1];
-    if (button) this.choose(button, "key");
-    return button !== undefined;
   }
 
   /**
@@ -225,7 +206,7 @@ export class Comparison {
   }
 }
 
-/** @type {Key[]} */
+/** @type {string[]} */
 const SIDES = ["full_size.first", "full_size.second"];
 
 /**
@@ -237,14 +218,6 @@ function mark(button, chosen) {
   else button.removeAttribute("aria-pressed");
 }
 
-/** @type {Record<Exclude<ComparisonAnswer["outcome"], "count" | "preferred">, Key>} */
-const SAID = {
-  tie: "said.tie",
-  both_bad: "said.both_bad",
-  skip: "said.skip",
-  unsafe: "said.unsafe",
-};
-
 /** @type {KindOnPage} */
 export const comparison = {
   Part: Comparison,
@@ -254,8 +227,10 @@ export const comparison = {
    */
   said({ outcome, preferred, count }, images) {
     const number = count ?? 0;
-    if (outcome === "count") return words(number === 10 ? "said.ten" : "said.count", { number });
-    if (outcome !== "preferred") return words(SAID[outcome]);
+    if (outcome === "count") {
+      return words(number === 10 ? "comparison.ten" : "said.count", { number });
+    }
+    if (outcome !== "preferred") return words(`said.${outcome}`);
     const place = images.findIndex(({ image_id }) => image_id === preferred);
     return words(place === 0 ? "said.first" : place === 1 ? "said.second" : "said.one");
   },

@@ -2,9 +2,8 @@
 // Corrections: undo, the history, and a new answer to an earlier task.
 
 /** @import { Label } from "../interface.d.ts" */
-/** @import { Queue } from "./queue.js" */
 /** @import { Screen } from "./screen.js" */
-/** @import { PageState } from "./state.js" */
+/** @import { Labeling, PageState } from "./state.js" */
 /** @import { Status } from "./status.js" */
 /** @import { Work } from "./work.js" */
 
@@ -30,62 +29,50 @@ export class Corrections {
     });
   }
 
-  async undo() {
-    const { labeling } = this.state;
-    if (!labeling || labeling.undoing) return;
-    const { outbox, queue } = labeling;
-    // the next key is meant for the task that comes back
-    this.state.change({ ...labeling, shown: { view: "waiting" }, undoing: true });
-    try {
+  undo() {
+    return this.comeBack(async ({ outbox, queue }) => {
       await this.work.send(outbox);
-      const { task, answer } = await call("POST", "undo", {}, { asRater: outbox.raterId });
-      this.status.saved(words(task ? "undo.done" : "undo.nothing"));
-      this.status.say(this.status.savedText);
-      if (task && this.state.isAt(queue)) {
-        if (answer) queue.drafts.set(task.task_id, openAgain(answer));
-        queue.makeRoom();
-        await queue.fetchOne({ first: true, wanted: task.task_id });
-        queue.bringFirst(task.task_id); // another fetch may have got it
-        this.status.progress(queue.progress);
-      }
-    } catch {
       // not sent again: if the first one arrived, a second would take back one label more
-      this.status.saved(words("undo.failed"));
-    }
-    this.showWhatCame(queue);
+      const { task, answer } = await call("POST", "undo", {}, { asRater: outbox.raterId });
+      const said = words(task ? "undo.done" : "undo.nothing");
+      this.status.saved(said);
+      this.status.say(said);
+      if (!task || !this.state.isAt(queue)) return;
+      if (answer) queue.drafts.set(task.task_id, openAgain(answer));
+      queue.makeRoom();
+      await queue.fetchOne({ first: true, wanted: task.task_id });
+      queue.bringFirst(task.task_id); // another fetch may have got it
+      this.status.progress(queue.progress);
+    }, () => this.status.saved(words("undo.failed")));
   }
 
-  /** @param {Queue} queue */
-  showWhatCame(queue) {
-    const { labeling } = this.state;
-    if (labeling?.queue === queue) {
-      this.state.change({ ...labeling, undoing: false });
-      this.work.present();
-    }
-    this.work.goOn();
+  /** @param {string} taskId */
+  takeBack(taskId) {
+    return this.comeBack(async ({ queue }) => {
+      await queue.sendAside();
+      return await queue.takeBack(taskId);
+    }, () => words("trouble.aside")); // it stays in the list
   }
 
   /**
-   * Shows a task again that was put aside.
+   * Shows nothing to answer until the task is there that `fetch` puts first: the next key is meant
+   * for it. `fetch` and `failed` may return a trouble to tell.
    *
-   * @param {string} taskId
+   * @param {(labeling: Labeling) => Promise<string | void>} fetch
+   * @param {() => string | void} failed
    */
-  async takeBack(taskId) {
+  async comeBack(fetch, failed) {
     const { labeling } = this.state;
     if (!labeling || labeling.undoing) return;
-    const { queue } = labeling;
     this.state.change({ ...labeling, shown: { view: "waiting" }, undoing: true });
-    let trouble = words("trouble.aside");
-    try {
-      await queue.sendAside();
-      trouble = await queue.takeBack(taskId);
-    } catch {
-      // it stays in the list
+    const trouble = await fetch(labeling).catch(failed);
+    const now = this.state.labeling;
+    if (now?.queue === labeling.queue) {
+      this.state.change({ ...now, undoing: false });
+      this.work.present();
+      if (trouble) this.status.notice(trouble);
     }
-    this.showWhatCame(queue);
-    if (trouble && this.state.isAt(queue)) {
-      this.status.notice(trouble);
-    }
+    this.work.goOn();
   }
 
   async showHistory() {
@@ -102,11 +89,7 @@ export class Corrections {
     this.status.refused(outbox.refused.length);
   }
 
-  /**
-   * Asks for a new answer to an earlier task.
-   *
-   * @param {Label} label
-   */
+  /** @param {Label} label */
   async edit(label) {
     const queue = this.state.labeling?.queue;
     if (!queue) return; // signed out meanwhile
@@ -115,7 +98,7 @@ export class Corrections {
     if (!this.state.isAt(queue)) return;
     if (!loaded) {
       this.work.present();
-      return this.status.notice(words("trouble.pictures"));
+      return this.status.notice(words("trouble.images"));
     }
     this.screen.show({
       ...loaded,

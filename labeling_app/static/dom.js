@@ -52,3 +52,14 @@ export function closest(event, selector) {
   const found = event.target instanceof Element ? event.target.closest(selector) : null;
   return found instanceof HTMLElement ? found : null;
 }
+
+/**
+ * Returns a new element with a text.
+ *
+ * @template {keyof HTMLElementTagNameMap} T
+ * @param {T} tag
+ * @param {string} textContent
+ */
+export function made(tag, textContent, className = "") {
+  return Object.assign(document.createElement(tag), { textContent, className });
+}

@@ -62,10 +62,6 @@ export class FullSize {
     if (!this.dialog.open) this.dialog.showModal();
   }
 
-  close() {
-    this.dialog.close();
-  }
-
   /** @param {KeyboardEvent} event */
   key(event) {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;

@@ -6,10 +6,12 @@
 /** @import { Outbox } from "./outbox.js" */
 
 import { call, isSignedOut } from "./api.js";
-import { find, slot } from "./dom.js";
-import { said } from "./kinds.js";
-import { Search } from "./search.js";
+import { find, made, slot } from "./dom.js";
+import { KINDS } from "./kinds.js";
 import { language, words, wordsOfReason } from "./words.js";
+
+const PAGE = 20;
+const TYPING_MS = 250;
 
 export class History {
   /**
@@ -26,7 +28,7 @@ export class History {
     this.aside = slot(dialog, "aside", HTMLElement);
     this.found = slot(dialog, "found", HTMLElement);
     this.olderButton = slot(dialog, "older", HTMLButtonElement);
-    this.search = new Search(dialog, () => this.look());
+    this.search = find(dialog, "form", HTMLFormElement);
     this.change = change;
     this.takeBack = takeBack;
     this.asRater = "";
@@ -34,6 +36,12 @@ export class History {
     /** @type {number | null} */
     this.older = null; // where the labels go on
     this.olderButton.addEventListener("click", () => this.look({ on: true }));
+    let typing = 0; // a timer
+    this.search.addEventListener("input", () => {
+      clearTimeout(typing);
+      typing = setTimeout(() => this.look(), TYPING_MS);
+    });
+    this.search.addEventListener("submit", (event) => event.preventDefault());
   }
 
   /**
@@ -45,7 +53,7 @@ export class History {
    */
   async show(outbox, decided) {
     const asRater = this.asRater = outbox.raterId;
-    this.search.clear();
+    this.search.reset();
     const [{ tasks }] = await Promise.all([
       call("GET", "aside", undefined, { asRater }),
       this.load(),
@@ -68,21 +76,22 @@ export class History {
     }
   }
 
-  /** Loads the labels that are searched for; with `on` those that come next. */
+  /** Loads the labels that are searched for; with `on`, the next ones. */
   async load({ on = false } = {}) {
     const asked = this.asked += 1;
     const { asRater } = this;
-    const before = on && this.older !== null ? `&before=${this.older}` : "";
-    const answer = await call("GET", `history?${this.search.query}${before}`, undefined, {
-      asRater,
-    });
+    const fields = [...new FormData(this.search)].map(([name, text]) => [name, `${text}`.trim()]);
+    const narrow = fields.filter(([, text]) => text);
+    const query = new URLSearchParams([["limit", String(PAGE)], ...narrow]);
+    if (on && this.older !== null) query.set("before", String(this.older));
+    const answer = await call("GET", `history?${query}`, undefined, { asRater });
     if (asked !== this.asked) return;
     const entries = answer.labels.map((label) => this.entry(label));
     if (on) this.list.append(...entries);
     else this.list.replaceChildren(...entries);
     this.older = answer.older;
     this.olderButton.hidden = answer.older === null;
-    const none = this.search.isNarrow ? "history.none_fits" : "history.empty";
+    const none = narrow.length ? "history.none_fits" : "history.empty";
     this.say(this.list.children.length ? "" : words(none));
     if (on && this.olderButton.hidden) find(this.list, "li:last-child button", HTMLElement).focus();
   }
@@ -95,21 +104,12 @@ export class History {
 
   /** @param {AsideTask} task */
   waiting(task) {
-    const item = document.createElement("li");
     const answer = () => {
       this.dialog.close();
       this.takeBack(task);
     };
-    item.append(
-      thumbs(task.images),
-      lines(text("strong", titleOf(task)), timeOf(task.aside_at)),
-      button(
-        words("history.answer"),
-        words("history.answer_name", { prompt: titleOf(task) }),
-        answer,
-      ),
-    );
-    return item;
+    const time = timeOf(task.aside_at);
+    return line(titleOf(task), [time], [["history.answer", answer]], task.images);
   }
 
   /**
@@ -117,52 +117,34 @@ export class History {
    * @param {() => void} decided
    */
   drawRefusals(outbox, decided) {
-    /** @param {OutboxEntry} entry */
-    const line = (entry) => {
-      const item = document.createElement("li");
-      const { prompt, refused = "" } = entry;
-      const said = text("span", describe(entry.submission.answer, []));
-      /** @param {() => void} act */
-      const decide = (act) => () => {
-        act();
-        this.drawRefusals(outbox, decided);
-        decided();
-      };
-      item.append(
-        lines(text("strong", prompt), said, text("span", refused, "reason")),
-        button(
-          words("history.again"),
-          words("history.again_name", { prompt }),
-          decide(() => outbox.retry(entry)),
-        ),
-        button(
-          words("history.discard"),
-          words("history.discard_name", { prompt }),
-          decide(() => outbox.remove(entry)),
-        ),
-      );
-      return item;
+    /** @param {(entry: OutboxEntry) => void} act */
+    const decide = (act) => (/** @type {OutboxEntry} */ entry) => () => {
+      act(entry);
+      this.drawRefusals(outbox, decided);
+      decided();
     };
-    const entries = outbox.refused;
+    const retry = decide((entry) => outbox.retry(entry));
+    const remove = decide((entry) => outbox.remove(entry));
+    const entries = outbox.refused.map((entry) => {
+      const answer = made("span", describe(entry.submission.answer, []));
+      return line(entry.prompt, [answer, made("span", entry.refused ?? "", "reason")], [
+        ["history.again", retry(entry)],
+        ["history.discard", remove(entry)],
+      ]);
+    });
     this.refusals.hidden = !entries.length;
-    find(this.refusals, "ul", HTMLElement).replaceChildren(...entries.map(line));
+    find(this.refusals, "ul", HTMLElement).replaceChildren(...entries);
   }
 
   /** @param {Label} label */
   entry(label) {
-    const item = document.createElement("li");
-    const prompt = titleOf(label);
-    const answer = text("span", describe(label.answer, label.images));
+    const answer = made("span", describe(label.answer, label.images));
     const change = () => {
       this.dialog.close();
       this.change(label);
     };
-    item.append(
-      thumbs(label.images),
-      lines(text("strong", prompt), answer, timeOf(label.submitted_at)),
-      button(words("history.change"), words("history.change_name", { prompt }), change),
-    );
-    return item;
+    const said = [answer, timeOf(label.submitted_at)];
+    return line(titleOf(label), said, [["history.change", change]], label.images);
   }
 }
 
@@ -177,16 +159,6 @@ function titleOf({ prompt, question }) {
   return parsed.querySelector("p")?.textContent ?? "";
 }
 
-/** @param {ImageAddress[]} images */
-function thumbs(images) {
-  const all = text("span", "", "images");
-  for (const { url } of images) {
-    if (!url) continue; // it was reported
-    all.append(Object.assign(new Image(), { src: url, alt: "", loading: "lazy" }));
-  }
-  return all;
-}
-
 /**
  * Returns the time, with the day where that is not today.
  *
@@ -198,7 +170,7 @@ function timeOf(moment) {
   const shown = isToday
     ? at.toLocaleTimeString(language(), { hour: "2-digit", minute: "2-digit" })
     : at.toLocaleString(language(), { dateStyle: "medium", timeStyle: "short" });
-  return Object.assign(text("time", shown), { dateTime: moment });
+  return Object.assign(made("time", shown), { dateTime: moment });
 }
 
 /**
@@ -211,35 +183,35 @@ function describe(answer, images) {
   const comment = answer.comment && words("history.comment", { comment: answer.comment });
   const reason = answer.reason && wordsOfReason(answer.reason);
   const remarks = [reason, comment].filter(Boolean).join(", ");
-  const verdict = said(answer, images);
+  const verdict = KINDS[answer.kind].said(answer, images);
   return remarks ? words("history.remarks", { answer: verdict, remarks }) : verdict;
 }
 
 /**
- * @template {keyof HTMLElementTagNameMap} T
- * @param {T} tag
- * @param {string} content
+ * Returns a line of a list: the prompt, what is said about it, and what can be done, each by the key
+ * of its word.
+ *
+ * @param {string} prompt
+ * @param {HTMLElement[]} said
+ * @param {[string, () => void][]} acts
+ * @param {ImageAddress[]} [images]
  */
-function text(tag, content, className = "") {
-  return Object.assign(document.createElement(tag), { textContent: content, className });
-}
-
-/** @param {HTMLElement[]} parts */
-function lines(...parts) {
-  const block = text("div", "", "lines");
-  block.append(...parts);
-  return block;
-}
-
-/**
- * @param {string} label
- * @param {string} name
- * @param {() => void} act
- */
-function button(label, name, act) {
-  const made = text("button", label);
-  made.type = "button";
-  made.setAttribute("aria-label", name);
-  made.addEventListener("click", act);
-  return made;
+function line(prompt, said, acts, images) {
+  const all = made("li", "");
+  const thumbs = made("span", "", "images");
+  for (const { url } of images ?? []) {
+    if (url) thumbs.append(Object.assign(new Image(), { src: url, alt: "", loading: "lazy" }));
+  }
+  if (images) all.append(thumbs);
+  const lines = made("div", "", "lines");
+  lines.append(made("strong", prompt), ...said);
+  all.append(lines);
+  for (const [key, act] of acts) {
+    const button = made("button", words(key));
+    button.type = "button";
+    button.setAttribute("aria-label", words(`${key}_name`, { prompt }));
+    button.addEventListener("click", act);
+    all.append(button);
+  }
+  return all;
 }

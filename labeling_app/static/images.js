@@ -46,8 +46,8 @@ export async function loadTask(task) {
 async function loadImage({ image_id, url }, place, images) {
   const element = new Image();
   element.alt = images.length === 1
-    ? words("task.picture")
-    : words("task.picture_number", { number: place + 1 });
+    ? words("task.image")
+    : words("task.image_number", { number: place + 1 });
   element.draggable = false;
   element.decoding = "sync"; // in the first frame of its task, not in a later one
   if (!url) return { image_id, element, broken: true }; // it was reported

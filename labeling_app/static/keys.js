@@ -1,34 +1,32 @@
 // @ts-check
-// The keys of the page: what each stands for, in two layouts and as the rater changed them.
-
-/** @import { Key } from "./words.js" */
+// The keys of the page: what each stands for, in two layouts.
 
 import { digitOf } from "./input.js";
 import { words } from "./words.js";
 
 /** @typedef {"standard" | "left"} Layout */
-/** @typedef {{ words: Key, standard: string[], left: string[] }} Action */
-/** @typedef {{ title: Key, actions: Record<string, Action>, fixed?: [string[], Key][] }} Part */
+/** @typedef {{ words: string, standard: string[], left: string[] }} Action */
+/** @typedef {{ title: string, actions: Record<string, Action>, fixed?: [string[], string][] }} Part */
 
 /**
  * The parts of the page, each with its actions: the keys of `always` mean the same everywhere.
- * `fixed` keys cannot be changed. The layout `left` can be reached with the left hand alone, on
- * QWERTY and QWERTZ.
+ * `fixed` keys are the same in both layouts. The layout `left` can be reached with the left hand alone,
+ * on QWERTY and QWERTZ.
  *
  * @type {Record<string, Part>}
  */
 export const PARTS = {
   binary: {
-    title: "keys.one_picture",
+    title: "keys.one_image",
     actions: {
-      good: { words: "keys.good", standard: ["1", "ArrowUp"], left: ["1", "w"] },
-      bad: { words: "keys.bad", standard: ["2", "ArrowDown"], left: ["2", "s"] },
-      skip: { words: "keys.skip", standard: ["3", "ArrowRight"], left: ["3", "d"] },
+      good: { words: "binary.good", standard: ["1", "ArrowUp"], left: ["1", "w"] },
+      bad: { words: "binary.bad", standard: ["2", "ArrowDown"], left: ["2", "s"] },
+      skip: { words: "binary.skip", standard: ["3", "ArrowRight"], left: ["3", "d"] },
       unsafe: { words: "keys.report", standard: ["4"], left: ["4"] },
     },
   },
   ranking: {
-    title: "keys.several_pictures",
+    title: "keys.several_images",
     actions: {
       unjudged: { words: "keys.unjudged", standard: ["0"], left: ["q"] },
       previous: { words: "keys.previous", standard: ["ArrowLeft"], left: ["a"] },
@@ -37,17 +35,17 @@ export const PARTS = {
       below: { words: "keys.below", standard: ["ArrowDown"], left: ["x"] },
       "take-back": { words: "keys.take_back", standard: ["Backspace"], left: ["r"] },
       clear: { words: "keys.clear", standard: ["Escape"], left: ["Escape"] },
-      submit: { words: "keys.submit", standard: ["Enter"], left: [" "] },
+      submit: { words: "ranking.submit", standard: ["Enter"], left: [" "] },
       skip: { words: "keys.skip_several", standard: ["s"], left: ["s"] },
     },
     fixed: [[["1", "…", "9"], "keys.rank"]],
   },
   comparison: {
-    title: "keys.two_pictures",
+    title: "keys.two_images",
     actions: {
       left: { words: "keys.left", standard: ["ArrowLeft", "1"], left: ["a", "1"] },
       right: { words: "keys.right", standard: ["ArrowRight", "2"], left: ["d", "2"] },
-      tie: { words: "keys.tie", standard: ["ArrowUp", "3"], left: ["w", "3"] },
+      tie: { words: "comparison.tie", standard: ["ArrowUp", "3"], left: ["w", "3"] },
       both_bad: { words: "keys.both_bad", standard: ["ArrowDown", "4"], left: ["x", "4"] },
       skip: { words: "keys.skip_two", standard: ["s"], left: ["s"] },
     },
@@ -67,36 +65,18 @@ export const PARTS = {
   },
 };
 
-const NAMED = /^(Arrow(Left|Right|Up|Down)|Page(Up|Down)|Home|End|Insert|Delete|Backspace|Enter)$/;
-
 /** @type {Partial<Record<string, string>>} */
 const SIGNS = { ArrowLeft: "←", ArrowRight: "→", ArrowUp: "↑", ArrowDown: "↓" };
 
-/** @type {Partial<Record<string, Key>>} */
+/** @type {Partial<Record<string, string>>} */
 const CAPS = {
   " ": "key.space",
   Backspace: "key.backspace",
-  Delete: "key.delete",
   Enter: "key.enter",
   Escape: "key.escape",
 };
 
-/**
- * Returns the name of a key: a digit, a small letter or sign, or the browser's name of it.
- *
- * @param {KeyboardEvent} event
- */
-export function nameOf(event) {
-  const digit = event.key === "?" ? null : digitOf(event);
-  if (digit !== null) return String(digit);
-  return event.key.length === 1 ? event.key.toLowerCase() : event.key;
-}
-
-/**
- * Returns what is written on a key, in the rater's language.
- *
- * @param {string} name
- */
+/** @param {string} name */
 export function capOf(name) {
   const key = CAPS[name];
   return key ? words(key) : SIGNS[name] ?? (name.length === 1 ? name.toUpperCase() : name);
@@ -107,36 +87,18 @@ class Keys {
     this.place = ""; // the key in localStorage
     /** @type {Layout} */
     this.layout = "standard";
-    /** @type {Partial<Record<string, string>>} */
-    this.own = {}; // by part and action
   }
 
-  /**
-   * Takes the keys that this rater has set in this browser.
-   *
-   * @param {string} raterId
-   */
+  /** @param {string} raterId */
   takeFrom(raterId) {
     this.place = `pictune.keys.${raterId}`;
-    const { layout, own } = JSON.parse(localStorage.getItem(this.place) ?? "{}");
-    this.layout = layout === "left" ? "left" : "standard";
-    this.own = own ?? {};
+    this.layout = localStorage.getItem(this.place) === "left" ? "left" : "standard";
   }
 
-  /**
-   * Changes the layout, and drops the keys that were set one by one.
-   *
-   * @param {Layout} layout
-   */
+  /** @param {Layout} layout */
   use(layout) {
     this.layout = layout;
-    this.own = {};
-    this.keep();
-  }
-
-  keep() {
-    const { layout, own } = this;
-    localStorage.setItem(this.place, JSON.stringify({ layout, own }));
+    localStorage.setItem(this.place, layout);
   }
 
   /**
@@ -146,8 +108,7 @@ class Keys {
    * @param {string} action
    */
   of(part, action) {
-    const own = this.own[`${part} ${action}`];
-    return own === undefined ? PARTS[part].actions[action][this.layout] : [own];
+    return PARTS[part].actions[action][this.layout];
   }
 
   /**
@@ -157,42 +118,9 @@ class Keys {
    * @param {KeyboardEvent} event
    */
   actionOf(part, event) {
-    return this.actionOfName(part, nameOf(event));
-  }
-
-  /**
-   * @param {string} part
-   * @param {string} name
-   */
-  actionOfName(part, name) {
+    const letter = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const name = letter === "?" ? letter : String(digitOf(event) ?? letter);
     return Object.keys(PARTS[part].actions).find((action) => this.of(part, action).includes(name));
-  }
-
-  /**
-   * Lets a key stand for an action, in place of those that did. Returns why not, in words, or
-   * nothing.
-   *
-   * @param {string} part
-   * @param {string} action
-   * @param {string} name
-   */
-  assign(part, action, name) {
-    const key = capOf(name);
-    if (name !== " " && !NAMED.test(name) && !/^\S$/u.test(name)) {
-      return words("keys.unusable", { key });
-    }
-    if (part === "ranking" && /^[1-9]$/.test(name)) return words("keys.ranks_only", { key });
-    const others = part === "always" ? Object.keys(PARTS) : [part, "always"];
-    for (const other of others) {
-      const taken = this.actionOfName(other, name);
-      if (taken && (other !== part || taken !== action)) {
-        return words("keys.taken", { key, action: words(PARTS[other].actions[taken].words) });
-      }
-    }
-    if (part === "always" && /^[0-9]$/.test(name)) return words("keys.ranks_only", { key });
-    this.own[`${part} ${action}`] = name;
-    this.keep();
-    return "";
   }
 }
 

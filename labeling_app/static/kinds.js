@@ -2,7 +2,7 @@
 // The kinds of tasks: what the page knows of each. A kind is one script, one entry here, and one
 // part of page.html with its `data-kind`.
 
-/** @import { Answer, ImageAddress, Item, Kind, KindOnPage } from "../interface.d.ts" */
+/** @import { Answer, Item, Kind, KindOnPage } from "../interface.d.ts" */
 
 import { binary } from "./binary.js";
 import { comparison } from "./comparison.js";
@@ -32,16 +32,6 @@ export function isAnswer(kind, event) {
   const action = keys.actionOf(kind, event);
   if (digitOf(event) !== null) return true;
   return action !== undefined && (KINDS[kind].isAnswer?.(action) ?? true);
-}
-
-/**
- * Returns an answer in words, without reason and comment.
- *
- * @param {Answer} answer
- * @param {ImageAddress[]} images
- */
-export function said(answer, images) {
-  return KINDS[answer.kind].said(answer, images);
 }
 
 /**

@@ -1,16 +1,15 @@
 // @ts-check
 // The labeling page: puts its parts together, and hands clicks and keys to them.
 
-import { Colors } from "./colors.js";
 import { Corrections } from "./corrections.js";
 import { closest, find, findAll, slot } from "./dom.js";
 import { Guidelines } from "./guidelines.js";
 import { isForeign } from "./input.js";
-import { KeySettings } from "./key_settings.js";
 import { keys } from "./keys.js";
 import { Retry } from "./retry.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
+import { Settings } from "./settings.js";
 import { PageState } from "./state.js";
 import { Status } from "./status.js";
 import { Training } from "./training.js";
@@ -53,7 +52,7 @@ class Page {
       welcome: (raterId) => {
         followRater(raterId);
         keys.takeFrom(raterId);
-        this.keySettings.draw();
+        this.settings.draw();
       },
       begin: (outbox) => this.work.begin(outbox),
     });
@@ -69,21 +68,16 @@ class Page {
     this.dialogs = {
       help: slot(root, "help", HTMLDialogElement),
       history: slot(root, "history", HTMLDialogElement),
+      settings: slot(root, "settings", HTMLDialogElement),
     };
-    const settings = slot(root, "settings", HTMLDialogElement);
-    this.keySettings = new KeySettings(root, settings);
-    new Colors(root.querySelectorAll("[name=colors]"));
-    const parts = { state, screen, status, work };
-    this.corrections = new Corrections(this.dialogs.history, parts);
+    this.settings = new Settings(root);
+    this.corrections = new Corrections(this.dialogs.history, { state, screen, status, work });
     /** @type {Record<string, (button?: HTMLElement) => unknown>} */
     this.actions = {
       undo: () => this.corrections.undo(),
       help: () => toggle(this.dialogs.help),
       history: () => this.corrections.showHistory(),
-      settings: () => {
-        this.dialogs.help.close();
-        this.keySettings.open();
-      },
+      settings: () => toggle(this.dialogs.settings),
       guidelines: () => guidelines.toggle(),
       comment: () => screen.comment.focus(),
       back: () => work.present(),
@@ -134,7 +128,7 @@ class Page {
    */
   press(event) {
     const { screen, state: { item } } = this;
-    if (this.screen.reasons.open) return this.screen.reasons.key(event);
+    if (this.screen.reasons.dialog.open) return this.screen.reasons.key(event);
     const always = keys.actionOf("always", event);
     const modal = this.root.querySelector("dialog[open]");
     if (modal && modal !== (always && this.dialogs[always])) return false;

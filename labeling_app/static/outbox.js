@@ -4,7 +4,7 @@
 /** @import { OutboxEntry, Submission } from "../interface.d.ts" */
 
 import { call, isPassing, isSignedOut } from "./api.js";
-import { refusalOf } from "./refusal.js";
+import { refusalOf } from "./words.js";
 
 /**
  * Returns a random UUID (version 4). crypto.randomUUID is missing on pages that come over plain
@@ -81,11 +81,7 @@ export class Outbox {
     return this.entries.filter((entry) => entry.refused);
   }
 
-  /**
-   * Lets a refused answer be sent again.
-   *
-   * @param {OutboxEntry} entry
-   */
+  /** @param {OutboxEntry} entry */
   retry({ refused: _, ...entry }) {
     this.put(entry);
   }

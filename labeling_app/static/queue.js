@@ -2,26 +2,14 @@
 // The tasks that this page holds: the one on the screen, then those fetched ahead with their
 // images.
 
-/** @import { HeldTask, NoTask, Progress } from "../interface.d.ts" */
+/** @import { HeldTask, Progress } from "../interface.d.ts" */
 /** @import { Outbox } from "./outbox.js" */
-/** @import { Key } from "./words.js" */
 
 import { call, isPassing, isSignedOut, Refused } from "./api.js";
 import { loadTask } from "./images.js";
 import { words } from "./words.js";
 
 const MOST_EXCEPT = 30; // as the interface has it
-
-/** @type {Record<NoTask, Key>} */
-export const REASONS = {
-  campaign_paused: "rest.campaign_paused",
-  rater_paused: "rest.rater_paused",
-  training_first: "rest.training_first",
-  all_labeled: "rest.all_labeled",
-  share_given: "rest.share_given",
-  not_for_you: "rest.not_for_you",
-  taken: "rest.taken",
-};
 
 export class Queue {
   /**
@@ -39,13 +27,13 @@ export class Queue {
     this.droppedAt = new Map(); // task id to performance.now()
     /** @type {Progress | null} */
     this.progress = null;
-    /** @type {NoTask | null} */
-    this.reason = null; // why nothing more was given, null while something was
+    /** @type {string | null} */
+    this.reason = null; // code of why nothing more was given, null while something was
     /** @type {string[]} */
     this.withdrawn = []; // tasks held here that must not be shown: an image of them was reported
     this.heardAt = 0; // performance.now() when the server last said which
     /** @type {string[]} */
-    this.aside = []; // tasks put aside of which the server has not heard; it keeps them held
+    this.aside = []; // tasks put aside here that the server still keeps for this page
     /** @type {number | null} */
     this.countedAside = null; // null where the server must be asked how many are put aside
     /** @type {Map<string, HeldTask["draft"]>} */
@@ -76,7 +64,7 @@ export class Queue {
 
   /**
    * Asks for one more task and puts it last, or first; false when there is none for now. `wanted`
-   * is the id of a held one that is wanted before others.
+   * is the id of a held task to be given before others.
    *
    * @param {{ first?: boolean, wanted?: string }} [options]
    */
@@ -146,7 +134,7 @@ export class Queue {
     const claimed = await call("POST", "claim", body, { asRater: this.raterId });
     this.hear(claimed.progress);
     this.countedAside = null;
-    if (!claimed.task) return words(REASONS[claimed.code]);
+    if (!claimed.task) return words(`rest.${claimed.code}`);
     const task = this.withDraft(await loadTask(claimed.task));
     this.makeRoom();
     this.tasks = [task, ...this.tasks.filter((held) => held.task_id !== taskId)];
@@ -189,11 +177,7 @@ export class Queue {
     this.reason = null; // there may be more now
   }
 
-  /**
-   * Puts a task first, if it is held.
-   *
-   * @param {string} taskId
-   */
+  /** @param {string} taskId */
   bringFirst(taskId) {
     const task = this.tasks.find((held) => held.task_id === taskId);
     if (task) this.tasks = [task, ...this.tasks.filter((held) => held !== task)];

@@ -1,12 +1,11 @@
 // @ts-check
 // Several images of one prompt: ranks from 1, ties, can't judge.
 
-/** @import { Answer, AskReason, Draft, GiveAnswer, InputMode } from "../interface.d.ts" */
-/** @import { ImageAddress, KindOnPage, LoadedImage, Rank } from "../interface.d.ts" */
-/** @import { RankingAnswer, ReasonChosen } from "../interface.d.ts" */
+/** @import { Answer, Around, Draft, ImageAddress, InputMode } from "../interface.d.ts" */
+/** @import { KindOnPage, LoadedImage, Rank, RankingAnswer } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
 
-import { closest, find, findAll, slot } from "./dom.js";
+import { closest, find, findAll, made, slot } from "./dom.js";
 import { makeDraggable } from "./drag.js";
 import { digitOf, modeOf } from "./input.js";
 import { capOf, keys } from "./keys.js";
@@ -15,18 +14,9 @@ import { words } from "./words.js";
 
 export class Ranking {
   /**
-   * `answer(answer, mode)` is called with the ranks of a submitted ranking, `ask(question, chosen,
-   * images)` for the reason of a skip, `say(text)` with what screen readers should speak,
-   * `changed(draft)` after each change.
-   *
    * @param {HTMLElement} root
    * @param {FullSize} fullSize
-   * @param {{
-   *   answer: GiveAnswer,
-   *   ask: AskReason,
-   *   say: (text: string) => void,
-   *   changed: (draft: RankingAnswer) => void,
-   * }} calls
+   * @param {Around} around
    */
   constructor(root, fullSize, { answer, ask, say, changed }) {
     this.fullSize = fullSize;
@@ -209,9 +199,9 @@ export class Ranking {
   /** @param {InputMode} mode */
   skip(mode) {
     const unranked = this.answerOf(this.images.map(() => null));
-    /** @type {ReasonChosen} */
-    const chosen = (reason, unsafe) => this.answer({ ...unranked, reason, unsafe }, mode);
-    this.ask("skip_several", chosen, this.images);
+    this.ask("skip_several", (reason, unsafe) => {
+      this.answer({ ...unranked, reason, unsafe }, mode);
+    }, this.images);
   }
 
   /**
@@ -230,7 +220,7 @@ export class Ranking {
 
   /** @param {number} place */
   nameOf(place) {
-    const name = words("task.picture_number", { number: place + 1 });
+    const name = words("task.image_number", { number: place + 1 });
     const rank = this.ranks[place];
     if (rank === undefined) return words("ranking.without", { name });
     if (rank === null) return words("ranking.unjudged", { name });
@@ -268,8 +258,8 @@ export class Ranking {
     const name = rank === null
       ? words("ranking.give_none", { number })
       : words("ranking.give", { rank, number });
-    const pictures = places.map((place) => place + 1).join(", ");
-    spot.setAttribute("aria-label", pictures ? words("ranking.now", { name, pictures }) : name);
+    const images = places.map((place) => place + 1).join(", ");
+    spot.setAttribute("aria-label", images ? words("ranking.now", { name, images }) : name);
     spot.classList.toggle("tie", rank !== null && places.length > 1);
     const thumbs = places.map((place) => thumb(this.images[place].element, place));
     find(spot, ".thumbs", HTMLElement).replaceChildren(...thumbs);
@@ -283,39 +273,27 @@ function placeOf(event) {
 }
 
 /**
- * @template {keyof HTMLElementTagNameMap} T
- * @param {T} tag
- * @param {string} className
- */
-function made(tag, className, text = "") {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.textContent = text;
-  return element;
-}
-
-/**
  * @param {LoadedImage} image
  * @param {number} place
  */
 function card({ element }, place) {
-  const item = made("li", "card");
-  const button = made("button", "image");
+  const item = made("li", "", "card");
+  const button = made("button", "", "image");
   button.type = "button";
   button.dataset.place = String(place);
-  const grip = made("span", "grip", "⠿");
+  const grip = made("span", "⠿", "grip");
   grip.setAttribute("aria-hidden", "true");
-  button.append(element, made("span", "badge"), grip);
+  button.append(element, made("span", "", "badge"), grip);
   item.append(button);
   return item;
 }
 
 /** @param {number} rank */
 function shelfRank(rank) {
-  const spot = made("button", "rank");
+  const spot = made("button", "", "rank");
   spot.type = "button";
   spot.dataset.rank = String(rank);
-  spot.append(made("span", "number", String(rank || "?")), made("span", "thumbs"));
+  spot.append(made("span", String(rank || "?"), "number"), made("span", "", "thumbs"));
   return spot;
 }
 

@@ -1,21 +1,12 @@
 // @ts-check
-// Asks why a task is skipped, or an image bad or reported: one more key, or a click. Of several images, it
-// also asks which ones are reported.
+// Asks why a task is skipped, or an image is bad or reported: one more key, or a click. Of several
+// images, it also asks which ones are reported.
 
 /** @import { LoadedImage, ReasonChosen, ReasonsQuestion } from "../interface.d.ts" */
-/** @import { Key } from "./words.js" */
 
 import { closest, find, slot } from "./dom.js";
 import { digitOf } from "./input.js";
 import { readable, reasonsFor, words } from "./words.js";
-
-/** @type {Record<ReasonsQuestion, Key>} */
-const TITLES = {
-  bad: "reasons.bad",
-  skip: "reasons.skip",
-  skip_several: "reasons.skip_several",
-  unsafe: "reasons.unsafe",
-};
 
 export class Reasons {
   /** @param {HTMLDialogElement} dialog */
@@ -24,10 +15,6 @@ export class Reasons {
     this.title = find(dialog, "h2", HTMLElement);
     this.choices = slot(dialog, "choices", HTMLElement);
     this.report = find(dialog, "[data-do=report]", HTMLButtonElement);
-  }
-
-  get open() {
-    return this.dialog.open;
   }
 
   /**
@@ -40,7 +27,7 @@ export class Reasons {
    */
   ask(question, chosen, images) {
     const reasons = reasonsFor(question);
-    this.title.textContent = words(TITLES[question]);
+    this.title.textContent = words(`reasons.${question}`);
     this.report.hidden = true;
     this.choices.replaceChildren(
       ...reasons.map((reason, place) => choice(readable(reason), place + 1)),
@@ -89,20 +76,12 @@ export class Reasons {
     return button !== undefined;
   }
 
-  /**
-   * Returns the button that a key stands for.
-   *
-   * @param {KeyboardEvent} event
-   */
+  /** @param {KeyboardEvent} event */
   buttonOf(event) {
     if (event.key === "Enter" && !this.report.hidden) return this.report;
     const digit = digitOf(event);
     const button = digit === null ? undefined : this.choices.children[digit - 1];
     return button instanceof HTMLElement ? button : undefined;
-  }
-
-  close() {
-    this.dialog.close();
   }
 }
 

@@ -54,11 +54,7 @@ export class Room {
     globalThis.addEventListener("resize", () => this.fit());
   }
 
-  /**
-   * Sizes the cards of these images.
-   *
-   * @param {LoadedImage[]} images
-   */
+  /** @param {LoadedImage[]} images */
   fill(images) {
     const shapes = images.filter(({ broken }) => !broken).map(({ element }) => element);
     this.aspect = Math.max(...shapes.map((one) => one.naturalWidth / one.naturalHeight), 0) || 1;

@@ -2,8 +2,8 @@
 // The screen of a rater at work: shows a task, a training question or an earlier label and takes the
 // answer to it, or says that there is nothing to do.
 
-/** @import { Answer, AskReason, InputMode, Item, OnPage } from "../interface.d.ts" */
-/** @import { Draft, RankingAnswer, ReasonChosen } from "../interface.d.ts" */
+/** @import { Answer, Around, Draft, InputMode, Item, OnPage } from "../interface.d.ts" */
+/** @import { ReasonChosen } from "../interface.d.ts" */
 /** @import { PageState, View } from "./state.js" */
 /** @import { Status } from "./status.js" */
 
@@ -41,39 +41,32 @@ export class Screen {
     this.restReason = slot(page, "reason", HTMLElement);
     this.later = slot(page, "later", HTMLElement);
     this.reasons = new Reasons(slot(page, "reasons", HTMLDialogElement));
-
-    /** @type {(answer: Answer, mode: InputMode) => void} */
-    const answer = (answer, mode) => this.give(answer, mode);
-    /** @type {AskReason} */
-    const ask = (question, chosen, images) =>
-      this.reasons.ask(question, this.forThisItem(chosen), images);
-    /** @param {string} text */
-    const say = (text) => status.say(text);
     /** @type {Draft["ranks"]} */
     this.ranks = undefined; // of a half-made ranking
     const note = () => changed({ ranks: this.ranks, comment: this.comment.value });
-    /** @param {RankingAnswer} answer */
-    const half = ({ ranks }) => {
-      this.ranks = ranks;
-      note();
-    };
     this.comment.addEventListener("input", note);
     this.fullSize = new FullSize(slot(page, "full-size", HTMLDialogElement));
-    const calls = { answer, ask, say, changed: half };
+    /** @type {Around} */
+    const around = {
+      answer: (answer, mode) => this.give(answer, mode),
+      ask: (question, chosen, images) =>
+        this.reasons.ask(question, this.forThisItem(chosen), images),
+      say: (text) => status.say(text),
+      changed: ({ ranks }) => {
+        this.ranks = ranks;
+        note();
+      },
+    };
     /** @type {Map<string, OnPage>} */
     this.parts = new Map(
       Object.entries(KINDS).map(([kind, { Part }]) => {
         const root = find(page, `[data-kind=${kind}]`, HTMLElement);
-        return [kind, new Part(root, this.fullSize, calls)];
+        return [kind, new Part(root, this.fullSize, around)];
       }),
     );
   }
 
-  /**
-   * Returns the part of the page that shows the item.
-   *
-   * @param {Item} item
-   */
+  /** @param {Item} item */
   partOf(item) {
     const part = this.parts.get(shownAs(item));
     if (!part) throw new Error(`no part of the page shows a ${item.kind}`);
@@ -86,8 +79,10 @@ export class Screen {
    * @param {View} view
    */
   draw(view) {
-    if (view !== "task" && this.reasons.open) this.reasons.close();
-    if (view !== "task") this.fullSize.close();
+    if (view !== "task") {
+      this.reasons.dialog.close();
+      this.fullSize.dialog.close();
+    }
     this.page.dataset.view = view;
     for (const part of findAll(this.page, "[data-show]", HTMLElement)) {
       part.hidden = !part.dataset.show?.split(" ").includes(view);
@@ -131,7 +126,7 @@ export class Screen {
   }
 
   /**
-   * Says that there is nothing to do, and why; `again` is what the button says.
+   * Says that there is nothing to do, and why.
    *
    * @param {string} title
    * @param {string} reason

@@ -11,8 +11,7 @@
 import { call, isSignedOut, Refused, SIGNED_IN } from "./api.js";
 import { find, findAll, slot } from "./dom.js";
 import { Outbox } from "./outbox.js";
-import { refusalOf } from "./refusal.js";
-import { language, words } from "./words.js";
+import { language, refusalOf, words } from "./words.js";
 
 export class Session {
   /**
@@ -48,7 +47,6 @@ export class Session {
     /** @type {Settings} */
     this.settings = {
       needs_password: false,
-      paused: false,
       guideline_version: "",
       guideline_versions: {},
     };

@@ -30,8 +30,8 @@
 
 /**
  * `resuming` is what was on the screen before a reload, until the first tasks are there.
- * `undoing` is whether the server is taking back a label: the next task to show is the one that
- * comes back.
+ * `undoing` is whether the server is taking back a label: the next task to show is the undone
+ * one.
  *
  * @typedef {{
  *   name: "labeling",
@@ -64,11 +64,7 @@ export class PageState {
     return this.#now;
   }
 
-  /**
-   * Changes the state; nothing else does.
-   *
-   * @param {State} next
-   */
+  /** @param {State} next */
   change(next) {
     this.#now = next;
     this.changed(this.view);

@@ -39,10 +39,6 @@ export class Status {
     this.spokenLine.textContent = this.spokenLine.textContent === text ? `${text}\u00a0` : text;
   }
 
-  get savedText() {
-    return this.savedLine.textContent ?? "";
-  }
-
   /** @param {string} text */
   saved(text) {
     this.savedLine.textContent = text;
@@ -61,21 +57,13 @@ export class Status {
     this.saved(waiting ? words("saved.not_yet") : "");
   }
 
-  /**
-   * Says how many answers were not accepted.
-   *
-   * @param {number} answers
-   */
+  /** @param {number} answers */
   refused(answers) {
     this.refusedLine.hidden = !answers;
     this.refusedText.textContent = words("trouble.refused", { count: answers });
   }
 
-  /**
-   * Says how many tasks the rater has put aside.
-   *
-   * @param {number} tasks
-   */
+  /** @param {number} tasks */
   asideCount(tasks) {
     this.aside.hidden = !tasks;
     this.aside.textContent = words("progress.aside", { number: tasks });

@@ -3,11 +3,9 @@
 
 /** @import { OfferedReason, PageWords, ReasonsQuestion, Word } from "../interface.d.ts" */
 
-import { call } from "./api.js";
+import { call, messageOf, Refused } from "./api.js";
 
-/** @typedef {string} Key a key of en.json; tests check each that is written in a script */
-
-/** Keys in localStorage: the language chosen last in this browser, and that of each rater. */
+/** Key in localStorage of the language chosen last in this browser; each rater has one below it. */
 const CHOSEN = "pictune.language";
 
 const chosen = {
@@ -32,11 +30,7 @@ export async function loadWords() {
   chosen.names = offered.map((tag) => [tag, String(languages[tag].language)]);
 }
 
-/**
- * Returns the reasons that raters choose from; none where there is nothing to ask.
- *
- * @param {ReasonsQuestion} question
- */
+/** @param {ReasonsQuestion} question */
 export function reasonsFor(question) {
   return chosen.reasons[question];
 }
@@ -47,7 +41,7 @@ export function readable({ stored, words }) {
 }
 
 /**
- * Returns the words of a reason as labels keep it, which may be one that is offered no more.
+ * Returns the words of a reason as labels keep it, also where it is not offered any more.
  *
  * @param {string} stored
  */
@@ -65,7 +59,7 @@ export function language() {
  * Returns a word, with what stands for the names in braces. `count` also decides which form is
  * taken of words that depend on a number.
  *
- * @param {Key} key
+ * @param {string} key
  * @param {Record<string, string | number>} [values]
  */
 export function words(key, values = {}) {
@@ -75,8 +69,20 @@ export function words(key, values = {}) {
 }
 
 /**
+ * Returns the words of a refusal, by its status; of others, what the server or the browser says.
+ *
+ * @param {unknown} error
+ */
+export function refusalOf(error) {
+  const detail = messageOf(error);
+  if (!(error instanceof Refused)) return detail;
+  const key = `refusal.${error.status}`;
+  return key in chosen.words ? words(key, { detail, count: error.waitS }) : detail;
+}
+
+/**
  * Puts the words into elements of page.html: `data-words` is the key of the content, and
- * `data-words-NAME` that of an attribute.
+ * `data-words-NAME` the key of an attribute.
  *
  * @param {HTMLElement} root
  */
@@ -84,9 +90,8 @@ export function fill(root) {
   root.lang = chosen.language;
   for (const element of root.querySelectorAll("*")) {
     for (const { name, value } of element.attributes) {
-      const key = /** @type {Key} */ (value);
-      if (name === "data-words") element.textContent = words(key);
-      else if (name in ATTRIBUTES) element.setAttribute(ATTRIBUTES[name], words(key));
+      if (name === "data-words") element.textContent = words(value);
+      else if (name in ATTRIBUTES) element.setAttribute(ATTRIBUTES[name], words(value));
     }
   }
   for (const select of root.querySelectorAll("select[data-do=language]")) offer(select);

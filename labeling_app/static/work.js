@@ -2,17 +2,15 @@
 // Work on tasks: shows a task that was fetched ahead, keeps the answer until the server has it,
 // shows the next.
 
-/** @import { Answer, Draft, NoTask, Task, Timing } from "../interface.d.ts" */
+/** @import { Answer, Draft, Task, Timing } from "../interface.d.ts" */
 /** @import { Outbox } from "./outbox.js" */
 /** @import { Retry } from "./retry.js" */
 /** @import { Screen } from "./screen.js" */
 /** @import { PageState } from "./state.js" */
 /** @import { Status } from "./status.js" */
-/** @import { Key } from "./words.js" */
 
-import { Loop } from "./loop.js";
 import { newId } from "./outbox.js";
-import { Queue, REASONS } from "./queue.js";
+import { Queue } from "./queue.js";
 import { language, words } from "./words.js";
 
 const LOOK_AGAIN_MS = 15000;
@@ -44,11 +42,7 @@ export class Work {
     setInterval(() => this.look(), LOOK_MS / 2);
   }
 
-  /**
-   * Starts the work of a rater who is signed in and trained.
-   *
-   * @param {Outbox} outbox
-   */
+  /** @param {Outbox} outbox */
   begin(outbox) {
     this.state.change({
       name: "labeling",
@@ -149,7 +143,7 @@ export class Work {
     const finished = progress !== null && progress.done >= progress.total;
     const paused = reason === "campaign_paused" || reason === "rater_paused";
     const title = finished ? "rest.done" : paused ? "rest.paused" : "rest.nothing";
-    this.screen.rest(words(title), words(REASONS[reason]));
+    this.screen.rest(words(title), words(`rest.${reason}`));
     clearTimeout(this.lookAgain);
     this.lookAgain = setTimeout(() => this.state.view === "rest" && this.goOn(), LOOK_AGAIN_MS);
   }
@@ -226,7 +220,7 @@ export class Work {
     for (const taskId of queue.withdrawn.splice(0)) this.withdraw(taskId);
   }
 
-  /** While a rater looks at a task, others may report its images or those of the next ones. */
+  /** While a rater looks at a task, others may report its images or images of the next tasks. */
   async look() {
     const queue = this.state.labeling?.queue;
     if (!queue || this.loop.busy || !this.screen.watch.wasActive(RENEW_MS)) return;
@@ -249,4 +243,35 @@ export class Work {
 /** @param {Outbox} outbox */
 function keyOfUnfinished(outbox) {
   return `pictune.current.${outbox.raterId}`;
+}
+
+/** Runs an action whenever it is asked for, one run at a time. */
+class Loop {
+  /** @param {() => Promise<unknown>} action */
+  constructor(action) {
+    this.action = action;
+    /** @type {"idle" | "running" | "asked again"} */
+    this.state = "idle";
+  }
+
+  get busy() {
+    return this.state !== "idle";
+  }
+
+  /** Runs the action now, or once more after the present run. */
+  async ask() {
+    if (this.busy) {
+      this.state = "asked again";
+      return;
+    }
+    do {
+      this.state = "running";
+      await this.action();
+    } while (this.askedAgain);
+    this.state = "idle";
+  }
+
+  get askedAgain() {
+    return this.state === "asked again";
+  }
 }

@@ -7,8 +7,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from data.errors import PictuneError
 from data.quality.agreement import agreement_of
 from data.quality.judgments import Judgments
@@ -62,27 +60,23 @@ def main(run: RunFolder, settings: Settings, *, check: bool = False) -> int:
 def _summary(folder: Path) -> list[str]:
     judgments = Judgments.read(folder)
     prompts = read_table(folder / "prompts.parquet", PROMPTS)
-    raters = read_table(folder / "raters.parquet", RATERS)
-    verdicts = judgments.binary["label"].value_counts()
+    raters = read_table(folder / "raters.parquet", RATERS)["n"].to_pylist()
+    verdicts = judgments.labels["binary"]["label"].value_counts()
     counts = ", ".join(f"{count} {name}" for name, count in verdicts.items())
     prompt_ids, categories = (prompts[c].to_pylist() for c in ("prompt_id", "category"))
     named = {key: name for key, name in zip(prompt_ids, categories, strict=True) if name}
     measured = agreement_of(judgments, named)
     among = RATERS_OF[measured["source"]]
     return [
-        f"  {len(judgments.binary)} verdicts: {counts or 'none'}",
-        f"  {len(judgments.rankings)} rankings",
-        f"  {_active(raters)} raters with labels",
+        f"  {len(judgments.labels['binary'])} verdicts: {counts or 'none'}",
+        f"  {len(judgments.labels['ranking'])} rankings",
+        f"  {sum(n > 0 for n in raters)} raters with labels",
         *(_agreement_line(kind, measured[kind], among) for kind in ("binary", "ranking")),
         *(
             f"  {_agreement_line(part['category'], part, among)}"
             for part in measured["binary"]["categories"]
         ),
     ]
-
-
-def _active(raters: pa.Table) -> int:
-    return sum(n > 0 for n in raters["n"].to_pylist())
 
 
 def _agreement_line(name: str, measured: dict[str, Any], among: str) -> str:

@@ -8,8 +8,7 @@ from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from threading import Lock
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from data.errors import PictuneError
 from data.quality.campaign import campaign_quality
@@ -25,14 +24,11 @@ RATERS_FIRST = 10
 """Niceness of the process."""
 
 FOR_THE_APP = (signal.SIGINT, signal.SIGTERM)
-"""Signals that reach all processes of a terminal or service.
-
-They end the app, which then asks for a last export.
-"""
+"""Signals that reach all processes of a terminal and end the app, which asks for a last export."""
 
 
 class Exporter:
-    """The second process, started with the first export and ended with the block.
+    """The second process, started with the first export; close it after use.
 
     It ends by itself when the app's own process is killed.
     """
@@ -43,17 +39,6 @@ class Exporter:
         self._one_at_a_time = Lock()
         self._process: BaseProcess | None = None
         self._connection: Connection[Any, Any] | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        _type: type[BaseException] | None,
-        _error: BaseException | None,
-        _traceback: TracebackType | None,
-    ) -> None:
-        self._end()
 
     def export(self) -> str:
         """Export as `pipelines.run.campaign.export_labels` does.
@@ -74,7 +59,7 @@ class Exporter:
                 connection.send(request)
                 answer = connection.recv()
             except (EOFError, OSError) as error:
-                self._end()
+                self.close()
                 raise PictuneError(
                     f"{self._run.latest}: the process that exports was killed; "
                     "the next export starts another"
@@ -99,7 +84,8 @@ class Exporter:
         theirs.close()
         return self._connection
 
-    def _end(self) -> None:
+    def close(self) -> None:
+        """End the process."""
         if self._connection is not None and self._process is not None:
             self._connection.close()
             self._process.join()

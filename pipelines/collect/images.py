@@ -5,7 +5,7 @@ was tuned in the round before, and a share of them with the base; it only adds t
 """
 
 import argparse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -19,8 +19,8 @@ from data.image_files import THREADS
 from data.runs import RunFolder
 from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
 from data.weights import check_model_folder
-from finetune.model.adapter_kinds import adapter_file
 from finetune.model.processes import Processes, launched
+from finetune.settings.adapter_kinds import adapter_file
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.plan import training_prompts
 from pipelines.flags import one_of
@@ -39,6 +39,8 @@ from pipelines.settings.run import RunConfig
 if TYPE_CHECKING:
     from pipelines.run.drawing import Drawer
 
+BASE_SHARE = 0.25
+"""Share of a later round's images that the base draws."""
 TABLES = ("run", "sampler", "images")
 
 
@@ -51,19 +53,6 @@ def plan(
         count = config.per_focus_prompt if prompt in focus else config.per_prompt
         planned += seeded([prompt], count, run_seed)
     return planned
-
-
-def plan_round(
-    number: int, prompts: Sequence[str], config: RoundsConfig, run_seed: int
-) -> tuple[list[Planned], list[Planned]]:
-    """Return the images of a later round: those of the tuned model, and those of the base."""
-    count = config.images_per_prompt
-    tuned = count - round(config.base_share * count)
-    first = round_seeds(number)
-    return (
-        seeded(prompts, tuned, run_seed, offset=first),
-        seeded(prompts, count - tuned, run_seed, offset=first + tuned),
-    )
 
 
 def main(
@@ -111,7 +100,11 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
         outputs=(run.images_table, run.prompts_table),
         goes_on_from={"[!.]*.png": TABLES},
     )
-    _refuse_other_model(stage, weights)
+    if stage.earlier is not None and stage.earlier.inputs.get("model") != weights:
+        raise PictuneError(
+            f"{stage.folder}: its images were drawn by other weights than the model has now; "
+            "use another RUN="
+        )
     is_done = stage.is_done and all((run.images_dir / one.file_name).exists() for one in planned)
     if processes.skips(is_done, f"images: done, {len(planned)} images in {run.images_dir}"):
         return
@@ -129,7 +122,7 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
     with stage.working():
         drawn = draw()
         listed = _write_images(run, _rows(run, planned, drawn_by))
-        _write_prompts(run, prompts)
+        _write_prompts(run, prompts, known=True)
     print(f"images: {drawn} drawn, {listed} in {run.images_table}")
 
 
@@ -147,7 +140,6 @@ def _weights_of(config: RunConfig) -> str:
 
 
 def _opened(settings: Settings, processes: Processes) -> "Drawer":
-    """Open the model to draw by."""
     with ends_at_once():
         from pipelines.run.drawing import Drawer  # noqa: PLC0415 - loads torch
 
@@ -165,17 +157,19 @@ def _draw_later_round(
     method = _method_of(run, method)
     folder = adapter_to_go_on_from(run, method, weights)
     adapter = sha256_of(adapter_file(folder))
-    by_tuned, by_base = plan_round(run.round, prompts, rounds, settings.run.seed)
+    count = rounds.images_per_prompt
+    tuned, first = count - round(BASE_SHARE * count), round_seeds(run.round)
+    by_tuned = seeded(prompts, tuned, settings.run.seed, offset=first)
+    by_base = seeded(prompts, count - tuned, settings.run.seed, offset=first + tuned)
     planned, tables = [*by_tuned, *by_base], (*TABLES, "rounds")
-    inputs = {"model": weights, "prompts": prompts_digest(prompts), "method": method}
-    inputs["adapter"] = adapter
+    digest = prompts_digest(prompts)
     stage = StageFolder(
         run,
         settings,
         run.round_dir,
         run.titled("images"),
         tables,
-        inputs,
+        {"model": weights, "prompts": digest, "method": method, "adapter": adapter},
         outputs=(run.images_table, *(run.images_dir / one.file_name for one in planned)),
         # The first is drawn in the first batch. Those of other rounds lie beside it.
         goes_on_from={f"../../{run.images_dir.name}/{planned[0].file_name}": tables},
@@ -203,7 +197,8 @@ def _draw_later_round(
         drawn = draw()
         base = DrawnBy(settings.run.model, weights, sampler)
         rows = _rows(run, by_tuned, replace(base, adapter_hash=adapter)) + _rows(run, by_base, base)
-        _write_prompts(run, _unknown_prompts(run, settings))
+        known = prompts_of(settings.run)
+        _write_prompts(run, {one: known.get(one) for one in prompts}, known=False)
         listed = _write_images(run, rows)
     print(
         f"images: {drawn} drawn, {listed} in {run.images_table}; "
@@ -231,15 +226,6 @@ def _method_of(run: RunFolder, method: str | None) -> str:
     raise PictuneError(f"METHOD=: {reason} in round {before.round}; {advice}")
 
 
-def _refuse_other_model(stage: StageFolder, weights: str) -> None:
-    earlier = stage.earlier
-    if earlier is not None and earlier.inputs.get("model") != weights:
-        raise PictuneError(
-            f"{stage.folder}: its images were drawn by other weights than the model has now; "
-            "use another RUN="
-        )
-
-
 def _refuse_other_images(run: RunFolder, weights: str) -> None:
     """Refuse to add to images of this run that other weights drew."""
     if not run.images_table.exists():
@@ -265,10 +251,10 @@ def _rows(run: RunFolder, planned: Sequence[Planned], by: DrawnBy) -> list[dict[
 
 
 def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:
-    """Write the rows after those of other images, which labels may refer to; return how many.
+    """Write the rows after the rows of other images, which labels may refer to; return how many.
 
-    The lock keeps rows that an import or the playground adds meanwhile. A row about the same image
-    as one that somebody sent from the playground takes its place.
+    The lock keeps rows that an import or the playground adds meanwhile. A row takes the
+    place of a row on the same image that somebody sent from the playground.
     """
     kept: list[dict[str, object]] = []
     with locked(run.import_lock):
@@ -285,27 +271,20 @@ def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:
     return len(kept) + len(rows)
 
 
-def _unknown_prompts(run: RunFolder, settings: Settings) -> dict[str, str | None]:
-    """Return the training prompts that are not in `prompts.parquet`, with their categories."""
-    known = set(read_table(run.prompts_table, PROMPTS)["prompt"].to_pylist())
-    prompts = prompts_of(settings.run)
-    return {text: prompts.get(text) for text in training_prompts(settings) if text not in known}
-
-
-def _write_prompts(run: RunFolder, prompts: dict[str, str | None]) -> None:
-    """Write the prompts, if there are some, after those of an earlier list."""
-    if not prompts:
-        return
+def _write_prompts(run: RunFolder, prompts: Mapping[str, str | None], *, known: bool) -> None:
+    """Write the prompts after the others of an earlier list; `known` ones are written again."""
     earlier = []
     if run.prompts_table.exists():
         earlier = read_table(run.prompts_table, PROMPTS).to_pylist()
+    there = {row["prompt"] for row in earlier}
     rows = [
         {"prompt_id": prompt_id(prompt), "prompt": prompt, "category": category, "split": None}
         for prompt, category in prompts.items()
+        if known or prompt not in there
     ]
-    present = {row["prompt_id"] for row in rows}
-    kept = [row for row in earlier if row["prompt_id"] not in present]
-    write_table(pa.Table.from_pylist(kept + rows, schema=PROMPTS), PROMPTS, run.prompts_table)
+    if rows:
+        kept = [row for row in earlier if not known or row["prompt"] not in prompts]
+        write_table(pa.Table.from_pylist(kept + rows, schema=PROMPTS), PROMPTS, run.prompts_table)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -67,7 +67,7 @@ def main(
 
 
 def _list(faults: Sequence[str], number: int) -> None:
-    """Write what is wrong with each bad row, of which there are `number`."""
+    """Write what is wrong with bad rows; `number` counts all of them."""
     for fault in faults:
         print(f"import: {fault}", file=sys.stderr)
     if number > len(faults):

@@ -1,12 +1,7 @@
-"""Figures of an analyst's first look at the labels.
-
-They come from `labels/latest/` alone, so that a copy of a run's folder is enough.
-"""
+"""Figures of an analyst's first look at the labels, from `labels/latest/` alone."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -33,70 +28,56 @@ DISPUTED = 24
 QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 
 Rows = list[dict[str, Any]]
+Given = Mapping[str, pd.DataFrame]
+"""Labels by kind, in words."""
 
 
-@dataclass(frozen=True, eq=False)
-class Labels:
-    """Tables of an export that the first look reads."""
-
-    images: pd.DataFrame
-    prompts: pd.DataFrame
-    tasks: pd.DataFrame
-    raters: pd.DataFrame
-    consensus: pd.DataFrame
-    given: dict[str, pd.DataFrame]
-    """The labels by kind, in words."""
-
-    @classmethod
-    def read(cls, folder: Path) -> "Labels":
-        """Read the folder of an export.
-
-        Raises:
-            PictuneError: a table is missing.
-        """
-        named = {
-            "images": IMAGES,
-            "prompts": PROMPTS,
-            "tasks": TASKS,
-            "raters": RATERS,
-            "consensus": CONSENSUS,
-        }
-        found = {
-            name: read_table(folder / f"{name}.parquet", one).to_pandas()
-            for name, one in named.items()
-        }
-        given = {kind.plural: kind.read(folder).to_pandas() for kind in KINDS.values()}
-        return cls(**found, given=given)
+TABLES = {
+    "images": IMAGES,
+    "prompts": PROMPTS,
+    "tasks": TASKS,
+    "raters": RATERS,
+    "consensus": CONSENSUS,
+}
+"""Tables of an export that the first look reads, beside the labels."""
 
 
 def inspection_figures(run: RunFolder) -> dict[str, Any]:
-    """Return all figures of the first look."""
+    """Return all figures of the first look.
+
+    Raises:
+        PictuneError: a table is missing.
+    """
     folder = run.latest.resolve()  # an export that comes meanwhile moves the link
-    labels = Labels.read(folder)
-    named = labels.prompts[labels.prompts["category"].notna()]
+    images, prompts, tasks, raters, consensus = (
+        read_table(folder / f"{name}.parquet", schema).to_pandas()
+        for name, schema in TABLES.items()
+    )
+    given = {kind.plural: kind.read(folder).to_pandas() for kind in KINDS.values()}
+    named = prompts[prompts["category"].notna()]
     categories = dict(zip(named["prompt_id"], named["category"], strict=True))
-    sources = pd.concat([table["source"] for table in labels.given.values()]).value_counts()
+    sources = pd.concat([table["source"] for table in given.values()]).value_counts()
     agreement = agreement_of(Judgments.read(folder), categories)
-    seconds = _seconds(labels)
-    statistics, counts = label_statistics(folder), _task_counts(labels.tasks)
-    shown = [kind for kind in KINDS.values() if counts[kind.name] or not kind.is_new]
+    seconds = _seconds(given)
+    statistics, counts = label_statistics(folder), _task_counts(tasks)
+    shown = [kind for kind in KINDS.values() if counts[kind.name] or kind.always_counted]
     return {
         "run": run.root.name,
         "asked": _listed([f"{counts[kind.name]} {kind.name}" for kind in shown]),
         "given": _listed([f"{statistics[kind.plural]} {kind.plural}" for kind in shown]),
         "kinds": list(KINDS),
         "sources": {str(source): int(count) for source, count in sources.items()},
-        "images": len(labels.images),
-        "prompts": len(labels.prompts),
+        "images": len(images),
+        "prompts": len(prompts),
         "tasks": counts,
         "labels": statistics,
         "agreement": agreement | {"raters": RATERS_OF[agreement["source"]]},
-        "raters": _raters(labels.raters),
+        "raters": _raters(raters),
         "times": _times(seconds),
         "seconds": seconds,
-        "progress": _progress(labels),
-        "places": _places(labels.given["rankings"]),
-        "disputed": _disputed(labels),
+        "progress": _progress(given),
+        "places": _places(given["rankings"]),
+        "disputed": _disputed(consensus, images, given["verdicts"]),
         "exported": json.loads((folder / MANIFEST).read_text(encoding="utf-8")),
     }
 
@@ -126,10 +107,10 @@ def _raters(raters: pd.DataFrame) -> Rows:
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
-def _seconds(labels: Labels) -> dict[str, list[float]]:
+def _seconds(given: Given) -> dict[str, list[float]]:
     """Return the seconds on a task of each label, by kind; active time where it was measured."""
     seconds = {}
-    for kind, table in labels.given.items():
+    for kind, table in given.items():
         active, total = (table[name].astype("float64") for name in ("active_ms", "time_on_task_ms"))
         measured = active.fillna(total).dropna() / 1000
         if len(measured):
@@ -138,7 +119,6 @@ def _seconds(labels: Labels) -> dict[str, list[float]]:
 
 
 def _times(seconds: dict[str, list[float]]) -> Rows:
-    """Return a row of quantiles for each kind of label."""
     return [
         {"kind": kind, "n": len(values)}
         | dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())), strict=True))
@@ -146,9 +126,9 @@ def _times(seconds: dict[str, list[float]]) -> Rows:
     ]
 
 
-def _progress(labels: Labels) -> dict[str, tuple[list[Any], list[int]]]:
+def _progress(given: Given) -> dict[str, tuple[list[Any], list[int]]]:
     """Return moments and labels so far by source, at most 200 points each."""
-    tables = [table[["source", "submitted_at"]] for table in labels.given.values()]
+    tables = [table[["source", "submitted_at"]] for table in given.values()]
     progress = {}
     for source, part in pd.concat(tables).groupby("source"):
         moments = part["submitted_at"].sort_values().reset_index(drop=True)
@@ -184,19 +164,18 @@ def _places(rankings: pd.DataFrame) -> Rows:
     return places
 
 
-def _disputed(labels: Labels) -> Rows:
+def _disputed(votes: pd.DataFrame, images: pd.DataFrame, verdicts: pd.DataFrame) -> Rows:
     """Return the images on whose verdict raters differ most, and that no admin has decided.
 
-    Among equals those with most raters come first.
+    Among equals the image with most raters comes first.
     """
-    votes = labels.consensus[labels.consensus["method"] == "mv"]
+    votes = votes[votes["method"] == "mv"]
     decided = votes.loc[votes["source"] == "adjudicator", "task_id"]
     votes = votes[(votes["n_raters"] > 1) & (votes["entropy"] > 0)]
     votes = votes[~votes["task_id"].isin(decided)]
     order = ["entropy", "n_raters", "image_id"]
     chosen = votes.sort_values(order, ascending=[False, False, True]).head(DISPUTED)
-    images = labels.images.drop_duplicates("image_id").set_index("image_id")
-    verdicts = labels.given["verdicts"]
+    images = images.drop_duplicates("image_id").set_index("image_id")
     commented = verdicts[verdicts["comment"].notna()]
     remarks = commented.groupby("image_id")["comment"].agg(list)
     return [

@@ -7,7 +7,7 @@ import argparse
 import os
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -46,7 +46,7 @@ def main(run: RunFolder, settings: Settings) -> int:
         ends_in_order(),
         open_store(run, settings.table("tasks", TasksConfig)) as store,
         _served_alone(store) as note,
-        Exporter(run, settings) as exporter,
+        closing(Exporter(run, settings)) as exporter,
     ):
         if not config.open and not store.raters.has_passwords():
             raise PictuneError(
@@ -121,7 +121,7 @@ def _served_alone(store: FeedbackStore) -> Iterator[Callable[[str], None]]:
 
 
 class ImageFiles:
-    """Files of the run's images, also of those that are added while the app runs."""
+    """Files of the run's images, also when images are added while the app runs."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run

@@ -5,23 +5,21 @@ are drawn. Planning again adds only what is new, and never takes a label away.
 """
 
 import argparse
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data.errors import PictuneError
-from data.formats.landing import IMAGE_FORMATS
-from data.image_files import read_image
+from data.image_files import IMAGE_FORMATS, read_image
 from data.runs import RunFolder
 from labeling_app.campaign.comparisons import (
     CompareConfig,
-    Plan,
     Reference,
     plan_comparisons,
     read_wordings,
 )
+from pipelines.compare.arena.settings import ArenaConfig
 from pipelines.evaluate.plan import evaluation_prompts, omitted_prompts
 from pipelines.flags import stands_for_settings
 from pipelines.interruption import ends_at_once
@@ -36,6 +34,8 @@ if TYPE_CHECKING:
 
 TEXTS = (".txt", ".md")
 """Suffixes of references that are texts."""
+CROWDS = (5, 10, 20, 40)
+"""Numbers of raters for which it says how many votes find a difference."""
 
 
 def main(run: RunFolder, settings: Settings) -> None:
@@ -49,13 +49,16 @@ def main(run: RunFolder, settings: Settings) -> None:
     prompts = compared_prompts(settings, config)
     _refuse_axes_without_questions(config, prompts)
     with ends_at_once():
+        from pipelines.compare.arena.planning import Design, votes_needed  # noqa: PLC0415
+        from pipelines.compare.arena.ratings import win_probability  # noqa: PLC0415
         from pipelines.compare.images import ImageStore, contenders  # noqa: PLC0415 - loads torch
 
     models = contenders(run, config.models)
     planned = seeded(prompts, config.images_per_prompt, settings.run.seed, offset=EVALUATION_SEEDS)
     images = ImageStore(run, settings)
     drawn = [image for one in models for image in images.images_of(one, planned)]
-    references = _references(config, prompts, images)
+    shown = config.references if "detailed" in config.axes else {}
+    references = {one: _reference(one, shown[one], images) for one in shown if one in prompts}
     plan = plan_comparisons(drawn, config, [one.name for one in models], references)
     if not plan.tasks:
         raise PictuneError(
@@ -65,15 +68,30 @@ def main(run: RunFolder, settings: Settings) -> None:
     images.write(prompts)
     with open_store(run) as store:
         store.comparisons.set_wordings(wordings)
-        added = store.comparisons.add(plan.tasks, most_share=config.most_share_of_rater)
+        added = store.comparisons.add(plan.tasks, most_share=1)
     record(run, settings)
     print(
         f"compare: {len(plan.tasks)} comparisons of {', '.join(one.name for one in models)}, "
         f"{len(prompts)} prompts with {config.images_per_prompt} images each; {added} are new"
     )
-    omitted = omitted_prompts(settings) if config.prompts_file is None else None
-    for line in [*_remarks(config, plan), *([omitted] if omitted else [])]:
-        print(f"compare: {line}")
+    if plan.same:
+        print(f"compare: {plan.same} pairs are left out, since both models drew the same image")
+    if plan.repeated:
+        print(
+            f"compare: {plan.repeated} pairs are left out, since another pair of models drew the "
+            "same images"
+        )
+    if config.prompts_file is None and (omitted := omitted_prompts(settings)):
+        print(f"compare: {omitted}")
+    if len(prompts) > 1:
+        elo = settings.table("arena", ArenaConfig).difference
+        share = float(win_probability(elo))
+        needed = {n: votes_needed(share, Design(n, len(prompts))) for n in CROWDS}
+        found = [f"{votes or 'no number of'} votes by {n} raters" for n, votes in needed.items()]
+        print(
+            f"compare: {elo:g} Elo, {share:.0%} won, are found in four of five campaigns with "
+            f"{', '.join(found)}, on each axis and pair of models"
+        )
 
 
 def compared_prompts(settings: Settings, config: CompareConfig) -> dict[str, str | None]:
@@ -92,15 +110,6 @@ def _refuse_axes_without_questions(config: CompareConfig, prompts: Mapping[str, 
             "compare.objects: names none of the prompts, so the axis count has nothing to ask; "
             f'write what is counted, as {first!r} = "wolves", or leave the axis out'
         )
-
-
-def _references(
-    config: CompareConfig, prompts: Mapping[str, object], images: "ImageStore"
-) -> dict[str, Reference]:
-    if "detailed" not in config.axes:
-        return {}
-    named = {prompt: path for prompt, path in config.references.items() if prompt in prompts}
-    return {prompt: _reference(prompt, path, images) for prompt, path in named.items()}
 
 
 def _reference(prompt: str, path: Path, images: "ImageStore") -> Reference:
@@ -122,24 +131,6 @@ def _reference(prompt: str, path: Path, images: "ImageStore") -> Reference:
         raise PictuneError(
             f"{path}: cannot be read ({error}); name a text in UTF-8 in compare.references"
         ) from error
-
-
-def _remarks(config: CompareConfig, plan: Plan) -> list[str]:
-    """Return lines on what a lead would not expect."""
-    remarks = []
-    if plan.same:
-        remarks.append(f"{plan.same} pairs are left out, since both models drew the same image")
-    if plan.repeated:
-        remarks.append(
-            f"{plan.repeated} pairs are left out, since another pair of models drew the same images"
-        )
-    if config.most_share_of_rater < 1:
-        people = math.ceil(1 / config.most_share_of_rater)
-        remarks.append(
-            f"a rater gives at most {config.most_share_of_rater:.0%} of the answers on an axis, "
-            f"so that all of them take {people} raters or more"
-        )
-    return remarks
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

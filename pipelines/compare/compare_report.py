@@ -12,7 +12,6 @@ from data.runs import RunFolder
 from pipelines.compare import page as comparison_page
 from pipelines.compare.arena.analysis import Scores, compare, refuse_one_model
 from pipelines.compare.arena.campaign import Campaign
-from pipelines.compare.arena.figures import metrics_file
 from pipelines.compare.arena.settings import ArenaConfig
 from pipelines.progress import progress
 from pipelines.settings.config import Settings, check
@@ -34,7 +33,8 @@ def main(run: RunFolder, settings: Settings) -> None:
         _automatic_scores(run, settings, campaign),
         lambda axes: progress(axes, "compare", "axis"),
     )
-    write_json(metrics_file(run), figures.model_dump(mode="json"))
+    figures = figures.model_copy(update={"verdicts": comparison_page.verdicts(figures)})
+    write_json(run.comparison_dir / "metrics.json", figures.model_dump(mode="json"))
     page = comparison_page.write(run, figures, campaign.images)
     print(comparison_page.table(figures))
     print(f"\ncompare-report: {page}")
@@ -52,7 +52,6 @@ def _automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) ->
 
 
 def _write_evaluation(run: RunFolder, settings: Settings) -> None:
-    """Write the page of the evaluation again, if there is one."""
     if not (run.evaluation_dir / "metrics.json").exists():
         return
     from pipelines.evaluate import page as report_page  # noqa: PLC0415 - loads torch

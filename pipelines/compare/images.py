@@ -1,8 +1,8 @@
-"""Images of several models for comparisons by people: those that are there, and new ones.
+"""Images of several models for comparisons by people: existing images are used, others drawn.
 
 They are kept in `comparison/images/`, named by their content, so that an evaluation that draws
-again takes none from under a label, and no name tells a rater which model drew it. Rows in
-`images.parquet` have them marked as drawn for comparisons.
+again takes none from under a label, and no name tells a rater which model drew it. Their rows in
+`images.parquet` have the origin `comparison`.
 """
 
 import hashlib
@@ -19,8 +19,8 @@ from data.errors import PictuneError
 from data.files import locked, sha256_of, write_atomically
 from data.runs import RunFolder
 from data.schema import COMPARISON, IMAGES, PROMPTS, prompt_id, read_table, write_table
-from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
+from finetune.settings.adapter_kinds import BASE
 from finetune.settings.sampler import Sampler
 from labeling_app.campaign.comparisons import CompareConfig, ComparedImage
 from pipelines.evaluate.models import TunedModel, file_name, image_folder, tuned_models
@@ -45,7 +45,7 @@ class Contender:
     name: str
     """As in the tables, such as `base`, `rwl-round2` or `second/rwl`."""
     run: RunFolder
-    """The run that it is of."""
+    """The run that the model belongs to."""
     tuned: TunedModel | None
     """None for the base."""
 
@@ -70,7 +70,7 @@ class Contender:
 
 
 def contenders(run: RunFolder, names: Sequence[str]) -> list[Contender]:
-    """Return the models of these names; without names, the base and those of the latest round.
+    """Return the models of these names; without names, the base and the latest round's.
 
     Raises:
         PictuneError: a model is not known, or there is one alone.
@@ -126,10 +126,10 @@ class ImageStore:
         self._model: DiffusionModel | None = None
 
     def images_of(self, one: Contender, planned: Sequence[Planned]) -> list[ComparedImage]:
-        """Return the model's images; those of its own run are drawn where they are missing.
+        """Return the model's images; a model of this run draws what is missing.
 
         Raises:
-            PictuneError: a model of another run lacks some of them.
+            PictuneError: a model of another run lacks some images.
         """
         is_own = one.run.root == self._run.root
         evaluated = one.evaluated(self._sampler.eta)
@@ -139,7 +139,8 @@ class ImageStore:
         ids: dict[Planned, str] = {}
         missing: list[Planned] = []
         for image in planned:
-            if (known := self._known.get(_expected(image, by))) is not None:
+            expected = _drawing(vars(image) | vars(by) | by.sampler.model_dump())
+            if (known := self._known.get(expected)) is not None:
                 ids[image] = known
             elif folder is not None and (folder / image.file_name).is_file():
                 ids[image] = self._keep(folder / image.file_name, image, by, one.run.round)
@@ -171,24 +172,31 @@ class ImageStore:
         return image_id
 
     def write(self, categories: Mapping[str, str | None]) -> None:
-        """Add what is new to `images.parquet` and `prompts.parquet`; rows there stay.
+        """Add what is new to `images.parquet` and `prompts.parquet`, whose rows stay.
 
-        Prompts there that have no category get the one of the comparison.
+        Prompts without a category get it from the comparison.
         """
-        prompts: dict[str, Row] = {
-            prompt_id(text): {
-                "prompt_id": prompt_id(text),
-                "prompt": text,
-                "category": category,
-                "split": None,
-            }
-            for text, category in categories.items()
-        }
         self._run.labels_dir.mkdir(parents=True, exist_ok=True)
         with locked(self._run.import_lock):
-            _append(self._run.prompts_table, PROMPTS, prompts)
-            _name_categories(self._run.prompts_table, categories)
-            _append(self._run.images_table, IMAGES, self._new)
+            rows = read_table(self._run.prompts_table, PROMPTS).to_pylist()
+            known = {row["prompt"] for row in rows}
+            named = [
+                row | {"category": row["category"] or categories.get(row["prompt"])} for row in rows
+            ] + [
+                {"prompt_id": prompt_id(text), "prompt": text, "category": category, "split": None}
+                for text, category in categories.items()
+                if text not in known
+            ]
+            if named != rows:
+                write_table(
+                    pa.Table.from_pylist(named, schema=PROMPTS), PROMPTS, self._run.prompts_table
+                )
+            table = read_table(self._run.images_table, IMAGES)
+            new = self._new.keys() - set(table["image_id"].to_pylist())
+            added = [row for image_id, row in self._new.items() if image_id in new]
+            if added:
+                table = pa.concat_tables([table, pa.Table.from_pylist(added, schema=IMAGES)])
+                write_table(table, IMAGES, self._run.images_table)
         for path in self._drawn:
             path.unlink()
         for folder in {path.parent for path in self._drawn}:
@@ -229,35 +237,7 @@ class ImageStore:
 
 
 def _drawing(row: Mapping[str, object]) -> Drawing:
+    """Return the determining columns of a row, numbers as precise as the table has them."""
     names = ("prompt", "seed", "adapter_hash", "model_hash", "eta", "steps", "guidance")
-    return tuple(_rounded(row[name]) for name in names)
-
-
-def _expected(image: Planned, by: DrawnBy) -> Drawing:
-    sampler = by.sampler
-    drawn = (image.prompt, image.seed, by.adapter_hash, by.model_hash)
-    return (*drawn, _rounded(sampler.eta), sampler.steps, _rounded(sampler.guidance))
-
-
-def _rounded(value: object) -> object:
-    """Return a number as the table's precision allows to compare it."""
-    return round(value, 4) if isinstance(value, float) else value
-
-
-def _name_categories(path: Path, categories: Mapping[str, str | None]) -> None:
-    """Write the category of prompts that have none, as those of a text file."""
-    rows = read_table(path, PROMPTS).to_pylist()
-    named = [row | {"category": row["category"] or categories.get(row["prompt"])} for row in rows]
-    if named != rows:
-        write_table(pa.Table.from_pylist(named, schema=PROMPTS), PROMPTS, path)
-
-
-def _append(path: Path, schema: pa.Schema, rows: Mapping[str, Row]) -> None:
-    """Append rows, by the id in the first column, that the table does not have."""
-    table = read_table(path, schema)
-    known = set(table[schema.names[0]].to_pylist())
-    new = [row for key, row in rows.items() if key not in known]
-    if new:
-        write_table(
-            pa.concat_tables([table, pa.Table.from_pylist(new, schema=schema)]), schema, path
-        )
+    values = (row[name] for name in names)
+    return tuple(round(one, 4) if isinstance(one, float) else one for one in values)

@@ -14,10 +14,11 @@ from pipelines.compare.arena.figures import (
     PairFigures,
     RaterRow,
     ShareFigures,
-    page_file,
 )
+from pipelines.compare.arena.intervals import FEWEST
+from pipelines.compare.arena.planning import MOST_TIMES
 from pipelines.compare.arena.ratings import PULL
-from pipelines.pages.charts import BLUE, GRAY, RED, YELLOW, elo_chart
+from pipelines.pages.charts import elo_chart, model_colors
 from pipelines.pages.page import image_uri, interval, percent, percent_interval, svg_uri, write_page
 
 AXIS_TITLES = {
@@ -28,38 +29,36 @@ AXIS_TITLES = {
     "count": "Numerical reasoning",
 }
 UNANSWERED = "nobody has answered yet"
-PALETTE = (BLUE, RED, YELLOW, "#2a7f62", "#5b4b8a", "#c8553d", "#1b9aaa")
-"""Colors of models in order of strength, but for the base."""
 
 
 def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
     """Write `comparison/report.html`; `images` is IMAGES by image id. Return its path."""
-    page = page_file(run)
+    page = run.comparison_dir / "report.html"
+    colors = model_colors(figures.models)
     context = {
         "run": figures.run,
         "figures": figures,
         "raters": RATERS_OF[figures.source],
         "raters_of": RATERS_OF,
         "axis_titles": AXIS_TITLES,
-        "colors": colors_of(figures),
-        "verdicts": verdicts(figures),
-        "charts": _charts(figures),
+        "colors": colors,
+        "standing": standing,
+        "charts": {
+            one.axis: svg_uri(elo_chart([row.model_dump() for row in one.strengths], colors))
+            for one in figures.axes
+            if one.strengths
+        },
         "matrices": {one.axis: matrix(one) for one in figures.axes},
         "habits": habits,
         "counted": counted,
         "caveat": caveat,
         "pull": PULL,
+        "fewest": FEWEST,
+        "most_times": MOST_TIMES,
         "disputes": _with_images(run, figures, images),
     }
     write_page("comparison.html.jinja", context, page)
     return page
-
-
-def colors_of(figures: Comparison) -> dict[str, str]:
-    """Return a color for each model; the base is gray as on the other pages."""
-    others = [model for model in figures.models if model != "base"]
-    colors = {model: PALETTE[i % len(PALETTE)] for i, model in enumerate(others)}
-    return {"base": GRAY} | colors
 
 
 def verdicts(figures: Comparison) -> list[tuple[str, str]]:
@@ -106,23 +105,36 @@ def _against(axis: AxisFigures, best: str, other: str) -> str:
     return f"{best} is preferred to {other} in {share} of {votes} by {by} (ahead: {bounds})"
 
 
-def pair_of(axis: AxisFigures, first: str, second: str) -> PairFigures | None:
-    """Return the figures of two models from the first one's side, if they met."""
-    for pair in axis.pairs:
-        if (pair.first, pair.second) == (first, second):
-            return pair
-        if (pair.second, pair.first) == (first, second):
-            return _turned(pair)
+def pair_of(axis: AxisFigures, stronger: str, weaker: str) -> PairFigures | None:
+    """Return the figures of two models, if they met; `axis.pairs` have the stronger one first."""
+    names = (stronger, weaker)
+    return next((pair for pair in axis.pairs if (pair.first, pair.second) == names), None)
+
+
+def matrix(axis: AxisFigures) -> list[tuple[str, list[tuple[float, float] | None]]]:
+    """Return for each model, strongest first, its row of the table of pairs.
+
+    A cell has the probability that the row is preferred to the column, and the share of votes.
+    """
+    order = [one.model for one in axis.strengths]
+    return [(row, [_cell(axis, row, column) for column in order]) for row in order]
+
+
+def _cell(axis: AxisFigures, row: str, column: str) -> tuple[float, float] | None:
+    if (pair := pair_of(axis, row, column)) and pair.probability is not None:
+        return pair.probability, pair.won.share
+    if (pair := pair_of(axis, column, row)) and pair.probability is not None:
+        return 1 - pair.probability, 1 - pair.won.share
     return None
 
 
-def matrix(axis: AxisFigures) -> list[dict[str, Any]]:
-    """Return a row for each model, strongest first: its figures against each model, or None."""
-    order = [one.model for one in axis.strengths]
-    return [
-        {"model": row, "cells": [None if row == one else pair_of(axis, row, one) for one in order]}
-        for row in order
-    ]
+def standing(pair: PairFigures) -> str:
+    """Return whether labeling of a pair may stop, in words."""
+    if pair.at_any_look is None:
+        return "too early"
+    if not pair.at_any_look[0] <= 0 <= pair.at_any_look[1]:
+        return "enough"
+    return "no end in sight" if pair.needed is None else f"not yet: about {pair.needed} votes"
 
 
 def table(figures: Comparison) -> str:
@@ -140,7 +152,7 @@ def table(figures: Comparison) -> str:
         ]
         lines += [
             f"  {f'{one.first} : {one.second}':24}{percent(one.won.share):>7} won  "
-            f"{percent_interval(one.won.interval)} of {one.n}"
+            f"{percent_interval(one.won.interval)} of {one.n}; {standing(one)}"
             for one in axis.pairs
         ]
         lines += [f"  {_agreed(one.name, one.agreed)}" for one in axis.automatic]
@@ -165,45 +177,6 @@ def habits(rater: RaterRow) -> str:
 def _agreed(name: str, agreed: ShareFigures) -> str:
     bounds = percent_interval(agreed.interval)
     return f"{name} orders {percent(agreed.share)} of {agreed.n} decided votes as people ({bounds})"
-
-
-def _turned(pair: PairFigures) -> PairFigures:
-    """Return the same figures from the second model's side."""
-
-    def share(one: ShareFigures) -> ShareFigures:
-        return one.model_copy(
-            update={
-                "share": 1 - one.share,
-                "interval": _from_above(one.interval, 1),
-                "interval_99": _from_above(one.interval_99, 1),
-            }
-        )
-
-    changes: dict[str, Any] = {
-        "first": pair.second,
-        "second": pair.first,
-        "wins": pair.losses,
-        "losses": pair.wins,
-        "won": share(pair.won),
-        "probability": None if pair.probability is None else 1 - pair.probability,
-        "difference": None if pair.difference is None else -pair.difference,
-    }
-    for name in ("interval", "interval_99", "at_any_look"):
-        changes[name] = _from_above(getattr(pair, name), 0)
-    return pair.model_copy(update=changes)
-
-
-def _from_above(bounds: tuple[float, float] | None, top: float) -> tuple[float, float] | None:
-    return None if bounds is None else (top - bounds[1], top - bounds[0])
-
-
-def _charts(figures: Comparison) -> dict[str, str]:
-    colors = colors_of(figures)
-    return {
-        one.axis: svg_uri(elo_chart([row.model_dump() for row in one.strengths], colors))
-        for one in figures.axes
-        if one.strengths
-    }
 
 
 def _with_images(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> list[dict[str, Any]]:

@@ -5,6 +5,7 @@ They are computed from measured images. `Evaluation` is what `evaluation/metrics
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +33,7 @@ class EvaluationPrompt(BaseModel, frozen=True):
 
 
 class Figures(BaseModel, frozen=True):
-    """Figures of some images of one model. None, or no key: it is not known of such images."""
+    """Figures of some images of one model; None, or no key, where a figure is not known."""
 
     n: int
     """Number of images."""
@@ -50,7 +51,7 @@ class Figures(BaseModel, frozen=True):
     of several held-out prompts over prompts, so that it speaks of others of their kind. The other
     intervals here are over the same."""
     readable: float | None = None
-    """Share of images of which the judge can tell what is in them."""
+    """Share of images in which the judge can tell what is shown."""
     diversity: float | None = None
     """Vendi score of the images of a prompt, by the encoder's embeddings; mean over prompts."""
 
@@ -132,16 +133,6 @@ class AtStrength(BaseModel, frozen=True):
     groups: dict[Group, GroupFigures]
 
 
-class Audit(BaseModel, frozen=True, extra="allow"):
-    """Agreement of the judge with labels that a person gave by eye."""
-
-    images: int
-    counts: float
-    animals: float
-    tints: float
-    place: float
-
-
 class RoundFigures(BaseModel, frozen=True):
     """Figures of one round that are not of a model."""
 
@@ -150,7 +141,7 @@ class RoundFigures(BaseModel, frozen=True):
     """On the round's images."""
     rankings: int
     staleness: Staleness | None = None
-    """The reward of the round before on these images, and that of this round."""
+    """The rewards of the round before and of this round, on these images."""
 
 
 class Evaluation(BaseModel, frozen=True):
@@ -168,7 +159,8 @@ class Evaluation(BaseModel, frozen=True):
     judged: bool
     rewarded: bool = True
     """Whether there is a trained reward."""
-    audit: Audit | None = None
+    audit: dict[str, Any] | None = None
+    """Agreement of the judge with labels that a person gave by eye, where it is known."""
     results: list[Result]
     strengths: list[AtStrength] = []
     """Each tuned model at each strength, from weak to strong, where strengths were asked for."""
@@ -201,15 +193,13 @@ class Measured:
 
     def chosen(self, rows: Sequence[int]) -> "Measured":
         """Return the images at these indices alone."""
-        return Measured(
-            [self.planned[i] for i in rows],
-            [self.paths[i] for i in rows],
-            None if self.rewards is None else [self.rewards[i] for i in rows],
-            None if self.stds is None else [self.stds[i] for i in rows],
-            [self.clip_scores[i] for i in rows],
-            self.embeddings[list(rows)],
-            None if self.verdicts is None else [self.verdicts[i] for i in rows],
-        )
+
+        def pick(values: Any) -> Any:
+            if isinstance(values, np.ndarray):
+                return values[list(rows)]
+            return None if values is None else [values[i] for i in rows]
+
+        return Measured(**{name: pick(values) for name, values in vars(self).items()})
 
     def of_prompts(self, prompts: set[str]) -> "Measured":
         """Return the images of these prompts alone."""
@@ -217,18 +207,15 @@ class Measured:
 
 
 def together(parts: Sequence[Measured]) -> Measured:
-    """Return the images of all parts, of which there is at least one."""
-    rewards = [part.rewards for part in parts if part.rewards is not None]
-    stds = [part.stds for part in parts if part.stds is not None]
-    verdicts = [part.verdicts for part in parts if part.verdicts is not None]
+    """Return the images of all parts, at least one."""
+
+    def joined(values: list[Any]) -> Any:
+        if isinstance(values[0], np.ndarray):
+            return np.concatenate(values)
+        return None if values[0] is None else list(chain.from_iterable(values))
+
     return Measured(
-        [one for part in parts for one in part.planned],
-        [one for part in parts for one in part.paths],
-        [one for some in rewards for one in some] if rewards else None,
-        [one for some in stds for one in some] if stds else None,
-        [one for part in parts for one in part.clip_scores],
-        np.concatenate([part.embeddings for part in parts]),
-        [one for some in verdicts for one in some] if verdicts else None,
+        **{name: joined([vars(part)[name] for part in parts]) for name in vars(parts[0])}
     )
 
 
@@ -267,20 +254,17 @@ def by_family(drawn: Measured, prompts: Sequence[EvaluationPrompt]) -> list[Fami
     texts: dict[tuple[Group, str], set[str]] = {}
     for one in prompts:
         texts.setdefault((one.group, one.family), set()).add(one.prompt)
-    return [
-        FamilyFigures(
-            group=group,
-            family=family,
-            **_figures(drawn.of_prompts(own), over_prompts=group != "trained"),
-        )
-        for (group, family), own in texts.items()
-    ]
+    found = []
+    for (group, family), own in texts.items():
+        figures = _figures(drawn.of_prompts(own), over_prompts=group != "trained")
+        found.append(FamilyFigures(group=group, family=family, **figures))
+    return found
 
 
 def by_group(
     drawn: Measured, rows: Sequence[PromptFigures], base: Measured | None
 ) -> dict[Group, GroupFigures]:
-    """Return the figures of each group of prompts from those of `by_prompt`.
+    """Return the figures of each group of prompts from the rows of `by_prompt`.
 
     With the `base`, they hold gain and distance to it on the same prompts and seeds.
     """
@@ -306,7 +290,7 @@ def _group_figures(
         if part.rewards is not None and before.rewards is not None:
             figures["reward_gain"] = _gain(part.rewards, before.rewards, groups)
         if part.verdicts is not None and before.verdicts is not None:
-            met, met_before = _met(part.verdicts), _met(before.verdicts)
+            met, met_before = ([one.met for one in v] for v in (part.verdicts, before.verdicts))
             figures["gain"] = _gain(met, met_before, groups)
     return GroupFigures(**figures)
 
@@ -348,7 +332,7 @@ def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
         }
     if part.verdicts is None:
         return figures
-    is_met = _met(part.verdicts)
+    is_met = [verdict.met for verdict in part.verdicts]
     met = sum(is_met)
     interval: Interval = wilson_interval(met, n)
     if groups is not None:
@@ -362,10 +346,6 @@ def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
     }
 
 
-def _met(verdicts: Sequence[Verdict]) -> list[bool]:
-    return [verdict.met for verdict in verdicts]
-
-
 def _gain(values: Sequence[float], before: Sequence[float], groups: list[list[int]] | None) -> Gain:
     differences = np.subtract(values, before, dtype=float).tolist()
     return Gain(
@@ -374,7 +354,6 @@ def _gain(values: Sequence[float], before: Sequence[float], groups: list[list[in
 
 
 def _by_text(part: Measured) -> list[list[int]]:
-    """Return the indices of the images of each prompt."""
     rows: dict[str, list[int]] = {}
     for i, one in enumerate(part.planned):
         rows.setdefault(one.prompt, []).append(i)

@@ -9,7 +9,7 @@ Values = NDArray[np.float64]
 def frechet_distance(features: Values, others: Values) -> float | None:
     """Return the squared Frechet distance of Gaussians fitted to features [n, D] and [m, D].
 
-    It is that of Heusel et al. 2017, arXiv 1706.08500; None where a set has a single row. With few
+    See Heusel et al. 2017, arXiv 1706.08500. None where a set has a single row. With few
     images it is large also between sets of the same kind: compare only sets of the same size.
     """
     if min(len(features), len(others)) < 2:

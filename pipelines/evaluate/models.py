@@ -7,7 +7,7 @@ from pathlib import Path
 
 from data.files import sha256_of
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE, adapter_file, kind_in
+from finetune.settings.adapter_kinds import BASE, adapter_file, kind_in
 from pipelines.finetune.plan import start_of
 from pipelines.run.model_hashes import REWARD_METRICS, reward_hash
 from pipelines.run.record import STAMP, read_stamp

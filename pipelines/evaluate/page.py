@@ -2,22 +2,22 @@
 
 import importlib.metadata
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow.compute as pc
 
+from data.errors import PictuneError
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
-from pipelines.collect.label_statistics import counted, label_statistics
+from pipelines.collect.label_statistics import RATERS_OF, counted, label_statistics
 from pipelines.evaluate.figures import (
     Evaluation,
-    FamilyFigures,
     Figures,
     PromptFigures,
     Result,
 )
-from pipelines.evaluate.people import peoples_verdict
+from pipelines.evaluate.models import file_name, tuned_models
 from pipelines.evaluate.text import (
     FEW,
     Measure,
@@ -38,6 +38,8 @@ from pipelines.pages.charts import (
     YELLOW,
     Estimate,
     comparison_chart,
+    elo_chart,
+    model_colors,
     shade,
     strength_chart,
     training_chart,
@@ -56,7 +58,7 @@ from pipelines.settings.config import Settings
 IMAGES_IN_GRID = 6
 """Images of a prompt for each model in the grids."""
 MOST_COLUMNS = 5
-"""Models side by side; of more, the base and those of the last round are shown."""
+"""Most models side by side; of more, the base and the last round's models are shown."""
 MOST_GRIDS = 8
 """Training prompts that have a grid, the first ones."""
 SHOWN_AS_THEY_ARE = (
@@ -76,11 +78,9 @@ def write(run: RunFolder, settings: Settings) -> None:
 
 
 def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict[str, Any]:
-    """Return everything that the template shows."""
     eta = etas_of(evaluation)[0]
     results = results_of(evaluation, eta)
-    names = titles(evaluation)
-    measure = measure_of(evaluation)
+    names, measure = titles(evaluation), measure_of(evaluation)
     tuned = {
         name: find_method(result.method or name)
         for name, result in results.items()
@@ -92,10 +92,11 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     first = next(iter(results.values()))
     side_by_side = _side_by_side(results)
     trained = [row for row in first.prompts if row.group == "trained"][:MOST_GRIDS]
-    held_out = _one_a_family(first.prompts)
+    others = [row for row in reversed(first.prompts) if row.group != "trained"]
+    held_out = {row.family: row for row in others}  # the first prompt of each family
     groups = groups_of(evaluation.results)
     stages = sorted(stamps(run).values(), key=lambda stamp: stamp.started)
-    order = list(names)
+    order, methods = list(names), {name: one.method or name for name, one in results.items()}
     return {
         **{name: getattr(evaluation, name) for name in SHOWN_AS_THEY_ARE},
         "run": run.root.name,
@@ -110,13 +111,19 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "few": FEW,
         "known": {group: known_figures(evaluation, group) for group in groups},
         "tuned": tuned,
-        "methods": {name: result.method or name for name, result in results.items()},
-        "papers": _papers({result.method or name for name, result in results.items()}),
+        "methods": methods,
+        "papers": [
+            f"{method.title}: {find_method(name).paper}"
+            for name, method in METHODS.items()
+            if name in methods.values()
+        ],
         "from_elsewhere": bool(evaluation.settings.get("finetune", {}).get("rewards")),
         "untrained": {names[name]: UNTRAINED for name in untrained_models(evaluation)},
         "marked": any(step is not None for step in evaluation.kept_steps.values()),
         "grids": [_grid(run, results, side_by_side, row) for row in trained],
-        "held_out_grids": [_grid(run, results, side_by_side, row) for row in held_out],
+        "held_out_grids": [
+            _grid(run, results, side_by_side, row) for row in reversed(held_out.values())
+        ],
         "models": side_by_side,
         "all_results": sorted(evaluation.results, key=lambda result: order.index(result.model)),
         "chart": _chart(results, names, colors, measure),
@@ -132,6 +139,43 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     }
 
 
+def peoples_verdict(run: RunFolder) -> dict[str, Any] | None:
+    """Return what the page says of the run's comparison; None without one.
+
+    Raises:
+        PictuneError: the figures of the comparison are damaged.
+    """
+    path = run.comparison_dir / "metrics.json"
+    if not path.exists():
+        return None
+    present = {file_name(one.name): one.adapter_hash for one in tuned_models(run)}
+    try:
+        figures = json.loads(path.read_text(encoding="utf-8"))
+        source, axes, compared = (figures[name] for name in ("source", "axes", "models"))
+        shown = next((i for i, axis in enumerate(axes) if axis["strengths"]), None)
+        chart = None
+        if shown is not None:
+            chart = svg_uri(elo_chart(axes[shown]["strengths"], model_colors(compared)))
+        return {
+            "raters": RATERS_OF[source],
+            "verdicts": figures["verdicts"],
+            "by": counted(len(figures["raters"]) - len(figures["omitted"]), source),
+            "votes": sum(axis["n"] for axis in axes),
+            "chart": chart,
+            "chart_title": None if shown is None else figures["verdicts"][shown][0],
+            "outdated": [  # models that were tuned again after their images were compared
+                model
+                for model, hashes in compared.items()
+                if model in present and present[model] not in hashes
+            ],
+        }
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise PictuneError(
+            f"{path}: is not as `compare-report` writes it; "
+            f"run `make compare-report RUN={run.root.name}` again"
+        ) from error
+
+
 def _reward_of(run: RunFolder, evaluation: Evaluation) -> dict[str, Any]:
     """Return the figures and the plot of the reward; None for both without one."""
     if not evaluation.rewarded:
@@ -144,18 +188,9 @@ def _reward_of(run: RunFolder, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _drawn(run: RunFolder) -> dict[str, int]:
-    """Count images and their prompts, but for those of comparisons and of visitors."""
+    """Count the campaign's images and their prompts: comparisons and visitors drew the others."""
     images = read_table(run.images_table, IMAGES).filter(pc.field("origin").is_null())
     return {"images": images.num_rows, "prompts": len(set(images["prompt_id"].to_pylist()))}
-
-
-def _papers(methods: Collection[str]) -> list[str]:
-    """Return the titles and papers of those of the methods that are fine-tuning ones."""
-    return [
-        f"{entry.title}: {find_method(name).paper}"
-        for name, entry in METHODS.items()
-        if name in methods
-    ]
 
 
 def _side_by_side(results: dict[str, Result]) -> list[str]:
@@ -165,14 +200,6 @@ def _side_by_side(results: dict[str, Result]) -> list[str]:
         return names
     last = max(result.round or 1 for result in results.values())
     return [name for name in names if results[name].round in (None, last)]
-
-
-def _one_a_family(rows: Sequence[PromptFigures]) -> list[PromptFigures]:
-    first: dict[str, PromptFigures] = {}
-    for row in rows:
-        if row.group != "trained":
-            first.setdefault(row.family, row)
-    return list(first.values())
 
 
 def _chart(
@@ -186,25 +213,18 @@ def _chart(
     rows: list[tuple[str, dict[str, Estimate]]] = []
     for i, prompt in enumerate(first.prompts):
         if prompt.group == "trained" and prompt.n >= FEW:
-            figures = {name: result.prompts[i] for name, result in results.items()}
-            rows.append((prompt.prompt, _estimates(figures, measure)))
+            bars = {name: _estimate(one.prompts[i], measure) for name, one in results.items()}
+            rows.append((prompt.prompt, bars))
     for i, family in enumerate(first.families):
         if family.group != "trained" and family.n >= FEW:
-            members = {name: result.families[i] for name, result in results.items()}
-            rows.append((f"held out: {family.family}", _estimates(members, measure)))
+            bars = {name: _estimate(one.families[i], measure) for name, one in results.items()}
+            rows.append((f"held out: {family.family}", bars))
     xlabel = {
         "share": "share of images that show all that the prompt asks for",
         "reward": "mean reward",
         "clip": "mean CLIP score",
     }[measure]
     return svg_uri(comparison_chart(rows, names, colors, xlabel)) if rows else None
-
-
-def _estimates(
-    figures: dict[str, PromptFigures] | dict[str, FamilyFigures], measure: Measure
-) -> dict[str, Estimate]:
-    """Return the main figure of each model with its interval."""
-    return {name: _estimate(one, measure) for name, one in figures.items()}
 
 
 def _estimate(figures: Figures, measure: Measure) -> Estimate:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE
+from finetune.settings.adapter_kinds import BASE
 from pipelines.evaluate.figures import (
     Evaluation,
     Figures,
@@ -109,7 +109,6 @@ def table(evaluation: Evaluation) -> str:
 
 
 def _rows(results: Sequence[Result], widths: Sequence[int], measure: Measure) -> list[str]:
-    """Return the lines of one sampler's table."""
     lines = []
     for rows in zip(*(result.prompts for result in results), strict=True):
         if rows[0].group == "trained":
@@ -174,7 +173,7 @@ def results_of(evaluation: Evaluation, eta: float) -> dict[str, Result]:
 
 
 def known_figures(evaluation: Evaluation, group: Group) -> set[str]:
-    """Return the names of the figures of a group that are known of some model."""
+    """Return the names of a group's figures that some model has."""
     groups = [result.groups[group] for result in evaluation.results]
     names = GroupFigures.model_fields
     return {name for name in names if any(getattr(one, name) is not None for one in groups)}

@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,7 +18,6 @@ from finetune.model.sampling import gaussian_kl, step_distribution
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import (
     AtStrength,
-    Audit,
     EvaluatedImage,
     Evaluation,
     EvaluationPrompt,
@@ -34,8 +34,7 @@ from pipelines.evaluate.figures import (
 )
 from pipelines.evaluate.models import TunedModel, image_folder
 from pipelines.evaluate.plan import evaluation_images, evaluation_prompts, omitted_prompts
-from pipelines.run.batches import Batches
-from pipelines.run.drawing import Drawer
+from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_io import load_images, save_sheet
 from pipelines.run.image_plan import ImagesConfig, Planned
 from pipelines.run.judge import Judge, judge_folder, open_judge
@@ -68,7 +67,7 @@ class Instruments:
     judge: Judge | None
     reward: RewardModel | None
     clip: ClipBackbone
-    """The reward's CLIP as it was before the reward was trained; the one that it would have."""
+    """The reward's CLIP as it was before training, or the CLIP that a reward would start from."""
     encoder: ClipBackbone
     """Source of the embeddings for diversity and distance."""
     batches: Batches
@@ -99,7 +98,6 @@ class Instruments:
 
     @torch.no_grad()
     def _measured(self, planned: Sequence[Planned], paths: Sequence[Path]) -> Measured:
-        """Measure the images of one batch."""
         texts, images = [one.prompt for one in planned], load_images(paths)
         verdicts = None if self.judge is None else self.judge.verdicts(images, texts)
         backbone = self.clip if self.reward is None else self.reward.backbone
@@ -138,7 +136,7 @@ class Drawing:
     eta: float
     strength: float
     candidates: int
-    """Images of which the best of n is picked; 1 for a tuned model."""
+    """Number of images from which the best of n is picked; 1 for a tuned model."""
     planned: list[Planned]
     folder: Path
 
@@ -277,7 +275,16 @@ def _results(
             families=by_family(drawn, prompts),
             groups=by_group(drawn, rows, base),
             kl=spread(kl[name]) if name in kl else None,
-            images=[_image(run, drawn, i) for i in range(len(drawn.planned))],
+            images=[
+                EvaluatedImage(
+                    prompt=planned.prompt,
+                    seed=planned.seed,
+                    path=path.relative_to(run.root).as_posix(),
+                    met=None if drawn.verdicts is None else drawn.verdicts[i].met,
+                    reward=None if drawn.rewards is None else round(drawn.rewards[i], 4),
+                )
+                for i, (planned, path) in enumerate(zip(drawn.planned, drawn.paths, strict=True))
+            ],
         )
         results.append(result)
     return results
@@ -295,33 +302,19 @@ def _rounds(run: RunFolder) -> list[RoundFigures]:
     return rounds
 
 
-def _image(run: RunFolder, drawn: Measured, i: int) -> EvaluatedImage:
-    one = drawn.planned[i]
-    return EvaluatedImage(
-        prompt=one.prompt,
-        seed=one.seed,
-        path=drawn.paths[i].relative_to(run.root).as_posix(),
-        met=None if drawn.verdicts is None else drawn.verdicts[i].met,
-        reward=None if drawn.rewards is None else round(drawn.rewards[i], 4),
-    )
-
-
-def _audit(settings: Settings) -> Audit | None:
-    """Return the audit that lies beside the judge, if any."""
+def _audit(settings: Settings) -> dict[str, Any] | None:
+    """Return the agreement of the judge with labels that a person gave by eye, if it is known."""
     judge = judge_folder(settings.run)
-    file = None if judge is None else judge / "audit.json"
-    if file is None or not file.exists():
+    if judge is None or not (judge / "audit.json").exists():
         return None
-    return Audit.model_validate(json.loads(file.read_text(encoding="utf-8")))
+    audit: dict[str, Any] = json.loads((judge / "audit.json").read_text(encoding="utf-8"))
+    return audit
 
 
 def _save_sheets(
     run: RunFolder, prompts: Sequence[str], measured: dict[tuple[str, float], Measured]
 ) -> None:
-    """Write one sheet for each training prompt and sampler.
-
-    It has a row of images for each model, the same seeds below each other.
-    """
+    """Write a sheet for each training prompt and sampler: a row a model, equal seeds in columns."""
     shutil.rmtree(run.evaluation_dir / "sheets", ignore_errors=True)  # of other prompts
     for number, prompt in enumerate(prompts, start=1):
         for eta in dict.fromkeys(eta for _, eta in measured):
@@ -346,27 +339,20 @@ def chain_kl(
     sampler's stochastic steps.
     """
     schedule = model.schedule(sampler.steps)
-    cond = model.encode_prompts(prompts)
+    cond, empty = model.encode_prompts(prompts), model.encode_prompts([""])
     chains = sample_trajectories(model, cond, sampler, generator=generator, batch=batch)
     total = torch.zeros(len(prompts), device=model.device)
 
+    def next_mean(rows: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        text, latents = cond[rows], chains.latents[rows, step]
+        at = chains.timesteps[step].expand(len(rows))
+        output = model.predict(latents, at, text, empty.expand_as(text), sampler.guidance)
+        return step_distribution(schedule, output, at, latents, eta=sampler.eta)
+
     for rows in torch.arange(len(prompts), device=model.device).split(batch):
-        text = cond[rows]
-        empty = model.encode_prompts([""]).expand_as(text)
-        for i, timestep in enumerate(chains.timesteps[: sampler.stochastic_steps]):
-            latents, at = chains.latents[rows, i], timestep.expand(len(rows))
-
-            def next_mean(
-                latents: Tensor = latents,
-                at: Tensor = at,
-                text: Tensor = text,
-                empty: Tensor = empty,
-            ) -> tuple[Tensor, Tensor]:
-                output = model.predict(latents, at, text, empty, sampler.guidance)
-                return step_distribution(schedule, output, at, latents, eta=sampler.eta)
-
-            mean, std = next_mean()
+        for step in range(sampler.stochastic_steps):
+            mean, std = next_mean(rows, step)
             with model.adapter_off():
-                reference, _ = next_mean()
+                reference, _ = next_mean(rows, step)
             total[rows] += gaussian_kl(mean, reference, std)
     return total

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from data.errors import PictuneError
 from data.files import locked
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import ADAPTERS, BASE
 from finetune.model.processes import Processes, launched
+from finetune.settings.adapter_kinds import ADAPTERS, BASE
 from pipelines.finetune.plan import CHECKPOINTS, IMAGES, earlier_method, input_hashes, method_config
 from pipelines.finetune.strengths import choose_and_save, is_missing
 from pipelines.flags import one_of
@@ -36,11 +36,7 @@ def main(run: RunFolder, settings: Settings, method: str) -> None:
 
 
 def _in_order(run: RunFolder, settings: Settings, method: str) -> list[str]:
-    """Return the method after those whose adapters it starts from, directly or not.
-
-    Raises:
-        PictuneError: methods start from each other.
-    """
+    """Return the method after those whose adapters it starts from; refuse a circle."""
     chain = [method]
     while (earlier := earlier_method(run, settings, chain[-1])) is not None:
         if earlier in chain:
@@ -74,12 +70,11 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
     if processes.skips(is_done and not lacks_strengths, line):
         return
     with ends_at_once():
-        from pipelines.finetune.loop import train, train_and_save  # noqa: PLC0415 - loads torch
-        from pipelines.finetune.work import open_job  # noqa: PLC0415 - loads torch
+        from pipelines.finetune import work  # noqa: PLC0415 - loads torch
 
     with _only_command(run, name) if processes.is_first else nullcontext():
         # First: a model that cannot be opened must not cost an earlier adapter.
-        job = open_job(run, settings, name, processes)
+        job = work.open_job(run, settings, name, processes)
         if processes.is_first and stage.stamp is None and folder.exists():
             shutil.rmtree(folder)  # made from another reward or model
         processes.wait()
@@ -87,20 +82,16 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
             if is_done:
                 job.training.model.load_adapter(folder)
             elif processes.is_first:
-                train_and_save(job)
+                work.train_and_save(job)
             else:
-                train(job)
+                work.train(job)
             if job.config.other_strengths:
                 choose_and_save(job)
 
 
 @contextmanager
 def _only_command(run: RunFolder, name: str) -> Iterator[None]:
-    """Keep other commands from tuning by this method while the block runs.
-
-    Raises:
-        PictuneError: one does so now.
-    """
+    """Refuse another command that tunes by this method while the block runs."""
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(run.finetune_lock(name), wait=False))

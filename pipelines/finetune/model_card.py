@@ -1,22 +1,23 @@
 """The model card of a tuned adapter."""
 
-from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from finetune.learning.training import TrainState
-from finetune.model.adapter_kinds import ADAPTERS, BASE
 from finetune.model.diffusion import DiffusionModel, arithmetic
 from finetune.model.family_sd import DDIM
 from finetune.model.model_folder import TYPES
+from finetune.settings.adapter_kinds import ADAPTERS, BASE
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.plan import start_of
-from pipelines.finetune.work import Job
 from pipelines.methods import METHODS
 from pipelines.run.image_plan import EVALUATION_SEEDS, Planned, seeded
 from pipelines.run.metrics_log import UNTRAINED
 from pipelines.run.prompts import focus_of
-from pipelines.settings.config import Settings
 from pipelines.settings.run import RunConfig
+
+if TYPE_CHECKING:
+    from pipelines.finetune.work import Job
 
 _CARD = """# {adapter} tuned by {title}
 
@@ -58,17 +59,21 @@ pipeline.scheduler = DDIMScheduler.from_config(
 """
 
 
-def model_card(job: Job, state: TrainState) -> str:
+def model_card(job: "Job", state: TrainState) -> str:
     """Return the text of the card: origin, use, and the step whose weights were kept."""
     settings, training = job.settings, job.training
     step, reward = state.best or state.validation[-1]
     start = start_of(job.run, settings, job.name)
-    sampler = settings.table("sampler", Sampler)
+    # An image that the evaluation draws, which always draws the first prompt in focus.
+    first = focus_of(settings.run)[0]
+    drawn = first if first in training.prompts else training.prompts[0]
+    (planned,) = seeded([drawn], 1, settings.run.seed, offset=EVALUATION_SEEDS)
     sources = [f"{one.weight:g} * {one.kind} of `{one.path}`" for one in job.config.rewards]
     tuned_on = " + ".join(sources) or f"the reward model in `{job.run.reward_dir}`"
     if isinstance(training.config, LearnsFromLabels):
         tuned_on = f"the labels in `{job.run.latest}`"
     kind = ADAPTERS[training.config.adapter.kind]
+    used = arithmetic(settings.run.precision, training.model.device)
     return _CARD.format(
         adapter=kind.title,
         title=f"{METHODS[job.name].title} ({job.method.paper})",
@@ -80,10 +85,10 @@ def model_card(job: Job, state: TrainState) -> str:
             training.model,
             settings.run,
             kind.code(job.folder),
-            _evaluated(settings, training.prompts),
-            sampler,
+            planned,
+            settings.table("sampler", Sampler),
         ),
-        rounding=_rounding(settings, training.model),
+        rounding=f", but for the rounding of {used}, in which that one is drawn" * (used != "fp32"),
         best=step,
         last=state.step,
         reward_best=reward,
@@ -93,45 +98,21 @@ def model_card(job: Job, state: TrainState) -> str:
     )
 
 
-def _evaluated(settings: Settings, prompts: Sequence[str]) -> Planned:
-    """Return an image that the evaluation draws, of one of these prompts if it draws one."""
-    first = focus_of(settings.run)[0]  # it is always evaluated
-    prompt = first if first in prompts else prompts[0]
-    return seeded([prompt], 1, settings.run.seed, offset=EVALUATION_SEEDS)[0]
-
-
-def _rounding(settings: Settings, model: DiffusionModel) -> str:
-    used = arithmetic(settings.run.precision, model.device)
-    return "" if used == "fp32" else f", but for the rounding of {used}, in which that one is drawn"
-
-
 def drawing_code(
     model: DiffusionModel, config: RunConfig, adapter: str, one: Planned, sampler: Sampler
 ) -> str:
     """Return Python that draws an image with diffusers alone; the lines of `adapter` open it."""
     is_ddim = model.family.sampler_name == DDIM
+    variant = f", variant={model.family.variant!r}" if model.family.variant else ""
+    arguments = model.family.stock_arguments(sampler.guidance)
     return _CODE.format(
         imported=f"{DDIM}, DiffusionPipeline" if is_ddim else "DiffusionPipeline",
-        opened=opened_by(config, model.variant),
+        opened=f"{config.model!r}{variant}, dtype={TYPES[config.weights]}",
         sampler=_DDIM if is_ddim else "",
         adapter=adapter,
         device=config.device,
         prompt=one.prompt,
         steps=sampler.steps,
-        arguments=as_code(model.family.stock_arguments(sampler.guidance)),
+        arguments=", ".join(f"{name}={value!r}" for name, value in arguments.items()),
         seed=one.seed,
     )
-
-
-def opened_by(config: RunConfig, variant: str | None) -> str:
-    """Return the arguments of `from_pretrained` that open the run's model.
-
-    Its type is the run's, for int8 bf16.
-    """
-    chosen = f", variant={variant!r}" if variant else ""
-    return f"{config.model!r}{chosen}, dtype={TYPES[config.weights]}"
-
-
-def as_code(arguments: Mapping[str, object]) -> str:
-    """Return keyword arguments as Python writes them."""
-    return ", ".join(f"{name}={value!r}" for name, value in arguments.items())

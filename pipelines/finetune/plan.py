@@ -1,28 +1,29 @@
 """Plan of one training of the run: its settings, prompts and start, and hashes of all three."""
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
 from data.files import sha256_of
 from data.runs import RunFolder
 from data.tables.parquet import learned_from_digest
-from finetune.model.adapter_kinds import BASE, adapter_file
+from finetune.settings.adapter_kinds import BASE, adapter_file
 from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodConfig
-from pipelines.finetune.image_text_pairs import pairs_hash
 from pipelines.methods import METHODS
 from pipelines.run.campaign import images_digest
-from pipelines.run.model_hashes import has_reward, reward_hash, weights_hash
+from pipelines.run.model_hashes import content_hash, has_reward, reward_hash, weights_hash
 from pipelines.run.prompts import focus_of, prompts_digest, prompts_of
-from pipelines.run.record import content_hash
 from pipelines.run.rounds import adapter_to_go_on_from
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig
 from reward.dataset import FeedbackDataset
 
 IMAGES = "images"
-"""Folder, in that of the method, of the images that are drawn for it."""
+"""Folder of images that are drawn for the method, in the method's own."""
 CHECKPOINTS = "checkpoints"
 CARD_FILE = "README.md"
 
@@ -35,11 +36,7 @@ def training_prompts(settings: Settings) -> tuple[str, ...]:
 
 
 def method_prompts(run: RunFolder, settings: Settings, name: str) -> tuple[str, ...]:
-    """Return the prompts that one method trains on.
-
-    Raises:
-        PictuneError: it learns from labels, and there are none of these prompts.
-    """
+    """Return the prompts that a method trains on; refuse if it needs labels and there are none."""
     prompts = training_prompts(settings)
     if not isinstance(method_config(settings, name), LearnsFromLabels):
         return prompts
@@ -61,10 +58,7 @@ def earlier_method(run: RunFolder, settings: Settings, name: str) -> str | None:
 
 
 def start_of(run: RunFolder, settings: Settings, name: str) -> str:
-    """Return the start of the training: "base", or the folder of an adapter.
-
-    In a round after the first, it is the method's own adapter of the round before.
-    """
+    """Return the start of the training: "base", or a folder, in later rounds the last round's."""
     if run.round > 1:
         return str(run.in_round(run.round - 1).finetune_dir(name))
     earlier = earlier_method(run, settings, name)
@@ -74,11 +68,7 @@ def start_of(run: RunFolder, settings: Settings, name: str) -> str:
 
 
 def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str]:
-    """Return hashes of everything that a training rests on, except its settings.
-
-    Raises:
-        PictuneError: something is missing, or a later round cannot go on from the one before it.
-    """
+    """Return hashes of everything that a training rests on, except its settings."""
     prompts, model = method_prompts(run, settings, name), weights_hash(settings.run.model)
     config = method_config(settings, name)
     if run.round > 1:
@@ -108,11 +98,7 @@ def labeled_prompts(run: RunFolder) -> tuple[str, ...]:
 
 
 def labels_of(run: RunFolder, prompts: Sequence[str]) -> FeedbackDataset:
-    """Return the run's labels of these prompts.
-
-    Raises:
-        PictuneError: there are none.
-    """
+    """Return the run's labels of these prompts; refuse none."""
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     wanted = set(prompts)
     chosen = [i for i, prompt in enumerate(dataset.prompts) if prompt in wanted]
@@ -126,3 +112,48 @@ def labels_of(run: RunFolder, prompts: Sequence[str]) -> FeedbackDataset:
             'run.focus_prompts, or set finetune.train_on="all"'
         )
     return found
+
+
+class Pair(BaseModel, frozen=True):
+    """One line of `metadata.jsonl`; other keys of it are not read."""
+
+    file_name: str
+    text: str
+
+
+def pairs_hash(folder: Path) -> str:
+    """Return SHA-256 over the texts and images of the user's pairs, in their order."""
+    digest = hashlib.sha256()
+    for pair in read_pairs(folder):
+        digest.update(f"{sha256_of(folder / pair.file_name)} {pair.text}\n".encode())
+    return digest.hexdigest()
+
+
+def read_pairs(folder: Path) -> list[Pair]:
+    """Return the lines of the folder's `metadata.jsonl`; refuse none and wrong ones."""
+    file = folder / "metadata.jsonl"
+    try:
+        lines = file.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PictuneError(
+            f"{file}: cannot be read; set pretraining_pairs to a folder of images that has it"
+        ) from error
+    pairs = [
+        _pair(file, number, line) for number, line in enumerate(lines, start=1) if line.strip()
+    ]
+    if not pairs:
+        raise PictuneError(f"{file}: is empty; write one line for each image")
+    return pairs
+
+
+def _pair(file: Path, number: int, line: str) -> Pair:
+    try:
+        pair = Pair.model_validate_json(line)
+    except ValidationError as error:
+        wanted = '{"file_name": "a.png", "text": "A cat."}'
+        raise PictuneError(f"{file}:{number}: not a pair; write it as {wanted}") from error
+    if not (file.parent / pair.file_name).is_file():
+        raise PictuneError(
+            f"{file}:{number}: {pair.file_name} is not in the folder; add it or remove the line"
+        )
+    return pair

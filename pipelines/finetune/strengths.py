@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from data.files import write_atomically, write_json
 from finetune.learning.strength import StrengthChoice, StrengthFigures, choose_strength
-from finetune.model.adapter_kinds import kind_of
+from finetune.settings.adapter_kinds import kind_of
 from pipelines.finetune.plan import CARD_FILE
 from pipelines.settings.finetune import FinetuneConfig
 
@@ -43,10 +43,7 @@ def is_missing(folder: Path, config: FinetuneConfig) -> bool:
 
 
 def choose_and_save(job: "Job") -> None:
-    """Choose the strength of the adapter in the job's model; every process has to call it.
-
-    The first process writes the choice, and the strength into the model card.
-    """
+    """Choose the adapter's strength in all processes; the first writes it, and the model card."""
     choice = choose_strength(job.training.validator, job.config.other_strengths)
     if not job.processes.is_first:
         return

@@ -1,7 +1,8 @@
 """Charts of the pages, as SVG."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import cycle
 from typing import Any
 
 import matplotlib as mpl
@@ -16,6 +17,8 @@ GRAY, YELLOW, BLUE, RED = "#8a8f98", "#c9a227", "#3b7dd8", "#d1495b"
 INK = "#333333"
 MODEL_COLORS = {"base": GRAY, "best of n": YELLOW}
 """Colors of models that are not tuned; each method has its own."""
+COMPARED_COLORS = (BLUE, RED, YELLOW, "#2a7f62", "#5b4b8a", "#c8553d", "#1b9aaa")
+"""Colors of compared models, but for the base."""
 VERDICT_COLORS = {"good": "#2a7f62", "bad": "#c8553d", "skip": "#b9bec6", "unsafe": "#5b4b8a"}
 SOURCE_COLORS = {"human": BLUE, "simulated": YELLOW, "imported": GRAY, "adjudicator": RED}
 SMALL = {"height": 2.6, "width": 3.8}
@@ -34,6 +37,12 @@ def shade(color: str, number: int) -> str:
     left = (1 - NEXT_SHADE) ** (number - 1)
     mixed = left * np.array(to_rgb(color)) + (1 - left) * np.array(to_rgb(INK))
     return color if number == 1 else to_hex(mixed.tolist())
+
+
+def model_colors(models: Iterable[str]) -> dict[str, str]:
+    """Return a color for each compared model; the base is gray as on the other pages."""
+    others = [model for model in models if model != "base"]
+    return {"base": GRAY} | dict(zip(others, cycle(COMPARED_COLORS), strict=False))
 
 
 def comparison_chart(
@@ -208,16 +217,14 @@ def position_chart(places: Lines) -> str:
     """
     figure, axes = _figure(**SMALL)
     at = [one["place"] for one in places]
-    shares = [one["share"] for one in places]
-    lows = [max(0.0, one["share"] - one["interval"][0]) for one in places]
-    highs = [max(0.0, one["interval"][1] - one["share"]) for one in places]
+    shares, errors = _with_errors([(one["share"], one["interval"]) for one in places])
     axes.bar(
         at,
         shares,
         0.6,
         color=SOURCE_COLORS["human"],
         alpha=0.75,
-        yerr=[lows, highs],
+        yerr=errors,
         error_kw={"ecolor": INK, "elinewidth": 0.9},
     )
     axes.plot(
@@ -282,34 +289,6 @@ def elo_chart(rows: Lines, colors: Mapping[str, str]) -> str:
     axes.axvline(1000, color=GRAY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
     axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="Elo points (thick: 95 %, thin: 99 %)")
-    return _svg(figure)
-
-
-def votes_chart(
-    lines: Mapping[str, Sequence[tuple[float, int]]], *, wanted: float, power: float
-) -> str:
-    """Return the votes needed over the difference in Elo points, a line a crowd, as SVG.
-
-    Args:
-        lines: points (difference, votes) by legend; what no number of votes finds is omitted.
-        wanted: the difference that matters, marked.
-        power: probability with which it is to be found, for the label.
-    """
-    figure, axes = _figure(**SMALL)
-    colors = (RED, YELLOW, BLUE, INK, GRAY)
-    for number, (legend, points) in enumerate(lines.items()):
-        if points:
-            color = colors[number % len(colors)]
-            at = [point[0] for point in points]
-            axes.plot(at, [point[1] for point in points], color=color, label=legend, linewidth=1.6)
-    axes.axvline(wanted, color=INK, linewidth=1, linestyle=":")
-    axes.set_yscale("log")
-    axes.yaxis.set_major_formatter("{x:g}")
-    axes.set(
-        xlabel="difference in Elo points",
-        ylabel=f"votes, power {power:g}",
-    )
-    _legend(axes)
     return _svg(figure)
 
 

@@ -7,17 +7,17 @@ import logging
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import gradio as gr
 from PIL import Image
 
 from data.errors import PictuneError
 from data.schema import PROMPTS, read_table
-from finetune.model.adapter_kinds import BASE, adapter_file
+from finetune.settings.adapter_kinds import BASE, adapter_file
 from labeling_app.sign_in import network_of
 from pipelines.finetune.strengths import read_choice
 from pipelines.interruption import OUT_OF_MEMORY
@@ -27,10 +27,10 @@ from pipelines.play.settings import PlayConfig
 from pipelines.play.studio import (
     LARGEST_SEED,
     LONGEST_PROMPT,
-    Picture,
+    DrawnImage,
+    DrawRequest,
     Studio,
     VisitorError,
-    Wish,
 )
 
 LOGGER = logging.getLogger(__name__)
@@ -40,14 +40,14 @@ LONGEST_QUEUE = 50
 CLEAN_S = (3600, 24 * 3600)
 """Seconds between two looks for files that Gradio keeps for pages, and the age at which they go."""
 ROW = 4
-"""Pictures that a wide page shows in a row: of all models of one seed, then of the next seed."""
+"""Images that a wide page shows in a row: of all models of one seed, then of the next seed."""
 EXAMPLES = 8
 """Prompts of the run that the page shows at once."""
 MOST_EXAMPLES = 400
 """Prompts of the run that the page has in all."""
 FEW_PIXELS = 256
 """Images with shorter sides are shown with crisp pixels, as they are enlarged."""
-STRONGEST, MOST_GUIDANCE, MOST_CANDIDATES = 2.0, 20.0, 16
+STRONGEST, MOST_GUIDANCE, MOST_CANDIDATES, MOST_IMAGES, MOST_STEPS = 2.0, 20.0, 16, 16, 100
 """Ends of sliders."""
 FAILED = "The program has failed; its terminal shows where."
 QUIET: dict[str, Any] = {"api_visibility": "private"}
@@ -56,55 +56,39 @@ QUIET: dict[str, Any] = {"api_visibility": "private"}
 
 @dataclass
 class Drawing:
-    """Pictures that a visitor sees."""
+    """Images that a visitor sees."""
 
-    wish: Wish
+    wanted: DrawRequest
     folder: Path
-    pictures: dict[str, list[Picture]] = field(default_factory=dict)
+    images: dict[str, list[DrawnImage]] = field(default_factory=dict)
     """Those that are drawn, by model."""
 
     @property
-    def rows(self) -> list[list[Picture]]:
-        """The pictures of each seed."""
-        return [list(row) for row in zip(*self.pictures.values(), strict=True)]
+    def rows(self) -> list[list[DrawnImage]]:
+        """The images of each seed."""
+        return [list(row) for row in zip(*self.images.values(), strict=True)]
 
     def tiles(self, waiting: Path) -> list[tuple[str, str]]:
         """Return files and captions, seed by seed; `waiting` stands for what is not drawn yet."""
         tiles = []
-        for number, seed in enumerate(self.wish.seeds):
-            for name in self.wish.columns:
-                if name in self.pictures:
-                    one = self.pictures[name][number]
-                    tiles.append((str(one.file), words.caption(one, self.wish)))
+        for number, seed in enumerate(self.wanted.seeds):
+            for name in self.wanted.columns:
+                if name in self.images:
+                    one = self.images[name][number]
+                    tiles.append((str(one.file), words.caption(one, self.wanted)))
                 else:
-                    title = words.title_of(name, self.wish)
+                    title = words.title_of(name, self.wanted)
                     tiles.append((str(waiting), f"{title} · seed {seed}"))
         return tiles
-
-    @contextmanager
-    def whole_or_removed(self) -> Iterator[Self]:
-        """Yield it, and remove its files if the block fails or the visitor leaves meanwhile."""
-        try:
-            yield self
-        except BaseException:
-            self.remove()
-            raise
 
     def remove(self) -> None:
         """Remove the files."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-def known_prompts(studio: Studio) -> list[str]:
-    """Return the run's prompts, also imported ones; those that it is tuned for come first."""
-    listed: list[str] = read_table(studio.run.prompts_table, PROMPTS)["prompt"].to_pylist()
-    focus = [prompt for prompt in studio.settings.run.focus_prompts if prompt in listed]
-    return list(dict.fromkeys([*focus, *listed]))
-
-
 @contextmanager
 def visible_errors() -> Iterator[None]:
-    """Turn errors into messages on the page; those of the program also go to the log."""
+    """Turn errors into messages on the page; errors of the program also go to the log."""
     try:
         yield
     except VisitorError as error:
@@ -154,7 +138,10 @@ class Playground:
         return page
 
     def _build_prompt(self) -> None:
-        prompts = known_prompts(self.studio)[:MOST_EXAMPLES]
+        table = read_table(self.studio.run.prompts_table, PROMPTS)  # imported prompts too
+        listed: list[str] = table["prompt"].to_pylist()
+        focus = [one for one in self.studio.settings.run.focus_prompts if one in listed]
+        prompts = list(dict.fromkeys([*focus, *listed]))[:MOST_EXAMPLES]
         with gr.Row(elem_id="line", equal_height=True):
             self.prompt = gr.Textbox(
                 prompts[0] if prompts else "",
@@ -203,7 +190,7 @@ class Playground:
             info="How closely the prompt is followed; 1 is without.",
         )
         self.steps = gr.Slider(
-            1, max(config.most_steps, sampler.steps), sampler.steps, step=1, label="Steps"
+            1, max(MOST_STEPS, sampler.steps), sampler.steps, step=1, label="Steps"
         )
         self.seed = gr.Number(
             self.studio.settings.run.seed,
@@ -213,7 +200,7 @@ class Playground:
             label="First seed",
             info="The same seed starts from the same noise in every model.",
         )
-        most = max(config.most_images, config.images)
+        most = max(MOST_IMAGES, config.images)
         self.images = gr.Slider(1, most, config.images, step=1, label="Images of each model")
         self.candidates = gr.Slider(
             1,
@@ -238,7 +225,7 @@ class Playground:
             buttons=["download"],
             interactive=False,
             visible=False,
-            elem_id="pictures",
+            elem_id="images",
         )
         with gr.Row(elem_id="actions", visible=False) as self.actions:
             self.other = gr.Button("Other seeds", min_width=130)
@@ -254,7 +241,7 @@ class Playground:
                 interactive=False,
                 wrap_lines=True,
                 show_line_numbers=False,
-                label="Draws the first picture again",
+                label="Draws the first image again",
             )
             self.adapter = gr.DownloadButton(
                 "Download the adapter", visible=False, elem_id="adapter"
@@ -306,7 +293,7 @@ class Playground:
         """Yield what the page shows: at first, and after each model."""
         earlier: Drawing | None = given[self.state]
         with visible_errors():
-            wish = self.studio.wish(
+            wanted = self.studio.request(
                 given[self.prompt],
                 given[self.models],
                 strength=given[self.strength],
@@ -317,23 +304,25 @@ class Playground:
                 candidates=given[self.candidates],
             )
             start = time.monotonic()
-            with Drawing(wish, self.studio.new_folder()).whole_or_removed() as drawing:
-                columns = wish.columns
+            drawing = Drawing(wanted, self.studio.new_folder())
+            with ExitStack() as failed:  # or the visitor left meanwhile
+                failed.callback(drawing.remove)
+                columns = wanted.columns
                 for number, name in enumerate(columns):
                     yield self._shown(drawing)
-                    title = words.title_of(name, wish)
+                    title = words.title_of(name, wanted)
                     progress((number, len(columns)), desc=title, unit="models")
 
                     def tell(done: int, of: int, title: str = title, number: int = number) -> None:
                         share = (number + done / of) / len(columns)
                         progress(share, desc=f"{title}: step {done} of {of}")
 
-                    drawing.pictures[name] = self.studio.draw(name, wish, drawing.folder, tell)
+                    drawing.images[name] = self.studio.draw(name, wanted, drawing.folder, tell)
                 home = self.take_home(given[self.taken], drawing)
                 yield self._shown(drawing) | {
                     self.state: drawing,
                     self.status: words.done(
-                        drawing.rows, time.monotonic() - start, self.studio.unread(wish.prompt)
+                        drawing.rows, time.monotonic() - start, self.studio.unread(wanted.prompt)
                     ),
                     self.actions: gr.Row(visible=True),
                     self.ask: gr.Button("Ask raters", interactive=True),
@@ -341,16 +330,17 @@ class Playground:
                     self.code: home[0],
                     self.adapter: home[1],
                 }
+                failed.pop_all()
         if earlier is not None:
             earlier.remove()
 
     def _shown(self, drawing: Drawing) -> dict[Any, Any]:
-        models = len(drawing.wish.columns)
-        beside = min(max(1, ROW // models), len(drawing.wish.seeds))
+        models = len(drawing.wanted.columns)
+        beside = min(max(1, ROW // models), len(drawing.wanted.seeds))
         crisp = ["crisp"] if self._is_small else []
         return {
             self.status: words.BUSY,
-            self.heads: words.headings(drawing.wish, drawing.pictures, beside),
+            self.heads: words.headings(drawing.wanted, drawing.images, beside),
             self.gallery: gr.Gallery(
                 drawing.tiles(self._waiting),
                 columns=models * beside,
@@ -379,7 +369,7 @@ class Playground:
             if drawing is None:
                 return gr.skip(), gr.skip()
             tuned = self.studio.tuned.get(model)
-            text = words.code(self.studio, model, drawing.wish)
+            text = words.code(self.studio, model, drawing.wanted)
             if tuned is None:
                 return text, gr.DownloadButton(visible=False)
             name = f"{self.studio.run.root.name} {model}".replace(", ", " ").replace(" ", "-")

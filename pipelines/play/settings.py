@@ -12,10 +12,6 @@ class PlayConfig(ServerConfig, frozen=True, extra="forbid"):
     """Port to listen on; 0 takes a free one."""
     images: PositiveInt = 4
     """Images of each model that a visitor draws at first."""
-    most_images: PositiveInt = 16
-    """Most images of each model in one drawing."""
-    most_steps: PositiveInt = 100
-    """Most denoising steps."""
     ask_raters: bool | None = None
     """Whether visitors may send images to the run's raters; without it, only where visitors come
     from this machine alone."""

@@ -7,20 +7,22 @@ import math
 import re
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import torch
 
 from data.errors import PictuneError
 from data.ids import control_character
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.family import tokenizer_of
 from finetune.model.sampler import draw_batches
+from finetune.settings.adapter_kinds import BASE
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.models import TunedModel, tuned_models
 from pipelines.run.image_io import load_images, save_png
@@ -32,7 +34,7 @@ from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
 BEST_OF_N = "best of n"
-"""The base again, of whose candidates the reward picks one for each seed."""
+"""The base again; for each seed the reward picks one of several candidates."""
 LONGEST_PROMPT = 1000
 """Characters."""
 LARGEST_SEED = 2**31 - 1
@@ -40,7 +42,7 @@ LONGEST_NAME = 60
 """Characters of a prompt in a file's name."""
 
 Tell = Callable[[int, int], None]
-"""Is told the number of passes through the network that are done, and that of all."""
+"""Called with the number of passes through the network that are done, and of all."""
 
 
 class VisitorError(PictuneError):
@@ -48,7 +50,7 @@ class VisitorError(PictuneError):
 
 
 @dataclass(frozen=True)
-class Wish:
+class DrawRequest:
     """Images that a visitor wants to see, drawn by one model after the other."""
 
     prompt: str
@@ -69,22 +71,22 @@ class Wish:
 
 
 @dataclass(frozen=True)
-class Picture:
+class DrawnImage:
     """One image, with all that is known about it."""
 
     model: str
     prompt: str
     file: Path
     seed: int
-    """Its own seed: that of the candidate that was picked, where there were some."""
+    """The image's own seed: of best of n, the seed of the candidate that was picked."""
     sampler: Sampler
-    adapter_hash: str | None
-    strength: float | None
-    reward: float | None
-    spread: float | None
+    adapter_hash: str | None = None
+    strength: float | None = None
+    reward: float | None = None
+    spread: float | None = None
     """Standard deviation of the reward's members; None for one member, or without a reward."""
-    clip_score: float | None
-    met: bool | None
+    clip_score: float | None = None
+    met: bool | None = None
     """Whether the judge finds all that the prompt asks for; None without a judge who can tell."""
 
 
@@ -92,17 +94,11 @@ class Studio:
     """The models of a run; it draws for one visitor at a time."""
 
     def __init__(self, run: RunFolder, settings: Settings, folder: Path) -> None:
-        """Open the models.
-
-        Args:
-            run: in its present round.
-            settings: its settings.
-            folder: takes the image files.
+        """Open the models of a run in its present round; `folder` takes the image files.
 
         Raises:
             PictuneError: a model cannot be opened.
         """
-        images = settings.table("images", ImagesConfig)
         self.run, self.settings, self.folder = run, settings, folder
         self.sampler = settings.table("sampler", Sampler).deterministic()
         self.tuned: dict[str, TunedModel] = {one.name: one for one in tuned_models(run)}
@@ -113,10 +109,10 @@ class Studio:
         self.reward = open_reward_model(reward, settings.run) if has_reward(reward) else None
         self.judge = open_judge(settings.run)
         self._clip = None if self.reward is None else untuned_backbone(self.reward, settings.run)
-        self._batch = images.batch
+        self._batch = settings.table("images", ImagesConfig).batch
         self._lock, self._is_closed = Lock(), False
 
-    def wish(
+    def request(
         self,
         prompt: str,
         models: Sequence[str],
@@ -127,7 +123,7 @@ class Studio:
         first_seed: int | None,
         images: int,
         candidates: int,
-    ) -> Wish:
+    ) -> DrawRequest:
         """Return what a visitor asks for.
 
         Raises:
@@ -149,7 +145,7 @@ class Studio:
         names = [name for name in (BASE, *self.tuned) if name in models]
         if not names:
             raise VisitorError("No model is chosen: tick at least one.")
-        return Wish(
+        return DrawRequest(
             text,
             tuple(names),
             strength,
@@ -179,116 +175,90 @@ class Studio:
             left.append(max(len(tokens) - tokenizer.model_max_length, 0))
         return min(left)
 
-    def draw(self, name: str, wish: Wish, folder: Path, tell: Tell) -> list[Picture]:
-        """Draw one model's images, one for each seed.
+    def draw(self, name: str, wanted: DrawRequest, folder: Path, tell: Tell) -> list[DrawnImage]:
+        """Draw the images of `name`, one of `wanted.columns`, into `folder`; one for each seed.
 
         Nobody else draws until they are done.
-
-        Args:
-            name: one of `wish.columns`.
-            wish: what to draw.
-            folder: takes the files.
-            tell: is called after each pass through the network.
 
         Raises:
             PictuneError: an adapter is gone, or an image is NaN.
         """
-        candidates = wish.candidates if name == BEST_OF_N else 1
-        seeds = [seed for first in wish.seeds for seed in candidate_seeds(first, candidates)]
-        prompts = [wish.prompt] * len(seeds)
-        paths = [folder / file_name(name, wish, seed) for seed in seeds]
-        tuned = self.tuned.get(name)
-
-        def tell_unless_closed(done: int, of: int) -> None:
-            if self._is_closed:
-                raise VisitorError("The playground was stopped.")
-            tell(done, of)
-
-        with self._lock, self._as(tuned, wish.strength):
-            adapter_hash = None if tuned is None else tuned.adapter_hash
-            rest = iter(paths)
-            passes = math.ceil(len(seeds) / self._batch) * wish.sampler.steps
-            with counted_passes(self.model, passes, tell_unless_closed):
+        candidates = wanted.candidates if name == BEST_OF_N else 1
+        seeds = [seed for first in wanted.seeds for seed in candidate_seeds(first, candidates)]
+        prompts = [wanted.prompt] * len(seeds)
+        paths = [folder / file_name(name, wanted, seed) for seed in seeds]
+        tuned, own = self.tuned.get(name), dict[str, Any]()
+        passes = math.ceil(len(seeds) / self._batch) * wanted.sampler.steps
+        with self._lock, self._counted_passes(passes, tell):
+            adapter = self.model.adapter_off()
+            if tuned is not None:
+                self.model.load_adapter(tuned.folder)
+                adapter = self.model.adapter.at_strength(wanted.strength)
+                own = {"adapter_hash": tuned.adapter_hash, "strength": wanted.strength}
+            with adapter:
                 batches = draw_batches(
-                    self.model, prompts, wish.sampler, seeds=seeds, batch=self._batch
+                    self.model, prompts, wanted.sampler, seeds=seeds, batch=self._batch
                 )
-                for images in batches:
-                    for image in images:
-                        save_png(image, next(rest))
+                images = (image for batch in batches for image in batch)
+                for image, path in zip(images, paths, strict=True):
+                    save_png(image, path)
             self.model.forget_prompts()
-            measured = self._measured(paths, wish.prompt)
-        strength = None if tuned is None else wish.strength
-        pictures = [
-            Picture(name, wish.prompt, path, seed, wish.sampler, adapter_hash, strength, *figures)
-            for path, seed, figures in zip(paths, seeds, measured, strict=True)
-        ]
-        return picked(pictures, candidates)
+            figures = list(self._measured(paths, wanted.prompt))
+        return picked(
+            [
+                DrawnImage(name, wanted.prompt, path, seed, wanted.sampler, **own, **known)
+                for path, seed, known in zip(paths, seeds, figures, strict=True)
+            ],
+            candidates,
+        )
 
     @contextmanager
-    def _as(self, tuned: TunedModel | None, strength: float) -> Iterator[None]:
-        """Let the pipeline be this tuned model inside the block, or the base."""
-        with ExitStack() as stack:
-            if tuned is None:
-                stack.enter_context(self.model.adapter_off())
-            else:
-                self.model.load_adapter(tuned.folder)
-                stack.enter_context(self.model.adapter.at_strength(strength))
+    def _counted_passes(self, passes: int, tell: Tell) -> Iterator[None]:
+        """Call `tell` after each pass through the network inside the block."""
+        done = count(1)
+
+        def hook(*_: object) -> None:
+            if self._is_closed:
+                raise VisitorError("The playground was stopped.")
+            tell(min(next(done), passes), passes)
+
+        handle = self.model.network.register_forward_hook(hook)
+        try:
             yield
+        finally:
+            handle.remove()
 
     @torch.no_grad()
-    def _measured(
-        self, paths: Sequence[Path], prompt: str
-    ) -> list[tuple[float | None, float | None, float | None, bool | None]]:
-        """Return reward, spread, CLIP score and verdict of each image, None where unknown."""
-        figures: list[tuple[float | None, float | None, float | None, bool | None]] = []
-        judged = self.judge is not None and self.judge.understands(prompt)
+    def _measured(self, paths: Sequence[Path], prompt: str) -> Iterator[dict[str, Any]]:
+        """Yield the known ones of reward, spread, CLIP score and verdict of each image."""
         for start in range(0, len(paths), self._batch):
             part = paths[start : start + self._batch]
             images, prompts = load_images(part), [prompt] * len(part)
-            unknown: list[None] = [None] * len(part)
-            met: Sequence[bool | None] = unknown
-            rewards: Sequence[float | None] = unknown
-            spreads: Sequence[float | None] = unknown
-            clips: Sequence[float | None] = unknown
-            if self.judge is not None and judged:
-                met = [one.met for one in self.judge.verdicts(images, prompts)]
+            known: dict[str, list[Any]] = {}
+            if self.judge is not None and self.judge.understands(prompt):
+                known["met"] = [one.met for one in self.judge.verdicts(images, prompts)]
             if self.reward is not None and self._clip is not None:
                 images = images.to(self.reward.backbone.device)
                 scores, stds = self.reward.score_with_std(images=images, prompts=prompts)
-                rewards = scores.tolist()
-                spreads = stds.tolist() if self.reward.members > 1 else unknown
-                clips = self._clip.clip_score(images, prompts).tolist()
-            figures += zip(rewards, spreads, clips, met, strict=True)
-        return figures
+                known["reward"] = scores.tolist()
+                if self.reward.members > 1:
+                    known["spread"] = stds.tolist()
+                known["clip_score"] = self._clip.clip_score(images, prompts).tolist()
+            yield from (
+                {name: values[i] for name, values in known.items()} for i in range(len(part))
+            )
 
 
-def picked(pictures: Sequence[Picture], candidates: int) -> list[Picture]:
-    """Return the picture of the highest reward of each `candidates` that follow each other."""
+def picked(images: Sequence[DrawnImage], candidates: int) -> list[DrawnImage]:
+    """Return the image with the highest reward of every `candidates` in a row."""
     return [
-        max(pictures[start : start + candidates], key=lambda one: one.reward or 0.0)
-        for start in range(0, len(pictures), candidates)
+        max(images[start : start + candidates], key=lambda one: one.reward or 0.0)
+        for start in range(0, len(images), candidates)
     ]
 
 
-def file_name(model: str, wish: Wish, seed: int) -> str:
+def file_name(model: str, wanted: DrawRequest, seed: int) -> str:
     """Return the name of an image's file; people who keep it read there what it is."""
-    words = (wish.prompt[:LONGEST_NAME], model, f"seed {seed}")
+    words = (wanted.prompt[:LONGEST_NAME], model, f"seed {seed}")
     slugs = [re.sub(r"\W+", "-", word.lower()).strip("-") for word in words]
     return "_".join(slug for slug in slugs if slug) + ".png"
-
-
-@contextmanager
-def counted_passes(model: DiffusionModel, passes: int, tell: Tell) -> Iterator[None]:
-    """Call `tell` after each pass through the model's UNet inside the block."""
-    done = 0
-
-    def count(*_: object) -> None:
-        nonlocal done
-        done += 1
-        tell(min(done, passes), passes)
-
-    hook = model.network.register_forward_hook(count)
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -5,9 +5,9 @@ from html import escape
 from statistics import fmean
 
 from data.formats.landing import Imported
-from finetune.model.adapter_kinds import BASE, kind_of
+from finetune.settings.adapter_kinds import BASE, kind_of
 from pipelines.finetune.model_card import drawing_code
-from pipelines.play.studio import BEST_OF_N, Picture, Studio, Wish
+from pipelines.play.studio import BEST_OF_N, DrawnImage, DrawRequest, Studio
 from pipelines.run.image_plan import Planned
 
 TITLES = {BASE: "base", BEST_OF_N: "best of {n}"}
@@ -18,12 +18,12 @@ BUSY = "<p>&nbsp;</p>"
 """Room for the progress."""
 
 
-def title_of(model: str, wish: Wish) -> str:
+def title_of(model: str, wanted: DrawRequest) -> str:
     """Return a model's name as the page shows it."""
-    return TITLES.get(model, model).format(n=wish.candidates)
+    return TITLES.get(model, model).format(n=wanted.candidates)
 
 
-def caption(one: Picture, wish: Wish) -> str:
+def caption(one: DrawnImage, wanted: DrawRequest) -> str:
     """Return the lines under an image: model and seed, then reward and verdict."""
     figures = []
     if one.reward is not None:
@@ -33,60 +33,60 @@ def caption(one: Picture, wish: Wish) -> str:
         figures.append("✓ right" if one.met else "✗ not right")
     elif one.clip_score is not None:
         figures.append(f"CLIP score {one.clip_score:.2f}")
-    return "\n".join([f"{title_of(one.model, wish)} · seed {one.seed}", *figures])
+    return "\n".join([f"{title_of(one.model, wanted)} · seed {one.seed}", *figures])
 
 
-def headings(wish: Wish, drawn: Mapping[str, Sequence[Picture]], beside: int) -> str:
+def headings(wanted: DrawRequest, drawn: Mapping[str, Sequence[DrawnImage]], beside: int) -> str:
     """Return HTML with each model's name, and its figures once it has drawn, in columns.
 
-    `beside` seeds share a row; only the first of them has the figures.
+    `beside` seeds share a row; only the first seed has the figures.
     """
     cells = []
-    for name in wish.columns:
+    for name in wanted.columns:
         facts = escape(_summary(drawn[name])) if name in drawn else "…"
-        cells.append(f"<div><b>{escape(title_of(name, wish))}</b><span>{facts}</span></div>")
+        cells.append(f"<div><b>{escape(title_of(name, wanted))}</b><span>{facts}</span></div>")
     again = [
-        f'<div class="again" aria-hidden="true"><b>{escape(title_of(name, wish))}</b></div>'
-        for name in wish.columns * (beside - 1)
+        f'<div class="again" aria-hidden="true"><b>{escape(title_of(name, wanted))}</b></div>'
+        for name in wanted.columns * (beside - 1)
     ]
     kind = f"heads of-{min(len(cells), 4)}"
     columns = len(cells) * beside
     return f'<div class="{kind}" style="--columns: {columns}">{"".join([*cells, *again])}</div>'
 
 
-def done(rows: Sequence[Sequence[Picture]], seconds: float, unread: int) -> str:
+def done(rows: Sequence[Sequence[DrawnImage]], seconds: float, unread: int) -> str:
     """Return HTML that says what was drawn, and how many of the prompt's tokens were not read."""
     cut = f"The prompt is too long: its last {unread} tokens were left out. " if unread else ""
     return (
-        f"<p>{cut}{sum(map(len, rows))} pictures in {seconds:.1f} s. Click one to see it large; "
+        f"<p>{cut}{sum(map(len, rows))} images in {seconds:.1f} s. Click one to see it large; "
         "the arrow keys lead to its neighbors.</p>"
     )
 
 
-def _summary(pictures: Sequence[Picture]) -> str:
+def _summary(images: Sequence[DrawnImage]) -> str:
     facts = []
-    rewards = [one.reward for one in pictures if one.reward is not None]
+    rewards = [one.reward for one in images if one.reward is not None]
     if rewards:
         facts.append(f"mean reward {fmean(rewards):.2f}")
-    verdicts = [one.met for one in pictures if one.met is not None]
+    verdicts = [one.met for one in images if one.met is not None]
     if verdicts:
         facts.append(f"{sum(verdicts)} of {len(verdicts)} right")
-    elif clips := [one.clip_score for one in pictures if one.clip_score is not None]:
+    elif clips := [one.clip_score for one in images if one.clip_score is not None]:
         facts.append(f"CLIP score {fmean(clips):.2f}")
     return " · ".join(facts)
 
 
-def code(studio: Studio, model: str, wish: Wish) -> str:
+def code(studio: Studio, model: str, wanted: DrawRequest) -> str:
     """Return Python that draws the first image of a model again, with diffusers alone."""
     tuned, opening = studio.tuned.get(model), ""
     if tuned is not None:
-        opening = kind_of(tuned.folder).code(tuned.folder, wish.strength)
+        opening = kind_of(tuned.folder).code(tuned.folder, wanted.strength)
     return drawing_code(
         studio.model,
         studio.settings.run,
         opening,
-        Planned(wish.prompt, wish.seeds[0]),
-        wish.sampler,
+        Planned(wanted.prompt, wanted.seeds[0]),
+        wanted.sampler,
     )
 
 
@@ -94,10 +94,10 @@ def introduction(studio: Studio) -> str:
     """Return HTML that says what the page is for, and what the run does not have yet."""
     run, model = studio.run.root.name, studio.settings.run.model
     start = "Type what to draw. All models start from the same noise, so what differs between two"
-    lines = [f"{start} pictures of one seed is what tuning has changed."]
+    lines = [f"{start} images of one seed is what tuning has changed."]
     if studio.reward is not None:
         spread = ", ± what its members disagree by" if studio.reward.members > 1 else ""
-        lines.append(f"The reward is the probability that a rater calls the picture good{spread}.")
+        lines.append(f"The reward is the probability that a rater calls the image good{spread}.")
     if studio.judge is not None:
         lines.append("Right or not is said by a judge that no training has seen.")
     lacking = []
@@ -108,7 +108,7 @@ def introduction(studio: Studio) -> str:
         )
     if studio.reward is None:
         lacking.append(
-            f"This run has no reward yet, so pictures have no score: "
+            f"This run has no reward yet, so images have no score: "
             f"<code>make reward RUN={escape(run)}</code> trains one."
         )
     notes = "".join(f'<p class="lacking">{line}</p>' for line in lacking)
@@ -121,8 +121,8 @@ def introduction(studio: Studio) -> str:
 def sent(added: Imported, run: str) -> str:
     """Return HTML that says what raters were sent."""
     if not added.feedback.tasks:
-        return "<p>Raters have these pictures already.</p>"
+        return "<p>Raters have these images already.</p>"
     return (
-        f"<p><b>Sent:</b> {added.images} new pictures, {added.feedback.tasks} questions. "
+        f"<p><b>Sent:</b> {added.images} new images, {added.feedback.tasks} questions. "
         f"Raters see them first; <code>make label RUN={escape(run)}</code> serves them.</p>"
     )

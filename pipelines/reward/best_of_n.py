@@ -13,34 +13,31 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.columns import column
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.runs import RunFolder
-from data.schema import write_table
+from data.schema import schema_of, write_table
 from finetune.model.processes import Processes, launched
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import by_reward
 from pipelines.interruption import ends_at_once
 from pipelines.run.image_plan import BEST_OF_SEEDS, Planned, seeded
-from pipelines.run.model_hashes import weights_hash
+from pipelines.run.model_hashes import content_hash, weights_hash
 from pipelines.run.prompts import prompts_digest, prompts_of
-from pipelines.run.record import content_hash
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
 TABLE, SHEET, MADE_BY = "best_of_n.parquet", "sheet.png", "made_by.json"
 SHEET_PROMPTS, SHEET_COLUMNS = 24, 16
-_COLUMNS: dict[str, tuple[pa.DataType, str]] = {
-    "prompt": (pa.string(), "the text that it was drawn for"),
-    "path": (pa.string(), "the image's file, relative to this table"),
-    "image_id": (pa.string(), "SHA-256 of the image's file"),
-    "seed": (pa.int64(), "the seed that it was drawn with"),
-    "score": (pa.float32(), "probability that a rater calls it good for the prompt"),
-    "rank": (pa.int32(), "1 for the best of its prompt"),
-    "picked": (pa.bool_(), "whether it is among the best that were kept, and in `best/`"),
-}
-CANDIDATES = pa.schema([column(name, kind, text) for name, (kind, text) in _COLUMNS.items()])
+CANDIDATES = schema_of("""
+prompt    string   the text that it was drawn for
+path      string   the image's file, relative to this table
+image_id  string   SHA-256 of the image's file
+seed      int64    the seed that it was drawn with
+score     float32  probability that a rater calls it good for the prompt
+rank      int32    1 for the best of its prompt
+picked    bool     whether it is among the best that were kept, and in `best/`
+""")
 
 
 def main(
@@ -61,13 +58,18 @@ def main(
     drawn_by = _drawn_by(settings)
     picked_by = {"reward": content_hash(str(trained)), "prompts": prompts_digest(prompts)}
     made_by = drawn_by | {"picked": picked_by | {"n": n, "keep": keep}}
+    paths = [folder / "candidates" / one.file_name for one in planned]
     with launched(settings.run.device) as processes:
-        if processes.is_first:
-            _check_same(folder, drawn_by)
         earlier = _made_by(folder)
+        if processes.is_first and not drawn_by.items() <= (earlier or drawn_by).items():
+            raise PictuneError(
+                f"{folder}: its images were drawn by another model, sampler, size, type of weights "
+                "or seed; give another --out, or remove it"
+            )
         best = [*(folder / "best").glob("*.png")]
-        is_done = earlier == made_by and (folder / TABLE).exists()
-        is_done = is_done and len(best) == keep * len(prompts) and _are_drawn(folder, planned)
+        files = [folder / TABLE, *paths]
+        is_done = earlier == made_by and len(best) == keep * len(prompts)
+        is_done = is_done and all(path.exists() for path in files)
         line = f"best-of-n: done, {len(best)} of {len(planned)} images in {folder / 'best'}"
         if processes.skips(is_done, line):
             return
@@ -77,9 +79,17 @@ def main(
         if not processes.is_first:
             return
     ranked = by_reward(rewards, n)
-    _write_best(folder, planned, ranked, keep)
+    _write_best(folder, [[paths[i] for i in order] for order in ranked], keep)
     rows = [
-        _row(folder, planned[i], rewards[i], rank, picked=rank <= keep)
+        {
+            "prompt": planned[i].prompt,
+            "path": paths[i].relative_to(folder).as_posix(),
+            "image_id": sha256_of(paths[i]),
+            "seed": planned[i].seed,
+            "score": rewards[i],
+            "rank": rank,
+            "picked": rank <= keep,
+        }
         for order in ranked
         for rank, i in enumerate(order, start=1)
     ]
@@ -101,14 +111,13 @@ def _draw_and_score(
     drawn_by: dict[str, Any],
     processes: Processes,
 ) -> list[float]:
-    """Draw what is missing; return the scores of all candidates, in the first process.
+    """Mark the folder as unfinished, and draw what is missing.
 
-    The folder says no longer that it is done.
+    Return the scores of all candidates, in the first process.
     """
     with ends_at_once():
         from finetune.learning.reward_fn import score  # noqa: PLC0415 - loads torch
-        from pipelines.run.batches import Batches  # noqa: PLC0415 - loads torch
-        from pipelines.run.drawing import Drawer  # noqa: PLC0415 - loads torch
+        from pipelines.run.drawing import Batches, Drawer  # noqa: PLC0415 - loads torch
         from pipelines.run.image_io import load_images  # noqa: PLC0415 - loads torch
         from pipelines.run.models import device_of, open_reward  # noqa: PLC0415 - loads torch
 
@@ -122,11 +131,9 @@ def _draw_and_score(
 
     def scores(rows: slice) -> list[float]:
         some = planned[rows]
-        images = load_images([candidates / one.file_name for one in some])
-        rewards: list[float] = score(
-            reward_fn, images.to(device), [one.prompt for one in some]
-        ).tolist()
-        return rewards
+        images = load_images([candidates / one.file_name for one in some]).to(device)
+        found: list[float] = score(reward_fn, images, [one.prompt for one in some]).tolist()
+        return found
 
     parts = Batches(drawer.batch).over(len(planned), scores, "score")
     return [reward for rewards in parts for reward in rewards]
@@ -135,11 +142,7 @@ def _draw_and_score(
 def _drawn_by(settings: Settings) -> dict[str, Any]:
     """Return what a candidate's pixels depend on, beside its prompt and number."""
     run = settings.run
-    drawn_at = {
-        "precision": run.precision,
-        "image_size": run.image_size,
-        "weights": run.weights,
-    }
+    drawn_at = run.model_dump(include={"precision", "image_size", "weights"})
     return {
         "model_hash": weights_hash(run.model),
         "seed": run.seed,
@@ -154,52 +157,19 @@ def _made_by(folder: Path) -> dict[str, Any]:
     return made_by
 
 
-def _are_drawn(folder: Path, planned: Sequence[Planned]) -> bool:
-    return all((folder / "candidates" / one.file_name).exists() for one in planned)
-
-
-def _check_same(folder: Path, drawn_by: dict[str, Any]) -> None:
-    """Refuse a folder whose candidates were drawn otherwise.
-
-    Candidates of an earlier call are kept.
-    """
-    earlier = _made_by(folder)
-    if earlier and {name: earlier.get(name) for name in drawn_by} != drawn_by:
-        raise PictuneError(
-            f"{folder}: its images were drawn by another model, sampler, size, type of weights or "
-            "seed; give another --out, or remove it"
-        )
-
-
-def _write_best(
-    folder: Path, planned: Sequence[Planned], ranked: Sequence[Sequence[int]], keep: int
-) -> None:
+def _write_best(folder: Path, ranked: Sequence[Sequence[Path]], keep: int) -> None:
     """Write the picked images alone, and a sheet with a row for each prompt, best on the left."""
-    names = {planned[i].file_name for order in ranked for i in order[:keep]}
+    picked = {path.name: path for order in ranked for path in order[:keep]}
     for old in (folder / "best").glob("*.png"):
-        if old.name not in names:
+        if old.name not in picked:
             old.unlink()  # of an earlier call
-    for name in sorted(names):
+    for name, path in sorted(picked.items()):
         with write_atomically(folder / "best" / name) as temporary:
-            shutil.copyfile(folder / "candidates" / name, temporary)
+            shutil.copyfile(path, temporary)
     from pipelines.run.image_io import load_images, save_sheet  # noqa: PLC0415 - loads torch
 
-    rows = [
-        [folder / "candidates" / planned[i].file_name for i in order[:SHEET_COLUMNS]]
-        for order in ranked[:SHEET_PROMPTS]
-    ]
-    save_sheet([load_images(row) for row in rows], folder / SHEET)
-
-
-def _row(folder: Path, one: Planned, score: float, rank: int, *, picked: bool) -> dict[str, object]:
-    path = folder / "candidates" / one.file_name
-    place = {
-        "prompt": one.prompt,
-        "path": path.relative_to(folder).as_posix(),
-        "image_id": sha256_of(path),
-        "seed": one.seed,
-    }
-    return place | {"score": score, "rank": rank, "picked": picked}
+    rows = [load_images(order[:SHEET_COLUMNS]) for order in ranked[:SHEET_PROMPTS]]
+    save_sheet(rows, folder / SHEET)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -2,21 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 
 from data.runs import RunFolder
 from pipelines.pages.charts import RED, learning_chart, training_chart
-from pipelines.pages.page import (
-    file_uri,
-    image_uri,
-    interval,
-    number,
-    signed,
-    svg_uri,
-    write_page,
-)
+from pipelines.pages.page import file_uri, image_uri, interval, number, signed, svg_uri, write_page
 from pipelines.reward.text import (
     CONVENTIONS,
     TESTS,
@@ -27,12 +19,11 @@ from pipelines.reward.text import (
     scorers,
 )
 from pipelines.run.metrics_log import read_metrics
-from reward.dataset import Indices
 from reward.learning.examples import Examples
 from reward.measuring.evaluation import ScoredImages
 from reward.measuring.report import (
+    MODEL,
     PARTS,
-    Figures,
     PartReport,
     RaterFigures,
     RewardReport,
@@ -67,27 +58,7 @@ MOST_PROMPTS = 24
 IMAGES_PER_SHEET = 4
 """Most images in each column of a contact sheet."""
 MOST_RATERS = 30
-"""Most raters in a table, those with most labels."""
-
-
-class SheetImage(TypedDict):
-    """An image of a contact sheet."""
-
-    uri: str
-    score: float
-    std: float
-    good: float | None
-    """Share of its raters who said good."""
-
-
-class Sheet(TypedDict):
-    """The contact sheet of a prompt."""
-
-    prompt: str
-    held_out: bool
-    n: int
-    """Labeled images of the prompt."""
-    columns: list[tuple[str, list[SheetImage]]]
+"""Most raters in a table; raters with many labels come first."""
 
 
 def write_report(
@@ -123,13 +94,10 @@ def doubts(part: PartReport, figure: MainFigure = "roc_auc") -> list[str]:
     """Return the reasons not to trust the reward, a sentence each; `part` has this figure."""
     found = []
     title = MAIN_FIGURES[figure]
-
-    def of(scorer: Figures) -> float | None:
-        value: float | None = getattr(scorer, figure)
-        return value
-
-    ours = of(part.model)
-    assert ours is not None
+    rows = part.scorers | {OTHERS: part.human.others}
+    values = {name: getattr(row, figure) for name, row in rows.items()}
+    known = {name: value for name, value in values.items() if value is not None}
+    ours = known[MODEL]
     if part.resampled == "images":
         found.append(
             f"Only {part.counts['prompts']} prompts are held out, so the intervals resample "
@@ -142,21 +110,20 @@ def doubts(part: PartReport, figure: MainFigure = "roc_auc") -> list[str]:
             f"It is not surely better than the CLIP score: the gain in {title} lies {between}."
         )
     for name, what in (("image_only", "image alone"), ("prompt_only", "prompt alone")):
-        blind = of(part.scorers[name])
-        if blind is not None and blind >= ours:
+        if known.get(name, -1) >= ours:
             found.append(
-                f"A head that sees the {what} does at least as well ({title} {blind:.2f}): the two "
-                "need not be compared."
+                f"A head that sees the {what} does at least as well ({title} {known[name]:.2f}): "
+                "the two need not be compared."
             )
-    for name in elsewhere(part):
-        theirs = of(part.scorers[name])
-        if theirs is not None and theirs >= ours:
-            found.append(f"{name} predicts the labels at least as well ({title} {theirs:.2f}).")
-    human = None if part.human is None else of(part.human.others)
-    if human is not None and human < ours:
+    found += [
+        f"{name} predicts the labels at least as well ({title} {known[name]:.2f})."
+        for name in elsewhere(part)
+        if known.get(name, -1) >= ours
+    ]
+    if known.get(OTHERS, ours) < ours:
         found.append(
             f"It predicts a label better ({title} {ours:.2f}) than the other raters of the image "
-            f"do ({human:.2f}): the labels limit it."
+            f"do ({known[OTHERS]:.2f}): the labels limit it."
         )
     return found
 
@@ -188,7 +155,7 @@ def _context(
         "others": OTHERS,
         "verdict_figures": VERDICTS,
         "pair_figures": PAIRS,
-        "raters": {name: _raters(part.by_rater or {}) for name, part in tests.items()},
+        "raters": {name: _raters(part) for name, part in tests.items()},
         "reliability": file_uri(run.reward_dir / RELIABILITY, "image/png"),
         "types": types,
         "do_types_help": do_types_help(types) if types else "",
@@ -198,34 +165,29 @@ def _context(
     }
 
 
-def _raters(rows: dict[str, RaterFigures]) -> list[tuple[str, RaterFigures]]:
-    by_labels = sorted(rows.items(), key=lambda row: -(row[1].model.n + row[1].model.n_pairs))
-    return by_labels[:MOST_RATERS]
+def _raters(part: PartReport) -> list[tuple[str, RaterFigures]]:
+    rows = part.by_rater.items()
+    return sorted(rows, key=lambda row: -(row[1].model.n + row[1].model.n_pairs))[:MOST_RATERS]
 
 
 def _curves(folder: Path, report: RewardReport) -> Iterator[tuple[str, str]]:
-    """Yield titles and SVG images."""
     points = [point.model_dump() for point in report.learning_curve]
     for figure, title in (("roc_auc", "ROC-AUC"), ("pairwise_accuracy", "ranked pairs right")):
         if any(point[part][figure] is not None for point in points for part in PARTS):
-            yield (
-                f"Would more labels help? {title}",
-                svg_uri(learning_chart(points, LEGENDS, figure, title)),
-            )
-    lines = read_metrics(folder)
+            chart = learning_chart(points, LEGENDS, figure, title)
+            yield f"Would more labels help? {title}", svg_uri(chart)
     values = {"val_loss": "validation", "binary_loss": "training, verdicts"}
-    chart = training_chart(lines, values, color=RED, ylabel="loss")
-    yield ("Training: loss", svg_uri(chart))
+    chart = training_chart(read_metrics(folder), values, color=RED, ylabel="loss")
+    yield "Training: loss", svg_uri(chart)
 
 
-def _sheets(examples: Examples, images: ScoredImages) -> Iterator[Sheet]:
+def _sheets(examples: Examples, images: ScoredImages) -> Iterator[dict[str, Any]]:
     """Yield the contact sheet of each prompt, unseen ones first.
 
-    It has the images with the highest and the lowest score, and those that the members of the
-    ensemble differ on most.
+    It has the images with the highest score, with the lowest score, and with the largest spread of
+    the members.
     """
-    unseen = examples.split.test_unseen
-    held_out = set(np.concatenate([unseen.verdicts.prompt, unseen.pairs.prompt]).tolist())
+    held_out = set(examples.split.test_unseen.labeled_prompts.tolist())
     prompts = sorted(np.unique(images.prompt).tolist(), key=lambda prompt: prompt not in held_out)
     for prompt in prompts[:MOST_PROMPTS]:
         rows = np.flatnonzero(images.prompt == prompt)
@@ -239,19 +201,16 @@ def _sheets(examples: Examples, images: ScoredImages) -> Iterator[Sheet]:
             "held_out": prompt in held_out,
             "n": len(rows),
             "columns": [
-                (title, _images(examples, images, some[:IMAGES_PER_SHEET]))
+                (title, [_image(examples, images, row) for row in some[:IMAGES_PER_SHEET]])
                 for title, some in chosen.items()
             ],
         }
 
 
-def _images(examples: Examples, images: ScoredImages, rows: Indices) -> list[SheetImage]:
-    return [
-        {
-            "uri": image_uri(examples.dataset.paths[images.image[row]]),
-            "score": float(images.probability[row]),
-            "std": float(images.std[row]),
-            "good": None if np.isnan(images.good[row]) else float(images.good[row]),
-        }
-        for row in rows
-    ]
+def _image(examples: Examples, images: ScoredImages, row: int) -> dict[str, Any]:
+    return {
+        "uri": image_uri(examples.dataset.paths[images.image[row]]),
+        "score": float(images.probability[row]),
+        "std": float(images.std[row]),
+        "good": None if np.isnan(images.good[row]) else float(images.good[row]),
+    }

@@ -15,17 +15,14 @@ from pipelines.flags import one_of
 from pipelines.interruption import ends_at_once
 from pipelines.reward.text import CONVENTIONS, by_convention, headline
 from pipelines.run.campaign import export_labels, open_store
-from pipelines.run.model_hashes import REWARD_METRICS, reward_hash
-from pipelines.run.record import StageFolder, content_hash
+from pipelines.run.model_hashes import REWARD_METRICS, content_hash, reward_hash
+from pipelines.run.record import StageFolder
 from pipelines.run.rounds import refuse_unlabeled, reward_before
 from pipelines.settings.config import Settings
 from pipelines.settings.rounds import RoundsConfig
 from reward.dataset import FeedbackDataset
 from reward.files import BACKBONE_FILE, CONFIG_FILE, TYPES, TYPES_FILE, WEIGHTS_FILE
-from reward.measuring.report import (
-    RewardReport,
-    read_report,
-)
+from reward.measuring.report import RewardReport, read_report
 from reward.settings import RewardConfig
 
 

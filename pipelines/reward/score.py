@@ -17,7 +17,7 @@ from finetune.model.processes import launched
 from pipelines.flags import stands_for_no_setting
 from pipelines.interruption import ends_at_once
 from pipelines.reward.score_request import FILE, MADE_FROM, SCORES, Request, rows_made_from
-from pipelines.run.record import content_hash
+from pipelines.run.model_hashes import content_hash
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
@@ -54,7 +54,7 @@ def main(
     prompts: str | None,
     out: Path | None,
 ) -> None:
-    """Write the scores; without `images` and `prompts`, those of the run's images and prompts.
+    """Write the scores; without `images` and `prompts`, score the run's images for their prompts.
 
     Raises:
         PictuneError: an input is missing or cannot be read.
@@ -87,18 +87,19 @@ def main(
         if processes.is_first:
             for error in unreadable:
                 print(f"skipped: {error}", file=sys.stderr)
-        known = embed(model, folder, image_ids, cache, processes)
-    if known is None:
+        found = embed(model, folder, image_ids, cache, processes)
+    if found is None:
         return
-    read = len(known.image_ids)
+    features, row = found
+    rows = [row.get(image_ids.get(path, ""), -1) for path in request.paths]
+    read = len(rows) - rows.count(-1)
     if not read:
         raise PictuneError(
-            f"{folder}: none of its {len(request.paths)} images can be read; put the files back"
+            f"{folder}: none of its {len(rows)} images can be read; put the files back"
         )
-    schema = SCORES.with_metadata({MADE_FROM: made_from})
-    rows = write_batches(scores(model, request, known, cache), schema, target)
-    skipped = len(request.paths) - read
-    print(f"score: {rows} scores of {read} images in {target}, {skipped} skipped")
+    scored = scores(model, request, rows, features, image_ids=image_ids, cache=cache)
+    count = write_batches(scored, SCORES.with_metadata({MADE_FROM: made_from}), target)
+    print(f"score: {count} scores of {read} images in {target}, {rows.count(-1)} skipped")
 
 
 def _image_ids(folder: Path, paths: Sequence[str]) -> tuple[dict[str, str], list[PictuneError]]:

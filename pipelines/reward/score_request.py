@@ -12,9 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from data.columns import column
 from data.errors import PictuneError
-from data.schema import read_table
+from data.schema import read_table, schema_of
 from pipelines.run.prompts import read_prompts
 
 FILE = "scores.parquet"
@@ -27,19 +26,13 @@ PAIRS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("pat
 """The columns that a table of images and prompts must have."""
 
 
-SCORES = pa.schema(
-    [
-        column("image_id", pa.string(), "SHA-256 of the image's file"),
-        column("path", pa.string(), "the image's file, relative to the folder that was scored"),
-        column("prompt", pa.string(), "the text that it was scored for"),
-        column("score", pa.float32(), "probability that a rater calls it good for the prompt"),
-        column(
-            "std",
-            pa.float32(),
-            "standard deviation of the ensemble members' own probabilities",
-        ),
-    ]
-)
+SCORES = schema_of("""
+image_id  string   SHA-256 of the image's file
+path      string   the image's file, relative to the folder that was scored
+prompt    string   the text that it was scored for
+score     float32  probability that a rater calls it good for the prompt
+std       float32  standard deviation of the ensemble members' own probabilities
+""")
 """The columns of the table that is written."""
 
 

@@ -1,8 +1,7 @@
 """Scores of images for prompts by a reward; each distinct image and prompt is encoded once."""
 
 import sys
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,24 +15,11 @@ from finetune.model.processes import Processes
 from pipelines.reward.score_request import SCORES, Request
 from pipelines.reward.sharing import encode_in_shares
 from reward.clip.cache import EmbeddingCache
-from reward.embedding import embed_prompts, embed_readable
+from reward.embedding import ENCODE_BATCH, embed_prompts, embed_readable
 from reward.model import RewardModel
 
-ENCODE_BATCH = 64
-"""Images encoded at a time."""
 ROWS = 65_536
 """Images and prompts scored at a time."""
-
-
-@dataclass(frozen=True, eq=False)
-class KnownImages:
-    """The images that can be read."""
-
-    image_ids: dict[str, str]
-    """Image id by path."""
-    row: dict[str, int]
-    """Row in `embeddings` of each image id."""
-    embeddings: torch.Tensor
 
 
 def embed(
@@ -42,11 +28,11 @@ def embed(
     image_ids: dict[str, str],
     cache: EmbeddingCache,
     processes: Processes,
-) -> KnownImages | None:
-    """Encode files of these paths and hashes; write a line for each that is no image.
+) -> tuple[torch.Tensor, dict[str, int]] | None:
+    """Encode files of these paths and hashes; return features and the row of each image id.
 
-    Those with the same bytes are encoded once. Of several processes each encodes a share, and all
-    but the first return None.
+    Files with the same bytes are encoded once, and a file that is no image gets a line. Each of
+    several processes encodes a share, and only the first returns something.
     """
 
     def skip(error: PictuneError) -> None:
@@ -63,12 +49,9 @@ def embed(
     track = encode_in_shares(lambda own: encode(skipped=_ignore, track=own), processes)
     if not processes.is_first:
         return None
-    embeddings, rows = encode(skipped=skip, track=track)
+    features, rows = encode(skipped=skip, track=track)
     distinct = list(first)
-    row = {distinct[i]: number for number, i in enumerate(rows)}
-    return KnownImages(
-        {path: image_id for path, image_id in image_ids.items() if image_id in row}, row, embeddings
-    )
+    return features, {distinct[i]: number for number, i in enumerate(rows)}
 
 
 def _ignore(error: PictuneError) -> None:
@@ -77,23 +60,31 @@ def _ignore(error: PictuneError) -> None:
 
 @torch.no_grad()
 def scores(
-    model: RewardModel, request: Request, known: KnownImages, cache: EmbeddingCache
+    model: RewardModel,
+    request: Request,
+    rows: Sequence[int],
+    features: torch.Tensor,
+    *,
+    image_ids: dict[str, str],
+    cache: EmbeddingCache,
 ) -> Iterator[pa.Table]:
-    """Yield the scores of all pairs whose image is known, in tables of `SCORES`."""
+    """Yield the scores of all pairs, in tables of `SCORES`.
+
+    `rows` has the row in `features` of each path, -1 for an image that cannot be read.
+    """
     texts = embed_prompts(request.prompts, model.backbone, cache=cache)
-    # the row of each path's embedding, -1 for an image that cannot be read
-    at = np.array([known.row.get(known.image_ids.get(path, ""), -1) for path in request.paths])
+    at = np.array(rows)
     readable = np.flatnonzero(at[request.path] >= 0)
     for start in range(0, len(readable), ROWS):
         chosen = readable[start : start + ROWS]
         path, prompt = request.path[chosen], request.prompt[chosen]
         score, std = model.score_features_with_std(
-            image_features=known.embeddings[torch.from_numpy(at[path])],
+            image_features=features[torch.from_numpy(at[path])],
             text_embeddings=texts[torch.from_numpy(prompt)],
         )
         paths = [request.paths[i] for i in path]
         columns = {
-            "image_id": [known.image_ids[one] for one in paths],
+            "image_id": [image_ids[one] for one in paths],
             "path": paths,
             "prompt": [request.prompts[i] for i in prompt],
         }

@@ -8,16 +8,16 @@ from pipelines.progress import progress_bar
 from pipelines.run.models import embedding_bar, open_cache
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
-from reward.embedding import Track, embed_images
+from reward.embedding import ENCODE_BATCH, Track, embed_images
 from reward.settings import ExamplesConfig
 
 
 def encode_in_shares(embed: Callable[[Track], object], processes: Processes) -> Track:
     """Let each process encode its share of the images into the cache, with one bar.
 
-    `embed` encodes all of them with a cache, and takes its `track`. The batches are those of one
-    process, so the embeddings are the same. Return the `track` for the call of `embed` that takes
-    everything from the cache; where that cannot be written, this call encodes once more.
+    `embed` encodes all of them with a cache, and takes its `track`. The batches are the same
+    as with one process, and so are the embeddings. Return the `track` for the call of `embed` that
+    takes everything from the cache; if the cache cannot be written, this call encodes once more.
     """
     if processes.count == 1:
         return embedding_bar
@@ -48,7 +48,7 @@ def encode_labeled(
 
     def embed(own: Track) -> object:
         paths = FeedbackDataset.from_latest(run.latest, run.root).paths
-        size, cache = config.encode_batch, open_cache(run)
-        return embed_images(paths, backbone, batch_size=size, track=own, cache=cache)
+        cache = open_cache(run)
+        return embed_images(paths, backbone, batch_size=ENCODE_BATCH, track=own, cache=cache)
 
     return encode_in_shares(embed, processes)

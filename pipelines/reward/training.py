@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 import torch
 
@@ -24,11 +24,19 @@ from reward.dataset import FeedbackDataset, label_sources
 from reward.embedding import Track
 from reward.files import TYPES
 from reward.learning.examples import Examples, prepare
-from reward.learning.rater_types import RatedPart, fit_types
+from reward.learning.rater_types import fit_types
 from reward.learning.training import new_model, train
 from reward.measuring.baselines import baselines, rewards_from_elsewhere
-from reward.measuring.evaluation import ScoredImages, evaluate, model_scorer, score_images
-from reward.measuring.learning_curve import SHARES, learning_curve, point
+from reward.measuring.evaluation import (
+    SHARES,
+    ScoredImages,
+    evaluate,
+    learning_curve,
+    measure_staleness,
+    model_scorer,
+    point,
+    score_images,
+)
 from reward.measuring.metrics import Scorer
 from reward.measuring.plots import reliability_figure
 from reward.measuring.report import (
@@ -41,10 +49,8 @@ from reward.measuring.report import (
     TypesReport,
     read_report,
 )
-from reward.measuring.staleness import measure_staleness
 from reward.measuring.type_comparison import compare_types
 from reward.model import RewardModel
-from reward.raters import LabelRaters
 from reward.settings import RewardConfig
 
 RANKINGS = {
@@ -87,21 +93,6 @@ blind spots.
 """
 
 
-@dataclass(frozen=True, eq=False)
-class _Training:
-    """A reward and all that it is made from."""
-
-    run: RunFolder
-    before: RewardModel | None
-    """The reward of the round before."""
-    config: RewardConfig
-    backbone: ClipBackbone
-    examples: Examples
-    raters: LabelRaters
-    model: RewardModel
-    generator: torch.Generator
-
-
 def train_reward(
     run: RunFolder, settings: Settings, config: RewardConfig, processes: Processes
 ) -> RewardReport:
@@ -121,9 +112,22 @@ def train_reward(
     # The file of an earlier training would say that this one is done.
     (run.reward_dir / REWARD_METRICS).unlink(missing_ok=True)
     model.save_pretrained(run.reward_dir)
-    raters = LabelRaters.from_latest(run.latest)
-    report = _measure(
-        _Training(run, before, config, backbone, examples, raters, model, generator), elsewhere
+    scorers = {
+        MODEL: model_scorer(model, examples),
+        UNCALIBRATED: model_scorer(model, examples, calibrated=False),
+    }
+    scorers |= baselines(backbone, examples, config) | elsewhere
+    evaluation = evaluate(scorers, examples, seed=config.seed)
+    smaller = learning_curve(backbone, examples, config)
+    curve = list(progress(smaller, "learning curve", "training", total=len(SHARES)))
+    report = RewardReport(
+        **dict(evaluation),
+        temperature=float(model.temperature),
+        slip=float(model.slip),
+        sources=label_sources(run.latest),
+        learning_curve=[*curve, point(model, examples)],
+        rater_types=_fit_types(run, model, examples, config, generator),
+        staleness=_staleness(run, before, scorers[MODEL], examples, config.seed),
     )
     with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
@@ -153,65 +157,38 @@ def _prepare(
     return examples
 
 
-def _measure(training: _Training, elsewhere: dict[str, Scorer]) -> RewardReport:
-    """Return all figures of the model, and train and save the rater types if there are some."""
-    config, backbone, model = training.config, training.backbone, training.model
-    examples = training.examples
-    compared = {
-        MODEL: model_scorer(model, examples),
-        UNCALIBRATED: model_scorer(model, examples, calibrated=False),
-    }
-    compared |= baselines(backbone, examples, config) | elsewhere
-    evaluation = evaluate(compared, examples, training.raters, seed=config.seed)
-    smaller = progress(
-        learning_curve(backbone, examples, config),
-        "learning curve",
-        "training",
-        total=len(SHARES),
-    )
-    return RewardReport(
-        **dict(evaluation),
-        temperature=float(model.temperature),
-        slip=float(model.slip),
-        sources=label_sources(training.run.latest),
-        learning_curve=[*smaller, point(model, examples)],
-        rater_types=_fit_types(training) if config.rater_types > 1 else None,
-        staleness=_staleness(training),
-    )
-
-
-def _staleness(training: _Training) -> Staleness | None:
+def _staleness(
+    run: RunFolder, before: RewardModel | None, after: Scorer, examples: Examples, seed: int
+) -> Staleness | None:
     """Measure the reward of the round before on this round's labeled images."""
-    run, examples, folder = training.run, training.examples, reward_before(training.run)
-    if training.before is None or folder is None:
+    folder = reward_before(run)
+    if before is None or folder is None:
         return None
-    found = measure_staleness(
-        model_scorer(training.before, examples),
-        model_scorer(training.model, examples),
-        examples,
-        labeled_images(run),
-        number=run.round,
-        seed=training.config.seed,
-    )
+    earlier, images = model_scorer(before, examples), labeled_images(run)
+    found = measure_staleness(earlier, after, examples, images, number=run.round, seed=seed)
     own = read_report(folder / REWARD_METRICS).test_seen.model
     return found.model_copy(update={"own": Figures(**dict(own)) if own.n else None})
 
 
-def _fit_types(training: _Training) -> TypesReport:
-    """Train and save a reward for each type of rater."""
-    examples, raters, config = training.examples, training.raters, training.config
-    parts = (
-        RatedPart.from_part(examples, examples.split.train, raters),
-        RatedPart.from_part(examples, examples.split.val, raters),
+def _fit_types(
+    run: RunFolder,
+    model: RewardModel,
+    examples: Examples,
+    config: RewardConfig,
+    generator: torch.Generator,
+) -> TypesReport | None:
+    """Train and save a reward for each type of rater, if the settings ask for types."""
+    if config.rater_types == 1:
+        return None
+    types = fit_types(model, examples, config, generator=generator)
+    types.save_pretrained(run.reward_dir / TYPES)
+    comparison = compare_types(model.backbone, examples, config)
+    return TypesReport(
+        **dict(comparison),
+        types=len(types.models),
+        prior=types.prior.tolist(),
+        raters=types.likeliest_of,
     )
-    types = fit_types(
-        training.model, examples, parts, raters.names, config, generator=training.generator
-    )
-    types.save_pretrained(training.run.reward_dir / TYPES)
-    report = TypesReport(
-        types=len(types.models), prior=types.prior.tolist(), raters=types.likeliest_of
-    )
-    return report.compared(compare_types(training.backbone, examples, raters, config))
 
 
 def _bar(batches: range) -> Iterable[int]:
@@ -242,12 +219,12 @@ def _card(
         members=f"{config.members} heads" if config.members > 1 else "A head",
         backbone=config.backbone,
         state=tuned if config.tune_last else "which stays frozen",
-        losses=", ".join(_losses(config, report.train.counts)),
+        losses=", ".join(_losses(config, report.train["counts"])),
         folder=str(run.reward_dir),
         image=str(examples.dataset.paths[images.image[0]]),
         prompt=examples.dataset.prompts[images.prompt[0]],
         headline=headline(report),
-        labels=", ".join(f"{count} {name}" for name, count in report.train.counts.items()),
+        labels=", ".join(f"{count} {name}" for name, count in report.train["counts"].items()),
         sources=", ".join(f"{count} {source}" for source, count in report.sources.items())
         or "of unknown source",
         rows=rows,

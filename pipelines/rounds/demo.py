@@ -1,4 +1,4 @@
-"""Stage `demo`: the whole story, stage by stage; what is done is skipped."""
+"""Stage `demo`: the whole story, stage by stage; stages that are done are skipped."""
 
 import time
 from collections.abc import Callable

@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 import pyarrow.compute as pc
 
@@ -17,11 +18,15 @@ from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from pipelines.settings.config import Settings
 
 
+def column_of_images(run: RunFolder, name: str) -> dict[str, Any]:
+    """Return the values of one column of the run's images, by image id."""
+    table = read_table(run.images_table, IMAGES)
+    return dict(zip(table["image_id"].to_pylist(), table[name].to_pylist(), strict=True))
+
+
 def image_files(run: RunFolder) -> dict[str, Path]:
     """Return the file of each image id of the run."""
-    table = read_table(run.images_table, IMAGES)
-    pairs = zip(table["image_id"].to_pylist(), table["path"].to_pylist(), strict=True)
-    return {image_id: run.root / path for image_id, path in pairs}
+    return {image_id: run.root / path for image_id, path in column_of_images(run, "path").items()}
 
 
 def images_digest(run: RunFolder) -> str:
@@ -58,9 +63,8 @@ def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
 
 def sent_images(run: RunFolder) -> set[str]:
     """Return the ids of the images that visitors of the playground sent."""
-    table = read_table(run.images_table, IMAGES)
-    pairs = zip(table["image_id"].to_pylist(), table["origin"].to_pylist(), strict=True)
-    return {image_id for image_id, origin in pairs if origin == PLAYGROUND}
+    origins = column_of_images(run, "origin")
+    return {image_id for image_id, origin in origins.items() if origin == PLAYGROUND}
 
 
 def open_store(run: RunFolder, checks: ChecksConfig = ChecksConfig()) -> FeedbackStore:  # noqa: B008 - frozen

@@ -1,25 +1,70 @@
-"""Images that stages draw: their seeds, their file names, and drawing those that are missing.
+"""Drawing of the images that are missing, in batches that fit into the memory.
 
-The name of an image's file says its prompt and seed, so an interrupted run finds what is there and
-draws only the rest.
+The name of an image's file says its prompt and seed, so an interrupted run draws only the rest.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.processes import SINGLE_PROCESS, Processes
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
 from pipelines.progress import progress_bar
-from pipelines.run.batches import Batches
 from pipelines.run.image_io import ImageWriter
 from pipelines.run.image_plan import ImagesConfig, Planned
 from pipelines.run.models import open_model
 from pipelines.settings.config import Settings
+
+T = TypeVar("T")
+
+
+@dataclass
+class Batches:
+    """Number of images that are worked on at once; halved for good when memory runs out."""
+
+    size: int
+
+    def fit(self, work: Callable[[int], T], largest: int) -> T:
+        """Return `work(n)` for the present size n, or for `largest` if that is less.
+
+        `work` must be able to begin again.
+
+        Raises:
+            torch.OutOfMemoryError: memory does not hold one image.
+        """
+        while True:
+            count = min(self.size, largest)
+            try:
+                return work(count)
+            except torch.OutOfMemoryError:
+                if count == 1:
+                    raise
+            # Outside of the handler, whose error keeps the tensors that did not fit.
+            self.size = count // 2
+            note = f"{count} images at once do not fit into the memory: {self.size} from now on"
+            tqdm.write(note, file=sys.stderr)
+
+    def over(self, length: int, work: Callable[[slice], T], title: str) -> Iterator[T]:
+        """Yield `work(rows)` of each batch of `length` images in order, with a progress bar."""
+        start = 0
+        with progress_bar(title, "image", total=length) as bar:
+            while start < length:
+
+                def some(count: int, start: int = start) -> tuple[T, int]:
+                    return work(slice(start, start + count)), count
+
+                done, count = self.fit(some, length - start)
+                yield done
+                start += count
+                bar.update(count)
 
 
 @dataclass
@@ -78,7 +123,7 @@ class Drawer:
 def missing_batches(
     planned: Sequence[Planned], folder: Path, batch: int
 ) -> list[tuple[list[Planned], int]]:
-    """Return the batches that draw what is not in `folder`, each with the size it is filled up to.
+    """Return the batches of images that `folder` lacks, each with the size it is filled up to.
 
     Pixels depend on that size by rounding. So each image has the size that it has when all are
     drawn at once, in full batches and a rest, whatever an interrupted call has left.

@@ -16,7 +16,7 @@ SCORED_SEEDS, EVALUATION_SEEDS, BEST_OF_SEEDS = 100_000, 5_000_000, 9_000_000
 
 ROUND_SEEDS, SEEDS_PER_ROUND = 2_000_000, 20_000
 """Offset of the images of round 2, and the number of seeds of each round from then on: one half for
-the images that are labeled, one for those that only the reward scores."""
+the labeled images, the other for the images that only the reward scores."""
 
 CANDIDATE_SEEDS = 100_000
 """Distance of the seeds of one image's best-of-n candidates."""
@@ -48,7 +48,7 @@ class Planned:
 
 
 def round_seeds(number: int, *, scored: bool = False) -> int:
-    """Return the offset of the images of a round, or of those that only the reward scores."""
+    """Return the offset of a round's images; if `scored`, of those that only the reward scores."""
     if number == 1:
         return SCORED_SEEDS if scored else 0
     return ROUND_SEEDS + (number - 2) * SEEDS_PER_ROUND + scored * SEEDS_PER_ROUND // 2

@@ -70,7 +70,7 @@ def open_judge(config: RunConfig) -> Judge | None:
 def judge_folder(config: RunConfig) -> Path | None:
     """Return the folder of the run's judge, if any.
 
-    It is the one that `run.judge` names, else the embedded oracle where the embedded model draws.
+    `run.judge` names it; else it is the embedded oracle where the embedded model draws.
     """
     if config.judge is not None:
         return config.judge

@@ -1,5 +1,6 @@
 """Hashes of models, and whether there is a reward: what a stage asks before it opens anything."""
 
+import importlib.util
 from pathlib import Path
 
 from data.errors import PictuneError
@@ -8,6 +9,8 @@ from reward.files import CONFIG_FILE
 
 REWARD_METRICS = "metrics.json"
 """The last file that the training of a reward writes."""
+MODEL_FILES = (".safetensors", ".json", ".txt")
+"""Suffixes of the files of a model that change what it does."""
 
 
 def weights_hash(model: str, advice: str = "give a diffusers folder as MODEL=") -> str:
@@ -52,3 +55,34 @@ def reward_hash(folder: Path) -> str:
     if not has_reward(folder):
         raise PictuneError(f"{folder}: no trained reward model; run `make reward` first")
     return sha256_of(folder / CONFIG_FILE)
+
+
+def content_hash(name: str) -> str:
+    """Return the SHA-256 of a file, of the file of a `module:function`, or of a model's folder.
+
+    For a folder it is over the names and hashes of the weights and settings in it. Hidden files do
+    not count, nor does what describes a model to people. Any other name is returned as it is.
+    """
+    path = Path(_file_of(name) if ":" in name else name)
+    if path.is_file():
+        return sha256_of(path)
+    if not path.is_dir():
+        return name
+    files = [file for file in path.rglob("*") if file.suffix in MODEL_FILES and file.is_file()]
+    return sha256_of_files(path, (file for file in files if not _is_hidden(file.relative_to(path))))
+
+
+def _is_hidden(file: Path) -> bool:
+    return any(part.startswith(".") for part in file.parts)
+
+
+def _file_of(function: str) -> str:
+    """Return the file of a function's module.
+
+    Where there is none, return the function's name: loading it explains the error.
+    """
+    try:
+        module = importlib.util.find_spec(function.partition(":")[0])
+    except Exception:  # noqa: BLE001 - finding it runs the user's packages
+        module = None
+    return function if module is None or module.origin is None else module.origin

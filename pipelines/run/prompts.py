@@ -33,8 +33,8 @@ class Prompt:
 def read_prompts(path: Path) -> list[Prompt]:
     """Return the prompts of a file, each once.
 
-    A `.csv` or `.jsonl` file has columns `prompt`, `category` and `split`, of which only the first
-    must be there. Any other file is text with one prompt a line, where empty lines and lines that
+    A `.csv` or `.jsonl` file has a column `prompt`, and may have columns `category` and `split`.
+    Any other file is text with one prompt a line, where empty lines and lines that
     start with `#` are omitted.
 
     Raises:
@@ -115,7 +115,7 @@ def _prompt_of(row: Mapping[object, object], where: str) -> Prompt:
 
 
 def prompts_of(config: RunConfig) -> dict[str, str | None]:
-    """Return the run's prompts but for held-out ones, and the category of each if it has one.
+    """Return the run's prompts except held-out prompts, each with its category if it has one.
 
     Raises:
         PictuneError: there is no prompt, or a focus prompt is not among the prompts.

@@ -6,7 +6,6 @@ folder or start another run. An attempt that failed or was interrupted before it
 on from leaves neither file, since its settings may be what was wrong.
 """
 
-import importlib.util
 import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +16,7 @@ from pathlib import Path
 from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
-from data.files import sha256_of, sha256_of_files, write_atomically, write_json
+from data.files import sha256_of, write_atomically, write_json
 from data.runs import RunFolder
 from pipelines.settings.config import Settings, Tables, check, read_toml, shortened
 
@@ -44,8 +43,6 @@ UNRECORDED = (("label", "port"), ("play", "port"))
 """Settings that hold for one call and are never recorded."""
 NAMED = 3
 """Number of differing settings that a refusal names before it only counts the others."""
-MODEL_FILES = (".safetensors", ".json", ".txt")
-"""Suffixes of the files of a model that change what it does."""
 
 
 class Stamp(BaseModel, frozen=True, extra="forbid"):
@@ -121,78 +118,55 @@ class StageFolder:
     def working(self) -> Iterator[bool]:
         """Record the settings, and mark the stage as begun; as finished if the block ends cleanly.
 
-        After an error or Ctrl-C the recorded settings are restored, except for those that rest on
-        what the next attempt goes on from. Yields whether it resumes an earlier attempt.
+        After an error or Ctrl-C, only the tables stay recorded that the next attempt rests on; if
+        there is nothing to go on from, the stamp is as before.
+        Yields whether it resumes an earlier attempt.
         """
-        before, earlier, resumed = _recorded(self.run), self.earlier, self.stamp
+        config, stamp = _content(self.run.config_file), _content(self.folder / STAMP)
+        resumed = self.stamp
         begun = Stamp(
             stage=self.stage,
             tables=self.tables,
             inputs=dict(self.inputs),
             started=datetime.now(UTC),
+            seconds=resumed.seconds if resumed else 0.0,
             goes_on_from=None if self.goes_on_from is None else dict(self.goes_on_from),
         )
-        spent = resumed.seconds if resumed else 0.0
         record(self.run, self.settings)
-        self._write(begun.model_copy(update={"seconds": spent}))
+        self._write(begun)
         clock = time.monotonic()
-        finished: datetime | None = None
-        files: dict[str, str] = {}
+        ended: dict[str, object] = {}
         try:
             yield resumed is not None
             files = {path.name: sha256_of(path) for path in self.vouched}
-            finished = datetime.now(UTC)
+            ended = {"files": files, "finished": datetime.now(UTC)}
         finally:
             # Also after Ctrl-C, for the time spent.
-            seconds = round(spent + time.monotonic() - clock, 1)
-            end = {"finished": finished, "seconds": seconds, "files": files}
-            done = begun.model_copy(update=end)
-            if bound := done.bound(self.folder):
+            seconds = round(begun.seconds + time.monotonic() - clock, 1)
+            done = begun.model_copy(update={"seconds": seconds, **ended})
+            bound = done.bound(self.folder)
+            if set(bound) != set(self.tables):
+                _put_back(self.run.config_file, config)
+                record(self.run, self.settings, bound)
+            if bound:
                 self._write(done)
-                _restore(self.run, set(self.tables) - set(bound), before)
             else:
-                self._restore_stamp(earlier)
-                _restore(self.run, self.settings.models, before)
+                _put_back(self.folder / STAMP, stamp)
 
     def _write(self, stamp: Stamp) -> None:
         write_json(self.folder / STAMP, stamp.model_dump(mode="json"))
 
-    def _restore_stamp(self, earlier: Stamp | None) -> None:
-        if earlier is not None:
-            self._write(earlier)
-        else:
-            (self.folder / STAMP).unlink(missing_ok=True)
+
+def _content(path: Path) -> bytes | None:
+    return path.read_bytes() if path.exists() else None
 
 
-def content_hash(name: str) -> str:
-    """Return the SHA-256 of a file, of the file of a `module:function`, or of a model's folder.
-
-    For a folder it is over the names and hashes of the weights and settings in it. Hidden files do
-    not count, nor does what describes a model to people. Any other name is returned as it is.
-    """
-    path = Path(_file_of(name) if ":" in name else name)
-    if path.is_file():
-        return sha256_of(path)
-    if not path.is_dir():
-        return name
-    files = [file for file in path.rglob("*") if file.suffix in MODEL_FILES and file.is_file()]
-    return sha256_of_files(path, (file for file in files if not _is_hidden(file.relative_to(path))))
-
-
-def _is_hidden(file: Path) -> bool:
-    return any(part.startswith(".") for part in file.parts)
-
-
-def _file_of(function: str) -> str:
-    """Return the file of a function's module.
-
-    Where there is none, return the function's name: loading it explains the error.
-    """
-    try:
-        module = importlib.util.find_spec(function.partition(":")[0])
-    except Exception:  # noqa: BLE001 - finding it runs the user's packages
-        module = None
-    return function if module is None or module.origin is None else module.origin
+def _put_back(path: Path, content: bytes | None) -> None:
+    if content is None:
+        path.unlink(missing_ok=True)
+    elif content != _content(path):
+        with write_atomically(path) as temporary:
+            temporary.write_bytes(content)
 
 
 def read_stamp(path: Path) -> Stamp | None:
@@ -215,42 +189,26 @@ def stamps(run: RunFolder) -> dict[Path, Stamp]:
 
 
 def present_round(run: RunFolder) -> int:
-    """Return the highest round of which an image was drawn, or else 1."""
+    """Return the highest round that has begun to draw images, at least 1."""
     begun = (path.parent.name for path in run.root.glob(f"rounds/*/{STAMP}"))
     return max((int(name) for name in begun if name.isdecimal()), default=1)
 
 
-def record(run: RunFolder, settings: Settings) -> None:
-    """Write the settings to the run's `config.toml`; tables that they do not have stay there."""
-    resolved = settings.resolved()
+def record(run: RunFolder, settings: Settings, names: Collection[str] | None = None) -> None:
+    """Write the settings, or these tables of them, to `config.toml`; other tables stay there."""
+    tables = settings.recorded()
+    if names is not None:
+        tables = {name: table for name, table in tables.items() if name in names}
     for table, key in UNRECORDED:
-        resolved.get(table, {}).pop(key, None)
-    _write_recorded(run, {**_recorded(run), **resolved})
-
-
-def _restore(run: RunFolder, names: Collection[str], before: Tables) -> None:
-    """Give the tables `names` of `config.toml` the values that they have in `before`."""
-    kept = {name: table for name, table in _recorded(run).items() if name not in names}
-    _write_recorded(run, kept | {name: before[name] for name in names if name in before})
-
-
-def _recorded(run: RunFolder) -> Tables:
-    return read_toml(run.config_file) if run.config_file.exists() else {}
-
-
-def _write_recorded(run: RunFolder, tables: Tables) -> None:
-    """Write the tables, if they differ from the file; without tables there is no file."""
-    if tables == _recorded(run):
-        return
-    if not tables:
-        run.config_file.unlink()
-        return
-    with write_atomically(run.config_file) as path:
-        path.write_text(Settings(tables, {}).as_toml(), encoding="utf-8")
+        tables.get(table, {}).pop(key, None)
+    earlier = read_toml(run.config_file) if run.config_file.exists() else {}
+    if earlier != (tables := earlier | tables):
+        with write_atomically(run.config_file) as path:
+            path.write_text(Settings(tables, {}).as_toml(), encoding="utf-8")
 
 
 def refuse_changes(run: RunFolder, settings: Settings) -> None:
-    """Refuse settings that differ from those that a stage of the run rests on.
+    """Refuse settings that differ from the settings that a stage of the run rests on.
 
     Raises:
         PictuneError: names the settings that differ, the stages that used them, and the ways out.

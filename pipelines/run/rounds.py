@@ -11,11 +11,11 @@ from pathlib import Path
 from data.errors import PictuneError
 from data.files import sha256_of
 from data.runs import RunFolder
-from data.schema import IMAGES, LABELS_RANKING, read_table
+from data.schema import LABELS_RANKING, read_table
 from data.tables.parquet import MANIFEST
-from finetune.model.adapter_kinds import kind_in
+from finetune.settings.adapter_kinds import kind_in
 from pipelines.methods import METHODS
-from pipelines.run.campaign import sent_images
+from pipelines.run.campaign import column_of_images, sent_images
 from pipelines.run.model_hashes import REWARD_METRICS
 from pipelines.run.record import STAMP, read_stamp
 from reward.dataset import read_labels
@@ -23,16 +23,14 @@ from reward.dataset import read_labels
 
 def round_of_images(run: RunFolder) -> dict[str, int]:
     """Return the round that drew each image of the run, by image id."""
-    table = read_table(run.images_table, IMAGES)
-    pairs = zip(table["image_id"].to_pylist(), table["round"].to_pylist(), strict=True)
-    return {image_id: number or 1 for image_id, number in pairs}
+    return {image_id: number or 1 for image_id, number in column_of_images(run, "round").items()}
 
 
 def labeled_images(run: RunFolder) -> set[str]:
     """Return the ids of the images of the present round with a label that can be learned from.
 
-    Those that visitors of the playground sent are omitted: they are no sample of what the round
-    draws.
+    Images that visitors of the playground sent are omitted: they are no sample of the round's
+    images.
     """
     if not (run.latest / MANIFEST).exists():
         return set()
@@ -93,7 +91,7 @@ def adapter_to_go_on_from(run: RunFolder, method: str, model: str) -> Path:
         model: hash of the base's weights as they are now.
 
     Raises:
-        PictuneError: there is no such adapter, it is not the one that was tuned, or it was tuned
+        PictuneError: there is no such adapter, it was changed after its tuning, or it was tuned
             from another base.
     """
     before = run.in_round(run.round - 1)

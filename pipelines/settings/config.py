@@ -4,13 +4,14 @@ Each table belongs to the code that it configures, whose place stands in `tables
 its resolved settings in `config.toml`.
 """
 
+import copy
 import difflib
 import math
 import pkgutil
 import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -18,6 +19,8 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
+from pipelines.methods import METHODS
+from pipelines.settings.finetune import FinetuneConfig
 from pipelines.settings.run import RunConfig
 from pipelines.settings.tables import TABLES
 
@@ -33,6 +36,8 @@ NESTED_TOO_DEEP = (
 
 LIKE = "like"
 """Key of a table that names another one, from which it has the settings that it does not name."""
+SHARED = ("adapter", "validation")
+"""Tables in `[finetune]` that hold for every method; a method's table of that name comes first."""
 
 Tables = dict[str, dict[str, Any]]
 M = TypeVar("M", bound=BaseModel)
@@ -44,6 +49,8 @@ class Settings:
 
     tables: Tables
     models: Mapping[str, BaseModel]
+    own: Mapping[str, Tables] = field(default_factory=dict)
+    """The tables of `SHARED` as each method gives them itself."""
 
     def table(self, name: str, model: type[M]) -> M:
         """Return the checked table `name`, which must have been requested from `check`."""
@@ -68,6 +75,13 @@ class Settings:
             for name in TABLES
             if name in checked or name in self.tables
         }
+
+    def recorded(self) -> Tables:
+        """Return every table as a run records it: a method's part of `SHARED` is its own alone.
+
+        So a later change of a shared table still reaches every method.
+        """
+        return {name: table | self.own.get(name, {}) for name, table in self.resolved().items()}
 
     def as_toml(self) -> str:
         """Return the resolved settings as TOML."""
@@ -152,7 +166,7 @@ def override(tables: Tables, changes: Iterable[tuple[Sequence[str], Any]]) -> Ta
     Raises:
         PictuneError: a path leads through something that is not a table.
     """
-    result: dict[str, Any] = _copied(tables)
+    result: dict[str, Any] = copy.deepcopy(tables)
     for keys, value in changes:
         place = result
         for depth, key in enumerate(keys[:-1], start=1):
@@ -180,10 +194,16 @@ def check(
         if name not in TABLES
     ]
     models: dict[str, BaseModel] = {}
+    own: dict[str, Tables] = {}
+    shared = _shared(tables)
     for name in names:
         model = model_of(name)
+        given = _with_likeness(tables, name, model)
+        if name in METHODS:
+            own[name] = {key: given.get(key, {}) for key in SHARED}
+            given = _with_shared(given, model, shared)
         try:
-            models[name] = model.model_validate(_with_likeness(tables, name, model))
+            models[name] = model.model_validate(given)
         except ValidationError as error:
             errors += [
                 _explained(name, model, dict(one)) for one in error.errors(include_url=False)
@@ -192,7 +212,28 @@ def check(
             errors += _not_finite(name, models[name].model_dump())
     if errors:
         raise PictuneError("; ".join(_by_origin(errors, source, flags or {})))
-    return Settings(tables, models)
+    return Settings(tables, models, own)
+
+
+def _shared(tables: Tables) -> Tables:
+    """Return the tables of `SHARED` with what `[finetune]` gives; none if it is not valid."""
+    try:
+        config = FinetuneConfig.model_validate(tables.get("finetune", {}))
+    except ValidationError:  # explained where [finetune] is checked
+        return {}
+    return config.model_dump(include=set(SHARED), exclude_unset=True, exclude_none=True)
+
+
+def _with_shared(own: dict[str, Any], model: type[BaseModel], shared: Tables) -> dict[str, Any]:
+    """Return a method's table, completed by the shared tables and then by its own defaults."""
+    completed = dict(own)
+    for key in SHARED:
+        defaults: BaseModel = model.model_fields[key].default
+        fields = type(defaults).model_fields
+        known = {name: value for name, value in shared.get(key, {}).items() if name in fields}
+        if isinstance(given := own.get(key, {}), dict):  # anything else is refused
+            completed[key] = defaults.model_dump() | known | given
+    return completed
 
 
 def _with_likeness(tables: Tables, name: str, model: type[BaseModel]) -> dict[str, Any]:
@@ -214,7 +255,7 @@ def _with_likeness(tables: Tables, name: str, model: type[BaseModel]) -> dict[st
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of both tables; those of `above` count where both have one."""
+    """Return the values of both tables; where both have a value, that of `above` counts."""
     merged = below | above
     for key in below.keys() & above.keys():
         if isinstance(below[key], dict) and isinstance(above[key], dict):
@@ -256,7 +297,7 @@ def model_of(name: str) -> type[BaseModel]:
 
 
 def _explained(table: str, model: type[BaseModel], error: dict[str, Any]) -> tuple[str, str]:
-    """Return the path of what is wrong, and what is wrong with it."""
+    """Return the path of a wrong setting, and a phrase that says what is wrong."""
     path = ".".join([table, *map(str, error["loc"])])
     if error["type"] == "extra_forbidden":
         *outer, last = error["loc"]
@@ -285,8 +326,8 @@ def _not_finite(path: str, value: Any) -> list[tuple[str, str]]:
 def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> Iterable[str]:
     """Return the names of the fields of the model that `loc` leads to."""
     for part in loc:
-        field = model.model_fields.get(str(part))
-        annotations = (field.annotation, *get_args(field.annotation)) if field else ()
+        info = model.model_fields.get(str(part))
+        annotations = (info.annotation, *get_args(info.annotation)) if info else ()
         inner = [a for a in annotations if isinstance(a, type) and issubclass(a, BaseModel)]
         if not inner:
             return ()
@@ -305,9 +346,3 @@ def shortened(value: object, length: int = 60) -> str:
     """Return the value as Python writes it, cut so that a line of errors stays readable."""
     text = repr(value)
     return text if len(text) <= length else f"{text[: length - 3]}..."
-
-
-def _copied(value: Any) -> Any:
-    if not isinstance(value, dict):
-        return value
-    return {key: _copied(inner) for key, inner in value.items()}

@@ -12,19 +12,19 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     """Training prompts that are evaluated, from every category; a line says so where there are
     more."""
     held_out_prompts: dict[str, tuple[str, ...]] = {}
-    """Prompts by category that nothing is trained on and that only the evaluation draws, beside
-    those of `run.prompts_file`."""
+    """Held-out prompts by category, which nothing is trained on and only the evaluation draws,
+    beside the held-out prompts of `run.prompts_file`."""
     held_out_per_family: NonNegativeInt = 0
     """Held-out prompts that are made for each family of the embedded world: they ask for what its
     base never saw and no training prompt asks for. None where its judge knows no image."""
     images_per_held_out: PositiveInt = 4
-    """Images of each of them."""
+    """Images of each held-out prompt."""
     best_of: PositiveInt = 4
     """Candidates of the base from which the reward picks one, the baseline without training; 1
     omits it."""
     etas: tuple[float, ...] = Field(default=(0.0, 1.0), min_length=1)
-    """Samplers: 0 is deterministic DDIM, which users run, 1 ancestral sampling, of which DPOK
-    trains the first steps."""
+    """Samplers: 0 is deterministic DDIM, which users run, 1 ancestral sampling, whose first steps
+    DPOK trains."""
     kl_images: PositiveInt = 16
     """Chains of each tuned model for its KL to the base."""
     encoder: str | None = None

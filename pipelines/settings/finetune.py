@@ -4,8 +4,23 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
-from finetune.settings.validation import ValidationRules
+from finetune.settings.model import AdapterSettings
+from finetune.settings.validation import Measure, ValidationRules
 from reward.settings import RewardSource
+
+
+class SharedValidation(ValidationRules, frozen=True, extra="forbid"):
+    """Settings of validation by any method, which a method's own table may set otherwise."""
+
+    every: PositiveInt | None = None
+    """Steps between two validations, or iterations for methods that draw their images; omitted, the
+    method's own number. The untuned model and the last one are always validated."""
+    images_per_prompt: PositiveInt | None = None
+    """Images of each validation prompt, drawn with eta 0 as users do and on seeds never trained on;
+    omitted, 8. The weights with the best mean reward over them are kept."""
+    stop_on: tuple[Measure, ...] | None = None
+    """Measures that end the training when they leave the bounds in `finetune.validation.limits`;
+    omitted, none, but for `reward_gradient` all except `stale_reward`."""
 
 
 class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
@@ -21,11 +36,15 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     validation_prompts: tuple[str, ...] = ()
     """Held-out prompts that choose the best weights and that the guards watch; none means the
     training prompts, on seeds of their own."""
-    validation: ValidationRules = ValidationRules()
-    """Validation by any method; `every`, `images_per_prompt` and `stop_on` are the method's own."""
+    adapter: AdapterSettings = AdapterSettings()
+    """Trained weights beside the frozen model, for every method: a LoRA. A method's own table, such
+    as `[dpok.adapter]`, names what differs."""
+    validation: SharedValidation = SharedValidation()
+    """Validation, which chooses the best weights and can end the training early, for every method.
+    A method's own table, such as `[dpok.validation]`, names what differs."""
     scored_per_prompt: NonNegativeInt = 0
-    """For methods that learn from images: images of each prompt that are drawn beside those of the
-    run and that only the reward scores."""
+    """For methods that learn from images: further images of each prompt, which are drawn beside the
+    run's images and which only the reward scores."""
     checkpoints: PositiveInt = 10
     """Number of checkpoints, evenly over the steps; an interrupted training goes on from the
     last."""

@@ -19,13 +19,23 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from pipelines.methods import METHODS
 from pipelines.settings.config import config_file, model_of, read_toml
+from pipelines.settings.finetune import FinetuneConfig
 from pipelines.settings.tables import TABLES
 
 WIDTH = 100
 PUBLISHED = "paper"
 """The preset with the published settings."""
 KINDS = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
+SHARED_AT = {
+    "adapter": "finetune.adapter",
+    "validation": "finetune.validation",
+    "sampler": "sampler",
+}
+"""Tables of a method that only say in what it differs, and the tables that they differ from."""
+BASELINES, REWARDS = "reward.baselines[]", "finetune.rewards[]"
+"""Lists of the same tables: the first explains their settings."""
 BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 HEAD = """\
 # Settings
@@ -43,7 +53,7 @@ class Setting:
 
     path: str
     default: str | None
-    """TOML value, or a phrase; None for a table whose settings follow."""
+    """TOML value, or a phrase; None for what must be given, and a table whose settings follow."""
     kind: str
     """Type and range in words."""
     meaning: str
@@ -53,64 +63,67 @@ def reference(table: str | None = None) -> str:
     """Return the text on all tables, or on one alone."""
     published = read_toml(config_file(PUBLISHED))
     if table is not None:
-        return _section(table, settings_in(table), published)
-    shared: dict[str, str] = {}
-    sections = (_section(name, settings_in(name, shared), published) for name in TABLES)
-    return "\n".join((HEAD, *sections))
+        return _section(table, published)
+    return "\n".join((HEAD, *(_section(name, published) for name in TABLES)))
 
 
-def settings_in(table: str, shared: dict[str, str] | None = None) -> list[Setting]:
-    """Return the settings of a table, with those of the tables inside it.
-
-    `shared` remembers the inner tables that were listed. An inner table with the same settings and
-    defaults as one that is in it already becomes a single entry.
-    """
-    model = model_of(table)
-    return list(_settings(table, model, None, shared))
+def settings_in(table: str) -> list[Setting]:
+    """Return the settings of a table and of the tables inside it."""
+    return list(_settings(table, model_of(table), None))
 
 
-def _settings(
-    path: str, model: type[BaseModel], defaults: BaseModel | None, shared: dict[str, str] | None
-) -> Iterator[Setting]:
+def _settings(path: str, model: type[BaseModel], defaults: BaseModel | None) -> Iterator[Setting]:
     """Yield the settings of a model; `defaults` holds them where the model is a setting itself."""
     meanings = _docstrings(model)
     for name, field in model.model_fields.items():
-        place = f"{path}.{name}"
+        place, meaning = f"{path}.{name}", meanings.get(name, "")
         default = field.get_default(call_default_factory=True)
         if defaults is not None:
             default = getattr(defaults, name)
-        meaning = meanings.get(name, "")
         if isinstance(default, BaseModel):
-            yield from _inner_table(place, meaning, default, shared)
+            yield from _inner_table(place, meaning, default)
             continue
-        yield Setting(
-            place,
-            "required" if field.is_required() and defaults is None else _as_toml(default),
-            _kind(field.annotation, field.metadata),
-            meaning,
-        )
+        kind = _kind(field.annotation, field.metadata)
+        if field.is_required() and defaults is None:
+            yield Setting(place, None, f"required; {kind}", meaning)
+        else:
+            yield Setting(place, _as_toml(default), kind, meaning)
         for inner in get_args(field.annotation):
             if isinstance(inner, type) and issubclass(inner, BaseModel):
-                yield from _settings(f"{place}[]", inner, None, shared)
+                yield from _list_of_tables(f"{place}[]", inner)
 
 
-def _inner_table(
-    path: str, meaning: str, defaults: BaseModel, shared: dict[str, str] | None
-) -> Iterator[Setting]:
-    model = type(defaults)
-    key = f"{model.__module__}.{model.__qualname__} {defaults!r}"
-    if shared is not None and key in shared:
-        yield Setting(f"{path}.*", f"as `{shared[key]}.*`", "table", meaning)
-        return
-    if shared is not None:
-        shared[key] = path
-    if meaning:
+def _inner_table(path: str, meaning: str, defaults: BaseModel) -> Iterator[Setting]:
+    """Yield the settings of a table in a table, or where all its settings are explained."""
+    table, name = path.split(".", 1)
+    if table not in METHODS or name not in SHARED_AT:
         yield Setting(f"{path}.*", None, "table", meaning)
-    yield from _settings(path, model, defaults, shared)
+        yield from _settings(path, type(defaults), defaults)
+        return
+    shared = SHARED_AT[name]
+    usual = model_of("sampler")() if name == "sampler" else getattr(FinetuneConfig(), name)
+    own = {
+        key: value
+        for key, value in defaults.model_dump(mode="json", exclude_none=True).items()
+        if value != usual.model_dump(mode="json").get(key)
+    }
+    default = f"as `{shared}.*`"
+    if own:
+        default += (
+            f", but {', '.join(f'`{key} = {json.dumps(value)}`' for key, value in own.items())}"
+        )
+    yield Setting(f"{path}.*", default, "table", meaning)
+
+
+def _list_of_tables(path: str, model: type[BaseModel]) -> Iterator[Setting]:
+    if path == REWARDS:
+        yield Setting(f"{path}.*", f"as `{BASELINES}.*`", "tables", "Each is one reward.")
+    else:
+        yield from _settings(path, model, None)
 
 
 def _docstrings(model: type[BaseModel]) -> dict[str, str]:
-    """Return the docstrings of a model's fields, those of the classes that it extends included."""
+    """Return the docstrings of a model's fields, inherited fields included."""
     found: dict[str, str] = {}
     for one in reversed(model.__mro__):
         if not issubclass(one, BaseModel) or one is BaseModel:
@@ -175,16 +188,19 @@ def _as_toml(value: Any) -> str:
     return f"`{json.dumps(value)}`"
 
 
-def _section(table: str, settings: Sequence[Setting], published: Mapping[str, Any]) -> str:
+def _section(table: str, published: Mapping[str, Any]) -> str:
     about = inspect.cleandoc(model_of(table).__doc__ or "")
     paragraphs = [textwrap.fill(" ".join(part.split()), WIDTH) for part in about.split("\n\n")]
-    entries = [_entry(setting, _at(published, setting.path)) for setting in settings]
+    entries = [
+        _entry(setting, _at(published, setting.path.removesuffix(".*")))
+        for setting in settings_in(table)
+    ]
     return "\n\n".join((f"## `[{table}]`", *paragraphs, "\n".join(entries))) + "\n"
 
 
 def _entry(setting: Setting, published: Any) -> str:
     facts = setting.kind
-    if published is not None:
+    if published is not None and setting.default is not None:
         facts += f"; `{PUBLISHED}`: {_as_toml(published)}"
     default = "" if setting.default is None else f" = {setting.default}"
     meaning = f": {setting.meaning}" if setting.meaning else ""

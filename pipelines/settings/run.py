@@ -22,7 +22,7 @@ class RunConfig(NetworkSettings, frozen=True, extra="forbid"):
     weights: Literal["fp32", "bf16", "int8"] = "fp32"
     """Type in which the frozen weights are kept; LoRA and losses stay fp32. bf16 takes half of the
     memory, int8 (which needs torchao) a quarter for SD3 and FLUX and more for U-Nets, whose
-    convolutions become bf16; both round what the model predicts."""
+    convolutions become bf16; both round the model's predictions."""
     precision: Precision = "fp32"
     """Arithmetic of the network; "auto" is bf16 where the device has it, which is about 1.3 times
     as fast in drawing and 1.6 in training, and fp32 elsewhere. fp16 rounds finer and is for
@@ -42,7 +42,7 @@ class RunConfig(NetworkSettings, frozen=True, extra="forbid"):
     `evaluate`. Without it, the embedded oracle judges images of the embedded model, and nothing
     judges images of other models."""
     seed: int = Field(default=0, ge=0, lt=2**31)
-    """Seed of the run. Only fine-tuning's validation images do not depend on it: they use
-    `finetune.validation.seed`, so that runs can be compared."""
+    """Seed of the run. Only fine-tuning's validation images do not depend on it, so that runs can
+    be compared."""
     device: str = "cpu"
     """Torch device of the models, such as `cpu` or `cuda`."""

@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from data.errors import PictuneError
 from data.weights import check_finite
 from reward.clip.families import FAMILIES, ModelFamily
-from reward.clip.low_rank import add_low_rank
 
 BILINEAR = 2
 """`resample` of an image processor that resizes bilinearly."""
@@ -94,10 +94,31 @@ class Preprocessing:
         return (images - mean[:, None, None]) / std[:, None, None]
 
 
+class LowRank(nn.Module):
+    """LoRA of a weight (Hu et al. 2021, arXiv 2106.09685): W + up @ down, where `up` starts at 0.
+
+    Differs from the paper in: 1. no alpha, since the learning rate does its work; 2. no dropout,
+    since a score must not be random. peft, which adds updates to outputs instead of weights, took
+    1.9 GB instead of 1.1 GB for two blocks of a CLIP like ViT-B/32 on 128 images, in equal time.
+    """
+
+    def __init__(self, weight: Tensor, rank: int, *, generator: torch.Generator) -> None:
+        super().__init__()
+        outputs, inputs = weight.shape
+        bound = 1 / inputs**0.5
+        down = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
+        self.down = nn.Parameter(down.to(weight.device))
+        self.up = nn.Parameter(torch.zeros(outputs, rank, device=weight.device))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """Return the weight [O, I] with the update."""
+        return weight + self.up @ self.down
+
+
 class ClipBackbone(nn.Module):
     """CLIP or SigLIP in evaluation mode; embeddings are L2-normalized.
 
-    All weights are frozen, except those of a copy made by `tunable`.
+    All weights are frozen, except in a copy made by `tunable`.
     """
 
     def __init__(
@@ -174,8 +195,10 @@ class ClipBackbone(nn.Module):
         twin.tuned_blocks, twin.lora_rank = last, lora_rank
         if lora_rank:
             assert generator is not None
-            blocks_of_twin = twin.clip.vision_model.encoder.layers[-last:]
-            add_low_rank(blocks_of_twin, lora_rank, generator=generator)
+            modules = list(twin.clip.vision_model.encoder.layers[-last:].modules())
+            for layer in [each for each in modules if isinstance(each, nn.Linear)]:
+                update = LowRank(layer.weight, lora_rank, generator=generator)
+                parametrize.register_parametrization(layer, "weight", update)
         else:
             for part in twin._last_parts(last):  # noqa: SLF001 (its own class)
                 part.requires_grad_(True)

@@ -2,7 +2,7 @@
 
 One count, color, object or place is swapped: "Two red dogs in the park" becomes "Four red dogs in
 the park", "Two blue dogs in the park", "Two red cats in the park" or "Two red dogs on the moon".
-The words to swap in are those of the other prompts, so nobody has to maintain a list of them.
+The words to swap in come from the other prompts, so nobody has to maintain a list of words.
 """
 
 import random
@@ -36,31 +36,10 @@ _NOUN_PHRASE = re.compile(r"(?:(?!\b(?:and|with|of|or)\b)[^.,;:!?])+", re.IGNORE
 _WORD = re.compile(r"\w+")
 _ARTICLE = re.compile(r"\b(a)n?(?=\s+(\w))", re.IGNORECASE)
 
-_IRREGULAR = {
-    "bus": "buses",
-    "child": "children",
-    "deer": "deer",
-    "fish": "fish",
-    "foot": "feet",
-    "goose": "geese",
-    "man": "men",
-    "mouse": "mice",
-    "ox": "oxen",
-    "person": "people",
-    "sheep": "sheep",
-    "tooth": "teeth",
-    "woman": "women",
-} | {
-    singular: stem + "ves"
-    for singular, stem in (
-        ("wolf", "wol"),
-        ("calf", "cal"),
-        ("half", "hal"),
-        ("leaf", "lea"),
-        ("knife", "kni"),
-        ("shelf", "shel"),
-    )
-}
+_IRREGULAR_NOUNS = """bus buses calf calves child children deer deer fish fish foot feet
+    goose geese half halves knife knives leaf leaves man men mouse mice ox oxen
+    person people sheep sheep shelf shelves tooth teeth wolf wolves woman women"""
+_IRREGULAR = dict(zip(_IRREGULAR_NOUNS.split()[::2], _IRREGULAR_NOUNS.split()[1::2], strict=True))
 _SINGULARS = {many: one for one, many in _IRREGULAR.items()}
 _HISSING = ("s", "x", "z", "ch", "sh")
 

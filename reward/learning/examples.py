@@ -1,4 +1,4 @@
-"""The data of training and evaluation: split labels, and the embedding of each image and prompt."""
+"""The data of training and evaluation: split labels, embeddings, and a model's logits on them."""
 
 import random
 from collections.abc import Sequence
@@ -9,10 +9,12 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
+from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
-from reward.dataset import FeedbackDataset
+from reward.dataset import FeedbackDataset, Indices
 from reward.embedding import (
+    ENCODE_BATCH,
     TUNED_BATCH,
     Track,
     embed_images,
@@ -23,6 +25,7 @@ from reward.embedding import (
 )
 from reward.learning.contrastive import negatives, vocabulary
 from reward.learning.split import Split, normalized, split_feedback
+from reward.model import RewardModel
 from reward.settings import ExamplesConfig
 
 
@@ -43,7 +46,7 @@ class Examples:
     """[images, T, W] as they enter the blocks that are trained; None where none is."""
 
     def embeddings_by(self, backbone: ClipBackbone, rows: Tensor) -> Tensor:
-        """Return `image_features` with those of `rows` computed by `backbone` as it is now.
+        """Return `image_features` with `rows` computed anew by `backbone`.
 
         Each distinct image is encoded once. Without trained blocks the result is
         `image_features` itself.
@@ -73,7 +76,7 @@ def prepare(
     encoded; the tokens that `tune_last` needs are too large for it.
 
     Raises:
-        PictuneError: an image cannot be read or is not the one that was labeled, or the backbone
+        PictuneError: an image cannot be read or is not the labeled image, or the backbone
             gives embeddings that are not finite.
     """
     split = split_feedback(dataset, config.split)
@@ -83,7 +86,7 @@ def prepare(
     wrong = torch.full((len(dataset.prompts), config.negatives), -1)
     for prompt, texts in enumerate(wrong_texts):
         wrong[prompt, : len(texts)] = torch.tensor([row[text] for text in texts], dtype=torch.long)
-    paths, batch_size = dataset.paths, config.encode_batch
+    paths, batch_size = dataset.paths, ENCODE_BATCH
     digests = file_digests(paths)
     _check_unchanged(dataset, digests)
     last, tokens = config.tune_last, None
@@ -107,8 +110,8 @@ def prepare(
 def _wrong_prompts(
     dataset: FeedbackDataset, split: Split, config: ExamplesConfig
 ) -> list[list[str]]:
-    """Return the wrong versions of each prompt, none of which is a prompt that is held out."""
-    taught = np.union1d(split.train.verdicts.prompt, split.train.pairs.prompt).tolist()
+    """Return the wrong versions of each prompt; a held-out prompt is never among them."""
+    taught = split.train.labeled_prompts.tolist()
     held_out = {normalized(prompt) for i, prompt in enumerate(dataset.prompts) if i not in taught}
     words = vocabulary(dataset.prompts)
     rng = random.Random(config.seed)
@@ -126,3 +129,48 @@ def _check_unchanged(dataset: FeedbackDataset, digests: Sequence[bytes]) -> None
             f"{changed[0]}: not the image that was labeled ({len(changed)} in all); put the file "
             "back or remove its labels"
         )
+
+
+def verdict_logits(
+    model: RewardModel, examples: Examples, part: FeedbackDataset
+) -> tuple[Values, Values]:
+    """Return the uncalibrated logit and the label of each verdict of `part`, both [V]."""
+    verdicts = part.verdicts
+    logits = logits_at(model, examples, verdicts.image, verdicts.prompt)
+    return logits, verdicts.good.astype(np.float64)
+
+
+def logits_and_margins(
+    model: RewardModel, examples: Examples, part: FeedbackDataset
+) -> tuple[Values, Values]:
+    """Return uncalibrated logits of the verdicts [V] and logit margins of the pairs [K].
+
+    A margin is the logit of image 0 minus the logit of image 1.
+    """
+    verdicts, pairs = part.verdicts, part.pairs
+    logits = logits_at(model, examples, verdicts.image, verdicts.prompt)
+    logits_0 = logits_at(model, examples, pairs.image_0, pairs.prompt)
+    logits_1 = logits_at(model, examples, pairs.image_1, pairs.prompt)
+    return logits, logits_0 - logits_1
+
+
+@torch.no_grad()
+def logits_at(model: RewardModel, examples: Examples, image: Indices, prompt: Indices) -> Values:
+    """Return the uncalibrated logits [N] of images and prompts given by index [N]."""
+    return as_values(model.member_logits(**embeddings_at(model, examples, image, prompt)).mean(0))
+
+
+def embeddings_at(
+    model: RewardModel, examples: Examples, image: Indices, prompt: Indices
+) -> dict[str, Tensor]:
+    """Return `image_features` [N, F] and `text_embeddings` [N, D] of indices [N]."""
+    images = examples.embeddings_by(model.backbone, torch.from_numpy(image))
+    return {
+        "image_features": images[torch.from_numpy(image)],
+        "text_embeddings": examples.text_embeddings[torch.from_numpy(prompt)],
+    }
+
+
+def as_values(values: Tensor) -> Values:
+    """Return a tensor as an array of doubles."""
+    return values.double().cpu().numpy()

@@ -74,11 +74,11 @@ class LabelTensors:
         *,
         weighting: LabelWeighting = "equal",
         whole_rankings: bool = False,
-        shares: tuple[Numbers, Numbers] | None = None,
+        shares: Numbers | None = None,
     ) -> Self:
         """Join the verdicts of `part` and copy everything to `device`.
 
-        `shares` multiplies the weight of each verdict [V] and each pair [K]. Labels of weight 0 are
+        `shares` [raters] multiplies the weight of each rater's labels. Labels of weight 0 are
         omitted.
 
         Raises:
@@ -88,7 +88,7 @@ class LabelTensors:
         target = _consensus(part) if weighting == "consensus" else verdicts.good
         counts, weight = _rater_weights(part, weighting)
         if shares is not None:
-            counts, weight = counts * shares[0], weight * shares[1]
+            counts, weight = counts * shares[verdicts.rater], weight * shares[pairs.rater]
         asked = np.stack([verdicts.image, verdicts.prompt], axis=1)
         keys, inverse = np.unique(asked, axis=0, return_inverse=True)
         raters, good = (
@@ -99,7 +99,7 @@ class LabelTensors:
         of_verdicts = (keys[kept, 0], keys[kept, 1], good[kept] / raters[kept], raters[kept])
         columns = (pairs.image_0, pairs.image_1, pairs.prompt, pairs.label_0, weight)
         of_pairs = [column[counted] for column in columns]
-        if whole_rankings and pairs.ranking is not None:
+        if whole_rankings:
             of_pairs.append(np.unique(pairs.ranking[counted], return_inverse=True)[1])
         return cls(*(torch.tensor(values, device=device) for values in (*of_verdicts, *of_pairs)))
 

@@ -31,46 +31,16 @@ from data.errors import PictuneError
 from data.files import sha256_of, write_json
 from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
-from reward.dataset import FeedbackDataset, Indices, Mask, Numbers
+from reward.dataset import FeedbackDataset, Indices, Numbers
 from reward.files import CONFIG_FILE, TYPES_FILE
-from reward.learning.examples import Examples
-from reward.learning.logits import as_values, logits_and_margins
+from reward.learning.examples import Examples, as_values, logits_and_margins
 from reward.learning.objective import Objective
-from reward.learning.training import optimizer_of, train_epoch
+from reward.learning.training import PATIENCE, optimizer_of, train_epoch
 from reward.model import RewardModel
-from reward.raters import LabelRaters
 from reward.settings import RewardConfig
 
 LEAST_SHARE = 1e-3
 """Lower bound of a rater's share in a type while the heads learn."""
-
-
-@dataclass(frozen=True, eq=False)
-class RatedPart:
-    """A part of the labels with their raters."""
-
-    labels: FeedbackDataset
-    of_verdicts: Indices
-    """[V], the rater of each verdict."""
-    of_pairs: Indices
-    """[K], the rater of each pair."""
-
-    @classmethod
-    def from_part(cls, examples: Examples, part: FeedbackDataset, raters: LabelRaters) -> Self:
-        """Return a part of `examples.split`; `raters` are those of `examples.dataset`."""
-        mine = raters.of_part(examples.dataset, part)
-        return cls(part, mine.of_verdicts, mine.of_pairs)
-
-    def of_raters(self, chosen: Mask) -> "RatedPart":
-        """Return the labels of the raters [R] for whom `chosen` is true."""
-        verdicts, pairs = chosen[self.of_verdicts], chosen[self.of_pairs]
-        labels = self.labels.where(verdicts, pairs)
-        return RatedPart(labels, self.of_verdicts[verdicts], self.of_pairs[pairs])
-
-    @property
-    def raters(self) -> Indices:
-        """Raters with a label in this part, sorted."""
-        return np.unique(np.concatenate([self.of_verdicts, self.of_pairs]))
 
 
 class RaterTypesConfig(BaseModel, frozen=True, extra="forbid"):
@@ -107,7 +77,7 @@ class RaterTypes:
         """Return the probability that a rater calls each image good, [B], as `RewardModel.score`.
 
         `shares` [k] are the probabilities of the rater's types: `raters[...]` for a known rater, or
-        by default those of any rater.
+        by default the prior.
         """
         weights = torch.tensor(self.prior if shares is None else shares, dtype=torch.float32)
         weighted = [
@@ -138,7 +108,7 @@ class RaterTypes:
 
         Raises:
             PictuneError: files are missing, broken or of two trainings, or the backbone is not the
-                one that the types were trained on.
+                backbone that the types were trained on.
         """
         folder = Path(folder)
         try:
@@ -161,67 +131,61 @@ class RaterTypes:
 
 
 def fit_types(
-    pooled: RewardModel,
-    examples: Examples,
-    parts: tuple[RatedPart, RatedPart],
-    names: Sequence[str],
-    config: RewardConfig,
-    *,
-    generator: torch.Generator,
+    pooled: RewardModel, examples: Examples, config: RewardConfig, *, generator: torch.Generator
 ) -> RaterTypes:
     """Return `config.rater_types` rewards, trained by EM from `pooled`, the reward of all raters.
 
-    `pooled` stays as it is. The first of `parts` teaches, the second validates; the raters in them
-    are indices into `names`. `generator` (CPU) orders the labels. The epoch with the lowest
+    `pooled` stays as it is. `generator` (CPU) orders the labels. The epoch with the lowest
     validation loss is kept, or the last where nothing validates.
 
     Raises:
         PictuneError: there are fewer raters than types.
     """
-    teaching, validating = parts
-    known, types = teaching.raters, config.rater_types
+    teaching, validating = examples.split.train, examples.split.val
+    known, types = teaching.labeling_raters, config.rater_types
     if len(known) < types:
         raise PictuneError(
             f"reward.rater_types: {types} types of {len(known)} raters; set it lower, or let more "
             "people label"
         )
-    models = tuple(_with_own_head(pooled) for _ in range(types))
+    shared = {id(pooled.backbone): pooled.backbone}
+    models = tuple(copy.deepcopy(pooled, dict(shared)) for _ in range(types))
     objectives = [Objective(model, examples, config) for model in models]
     optimizers = [optimizer_of(objective, config) for objective in objectives]
-    shares = _first_shares(pooled, examples, teaching, len(names), config)
+    shares = _first_shares(pooled, examples, config)
     best_loss, best_epoch, best = np.inf, 0, (shares, [model.head.state_dict() for model in models])
     for epoch in range(1, config.epochs + 1):
         for column, objective, optimizer in zip(shares.T, objectives, optimizers, strict=True):
             counts = np.clip(column, LEAST_SHARE, None).astype(np.float32)
-            by_label = counts[teaching.of_verdicts], counts[teaching.of_pairs]
-            labels = objective.labels(teaching.labels, shares=by_label)
+            labels = objective.labels(teaching, shares=counts)
             train_epoch(objective, optimizer, labels, config.batch_size, generator)
-        shares = posterior(models, shares[known].mean(0), examples, teaching, len(names))
+        shares = posterior(models, shares[known].mean(0), examples, teaching)
         loss = _loss(models, shares, examples, validating)
         if loss is None or loss < best_loss:
             best_loss, best_epoch = np.inf if loss is None else loss, epoch
             best = shares, [copy.deepcopy(model.head.state_dict()) for model in models]
-        elif epoch - best_epoch >= config.patience:
+        elif epoch - best_epoch >= PATIENCE:
             break
     shares, weights = best
     for model, kept in zip(models, weights, strict=True):
         model.head.load_state_dict(kept)
-    prior = shares[known].mean(0)
+    prior, names = shares[known].mean(0), teaching.raters
     return RaterTypes(models, prior, {names[i]: tuple(shares[i].tolist()) for i in known})
 
 
 def posterior(
-    models: Sequence[RewardModel], prior: Values, examples: Examples, part: RatedPart, n_raters: int
+    models: Sequence[RewardModel], prior: Values, examples: Examples, part: FeedbackDataset
 ) -> Values:
     """Return the probability of each type for each rater, by their labels in `part`.
 
-    It is [n_raters, k], and the prior for raters without labels.
+    It is [raters, k], and the prior for raters without labels.
     """
-    logs = np.log(np.clip(prior, LEAST_SHARE, None))[None] + np.zeros((n_raters, 1))
+    count = len(part.raters)
+    logs = np.log(np.clip(prior, LEAST_SHARE, None))[None] + np.zeros((count, 1))
     for k, model in enumerate(models):
-        of_verdicts, of_pairs = _log_likelihoods(model, examples, part.labels)
-        by_verdicts = np.bincount(part.of_verdicts, of_verdicts, n_raters)
-        by_pairs = np.bincount(part.of_pairs, of_pairs, n_raters)
+        of_verdicts, of_pairs = _log_likelihoods(model, examples, part)
+        by_verdicts = np.bincount(part.verdicts.rater, of_verdicts, count)
+        by_pairs = np.bincount(part.pairs.rater, of_pairs, count)
         logs[:, k] += by_verdicts + by_pairs
     shares: Values = softmax(logs, axis=1)
     return shares
@@ -230,9 +194,9 @@ def posterior(
 def _log_likelihoods(
     model: RewardModel, examples: Examples, part: FeedbackDataset
 ) -> tuple[Values, Values]:
-    """Return that of each verdict [V], and of each pair [K] times its weight.
+    """Return the log-likelihoods of the verdicts [V] and, times their weight, of the pairs [K].
 
-    They hold if all raters are of the model's type.
+    Every rater counts as one of the model's type.
     """
     logits, margins = logits_and_margins(model, examples, part)
     single = _log_likelihood(part.verdicts.good, logits)
@@ -246,55 +210,43 @@ def _log_likelihood(labels: Numbers, logits: Values) -> Values:
 
 
 def _loss(
-    models: Sequence[RewardModel], shares: Values, examples: Examples, part: RatedPart
+    models: Sequence[RewardModel], shares: Values, examples: Examples, part: FeedbackDataset
 ) -> float | None:
     """Return the mean negative log-likelihood of the labels of `part`; None without labels.
 
-    `shares` [n_raters, k] are the probabilities of each rater's types.
+    `shares` [raters, k] are the probabilities of each rater's types.
     """
-    raters = np.concatenate([part.of_verdicts, part.of_pairs])
+    raters = np.concatenate([part.verdicts.rater, part.pairs.rater])
     if not len(raters):
         return None
-    likelihoods = [_log_likelihoods(model, examples, part.labels) for model in models]
+    likelihoods = [_log_likelihoods(model, examples, part) for model in models]
     by_type = np.stack([np.concatenate(each) for each in likelihoods], axis=1)
     return float(-logsumexp(by_type, axis=1, b=shares[raters]).mean())
 
 
-def _first_shares(
-    pooled: RewardModel, examples: Examples, part: RatedPart, n_raters: int, config: RewardConfig
-) -> Values:
-    """Return shares [n_raters, k] from k-means of the raters' directions.
+def _first_shares(pooled: RewardModel, examples: Examples, config: RewardConfig) -> Values:
+    """Return shares [raters, k] from k-means of the directions of the raters who teach.
 
     A direction is the mean of (label - probability) * embeddings over a rater's labels.
     """
-    verdicts, pairs = part.labels.verdicts, part.labels.pairs
+    part = examples.split.train
+    verdicts, pairs, n_raters = part.verdicts, part.pairs, len(part.raters)
 
     def seen(image: Indices, prompt: Indices) -> Values:
         texts = examples.text_embeddings[torch.from_numpy(prompt)]
         images = examples.image_features[torch.from_numpy(image), : texts.shape[1]]
         return as_values(torch.cat([images, images * texts * pooled.backbone.dim**0.5], dim=1))
 
-    logits, margins = logits_and_margins(pooled, examples, part.labels)
+    logits, margins = logits_and_margins(pooled, examples, part)
     of_verdicts = (verdicts.good - expit(logits))[:, None] * seen(verdicts.image, verdicts.prompt)
     differences = seen(pairs.image_0, pairs.prompt) - seen(pairs.image_1, pairs.prompt)
     of_pairs = (pairs.label_0 - expit(margins))[:, None] * differences
-    raters = np.concatenate([part.of_verdicts, part.of_pairs])
+    raters, known = np.concatenate([verdicts.rater, pairs.rater]), part.labeling_raters
     rows = np.concatenate([of_verdicts, of_pairs])
     means = np.zeros((n_raters, rows.shape[1]))
     np.add.at(means, raters, rows)
-    means = means[part.raters] / np.bincount(raters)[part.raters, None]
+    means = means[known] / np.bincount(raters)[known, None]
     groups = KMeans(config.rater_types, n_init=10, random_state=config.seed).fit_predict(means)
     shares = np.full((n_raters, config.rater_types), 1 / config.rater_types)
-    shares[part.raters] = np.eye(config.rater_types)[groups]
+    shares[known] = np.eye(config.rater_types)[groups]
     return shares
-
-
-def _with_own_head(model: RewardModel) -> RewardModel:
-    """Return a copy of a model that has its own head, on the same backbone."""
-    head = copy.deepcopy(model.head)
-    twin = RewardModel(model.backbone, head, hidden=model.hidden, members=model.members)
-    twin.to(model.backbone.device)
-    twin.temperature.copy_(model.temperature)
-    twin.slip.copy_(model.slip)
-    twin.labels = dict(model.labels)
-    return twin

@@ -1,4 +1,4 @@
-"""Split of the labels into those that teach, those that validate and those that only test.
+"""Split of the labels into parts that train, validate and test.
 
 All raters' labels of one image and prompt fall into one part. Prompts and images are ordered by a
 hash of their text and the seed, so the same data has the same split on every machine, and most of

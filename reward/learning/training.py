@@ -9,6 +9,7 @@ by Bradley and Terry or others; 4. early stopping and a temperature from the val
 CLIP score (`reward/head.py`).
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -20,9 +21,8 @@ from data.errors import PictuneError
 from reward.calibration import fit_temperature, fit_temperature_and_slips
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
-from reward.learning.examples import Examples
+from reward.learning.examples import Examples, verdict_logits
 from reward.learning.label_tensors import LabelTensors
-from reward.learning.logits import verdict_logits
 from reward.learning.objective import Objective
 from reward.model import RewardModel
 from reward.settings import RewardConfig
@@ -30,6 +30,8 @@ from reward.settings import RewardConfig
 RANKINGS_PER_VERDICT = 8
 """Most ranked pairs, or rankings, in a step for each labeled image of `batch_size`."""
 
+PATIENCE = 10
+"""Epochs without a lower validation loss after which training stops."""
 WEIGHT_DECAY = 0.01
 """Weight decay of AdamW, for the head and the trained blocks."""
 
@@ -92,7 +94,6 @@ def train(
         PictuneError: there is nothing to learn from, or the loss is no longer a number.
     """
     _check_labels(examples.split.train)
-    _check_blocks(model, config)
     objective = Objective(model, examples, config)
     labels, held_out = objective.labels(examples.split.train), objective.labels(examples.split.val)
     if not len(labels.image) + len(labels.image_0):
@@ -113,7 +114,7 @@ def train(
         if val_loss is not None and val_loss < best_loss:
             best_loss, best_epoch = val_loss, epoch
             best_weights = {name: weight.detach().clone() for name, weight in learned.items()}
-        elif best_weights is not None and epoch - best_epoch >= config.patience:
+        elif best_weights is not None and epoch - best_epoch >= PATIENCE:
             break
     if best_weights is not None:
         model.load_state_dict(best_weights, strict=False)
@@ -182,15 +183,11 @@ def steps_per_epoch(labels: LabelTensors, batch_size: int, *, ranking_weight: fl
             "reward: all labels are rankings and reward.ranking_weight is 0; raise it"
         )
     if not verdicts:
-        return _ceil_div(len(labels.image_0), batch_size)
-    for_verdicts = _ceil_div(verdicts, batch_size)
+        return math.ceil(len(labels.image_0) / batch_size)
+    for_verdicts = math.ceil(verdicts / batch_size)
     if not ranking_weight:
         return for_verdicts
-    return max(for_verdicts, _ceil_div(labels.n_rankings, RANKINGS_PER_VERDICT * batch_size))
-
-
-def _ceil_div(count: int, size: int) -> int:
-    return -(-count // size)
+    return max(for_verdicts, math.ceil(labels.n_rankings / (RANKINGS_PER_VERDICT * batch_size)))
 
 
 def _calibrate(model: RewardModel, examples: Examples, config: RewardConfig) -> None:
@@ -210,16 +207,6 @@ def _mean(values: list[float]) -> float | None:
 def _validation_auc(model: RewardModel, examples: Examples) -> float | None:
     logits, good = verdict_logits(model, examples, examples.split.val)
     return float(roc_auc_score(good, logits)) if len(np.unique(good)) == 2 else None
-
-
-def _check_blocks(model: RewardModel, config: RewardConfig) -> None:
-    backbone = model.backbone
-    if backbone.tuned_blocks != config.tune_last or (
-        config.tune_last and backbone.lora_rank != config.lora_rank
-    ):
-        raise ValueError(
-            "the model was created with another tune_last or lora_rank than the settings say"
-        )
 
 
 def _check_labels(train: FeedbackDataset) -> None:

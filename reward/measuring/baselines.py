@@ -2,8 +2,8 @@
 
 Random and the majority know nothing. The CLIP score is the backbone's own knowledge, without
 labels. A head that sees only the image or only the prompt shows how much of the reward needs no
-comparison of the two: good images as such, or prompts that mostly fail. Rewards from elsewhere are
-those that the settings name.
+comparison of the two: good images as such, or prompts that mostly fail. The settings
+name rewards from elsewhere.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,8 @@ from data.errors import PictuneError
 from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import Indices
-from reward.embedding import Track, read_image
-from reward.learning.examples import Examples
-from reward.learning.logits import as_values
+from reward.embedding import ENCODE_BATCH, Track, read_image
+from reward.learning.examples import Examples, as_values
 from reward.learning.training import train_from_scratch
 from reward.measuring.evaluation import labeled, model_scorer
 from reward.measuring.metrics import Scorer
@@ -34,12 +33,15 @@ def baselines(
     backbone: ClipBackbone, examples: Examples, config: RewardConfig
 ) -> dict[str, Scorer]:
     """Return all baselines by name."""
+    verdicts = examples.split.train.verdicts
+    share_good = float(verdicts.good.mean()) if len(verdicts) else 0.5
+    drawn = np.random.default_rng(config.seed).random(len(examples.dataset.image_ids))
     return {
         "clip_score": clip_scorer(examples),
         "image_only": blind_scorer(backbone, examples, config, sees="image"),
         "prompt_only": blind_scorer(backbone, examples, config, sees="prompt"),
-        "majority": majority_scorer(examples),
-        "random": random_scorer(examples, config.seed),
+        "majority": lambda image, _prompt: np.full(len(image), share_good),
+        "random": lambda image, _prompt: drawn[image],
     }
 
 
@@ -52,14 +54,20 @@ def rewards_from_elsewhere(
         PictuneError: one cannot be loaded, or does not return a finite number for each image.
     """
     return {
-        source.name: _source_scorer(source, examples, config.encode_batch, device, track)
+        source.name: _source_scorer(source, examples, ENCODE_BATCH, device, track)
         for source in config.baselines
     }
 
 
 def clip_scorer(examples: Examples) -> Scorer:
     """Return the cosine of image and prompt, as a probability."""
-    return as_probability(lambda image, prompt: _cosines(examples, image, prompt), examples)
+
+    def cosine(image: Indices, prompt: Indices) -> Values:
+        texts = examples.text_embeddings[torch.from_numpy(prompt)]
+        images = examples.image_features[torch.from_numpy(image), : texts.shape[1]]
+        return as_values((images * texts).sum(-1))
+
+    return as_probability(cosine, examples)
 
 
 def as_probability(score: Scorer, examples: Examples) -> Scorer:
@@ -97,19 +105,6 @@ def blind_scorer(
     one_head = {"members": 1, "auxiliary_weight": 0.0, "tune_last": 0, "lora_rank": 0}
     model = train_from_scratch(backbone, blind, config.model_copy(update=one_head))
     return model_scorer(model, blind)
-
-
-def majority_scorer(examples: Examples) -> Scorer:
-    """Return the share of good among the training labels for every image."""
-    verdicts = examples.split.train.verdicts
-    share = float(verdicts.good.mean()) if len(verdicts) else 0.5
-    return lambda image, _prompt: np.full(len(image), share)
-
-
-def random_scorer(examples: Examples, seed: int) -> Scorer:
-    """Return a number for each image, drawn evenly from [0, 1)."""
-    drawn = np.random.default_rng(seed).random(len(examples.dataset.image_ids))
-    return lambda image, _prompt: drawn[image]
 
 
 def score_files(
@@ -168,9 +163,3 @@ def _source_scorer(
         return rewards[np.searchsorted(number, image * len(dataset.prompts) + prompt)]
 
     return as_probability(score, examples)
-
-
-def _cosines(examples: Examples, image: Indices, prompt: Indices) -> Values:
-    texts = examples.text_embeddings[torch.from_numpy(prompt)]
-    images = examples.image_features[torch.from_numpy(image), : texts.shape[1]]
-    return as_values((images * texts).sum(-1))

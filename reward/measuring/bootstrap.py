@@ -1,6 +1,6 @@
 """Bootstrap intervals of figures.
 
-Intervals are of 95 %, over prompts, since labels of one prompt are not independent of each other.
+Intervals cover 95 %, over prompts, since the labels of a prompt depend on each other.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,6 @@ from reward.measuring.metrics import (
     Scored,
     as_ranks,
     by_prompt,
-    prompts_of,
     ratio,
     weighted_average_precision,
     weighted_roc_auc,
@@ -50,9 +49,9 @@ class Resamples:
 
         Where prompts are few, images are drawn: resampling a handful of prompts says nothing.
         """
-        prompts = prompts_of(scored)
+        prompts = scored.part.labeled_prompts
         by_prompt = len(prompts) >= ENOUGH_CLUSTERS
-        images = np.unique(np.concatenate([scored.image, scored.image_0, scored.image_1]))
+        images = scored.part.labeled_images
         clusters = prompts if by_prompt else images
         if not len(clusters):
             return cls(by_prompt, clusters, np.zeros((resamples, 0), np.int64))
@@ -66,13 +65,14 @@ class Resamples:
         figures by prompt are omitted. The calibration error is always omitted: resampling alone
         raises it, so its interval would mislead.
         """
-        at = self._rows_of(scored.prompt if self.by_prompt else scored.image)
+        verdicts = scored.part.verdicts
+        at = self._rows_of(verdicts.prompt if self.by_prompt else verdicts.image)
         columns = self._losses(scored, at) | self._areas(scored, at)
         if not self.by_prompt:
             return columns | {"pairwise_accuracy": self._of_pairs(scored)}
-        rows = self._rows_of(prompts_of(scored))
+        rows = self._rows_of(scored.part.labeled_prompts)
         macro = {name: self._means(values, rows) for name, values in by_prompt(scored).items()}
-        right = self._means(scored.right, self._rows_of(scored.pair_prompt))
+        right = self._means(scored.right, self._rows_of(scored.part.pairs.prompt))
         return columns | {"pairwise_accuracy": right} | macro
 
     def _rows_of(self, keys: Indices) -> Indices:
@@ -100,8 +100,8 @@ class Resamples:
     def _of_pairs(self, scored: Scored) -> Values:
         """Return the pairwise accuracy of each sample of images."""
         known = np.isfinite(scored.right)
-        right = scored.right[known]
-        first, second = (self._rows_of(image[known]) for image in (scored.image_0, scored.image_1))
+        right, pairs = scored.right[known], scored.part.pairs.where(known)
+        first, second = self._rows_of(pairs.image_0), self._rows_of(pairs.image_1)
         parts = (
             self.counts[rows][:, first] * self.counts[rows][:, second]
             for rows in self._chunks(len(right))

@@ -1,16 +1,20 @@
 """Evaluation of scorers on held-out labels: by part, by category and rater, beside the raters."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import expit
 
+from data.errors import PictuneError
 from reward.calibration import Values, with_slips
+from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices
-from reward.learning.examples import Examples
-from reward.learning.logits import as_values, embeddings_at, logits_at
+from reward.learning.examples import Examples, as_values, embeddings_at, logits_at
+from reward.learning.training import train_from_scratch
 from reward.measuring.bootstrap import Resamples, interval
 from reward.measuring.metrics import (
     CONVENTIONS,
@@ -24,6 +28,7 @@ from reward.measuring.report import (
     CLIP_SCORE,
     MODEL,
     PARTS,
+    CurvePoint,
     Evaluation,
     Figures,
     FiguresWithIntervals,
@@ -31,25 +36,24 @@ from reward.measuring.report import (
     HumanFigures,
     PartReport,
     RaterFigures,
-    TrainReport,
+    Staleness,
 )
 from reward.model import RewardModel
-from reward.raters import LabelRaters, others_said
+from reward.settings import RewardConfig
+
+SHARES = (0.25, 0.5)
+"""Shares of the training labels in the learning curve."""
+CURVE_FIGURES = {"roc_auc", "pairwise_accuracy", "ece"}
+"""Figures of each point of the learning curve."""
+RESAMPLES = 500
 
 
 def evaluate(
-    scorers: Mapping[str, Scorer],
-    examples: Examples,
-    raters: LabelRaters | None = None,
-    *,
-    seed: int,
-    resamples: int = 500,
+    scorers: Mapping[str, Scorer], examples: Examples, *, seed: int, resamples: int = RESAMPLES
 ) -> Evaluation:
     """Measure `scorers`, which have `model` and `clip_score` at least, on every held-out part.
 
-    Intervals are of 95 %, from the same resampled prompts or images for all scorers. With `raters`,
-    `human` has figures of the other raters of each label, beside the model on the same labels, and
-    `by_rater` those of both on each rater's labels.
+    Intervals cover 95 %, from the same resampled prompts or images for all scorers.
     """
     threshold = {
         name: fit_tie_threshold(Scored.from_scorer(scorer, examples.split.val))
@@ -60,27 +64,18 @@ def evaluate(
         part: FeedbackDataset = getattr(examples.split, name)
         scored = {each: Scored.from_scorer(scorer, part) for each, scorer in scorers.items()}
         samples = Resamples.draw(scored[MODEL], np.random.default_rng(seed), resamples)
-        report = _part_report(scored, part, samples, threshold)
-        if raters is not None:
-            mine = raters.of_part(examples.dataset, part)
-            others = _others(scored[MODEL], mine)
-            beside = {
-                "human": _human(scored[MODEL], others, samples),
-                "by_rater": _by_rater(scored[MODEL], others, mine),
-            }
-            report = report.model_copy(update=beside)
-        parts[name] = report
-    return Evaluation(train=TrainReport(counts=examples.split.train.counts), **parts)
+        parts[name] = _part_report(scored, samples, threshold)
+    return Evaluation(train={"counts": examples.split.train.counts}, **parts)
 
 
 def _part_report(
-    scored: Mapping[str, Scored],
-    part: FeedbackDataset,
-    samples: Resamples,
-    threshold: Mapping[str, float],
+    scored: Mapping[str, Scored], samples: Resamples, threshold: Mapping[str, float]
 ) -> PartReport:
+    part = scored[MODEL].part
     resampled = {name: samples.figures(one) for name, one in scored.items()}
-    rows = {name: with_intervals(one, resampled[name], samples) for name, one in scored.items()}
+    rows: dict[str, Any] = {
+        name: with_intervals(one, resampled[name], samples) for name, one in scored.items()
+    }
     conventions: dict[str, dict[str, float | None]] = {
         name: {
             convention: pair_accuracy(one, convention, tie_within=threshold[name])
@@ -88,13 +83,16 @@ def _part_report(
         }
         for name, one in scored.items()
     }
+    others = _others(scored[MODEL])
     return PartReport(
         counts=part.counts,
         resampled="prompts" if samples.by_prompt else "images",
-        scorers=rows,
         gain=_gains(rows, resampled, len(samples.clusters)),
-        by_category=_by_category(scored, part),
+        by_category=_by_category(scored),
         conventions=conventions,
+        human=_human(scored[MODEL], others, samples),
+        by_rater=_by_rater(scored[MODEL], others),
+        **rows,
     )
 
 
@@ -130,7 +128,7 @@ class ScoredImages:
 def labeled(dataset: FeedbackDataset) -> tuple[Indices, Indices]:
     """Return the distinct labeled (image, prompt) rows, sorted, and each label's row among them.
 
-    The rows are [N, 2]; the others [V + 2K] are those of the verdicts, images 0 and images 1.
+    The rows are [N, 2]. Labels [V + 2K] are the verdicts, then images 0 and images 1 of the pairs.
     """
     verdicts, pairs = dataset.verdicts, dataset.pairs
     image = np.concatenate([verdicts.image, pairs.image_0, pairs.image_1])
@@ -172,7 +170,7 @@ def _gains(
     resampled: Mapping[str, Mapping[str, Values]],
     clusters: int,
 ) -> dict[str, Gain]:
-    """Return the figures of the model minus those of the CLIP score."""
+    """Return the lead of the model over the CLIP score in each figure."""
     gains = {}
     for figure, values in resampled[MODEL].items():
         ours, theirs = (getattr(rows[name], figure) for name in (MODEL, CLIP_SCORE))
@@ -182,27 +180,40 @@ def _gains(
     return gains
 
 
-def _by_category(
-    scored: Mapping[str, Scored], part: FeedbackDataset
-) -> dict[str, dict[str, Figures]]:
-    rows = {}
+def _by_category(scored: Mapping[str, Scored]) -> dict[str, dict[str, Figures]]:
+    part, rows = scored[MODEL].part, {}
     for category in sorted(set(part.categories) - {""}):
         belongs = np.array([each == category for each in part.categories])
-        rows[category] = {
-            name: figures(one.where(belongs[one.prompt], belongs[one.pair_prompt]))
-            for name, one in ((name, scored[name]) for name in (MODEL, CLIP_SCORE))
-        }
+        masks = belongs[part.verdicts.prompt], belongs[part.pairs.prompt]
+        rows[category] = {name: figures(scored[name].where(*masks)) for name in (MODEL, CLIP_SCORE)}
     return rows
 
 
-def _others(scored: Scored, raters: LabelRaters) -> Scored:
+def others_said(answers: Values, rater: Indices, *asked: Indices) -> Values:
+    """Return the mean answer of the other raters of the same question, [V]; NaN where none is.
+
+    All arguments are [V]; equal rows of `asked` are the same question. All answers of a rater to
+    the question are excluded from the mean beside it.
+    """
+    question = {str(i): column for i, column in enumerate(asked)}
+    table = pd.DataFrame(question | {"rater": rater, "sum": answers, "count": 1.0})
+    of_all, own = (
+        table.groupby(columns)[["sum", "count"]].transform("sum")
+        for columns in ([*question], [*question, "rater"])
+    )
+    others = of_all - own
+    return (others["sum"] / others["count"]).to_numpy(np.float64)
+
+
+def _others(scored: Scored) -> Scored:
     """Return the same labels beside the answers of the other raters; NaN where there is none."""
-    asked = scored.image_0, scored.image_1, scored.pair_prompt
+    verdicts, pairs = scored.part.verdicts, scored.part.pairs
+    asked = pairs.image_0, pairs.image_1, pairs.prompt
     return replace(
         scored,
-        probability=others_said(scored.good, raters.of_verdicts, scored.image, scored.prompt),
-        score_0=others_said(scored.label_0, raters.of_pairs, *asked),
-        score_1=np.full(len(scored.label_0), 0.5),
+        probability=others_said(scored.good, verdicts.rater, verdicts.image, verdicts.prompt),
+        score_0=others_said(scored.label_0, pairs.rater, *asked),
+        score_1=np.full(len(pairs), 0.5),
     )
 
 
@@ -216,14 +227,92 @@ def _human(scored: Scored, others: Scored, samples: Resamples) -> HumanFigures:
     return HumanFigures(others=theirs.model_copy(update={"nll": None}), model=ours)
 
 
-def _by_rater(scored: Scored, others: Scored, raters: LabelRaters) -> dict[str, RaterFigures]:
+def _by_rater(scored: Scored, others: Scored) -> dict[str, RaterFigures]:
+    part = scored.part
     comparable = np.isfinite(others.probability), np.isfinite(others.score_0)
     by_rater = {}
-    for number, name in enumerate(raters.names):
-        mine = raters.of_verdicts == number, raters.of_pairs == number
-        if any(mask.any() for mask in mine):
-            same = mine[0] & comparable[0], mine[1] & comparable[1]
-            by_rater[name] = RaterFigures(
-                model=figures(scored.where(*mine)), others=figures(others.where(*same))
-            )
+    for number in part.labeling_raters.tolist():
+        mine = part.verdicts.rater == number, part.pairs.rater == number
+        same = mine[0] & comparable[0], mine[1] & comparable[1]
+        by_rater[part.raters[number]] = RaterFigures(
+            model=figures(scored.where(*mine)), others=figures(others.where(*same))
+        )
     return by_rater
+
+
+def learning_curve(
+    backbone: ClipBackbone, examples: Examples, config: RewardConfig
+) -> Iterator[CurvePoint]:
+    """Yield the figures of the reward trained again on each of `SHARES` of the training labels.
+
+    All points are measured on the same held-out labels. A larger share includes the smaller ones. A
+    share that is too small to learn from is omitted.
+    """
+    draw = np.random.default_rng(config.seed)
+    of_image = draw.random(len(examples.dataset.image_ids))
+    train_part = examples.split.train
+    of_pair = draw.random(len(train_part.pairs))
+    for share in SHARES:
+        some = train_part.where(of_image[train_part.verdicts.image] < share, of_pair < share)
+        fewer = replace(examples, split=replace(examples.split, train=some))
+        try:
+            model = train_from_scratch(backbone, fewer, config)
+        except PictuneError:
+            continue
+        yield point(model, fewer)
+
+
+def point(model: RewardModel, examples: Examples) -> CurvePoint:
+    """Return the point of a model that was trained on `examples`."""
+    scorer = model_scorer(model, examples)
+    parts = {name: measure(scorer, getattr(examples.split, name)) for name in PARTS}
+    counts = examples.split.train.counts
+    held_out = {name: row.model_dump(include=CURVE_FIGURES) for name, row in parts.items()}
+    return CurvePoint(labels=counts["good"] + counts["bad"], pairs=counts["pairs"], **held_out)
+
+
+def measure_staleness(
+    before: Scorer,
+    after: Scorer,
+    examples: Examples,
+    new_images: Collection[str],
+    *,
+    number: int,
+    seed: int,
+) -> Staleness:
+    """Return the figures of an earlier and the present reward on the labels of `new_images`.
+
+    The earlier reward never saw these images, so all of their labels measure it. The present reward
+    learned from most of them: only its held-out images measure it, and the earlier reward again on
+    the same labels.
+
+    Args:
+        before: scores by the earlier reward.
+        after: scores by the present one.
+        examples: all labels, as the present reward has them split.
+        new_images: ids of the images that were drawn since the earlier reward was trained.
+        number: the round that drew them.
+        seed: of the resamples behind the intervals.
+    """
+    dataset, split = examples.dataset, examples.split
+    is_new = np.isin(dataset.image_ids, list(new_images))
+
+    def of_new(part: FeedbackDataset) -> FeedbackDataset:
+        pairs = part.pairs
+        return part.where(
+            is_new[part.verdicts.image], is_new[pairs.image_0] & is_new[pairs.image_1]
+        )
+
+    def measured(scorer: Scorer, part: FeedbackDataset) -> FiguresWithIntervals:
+        scored = Scored.from_scorer(scorer, part)
+        samples = Resamples.draw(scored, np.random.default_rng(seed), RESAMPLES)
+        return with_intervals(scored, samples.figures(scored), samples)
+
+    drawn, held_out = of_new(dataset), of_new(split.test_seen.joined(split.test_unseen))
+    return Staleness(
+        round=number,
+        images=len(drawn.labeled_images),
+        before=measured(before, drawn),
+        held_out_before=measured(before, held_out),
+        held_out_after=measured(after, held_out),
+    )

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, Self, get_args
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import logit
 from sklearn.metrics import (
@@ -31,73 +32,56 @@ Scorer = Callable[[Indices, Indices], Values]
 Convention = Literal["strict", "imagereward", "hpsv2", "pickscore"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
-BY_PROMPT = (
-    "roc_auc_macro",
-    "accuracy_macro",
-    "good_at_1",
-    "pairwise_accuracy_macro",
-    "kendall_tau",
-    "recall_at_1",
-)
-"""Figures that are taken prompt by prompt."""
-
 CLIP_MARGIN = 1e-9
 """Distance from 0 and 1 that probabilities are clipped to before a logarithm."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Labels beside a scorer's scores: V single labels and K ranked pairs."""
+    """The labels of a part beside a scorer's scores: V single labels and K ranked pairs."""
 
+    part: FeedbackDataset
     probability: Values
     """[V], of "good"."""
-    good: Values
-    """[V], 1 for good and 0 for bad."""
-    image: Indices
-    """[V]"""
-    prompt: Indices
-    """[V]"""
     score_0: Values
     """[K], the score of each pair's image 0, a probability."""
     score_1: Values
     """[K], the score of each pair's image 1, a probability."""
-    label_0: Values
-    """[K]: 1 when image 0 is better, 0.5 for a tie, 0 when it is worse."""
-    image_0: Indices
-    """[K]"""
-    image_1: Indices
-    """[K]"""
-    pair_prompt: Indices
-    """[K]"""
 
     @classmethod
     def from_scorer(cls, scorer: Scorer, part: FeedbackDataset) -> Self:
         """Return the labels of `part` beside the scores of their images."""
         verdicts, pairs = part.verdicts, part.pairs
         return cls(
+            part=part,
             probability=scorer(verdicts.image, verdicts.prompt),
-            good=verdicts.good.astype(np.float64),
-            image=verdicts.image,
-            prompt=verdicts.prompt,
             score_0=scorer(pairs.image_0, pairs.prompt),
             score_1=scorer(pairs.image_1, pairs.prompt),
-            label_0=pairs.label_0.astype(np.float64),
-            image_0=pairs.image_0,
-            image_1=pairs.image_1,
-            pair_prompt=pairs.prompt,
         )
 
-    def where(self, verdicts: Mask, pairs: Mask) -> Self:
-        """Return the labels where the masks [V] and [K] are true."""
-        of_verdicts = ("probability", "good", "image", "prompt")
-        of_pairs = ("score_0", "score_1", "label_0", "image_0", "image_1", "pair_prompt")
-        single = {name: getattr(self, name)[verdicts] for name in of_verdicts}
-        ranked = {name: getattr(self, name)[pairs] for name in of_pairs}
-        return replace(self, **single, **ranked)
+    def where(self, verdicts: Mask | Indices, pairs: Mask | Indices) -> Self:
+        """Return the labels of two masks [V] and [K], or of two lists of rows."""
+        return replace(
+            self,
+            part=self.part.where(verdicts, pairs),
+            probability=self.probability[verdicts],
+            score_0=self.score_0[pairs],
+            score_1=self.score_1[pairs],
+        )
+
+    @property
+    def good(self) -> Values:
+        """[V], 1 for good and 0 for bad."""
+        return self.part.verdicts.good.astype(np.float64)
+
+    @property
+    def label_0(self) -> Values:
+        """[K]: 1 when image 0 is better, 0.5 for a tie, 0 when it is worse."""
+        return self.part.pairs.label_0.astype(np.float64)
 
     @property
     def margin(self) -> Values:
-        """[K], the logit of image 0 minus that of image 1."""
+        """[K], the logit of image 0 minus the logit of image 1."""
         first, second = (
             logit(np.clip(score, CLIP_MARGIN, 1 - CLIP_MARGIN))
             for score in (self.score_0, self.score_1)
@@ -139,27 +123,26 @@ def by_prompt(scored: Scored) -> dict[str, Values]:
 
     They are in the order of the prompts' indices.
     """
-    prompts, right = prompts_of(scored), scored.right
-    columns: dict[str, list[float | None]] = {name: [] for name in BY_PROMPT}
-    labels_of, pairs_of = _rows_of(scored.prompt, prompts), _rows_of(scored.pair_prompt, prompts)
-    for single, ranked in zip(labels_of, pairs_of, strict=True):
-        probability, good = scored.probability[single], scored.good[single]
-        margins = scored.score_0[ranked] - scored.score_1[ranked]
-        row = {
-            "roc_auc_macro": float(
-                weighted_roc_auc(as_ranks(probability), good, np.ones(len(good)))
-            ),
-            "accuracy_macro": _mean((probability >= 0.5) == (good == 1)),
-            "good_at_1": _mean(good[probability == probability.max()]) if len(good) else None,
-            "pairwise_accuracy_macro": _mean(right[ranked]),
-            "kendall_tau": _kendall_tau(margins, scored.label_0[ranked]),
-            "recall_at_1": _recall_at_1(scored, ranked),
-        }
-        for name, column in columns.items():
-            column.append(row[name])
+    prompts, labels = scored.part.labeled_prompts, scored.part
+    rows = zip(
+        _rows_of(labels.verdicts.prompt, prompts),
+        _rows_of(labels.pairs.prompt, prompts),
+        strict=True,
+    )
+    table = pd.DataFrame([_of_one_prompt(scored.where(*one)) for one in rows], dtype=np.float64)
+    return {name: table[name].to_numpy() for name in table.columns}
+
+
+def _of_one_prompt(scored: Scored) -> dict[str, float | None]:
+    probability, good = scored.probability, scored.good
+    auc = weighted_roc_auc(as_ranks(probability), good, np.ones(len(good)))
     return {
-        name: np.array([np.nan if value is None else value for value in column], np.float64)
-        for name, column in columns.items()
+        "roc_auc_macro": float(auc),
+        "accuracy_macro": _mean((probability >= 0.5) == (good == 1)),
+        "good_at_1": _mean(good[probability == probability.max(initial=0)]),
+        "pairwise_accuracy_macro": _mean(scored.right),
+        "kendall_tau": _kendall_tau(scored.score_0 - scored.score_1, scored.label_0),
+        "recall_at_1": _recall_at_1(scored),
     }
 
 
@@ -168,7 +151,7 @@ def pair_accuracy(
 ) -> float | None:
     """Return the accuracy on ranked pairs as `convention` counts it; None without such pairs.
 
-    The conventions are those of published figures:
+    Published figures follow one of these conventions:
 
     - strict: ties of raters are omitted, equal scores count as half right.
     - imagereward: the same, but equal scores count as wrong.
@@ -185,7 +168,8 @@ def pair_accuracy(
         return _mean((right == 1)[strict])
     if convention == "hpsv2":
         fair = np.where(strict, right, 1.0)
-        by_prompt_rows = _rows_of(scored.pair_prompt, np.unique(scored.pair_prompt))
+        prompt = scored.part.pairs.prompt
+        by_prompt_rows = _rows_of(prompt, np.unique(prompt))
         return _mean(np.array([fair[rows].mean() for rows in by_prompt_rows]))
     # The probabilities to win are sigmoid(margin) and sigmoid(-margin).
     tied = np.abs(np.tanh(scored.margin / 2)) <= tie_within
@@ -256,28 +240,23 @@ def _kendall_tau(differences: Values, labels: Values) -> float | None:
     untied = np.sqrt(float(np.abs(signs).sum() * np.abs(wanted).sum()))
     if untied:
         return float(signs @ wanted / untied)
-    return 0.0 if wanted.any() else None  # equal scores say nothing about an order that there is
+    return 0.0 if wanted.any() else None  # all scores tie, but the labels do not
 
 
-def _recall_at_1(scored: Scored, pairs: Indices) -> float | None:
+def _recall_at_1(scored: Scored) -> float | None:
     """Return 1 if the image with the highest score won the largest share of its comparisons.
 
     Where several images tie for the highest score, it is the share of them that did.
     """
-    if not (scored.label_0[pairs] != 0.5).any():
+    if not (scored.label_0 != 0.5).any():
         return None
-    images = np.concatenate([scored.image_0[pairs], scored.image_1[pairs]])
-    scores = np.concatenate([scored.score_0[pairs], scored.score_1[pairs]])
-    wins = np.concatenate([scored.label_0[pairs], 1 - scored.label_0[pairs]])
+    images = np.concatenate([scored.part.pairs.image_0, scored.part.pairs.image_1])
+    scores = np.concatenate([scored.score_0, scored.score_1])
+    wins = np.concatenate([scored.label_0, 1 - scored.label_0])
     _, first, at = np.unique(images, return_index=True, return_inverse=True)
     worth = np.bincount(at, weights=wins) / np.bincount(at)
     chosen = scores[first] == scores[first].max()
     return float((worth == worth.max())[chosen].mean())
-
-
-def prompts_of(scored: Scored) -> Indices:
-    """Return the distinct prompts of the labels, sorted."""
-    return np.unique(np.concatenate([scored.prompt, scored.pair_prompt]))
 
 
 def _rows_of(values: Indices, keys: Indices) -> list[Indices]:

@@ -1,16 +1,9 @@
 """The figures of a trained reward as `metrics.json` of its folder holds them."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    SerializerFunctionWrapHandler,
-    ValidationError,
-    model_serializer,
-    model_validator,
-)
+from pydantic import BaseModel, Field, ValidationError
 
 from data.errors import PictuneError
 
@@ -23,6 +16,9 @@ Counts = dict[str, int]
 PARTS = ("val", "test_seen", "test_unseen")
 MODEL, UNCALIBRATED, CLIP_SCORE = "model", "uncalibrated", "clip_score"
 """The reward model, the same without its calibration, and the baseline that it has to beat."""
+
+ABSENT: Any = Field(default=None, exclude_if=lambda value: value is None)
+"""Default of a value that the file omits where there is none."""
 
 
 class Figures(BaseModel, frozen=True):
@@ -58,7 +54,7 @@ class Figures(BaseModel, frozen=True):
 
 
 class FiguresWithIntervals(Figures, frozen=True):
-    """Figures with intervals of those that the bootstrap can give one."""
+    """Figures, with intervals where the bootstrap gives one."""
 
     intervals: dict[str, Interval | None]
 
@@ -84,52 +80,36 @@ class HumanFigures(BaseModel, frozen=True):
     others: FiguresWithIntervals
 
 
-class TrainReport(BaseModel, frozen=True):
-    """The labels that were learned from."""
+class PartReport(BaseModel, frozen=True, extra="allow"):
+    """Figures on one held-out part; scorers stand beside the other names."""
 
-    counts: Counts
-
-
-class PartReport(BaseModel, frozen=True):
-    """Figures on one held-out part; in the file, scorers stand beside the other names."""
-
+    __pydantic_extra__: dict[str, FiguresWithIntervals]
     counts: Counts
     resampled: Literal["prompts", "images"]
     """Unit of the bootstrap."""
-    scorers: dict[str, FiguresWithIntervals]
-    """Figures of the model and of its baselines."""
     gain: dict[str, Gain]
-    """Figures of the model minus those of the CLIP score."""
+    """Lead of the model over the CLIP score, by figure."""
     by_category: dict[str, dict[str, Figures]]
     """Figures of the model and of the CLIP score, by category of the prompts."""
     conventions: dict[str, dict[str, float | None]]
     """Pairwise accuracy of each scorer, by convention of counting ties."""
-    human: HumanFigures | None = None
-    by_rater: dict[str, RaterFigures] | None = None
+    human: HumanFigures
+    by_rater: dict[str, RaterFigures]
+
+    @property
+    def scorers(self) -> dict[str, FiguresWithIntervals]:
+        """Figures of the model and of its baselines."""
+        return self.__pydantic_extra__
 
     @property
     def model(self) -> FiguresWithIntervals:
         """Figures of the reward model."""
-        return self.scorers["model"]
+        return self.scorers[MODEL]
 
     @property
     def clip_score(self) -> FiguresWithIntervals:
         """Figures of the CLIP score."""
-        return self.scorers["clip_score"]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _gather_scorers(cls, found: object) -> object:
-        if not isinstance(found, Mapping) or "scorers" in found:
-            return found
-        known = {name: value for name, value in found.items() if name in cls.model_fields}
-        return known | {"scorers": {k: v for k, v in found.items() if k not in known}}
-
-    @model_serializer(mode="wrap")
-    def _flatten_scorers(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        values = _without_none(handler(self))
-        scorers: dict[str, Any] = values.pop("scorers")
-        return scorers | values
+        return self.scorers[CLIP_SCORE]
 
 
 class CurvePoint(BaseModel, frozen=True):
@@ -150,50 +130,33 @@ class PredictionFigures(BaseModel, frozen=True):
     nll: float
     """Mean negative log-likelihood."""
     roc_auc: float | None
-    """None where all labels are of one class."""
+    """None where all labels have one class."""
 
 
 class TypeComparison(BaseModel, frozen=True):
     """Predictions of held-out raters by one reward and by one for each rater type."""
 
-    one: PredictionFigures
-    several: PredictionFigures
-    gain: Gain
+    one: PredictionFigures | None = ABSENT
+    several: PredictionFigures | None = ABSENT
+    gain: Gain | None = ABSENT
     """Decrease of `nll` by several types; the interval is from resampled raters."""
-    types: int
-    held_out_raters: int
-    labels: int
+    held_out_raters: int | None = ABSENT
+    labels: int | None = ABSENT
     """Labels that were predicted."""
 
 
-class TypesReport(BaseModel, frozen=True):
-    """The rater types, and the comparison with one reward where there are enough raters for it."""
+class TypesReport(TypeComparison, frozen=True):
+    """The rater types; without a comparison where there are too few raters for it."""
 
     types: int
     prior: list[float]
     """Share of the raters in each type."""
     raters: list[int]
     """Raters for whom each type is the likeliest."""
-    one: PredictionFigures | None = None
-    several: PredictionFigures | None = None
-    gain: Gain | None = None
-    held_out_raters: int | None = None
-    labels: int | None = None
-
-    def compared(self, comparison: TypeComparison | None) -> Self:
-        """Return the report with a comparison."""
-        return self if comparison is None else self.model_copy(update=dict(comparison))
-
-    @model_serializer(mode="wrap")
-    def _omit_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_none(handler(self))
 
 
 class Staleness(BaseModel, frozen=True):
-    """Figures of the reward of the round before on the images that were drawn since.
-
-    Beside them stand those of the present reward on the images that it did not learn from.
-    """
+    """Figures of the earlier and the present reward on the images that were drawn between them."""
 
     round: int
     """The round that drew the images."""
@@ -202,15 +165,15 @@ class Staleness(BaseModel, frozen=True):
     own: Figures | None = None
     """The earlier reward on the held-out images of its own labels, as its own file has it."""
     before: FiguresWithIntervals
-    """The earlier reward on all labels of the images, none of which it has seen."""
+    """The earlier reward on all labels of the images, which it never saw."""
     held_out_before: FiguresWithIntervals
-    """The earlier reward on those images that the present one did not learn from."""
+    """The earlier reward on the images that the present reward did not learn from."""
     held_out_after: FiguresWithIntervals
-    """The present reward on the same."""
+    """The present reward on the same images."""
 
     @property
     def rows(self) -> dict[str, Figures]:
-        """The figures in the order in which they tell the story, with titles."""
+        """The figures in the order of the report, by title."""
         before, after = f"reward of round {self.round - 1}", f"reward of round {self.round}"
         own = {} if self.own is None else {f"{before}, images of its own round": self.own}
         return own | {
@@ -223,7 +186,8 @@ class Staleness(BaseModel, frozen=True):
 class Evaluation(BaseModel, frozen=True):
     """Figures on every part of the labels."""
 
-    train: TrainReport
+    train: dict[Literal["counts"], Counts]
+    """Numbers of the labels that were learned from."""
     val: PartReport
     test_seen: PartReport
     test_unseen: PartReport
@@ -238,17 +202,13 @@ class RewardReport(Evaluation, frozen=True):
     """All of `metrics.json`."""
 
     temperature: float
-    slip: float = 0.0
-    sources: Counts = {}
+    slip: float
+    sources: Counts
     """Labels by source: human, simulated, imported or adjudicator."""
     learning_curve: list[CurvePoint]
-    rater_types: TypesReport | None = None
-    staleness: Staleness | None = None
+    rater_types: TypesReport | None = ABSENT
+    staleness: Staleness | None = ABSENT
     """The reward of the round before, in a round after the first."""
-
-    @model_serializer(mode="wrap")
-    def _omit_absent(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_none(handler(self))
 
 
 def read_report(path: Path) -> RewardReport:
@@ -265,7 +225,3 @@ def read_report(path: Path) -> RewardReport:
             f"{path}: not the figures of a reward ({reason}); remove {path.parent} and run "
             "`make reward`"
         ) from error
-
-
-def _without_none(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

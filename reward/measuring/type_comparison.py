@@ -11,15 +11,13 @@ from sklearn.metrics import log_loss, roc_auc_score
 from data.errors import PictuneError
 from reward.calibration import Values, with_slips
 from reward.clip.backbone import ClipBackbone
-from reward.dataset import Indices
-from reward.learning.examples import Examples
-from reward.learning.logits import logits_and_margins
-from reward.learning.rater_types import RatedPart, RaterTypes, fit_types, posterior
+from reward.dataset import FeedbackDataset, Indices, Mask
+from reward.learning.examples import Examples, logits_and_margins
+from reward.learning.rater_types import RaterTypes, fit_types, posterior
 from reward.learning.training import train_from_scratch
 from reward.measuring.bootstrap import interval
 from reward.measuring.report import Gain, PredictionFigures, TypeComparison
 from reward.model import RewardModel
-from reward.raters import LabelRaters
 from reward.settings import RewardConfig
 
 HELD_OUT_RATERS = 0.3
@@ -56,52 +54,49 @@ class Predictions:
 
 
 def compare_types(
-    backbone: ClipBackbone, examples: Examples, raters: LabelRaters, config: RewardConfig
-) -> TypeComparison | None:
+    backbone: ClipBackbone, examples: Examples, config: RewardConfig
+) -> TypeComparison:
     """Compare how `config.rater_types` rewards and one reward predict held-out raters.
 
     A share of the raters is held out of training. Their types are computed from their labels of
     training images, and their labels of all other images are predicted. Several types help where
-    the interval of `gain` lies above 0. None where there are too few raters, or labels, to say.
+    the interval of `gain` lies above 0. Empty where there are too few raters, or labels, to say.
     """
     rng = np.random.default_rng(config.seed)
-    count = len(raters.names)
+    count = len(examples.dataset.raters)
     held_out = np.isin(np.arange(count), rng.permutation(count)[: round(HELD_OUT_RATERS * count)])
+
+    def of(raters: Mask, part: FeedbackDataset) -> FeedbackDataset:
+        return part.where(raters[part.verdicts.rater], raters[part.pairs.rater])
+
     split = examples.split
-    train, val, *tests = (
-        RatedPart.from_part(examples, part, raters)
-        for part in (split.train, split.val, split.test_seen, split.test_unseen)
-    )
-    teaching, validating = train.of_raters(~held_out), val.of_raters(~held_out)
-    known = train.of_raters(held_out)
-    asked = [part.of_raters(held_out) for part in (val, *tests)]
-    enough = len(teaching.raters) >= config.rater_types and len(known.raters)
-    if not enough or not any(len(each.raters) for each in asked):
-        return None
-    fewer = replace(examples, split=replace(split, train=teaching.labels, val=validating.labels))
+    teaching, known = of(~held_out, split.train), of(held_out, split.train)
+    asked = [of(held_out, part) for part in (split.val, split.test_seen, split.test_unseen)]
+    enough = len(teaching.labeling_raters) >= config.rater_types and len(known.labeling_raters)
+    if not enough or not any(len(part.labeling_raters) for part in asked):
+        return TypeComparison()
+    fewer = replace(examples, split=replace(split, train=teaching, val=of(~held_out, split.val)))
 
     def predictions(pooled: RewardModel, types: int) -> Predictions:
         of_types = config.model_copy(update={"rater_types": types})
         generator = torch.Generator().manual_seed(config.seed)
-        parts = teaching, validating
-        fitted = fit_types(pooled, fewer, parts, raters.names, of_types, generator=generator)
-        return _predict(fitted, examples, known, asked, count)
+        fitted = fit_types(pooled, fewer, of_types, generator=generator)
+        return _predict(fitted, examples, known, asked)
 
     try:
         pooled = train_from_scratch(backbone, fewer, config)
         # One type goes the same way as several: it trains longer than the pooled reward.
         one, several = (predictions(pooled, types) for types in (1, config.rater_types))
     except PictuneError:  # the labels of the other raters teach nothing
-        return None
+        return TypeComparison()
     if not len(one.label):
-        return None
+        return TypeComparison()
     gains = one.losses - several.losses
     return TypeComparison(
         one=one.figures,
         several=several.figures,
         gain=Gain(value=float(gains.mean()), interval=_interval(gains, one.rater, rng)),
-        types=config.rater_types,
-        held_out_raters=len(known.raters),
+        held_out_raters=len(known.labeling_raters),
         labels=len(gains),
     )
 
@@ -109,20 +104,19 @@ def compare_types(
 def _predict(
     types: RaterTypes,
     examples: Examples,
-    known: RatedPart,
-    asked: Sequence[RatedPart],
-    n_raters: int,
+    known: FeedbackDataset,
+    asked: Sequence[FeedbackDataset],
 ) -> Predictions:
-    shares = posterior(types.models, types.prior, examples, known, n_raters)
+    shares = posterior(types.models, types.prior, examples, known)
     columns = []
     for part in asked:
-        verdicts, pairs = part.labels.verdicts, part.labels.pairs
+        verdicts, pairs = part.verdicts, part.pairs
         strict = pairs.label_0 != 0.5
-        rater = np.concatenate([part.of_verdicts, part.of_pairs[strict]])
+        rater = np.concatenate([verdicts.rater, pairs.rater[strict]])
         label = np.concatenate([verdicts.good, pairs.label_0[strict]]).astype(np.float64)
         by_type = []
         for model in types.models:
-            logits, margins = logits_and_margins(model, examples, part.labels)
+            logits, margins = logits_and_margins(model, examples, part)
             said = expit(np.concatenate([logits, margins[strict]]) / float(model.temperature))
             by_type.append(with_slips(said, float(model.slip)))
         columns.append((rater, label, (shares[rater] * np.stack(by_type, axis=1)).sum(1)))

@@ -9,7 +9,6 @@ from pathlib import Path
 import pyarrow as pa
 
 from data import schema
-from data.formats.latest import FIELDS
 
 PAGE = Path(__file__).parents[2] / "docs" / "analysts.md"
 _COLUMNS = re.compile(r"(?<=<!-- columns -->\n).*?(?=<!-- end of columns -->)", re.DOTALL)
@@ -31,7 +30,6 @@ TABLES: dict[str, tuple[str, pa.Schema]] = {
         "a revision of a label; parts are written a thousand at a time",
         schema.LABELS_LOG,
     ),
-    "../../imported": ("what an import kept for an export to the same format", FIELDS),
 }
 
 

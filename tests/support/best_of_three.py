@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import pandas as pd
-import pyarrow as pa
 
-from data.columns import LABEL_CIRCUMSTANCES, LABEL_IDENTITY, SMALL_INTEGERS, TEXT, TEXTS, column
 from data.comparisons import Axis
 from data.ids import Identifier, Remark
 from data.kinds.kind import Answer, Columns, InvalidAnswer, Kind, TaskFacts
+from data.schema import LABEL_CIRCUMSTANCES, LABEL_IDENTITY, schema_of
 
 
 class BestAnswer(Answer, frozen=True):
@@ -25,20 +24,15 @@ class BestOfThree(Kind[BestAnswer]):
     plural = "picks"
     answer = BestAnswer
     table = "labels_best"
-    schema = pa.schema(
-        [
-            *LABEL_IDENTITY,
-            column("image_ids", TEXTS, "the images shown"),
-            column("shown_order", SMALL_INTEGERS, "the place of each"),
-            column("pick", TEXT, "the best image, or none"),
-            *LABEL_CIRCUMSTANCES,
-        ]
-    )
+    schema = schema_of(f"""
+{LABEL_IDENTITY}
+image_ids    strings  the images shown
+shown_order  int8s    the place of each
+pick         string   the best image, or none
+{LABEL_CIRCUMSTANCES}
+""")
     answer_column = "pick"
-
-    def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
-        del axis
-        return 3, 3
+    images = (3, 3)
 
     def check(
         self,
@@ -52,15 +46,8 @@ class BestOfThree(Kind[BestAnswer]):
         if answer.best is not None and answer.best not in image_ids:
             raise InvalidAnswer(f"answer: {answer.best} is not of this task; pick one of it")
 
-    def is_skip(self, answer: BestAnswer) -> bool:
-        return answer.best is None
-
     def outcome(self, answer: BestAnswer) -> str:
         return "skip" if answer.best is None else "picked"
-
-    def reported(self, answer: BestAnswer, image_ids: Sequence[str]) -> set[str]:
-        del answer, image_ids
-        return set()
 
     def agrees(self, answer: BestAnswer, gold: BestAnswer) -> bool | None:
         return None if answer.best is None else answer.best == gold.best
@@ -82,5 +69,4 @@ class BestOfThree(Kind[BestAnswer]):
         self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> BestAnswer:
         del image_ids
-        remarks = {name: rest[name] for name in ("reason", "comment")}
-        return BestAnswer.model_validate({"best": None if said == "none" else said} | remarks)
+        return BestAnswer.model_validate({"best": None if said == "none" else said} | dict(rest))

@@ -64,9 +64,8 @@ class Campaigning(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
-            with (
-                self.store.database.write() as connection
-            ):  # a server's database serves the next history as well
+            # a server's database serves the next history as well
+            with self.store.database.write() as connection:
                 for table in reversed(metadata.sorted_tables):
                     connection.execute(sa.delete(table))
             self.store.close()
@@ -74,9 +73,9 @@ class Campaigning(RuleBasedStateMachine):
 
     def send(self, rater: int, claim: Claim, verdict: Literal["good", "unsafe"] = "good") -> None:
         self.sent += 1
-        assert self.store.submit(
-            submission(claim, self.raters[rater], str(self.sent), BinaryAnswer(verdict=verdict))
-        ).created
+        answer = BinaryAnswer(verdict=verdict)
+        sent = submission(claim, self.raters[rater], str(self.sent), answer)
+        assert self.store.submit(sent).created
         reporters = self.reporters.setdefault(claim.task.task_id, set())
         reporters.discard(rater)
         if verdict == "unsafe":
@@ -90,9 +89,7 @@ class Campaigning(RuleBasedStateMachine):
 
     def note(self, rater: int, claim: Claim | None) -> None:
         if claim is not None:
-            assert claim.task.task_id not in {
-                earlier.task.task_id for earlier in self.answered[rater]
-            }
+            assert claim.task not in [earlier.task for earlier in self.answered[rater]]
             assert self.is_held(claim)
             assert not self.is_withheld(claim.task.task_id)
             self.shown[rater][claim.task.task_id] = claim
@@ -150,9 +147,7 @@ class Campaigning(RuleBasedStateMachine):
     @rule(rater=RATERS)
     def edit(self, rater: int) -> None:
         if self.answered[rater]:
-            claim = self.answered[rater].pop()
-            self.send(rater, claim)
-            self.answered[rater].append(claim)
+            self.send(rater, self.answered[rater][-1])
 
     @rule(rater=RATERS)
     def undo(self, rater: int) -> None:
@@ -190,25 +185,16 @@ class Campaigning(RuleBasedStateMachine):
 
     @invariant()
     def overlap_is_kept_among_people_and_among_simulated_raters(self) -> None:
-        live_labels = (
-            sa.select(labels.c.task_id, raters.c.source).join(raters).where(labels.c.is_live)
-        )
-        live_leases = (
-            sa.select(leases.c.task_id, raters.c.source)
-            .join(raters)
-            .where(leases.c.expires_at > self.clock.now)
-        )
+        of_task = sa.select(labels.c.task_id, raters.c.source).join(raters)
+        held_by = sa.select(leases.c.task_id, raters.c.source).join(raters)
         with self.store.database.read() as connection:
             states = connection.execute(sa.select(tasks)).all()
-            live, held = (
-                Counter((row.task_id, row.source) for row in connection.execute(query))
-                for query in (live_labels, live_leases)
-            )
+            live = Counter(map(tuple, connection.execute(of_task.where(labels.c.is_live))))
+            is_held = leases.c.expires_at > self.clock.now
+            held = Counter(map(tuple, connection.execute(held_by.where(is_held))))
         for task in states:
-            assert (task.n_live, task.n_simulated) == (
-                live[task.task_id, "human"],
-                live[task.task_id, "simulated"],
-            )
+            counts = [live[task.task_id, source] for source in ("human", "simulated")]
+            assert [task.n_live, task.n_simulated] == counts
             for source in set(SOURCES):
                 key = task.task_id, source
                 assert live[key] + held[key] <= task.overlap + self.late[key]

@@ -23,6 +23,7 @@ from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.imported import ImportedLabel
 from data.tables.parquet import export
+from labeling_app.campaign.comparisons import CompareConfig, ComparedImage, plan_comparisons
 from tests.support.data_campaign import START, open_store
 
 STRENGTHS = {"base": -0.6, "rwl": 0.5, "dpok": 0.1}
@@ -66,11 +67,18 @@ def write_comparison_run(
     table = pa.Table.from_pylist(list(images.values()), schema=IMAGES)
     write_table(table, IMAGES, run.images_table)
     ids = {key: str(row["image_id"]) for key, row in images.items()}
-    crowd = _Crowd(rng, strengths, raters, by_chance, source)
-    crowd.hasty = hasty
-    tasks = crowd.tasks(list(prompts), ids, axes, overlap)
-    if not counts:
-        tasks = [task for task in tasks if task.axis != "count"]
+    crowd = _Crowd(rng, strengths, raters - by_chance, hasty, source)
+    crowd.model_of = {image_id: model for (_, model), image_id in ids.items()}
+    crowd.luck = {image_id: rng.gauss(0, 0.5) for image_id in crowd.model_of}
+    counted = [text for text in prompts if counts and text.startswith("Four")]
+    config = CompareConfig(
+        axes=(*axes, "count") if counted else tuple(axes),
+        rankings=True,
+        overlap=overlap,
+        objects=dict.fromkeys(counted, "animals"),
+    )
+    drawn = [ComparedImage(ids[one], one[0], 0, one[1]) for one in ids]
+    tasks = plan_comparisons(drawn, config, list(strengths)).tasks
     labels = [
         crowd.answer(task, rater)
         for task in tasks
@@ -91,68 +99,15 @@ class _Crowd:
         self,
         rng: random.Random,
         strengths: Mapping[str, float],
-        raters: int,
-        by_chance: int,
+        honest: int,
+        hasty: int,
         source: Literal["human", "simulated"],
     ) -> None:
         self.rng, self.strengths, self.source = rng, strengths, source
-        self.hasty = 0
-        self.honest = raters - by_chance
+        self.honest, self.hasty = honest, hasty
         self.luck: dict[str, float] = {}
         self.moment: datetime = START
         self.model_of: dict[str, str] = {}
-
-    def tasks(
-        self,
-        prompts: Sequence[str],
-        ids: Mapping[tuple[str, str], str],
-        axes: Sequence[Axis],
-        overlap: int,
-    ) -> list[NewTask]:
-        models = list(self.strengths)
-        self.model_of = {image: model for (_, model), image in ids.items()}
-        self.luck = {image: self.rng.gauss(0, 0.5) for image in ids.values()}
-        tasks = []
-        for prompt in prompts:
-            for i, first in enumerate(models):
-                for second in models[i + 1 :]:
-                    pair = (ids[prompt, first], ids[prompt, second])
-                    tasks += [
-                        NewTask(
-                            kind="comparison",
-                            prompt=prompt,
-                            image_ids=pair,
-                            overlap=overlap,
-                            axis=axis,
-                            models=(first, second),
-                        )
-                        for axis in axes
-                    ]
-            own = tuple(ids[prompt, model] for model in models)
-            if len(own) > 1:
-                tasks.append(
-                    NewTask(
-                        kind="ranking",
-                        prompt=prompt,
-                        image_ids=own,
-                        models=tuple(models),
-                        overlap=overlap,
-                    )
-                )
-            if prompt.startswith("Four"):
-                tasks += [
-                    NewTask(
-                        kind="comparison",
-                        prompt=prompt,
-                        image_ids=(image,),
-                        overlap=overlap,
-                        axis="count",
-                        models=(model,),
-                        subject="animals",
-                    )
-                    for image, model in zip(own, models, strict=True)
-                ]
-        return tasks
 
     def answer(self, task: NewTask, rater: int) -> ImportedLabel:
         n = len(task.image_ids)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from PIL import Image
 
 from data.comparisons import Strength
-from data.feedback import Claim, NewTask, Receipt, Submission
+from data.feedback import Claim, NewTask, Receipt, Source, Submission
 from data.files import sha256_of
 from data.kinds.comparison import ComparisonAnswer
 from data.kinds.kind import Answer
@@ -25,6 +25,7 @@ from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.feedback_store import FeedbackStore
+from data.store.imported import ImportedLabel
 from data.store.tables import labels
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
@@ -84,6 +85,24 @@ def submission(claim: Claim, rater_id: str, name: str, answer: Answer | None = N
         rater_id=rater_id,
         answer=answer or good_answer(claim),
         time_on_task_ms=1000,
+    )
+
+
+def given_elsewhere(
+    submission_id: str,
+    task: NewTask,
+    answer: Answer,
+    source: Source = "imported",
+    rater: str | None = None,
+) -> ImportedLabel:
+    """Return an imported label; without `rater` its submission id is its rater's name, too."""
+    return ImportedLabel(
+        submission_id=submission_id,
+        rater=rater or submission_id,
+        source=source,
+        task=task,
+        answer=answer,
+        shown_order=tuple(range(len(task.image_ids))),
     )
 
 

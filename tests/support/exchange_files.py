@@ -33,27 +33,20 @@ def large_png(width: int, height: int) -> bytes:
     """
 
     def chunk(name: bytes, content: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(content))
-            + name
-            + content
-            + struct.pack(">I", zlib.crc32(name + content))
-        )
+        size, check = len(content), zlib.crc32(name + content)
+        return struct.pack(">I", size) + name + content + struct.pack(">I", check)
 
     packer, row = zlib.compressobj(), bytes(1 + (width + 7) // 8)
     rows = b"".join([*(packer.compress(row) for _ in range(height)), packer.flush()])
-    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
-    )
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
 
 
 def pick_a_pic_row(first: int, second: int, label_0: float | None, **changes: Any) -> Row:
+    best: dict[float | None, str] = {1.0: f"uid-{first}", 0.0: f"uid-{second}", 0.5: "tie"}
     row: Row = {
         "are_different": label_0 != 0.5,
-        "best_image_uid": {1.0: f"uid-{first}", 0.0: f"uid-{second}"}.get(label_0, "tie")
-        if label_0 is not None
-        else None,
+        "best_image_uid": best.get(label_0),
         "caption": "a cat",
         "created_at": MOMENT,
         "has_label": label_0 is not None,
@@ -122,15 +115,8 @@ def hpdv2_test(folder: Path) -> Path:
         {"rank": [1, 2, 3, 4], "user_hash": "anna"},
         {"rank": [2, 1, 3, 3], "user_hash": "ben"},
     ]
-    rows = [
-        {
-            "prompt": "four wolves",
-            "image_path": names,
-            "rank": [1, 1, 2, 3],
-            "raw_annotations": annotations,
-        }
-    ]
-    return write_json(folder / "test.json", rows)
+    row = {"prompt": "four wolves", "image_path": names, "rank": [1, 1, 2, 3]}
+    return write_json(folder / "test.json", [row | {"raw_annotations": annotations}])
 
 
 def hpdv2_rankings(folder: Path, count: int) -> Path:
@@ -152,32 +138,17 @@ def hpdv2_train(folder: Path) -> Path:
 
 
 def image_reward_test(folder: Path) -> Path:
-    write_images(folder / "images", ["21.png", "22.png", "23.png"])
-    row = {
-        "id": "p-1",
-        "prompt": "a red bird",
-        "generations": ["21.png", "22.png", "23.png"],
-        "ranking": [2, 1, 2],
-    }
+    names = ["21.png", "22.png", "23.png"]
+    write_images(folder / "images", names)
+    row = {"id": "p-1", "prompt": "a red bird", "generations": names, "ranking": [2, 1, 2]}
     return write_json(folder / "test.json", [row])
 
 
 def image_reward_database(folder: Path) -> Path:
-    about = {
-        "prompt_id": "p-2",
-        "prompt": "a blue bird",
-        "classification": "Animals",
-        "image_amount_in_total": 2,
-    }
-    ratings = {"image_text_alignment_rating": 4, "fidelity_rating": 6}
+    about: Row = {"prompt_id": "p-2", "prompt": "a blue bird", "classification": "Animals"}
+    about |= {"image_amount_in_total": 2, "fidelity_rating": 6}
     rows = [
-        about
-        | ratings
-        | {
-            "image": {"bytes": image(n), "path": f"{n}.png"},
-            "rank": rank,
-            "overall_rating": 7 - rank,
-        }
+        about | {"image": {"bytes": image(n), "path": f"{n}.png"}, "rank": rank}
         for n, rank in ((31, 2), (32, 1))
     ]
     folder.mkdir(parents=True, exist_ok=True)
@@ -188,10 +159,9 @@ def image_reward_database(folder: Path) -> Path:
 def open_image_preferences(folder: Path) -> Path:
     write_images(folder, ["image_quality_dev/41.jpg", "image_quality_sd/42.jpg"])
     hub = "https://huggingface.co/datasets/someone/some-images/resolve/main"
-    row = {
+    said = "preference.responses"
+    row: Row = {
         "id": "3368-quality",
-        "status": "completed",
-        "_server_id": "c2306976",
         "images": {
             "image_1": f"{hub}/image_quality_dev/41.jpg",
             "image_2": f"{hub}/image_quality_sd/42.jpg",
@@ -199,20 +169,13 @@ def open_image_preferences(folder: Path) -> Path:
         },
         "model_1": "dev",
         "model_2": "sd",
-        "evolution": "quality",
         "category": "Manga",
-        "sub_category": "detailed",
-        "preference.responses": ["both_good", "image_1", "image_2", "image_2"],
-        "preference.responses.users": ["u1", "u2", "u3", "u4"],
-        "preference.responses.status": ["submitted", "submitted", "discarded", "draft"],
+        said: ["both_good", "image_1", "image_2", "image_2"],
+        f"{said}.users": ["u1", "u2", "u3", "u4"],
+        f"{said}.status": ["submitted", "submitted", "discarded", "draft"],
     }
-    empty = row | {
-        "id": "nobody",
-        "preference.responses": None,
-        "preference.responses.users": None,
-        "preference.responses.status": None,
-    }
-    pq.write_table(pa.Table.from_pylist([row, empty]), folder / "train-00000-of-00001.parquet")
+    nobody = row | dict.fromkeys((said, f"{said}.users", f"{said}.status"))
+    pq.write_table(pa.Table.from_pylist([row, nobody]), folder / "train-00000-of-00001.parquet")
     return folder
 
 

@@ -56,6 +56,11 @@ class ExchangeRun:
             export(store, self.run)
         return imported
 
+    def take_pairs(self, *rows: files.Row) -> Imported:
+        """Import rows of Pick-a-Pic from a file beside the run."""
+        source = self.run.root.parent / "pairs.parquet"
+        return self.take("pick-a-pic", files.write_pick_a_pic(source, rows))
+
     def give(self, target_format: str, target: Path) -> Path:
         export_to(target_format, Latest(self.run), target)
         return target
@@ -96,8 +101,12 @@ class ExchangeRun:
 
 
 def pairs_in(path: Path) -> list[Any]:
-    """Return the rows of a Pick-a-Pic file in a fixed order, without the index that leaked."""
-    table = pq.read_table(path)
-    names = [name for name in table.column_names if name != "__index_level_0__"]
-    keys = ("caption", "image_0_uid", "image_1_uid", "user_id")
-    return sorted(table.select(names).to_pylist(), key=lambda row: [row[key] for key in keys])
+    """Return what the rows of a Pick-a-Pic file say, in a fixed order, whatever their own ids."""
+    ids = ("best_image_uid", "image_0_uid", "image_1_uid", "ranking_id", "user_id")
+    rows = []
+    for row in pq.read_table(path).to_pylist():
+        row["best"] = [row["best_image_uid"] == row[f"image_{n}_uid"] for n in (0, 1)]
+        made_anew = [*ids, "num_example_per_prompt", "__index_level_0__"]
+        made_anew += [] if row["has_label"] else ["are_different", "created_at"]
+        rows.append({name: value for name, value in row.items() if name not in made_anew})
+    return sorted(rows, key=repr)

@@ -21,7 +21,7 @@ def main(log: Path) -> None:
         "pipelines.evaluate.work",
         "pipelines.evaluate.page",
         "pipelines.reward.training",
-        "pipelines.finetune.loop",
+        "pipelines.finetune.work",
         "world.oracle",
     ):  # importing starts no threads, so a fork is safe
         importlib.import_module(module)

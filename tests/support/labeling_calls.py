@@ -26,17 +26,24 @@ def claim(client: TestClient, kind: str | None = None) -> dict[str, Any]:
     return claimed
 
 
+def answer_to(task: dict[str, Any], *, skip: bool = False) -> dict[str, Any]:
+    """Return an answer of the task's kind: good, all equal, the left image, three, or a skip."""
+    kind, ids = task["kind"], [image["image_id"] for image in task["images"]]
+    if kind == "ranking":
+        return {"kind": kind, "ranks": dict.fromkeys(ids, None if skip else 1)}
+    if skip:
+        name = "verdict" if kind == "binary" else "outcome"
+        return {"kind": kind, name: "skip", "reason": "I cannot tell"}
+    if kind == "binary":
+        return {"kind": kind, "verdict": "good"}
+    if task["question"]["axis"] == "count":
+        return {"kind": kind, "outcome": "count", "count": 3}
+    return {"kind": kind, "outcome": "preferred", "preferred": ids[0]}
+
+
 def submission(task: dict[str, Any], **changes: object) -> dict[str, Any]:
-    good: dict[str, object] = (
-        {"kind": "ranking", "ranks": {image["image_id"]: 1 for image in task["images"]}}
-        if task["kind"] == "ranking"
-        else {"kind": "binary", "verdict": "good"}
-    )
-    return {
-        "submission_id": str(uuid.uuid4()),
-        "task_id": task["task_id"],
-        "answer": good,
-    } | changes
+    sent = {"submission_id": str(uuid.uuid4()), "task_id": task["task_id"]}
+    return sent | (changes if "answer" in changes else {"answer": answer_to(task)} | changes)
 
 
 def live_labels(store: FeedbackStore) -> list[sa.Row[Any]]:

@@ -1,23 +1,21 @@
-"""A small labeling campaign: real PNG files, a real store, planned tasks.
-
-`python -m tests.support.labeling_campaign FOLDER PORT` serves it.
-"""
+"""A small labeling campaign: real PNG files, a real store, planned tasks, a client of the app."""
 
 import hashlib
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw
 
 from data.feedback import NewTask
 from data.store.feedback_store import FeedbackStore, utc_now
+from labeling_app.campaign.known_answers import TrainingItem
 from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from labeling_app.passwords import hash_password
-from labeling_app.server import create_app, serve
+from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 
 SECRET = b"a secret of the tests only"
@@ -35,6 +33,24 @@ class Campaign:
 
     def open_store(self, clock: Callable[[], datetime] = utc_now) -> FeedbackStore:
         return FeedbackStore.open(self.url, clock=clock)
+
+
+def client_of(
+    store: FeedbackStore,
+    paths: Mapping[str, Path] | None = None,
+    training: tuple[TrainingItem, ...] = (),
+    **config: Any,
+) -> TestClient:
+    """Return a client of an app that serves these images, open to anyone unless it is set."""
+    app = create_app(
+        store,
+        (paths or {}).get,
+        LabelConfig.model_validate({"open": True} | config),
+        secret=SECRET,
+        on_export=None,
+        training=training,
+    )
+    return TestClient(app, base_url="http://127.0.0.1")
 
 
 def add_admin(store: FeedbackStore) -> str:
@@ -84,17 +100,3 @@ def make_campaign(
     with campaign.open_store() as store:
         store.add_tasks(campaign.tasks)
     return campaign
-
-
-def main(root: Path, port: int) -> None:
-    """Serve the campaign in `root`; each export touches the file `exported` there."""
-    paths = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in root.glob("*.png")}
-    with FeedbackStore.open(f"sqlite:///{root / 'feedback.db'}") as store:
-        config = LabelConfig(port=port, open=True)
-        on_export = (root / "exported").touch
-        app = create_app(store, paths.get, config, secret=SECRET, on_export=on_export)
-        serve(app, config)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))

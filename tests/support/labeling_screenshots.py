@@ -114,14 +114,13 @@ def take_admin_page(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as root, chromium() as browser:
         write_lead_run(Path(root))
         with serving_run(Path(root)) as url:
-            page = browser.new_page(viewport={"width": 1280, "height": 2300}, color_scheme="light")
+            page = browser.new_page(viewport={"width": 1280, "height": 1500}, color_scheme="light")
             page.set_default_timeout(1000 * PATIENCE_S)
             page.goto(f"{url}/admin")
             page.locator("[name=rater]").fill(LEAD)
             page.locator("[name=password]").fill(PASSWORD)
             page.keyboard.press("Enter")
-            page.get_by_role("button", name="Put back").first.wait_for()
-            page.get_by_text("Among people.").wait_for()
+            page.get_by_text("Look into it").wait_for()
             page.wait_for_timeout(2000)
             take(page, folder / "admin.png")
 

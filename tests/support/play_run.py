@@ -6,10 +6,10 @@ from pathlib import Path
 
 from data.files import write_json
 from data.runs import RunFolder
-from finetune.model.adapter_kinds import BASE
+from finetune.settings.adapter_kinds import BASE
 from finetune.settings.model import AdapterSettings
 from pipelines.cli import main
-from pipelines.play.studio import Picture, Studio, Wish
+from pipelines.play.studio import DrawnImage, DrawRequest, Studio
 from pipelines.run.judge import EMBEDDED_MODEL
 from pipelines.run.model_hashes import REWARD_METRICS
 from pipelines.settings.config import Settings, check, read_toml
@@ -81,8 +81,8 @@ def studio_of(run: RunFolder, folder: Path) -> Studio:
     return Studio(run, settings_of(run), folder)
 
 
-def wish(studio: Studio, prompt: str = PROMPT, **changes: object) -> Wish:
-    """Return a wish for two images of each model in two steps, except for these changes."""
+def request(studio: Studio, prompt: str = PROMPT, **changes: object) -> DrawRequest:
+    """Return a request for two images of each model in two steps, except for these changes."""
     values: dict[str, object] = {
         "models": [TUNED, BASE],
         "strength": 1.0,
@@ -92,9 +92,9 @@ def wish(studio: Studio, prompt: str = PROMPT, **changes: object) -> Wish:
         "images": 2,
         "candidates": 1,
     }
-    return studio.wish(prompt, **(values | changes))  # type: ignore[arg-type]
+    return studio.request(prompt, **(values | changes))  # type: ignore[arg-type]
 
 
-def drawn(studio: Studio, name: str, wanted: Wish) -> list[Picture]:
+def drawn(studio: Studio, name: str, wanted: DrawRequest) -> list[DrawnImage]:
     """Return what a model draws."""
     return studio.draw(name, wanted, studio.new_folder(), lambda *_: None)

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.labels.slates import LabeledImages, Labels, Slates, Verdicts
+from finetune.labels.rankings import LabeledImages, Labels, Rankings, Verdicts
 from finetune.settings.preference import PreferenceConfig
 from finetune.settings.validation import ValidationConfig
 from tests.support.small_training import seeded
@@ -21,24 +21,24 @@ SMALL = PreferenceConfig(
 )
 
 
-def slates_of(*ranks: list[float], images: list[list[int]], prompt: list[int]) -> Slates:
+def rankings_of(*ranks: list[float], images: list[list[int]], prompt: list[int]) -> Rankings:
     """Return rankings of equal weight with these ranks and images."""
     count = len(ranks)
-    return Slates(
-        torch.tensor(images), torch.tensor(ranks), torch.tensor(prompt), torch.ones(count)
+    return Rankings(
+        torch.tensor(images), torch.tensor(prompt), torch.ones(count), torch.tensor(ranks)
     )
 
 
-def no_slates() -> Slates:
+def no_rankings() -> Rankings:
     """Return no rankings."""
     none = torch.zeros(0, dtype=torch.long)
-    return Slates(none.view(0, 2), torch.zeros(0, 2), none, torch.zeros(0))
+    return Rankings(none.view(0, 2), none, torch.zeros(0), torch.zeros(0, 2))
 
 
 def verdicts_of(good: list[float], prompt: list[int], first: int = 0) -> Verdicts:
     """Return verdicts of one rater each on images from number `first` on."""
     image = torch.arange(first, first + len(good))
-    return Verdicts(image, torch.tensor(prompt), torch.tensor(good), torch.ones(len(good)))
+    return Verdicts(image, torch.tensor(prompt), torch.ones(len(good)), torch.tensor(good))
 
 
 def no_verdicts() -> Verdicts:
@@ -55,14 +55,14 @@ def small_labels(
     `parts` replaces `taught` or `held_out`.
     """
     nan = torch.nan
-    rankings = slates_of(
+    rankings = rankings_of(
         [0.0, 1.0, 2.0],
         [1.0, 0.0, nan],
         images=[[0, 2, 4], [1, 3, 0]],
         prompt=[0, 1],
     )
     taught = Labels(rankings, verdicts_of([1.0, 0.0, 0.5, 1.0, 0.0], [0, 0, 0, 1, 1], first=3))
-    pair = slates_of([0.0, 1.0], images=[[8, 0]], prompt=[0])
+    pair = rankings_of([0.0, 1.0], images=[[8, 0]], prompt=[0])
     held_out = Labels(pair, verdicts_of([1.0, 0.0], [1, 1], first=9))
     if latents is None:
         latents = torch.randn(12, 4, 8, 8, generator=seeded(3))

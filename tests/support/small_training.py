@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from finetune.labels.slates import LabeledImages
-from finetune.learning.method import Method, Training, WeightedData, new_training
+from finetune.labels.rankings import LabeledImages
+from finetune.labels.weighted_batches import WeightedData
+from finetune.learning.method import Method, Training, new_training
 from finetune.learning.monitors import PIXEL_MONITOR, Monitor
 from finetune.learning.reward_fn import RewardFn
 from finetune.model.diffusion import DiffusionModel
@@ -79,9 +80,8 @@ def training_of(
     generator: torch.Generator | None = None,
     watched: Sequence[str] = (),
     monitor: Monitor = PIXEL_MONITOR,
-    data: WeightedData | None = None,
+    data: WeightedData | LabeledImages | None = None,
     pretraining: WeightedData | None = None,
-    labels: LabeledImages | None = None,
     rules: ValidationRules | None = None,
 ) -> Training[Any]:
     """Return a training with seed 0; validation is on the `watched` prompts, else on all."""
@@ -94,9 +94,9 @@ def training_of(
         sampler=sampler or Sampler(steps=3),
         validation_prompts=watched,
         monitor=monitor,
-        rules=rules,
+        rules=rules or ValidationRules(),
     )
-    return replace(training, data=data, pretraining=pretraining, labels=labels)
+    return replace(training, data=data, pretraining=pretraining)
 
 
 def trained(method: Method[Any], training: Training[Any]) -> Iterator[Any]:

@@ -33,19 +33,21 @@ def write_tiny_diffusion(
     prediction: Prediction = "epsilon",
     scheduler: Literal["pndm", "ddim"] = "pndm",
     seed: int = 0,
+    hidden_act: str = "quick_gelu",
+    **unet: Any,
 ) -> Path:
     """Write the folder and return its path; the weights depend on `seed` alone.
 
-    Latents are 4x8x8, images 16x16, and the folder is under 1 MB.
+    Latents are 4x8x8, images 16x16, and the folder is under 1 MB. `unet` are settings of the UNet.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         tokenizer = byte_tokenizer(folder / "tokenizer")
         pipeline = StableDiffusionPipeline(
             vae=tiny_vae(),
-            text_encoder=CLIPTextModel(text_config(tokenizer)),
+            text_encoder=CLIPTextModel(text_config(tokenizer, hidden_act=hidden_act)),
             tokenizer=tokenizer,
-            unet=_unet(),
+            unet=_unet(**unet),
             scheduler=_scheduler(prediction, scheduler),
             safety_checker=None,
             feature_extractor=None,
@@ -61,23 +63,15 @@ def write_tiny_sd2(folder: Path) -> Path:
     It has velocity prediction, linear projections, heads by level, and a text encoder with plain
     GELU.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        tokenizer = byte_tokenizer(folder / "tokenizer")
-        pipeline = StableDiffusionPipeline(
-            vae=tiny_vae(),
-            text_encoder=CLIPTextModel(text_config(tokenizer, hidden_act="gelu")),
-            tokenizer=tokenizer,
-            unet=_unet(
-                attention_head_dim=(2, 4), use_linear_projection=True, upcast_attention=True
-            ),
-            scheduler=_scheduler("v_prediction", "ddim"),
-            safety_checker=None,
-            feature_extractor=None,
-            requires_safety_checker=False,
-        )
-    pipeline.save_pretrained(folder)
-    return folder
+    return write_tiny_diffusion(
+        folder,
+        prediction="v_prediction",
+        scheduler="ddim",
+        hidden_act="gelu",
+        attention_head_dim=(2, 4),
+        use_linear_projection=True,
+        upcast_attention=True,
+    )
 
 
 def write_tiny_sdxl(folder: Path) -> Path:

@@ -25,7 +25,7 @@ from torch import Tensor
 from data.files import write_atomically, write_json
 from world.build.measure import draw, prompt_sets, to_pil
 from world.build.models import MODELS
-from world.drawing import SIZE, contact_sheet
+from world.drawing import SIZE
 from world.oracle import Oracle
 from world.scenes import Reading
 
@@ -47,7 +47,7 @@ class Line(BaseModel, frozen=True, extra="forbid"):
 
 
 def add_images(tuned: Path | None, n: int, *, seed: int) -> None:
-    """Add `n` images of the base, or of a tuned model, to those that are there.
+    """Add `n` images of the base, or of a tuned model, to the sheet.
 
     They are spread over all families of prompts and both samplers.
     """
@@ -99,22 +99,14 @@ def agrees(reading: Reading, seen: Reading) -> dict[str, bool]:
     }
 
 
-def labeled(oracle: Oracle) -> list[tuple[Tensor, Reading, Reading]]:
-    """Return every labeled image [3, 64, 64] with the oracle's reading and the person's."""
-    images, lines = load_audit()
-    return [
-        (image, reading, line.seen)
-        for image, reading, line in zip(images, oracle.read(images), lines, strict=True)
-        if line.seen
-    ]
-
-
 def agreement(oracle: Oracle) -> dict[str, float]:
-    """Return shares of agreement over the images that both can read, and how many each can.
+    """Return how often oracle and person agree on images that both can read, part by part.
 
-    Both are the person and the oracle.
+    The numbers of images come first.
     """
-    pairs = [(reading, seen) for _, reading, seen in labeled(oracle)]
+    images, lines = load_audit()
+    read = zip(oracle.read(images), lines, strict=True)
+    pairs = [(reading, line.seen) for reading, line in read if line.seen]
     both = [agrees(reading, seen) for reading, seen in pairs if seen.readable and reading.readable]
     too_sure = sum(reading.readable and not seen.readable for reading, seen in pairs)
     return {
@@ -125,50 +117,22 @@ def agreement(oracle: Oracle) -> dict[str, float]:
     } | {part: sum(one[part] for one in both) / len(both) for part in both[0]}
 
 
-def show_disagreements(oracle: Oracle, path: Path) -> None:
-    """Print, and draw on a contact sheet, the images on which oracle and person differ."""
-    wrong: list[tuple[Tensor, str]] = []
-    for i, (image, reading, seen) in enumerate(labeled(oracle)):
-        if seen.readable != reading.readable or (
-            reading.readable and not all(agrees(reading, seen).values())
-        ):
-            said = " ".join(f"{n} {reading.tints[s] or ''} {s}" for s, n in reading.counts.items())
-            doubt = "" if reading.readable else "unreadable"
-            wrong.append((image, f"{i} {said} {reading.place} {doubt}"))
-            print(f"{i}: oracle {reading}, person {seen}")
-    if wrong:
-        images, texts = [to_pil(image) for image, _ in wrong], [text for _, text in wrong]
-        contact_sheet(images, 8, scale=3, labels=texts).save(path)
-
-
 def main() -> None:
     """Draw images to label, or compare the oracle with the labels."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("action", choices=["draw", "agree"])
-    parser.add_argument(
-        "--tuned",
-        type=Path,
-        help="folder with LoRA weights to draw with; the base alone without it",
-    )
+    parser.add_argument("--tuned", type=Path, help="folder with LoRA weights to draw with")
     parser.add_argument("--images", type=int, default=150)
     parser.add_argument("--seed", type=int, default=5000)
-    parser.add_argument(
-        "--disagreements",
-        type=Path,
-        help="with agree: also write a contact sheet of the disagreements",
-    )
     a = parser.parse_args()
     if a.action == "draw":
         add_images(a.tuned, a.images, seed=a.seed)
         return
-    oracle = Oracle.from_pretrained(MODELS / "emoji-oracle")
-    result = agreement(oracle)
+    result = agreement(Oracle.from_pretrained(MODELS / "emoji-oracle"))
     write_json(MODELS / "emoji-oracle/audit.json", result)
     print(json.dumps(result, indent=2))
-    if a.disagreements:
-        show_disagreements(oracle, a.disagreements)
 
 
 if __name__ == "__main__":

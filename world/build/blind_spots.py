@@ -2,7 +2,7 @@
 
 Zero-shot, the caption with the highest cosine is the answer. A probe is a logistic regression on
 the image's embedding, fitted and tested on different images. Where the probe is right and the
-caption is not, the embedding holds what the CLIP score misses, and a reward can learn it from
+caption is not, the embedding knows more than the CLIP score, and a reward can learn it from
 labels. Real CLIPs are like that: they count 32 % of CountBench's images right (nine numbers; Paiss
 et al. 2023, arXiv 2302.12066), and behave like bags of words, although each of their embeddings
 says which attribute belongs to which object (Yuksekgonul et al. 2022, arXiv 2210.01936;
@@ -47,7 +47,7 @@ class Knowledge(BaseModel, frozen=True):
 
 @dataclass(frozen=True)
 class Question:
-    """A choice of captions for some images, of which one is true."""
+    """A choice of captions for some images; one caption of each image is true."""
 
     rows: Sequence[int]
     """Indices [N] of the images."""
@@ -62,7 +62,7 @@ Embed = Callable[[Sequence[str]], Tensor]
 
 
 def questions(readings: Sequence[Reading]) -> dict[str, Question]:
-    """Return the questions about generated images, from what the oracle reads in them."""
+    """Return the questions about generated images, from the oracle's readings."""
     certain = [(i, one) for i, one in enumerate(readings) if one.readable]
     single = [(i, one, next(iter(one.counts))) for i, one in certain if len(one.counts) == 1]
     alone = [(i, one, animal) for i, one, animal in single if one.counts[animal] == 1]

@@ -8,7 +8,6 @@ is in an image and where, counts less well, and cannot tell whose color is whose
 import random
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
@@ -29,37 +28,34 @@ WEB = CaptionNoise(
 )
 """Captions of the web, which name one subject, often the place, seldom the number.
 
-Even a number that is named is often not that of what the image shows (Paiss et al. 2023,
+Even a number that is named is often not the number in the image (Paiss et al. 2023,
 arXiv 2302.12066).
 """
 
 
-class ClipTrainingConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings of the CLIP model and its training."""
-
-    width: int = 128
-    text_layers: int = 3
-    vision_layers: int = 4
-    patch: int = 8
-    projection: int = 96
-    scenes: int = 20_000
-    captions: int = 4
-    """Number of different captions of each scene."""
-    steps: int = 2400
-    batch: int = 96
-    learning_rate: float = 1e-3
+WIDTH = 128
+TEXT_LAYERS = 3
+VISION_LAYERS = 4
+PATCH = 8
+PROJECTION = 96
+SCENES = 20_000
+CAPTIONS = 4
+"""Number of different captions of each scene."""
+STEPS = 2400
+BATCH = 96
+LEARNING_RATE = 1e-3
 
 
-def new_clip(config: ClipTrainingConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
+def new_clip(tokenizer: CLIPTokenizer) -> CLIPModel:
     """Return an untrained CLIPModel for 64x64 images."""
     common = {
-        "hidden_size": config.width,
-        "intermediate_size": 4 * config.width,
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
         "num_attention_heads": 4,
     }
     text = {
         "vocab_size": len(tokenizer),
-        "num_hidden_layers": config.text_layers,
+        "num_hidden_layers": TEXT_LAYERS,
         "max_position_embeddings": MAX_TOKENS,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
@@ -67,12 +63,12 @@ def new_clip(config: ClipTrainingConfig, tokenizer: CLIPTokenizer) -> CLIPModel:
         **common,
     }
     vision = {
-        "num_hidden_layers": config.vision_layers,
+        "num_hidden_layers": VISION_LAYERS,
         "image_size": 64,
-        "patch_size": config.patch,
+        "patch_size": PATCH,
         **common,
     }
-    both = CLIPConfig(text_config=text, vision_config=vision, projection_dim=config.projection)
+    both = CLIPConfig(text_config=text, vision_config=vision, projection_dim=PROJECTION)
     return CLIPModel(both)
 
 
@@ -91,7 +87,7 @@ def text_embeddings(model: CLIPModel, ids: Tensor) -> Tensor:
 def contrastive_loss(similarity: Tensor, same: Tensor) -> Tensor:
     """Return the symmetric cross-entropy over the pairs of a batch.
 
-    `similarity` are logits [B, B], in whose diagonal the pairs stand; `same` [B, B] is true for
+    `similarity` are logits [B, B] with the pairs on the diagonal; `same` [B, B] is true for
     equal captions, which share the probability of being right.
     """
     share = same.float() / same.sum(1, keepdim=True)
@@ -104,23 +100,22 @@ def train_clip(
     versions: Tensor,
     scenes: list[Scene],
     tokenizer: CLIPTokenizer,
-    config: ClipTrainingConfig,
     *,
     seed: int,
 ) -> CLIPModel:
     """Train on uint8 images [V, N, 3, 64, 64], V versions of the same N scenes."""
     rng, generator = random.Random(seed), torch.Generator().manual_seed(seed)
-    texts = ([caption(s, rng, WEB) for s in scenes] for _ in range(config.captions))
+    texts = ([caption(s, rng, WEB) for s in scenes] for _ in range(CAPTIONS))
     ids = torch.stack([token_ids(tokenizer, some) for some in texts])
-    model = new_clip(config, tokenizer)
+    model = new_clip(tokenizer)
     optimizer = torch.optim.AdamW(
-        model.parameters(), config.learning_rate, weight_decay=0.05, betas=(0.9, 0.98)
+        model.parameters(), LEARNING_RATE, weight_decay=0.05, betas=(0.9, 0.98)
     )
     losses: list[float] = []
-    for step in steps_with_log("clip", config.steps, losses):
+    for step in steps_with_log("clip", STEPS, losses):
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * warmup_cosine(step, config.steps, hold=0.1)
-        chosen = torch.randint(len(scenes), (config.batch,), generator=generator)
+            group["lr"] = LEARNING_RATE * warmup_cosine(step, STEPS, hold=0.1)
+        chosen = torch.randint(len(scenes), (BATCH,), generator=generator)
         version = int(torch.randint(len(versions), (1,), generator=generator))
         said = ids[int(torch.randint(len(ids), (1,), generator=generator)), chosen]
         image = image_embeddings(model, versions[version, chosen].float() / 127.5 - 1)

@@ -1,7 +1,7 @@
 """Training of the embedded models: `python -m world.build.models [PART ...]`.
 
-`make models` builds all parts, one after the other. Work in progress is kept under `runs/models/`:
-the base continues from its last checkpoint there, every other part is built again.
+`make models` builds all parts, one after the other; each is kept under `runs/models/`, where the
+later ones find it.
 """
 
 import argparse
@@ -14,12 +14,11 @@ from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPProcessor, CLIPTextModel, CLIPTokenizer
 
 from data.errors import PictuneError
-from data.files import sha256_of, write_json
-from world.build.autoencoder import AutoencoderConfig, decode, encode, train_autoencoder
-from world.build.base import BaseConfig, BaseTrainer, new_scheduler
-from world.build.clip import ClipTrainingConfig, train_clip
+from data.files import write_json
+from world.build import base, clip, oracle_training
+from world.build.autoencoder import decode, encode, train_autoencoder
+from world.build.base import new_scheduler
 from world.build.oracle_training import (
-    OracleTrainingConfig,
     read_accuracy,
     sample_any_scene,
     targets,
@@ -88,10 +87,9 @@ def partly_denoised(images: Tensor, captions: list[str], *, seed: int, steps: in
 
 def build_autoencoder(seed: int) -> None:
     """Train the autoencoder on the whole world; print how well it reproduces held-out renders."""
-    config = AutoencoderConfig()
     images = as_tensor(draw_world(30_000, seed, held_out=True))
     torch.manual_seed(seed)
-    model = train_autoencoder(images, config, generator=torch.Generator().manual_seed(seed))
+    model = train_autoencoder(images, generator=torch.Generator().manual_seed(seed))
     held_out = as_tensor(draw_world(512, seed + 1, held_out=True))
     reproduced = decode(model, encode(model, held_out))
     error = ((reproduced.float() - held_out.float()) / 255).square().mean()
@@ -102,30 +100,26 @@ def build_autoencoder(seed: int) -> None:
 
 def build_base(seed: int) -> None:
     """Train UNet and text encoder on web-like captions of scenes without held-out combinations."""
-    config, rng = BaseConfig(), random.Random(seed)
+    rng = random.Random(seed)
     tokenizer = build_tokenizer(WORDS, WORK / "tokenizer")
-    drawn = draw_world(config.scenes, seed + 2, held_out=False)
+    drawn = draw_world(base.SCENES, seed + 2, held_out=False)
     latents = encode(open_vae(), as_tensor(drawn))
     noise = CaptionNoise()
-    texts = [[caption(s, rng, noise) for s in drawn.scenes] for _ in range(config.captions)]
+    texts = [[caption(s, rng, noise) for s in drawn.scenes] for _ in range(base.CAPTIONS)]
     captions = torch.stack([token_ids(tokenizer, part) for part in texts])
-    vae = sha256_of(WORK / "vae" / "diffusion_pytorch_model.safetensors")
-    trainer = BaseTrainer(
-        tokenizer, latents.shape[1], config, WORK / "base", seed=seed, vae_sha256=vae
-    )
-    trainer.resume()
-    trainer.run(latents, captions)
+    trained = base.train_base(latents, captions, tokenizer, seed=seed)
+    trained.unet.save_pretrained(WORK / "base/unet")
+    trained.text.save_pretrained(WORK / "base/text_encoder")
 
 
 def build_clip(seed: int) -> None:
     """Train the CLIP model on web-like captions of scenes without held-out combinations."""
-    config = ClipTrainingConfig()
     torch.manual_seed(seed)
     tokenizer = build_tokenizer(WORDS, WORK / "tokenizer")
-    drawn = draw_world(config.scenes, seed + 3, held_out=False)
+    drawn = draw_world(clip.SCENES, seed + 3, held_out=False)
     images = as_tensor(drawn)
     versions = torch.stack([images, round_trip(images, seed=seed)])
-    model = train_clip(versions, drawn.scenes, tokenizer, config, seed=seed)
+    model = clip.train_clip(versions, drawn.scenes, tokenizer, seed=seed)
     folder = MODELS / "emoji-clip"
     model.half().save_pretrained(folder)
     size = {"height": 64, "width": 64}
@@ -136,7 +130,7 @@ def build_clip(seed: int) -> None:
 
 
 def build_oracle(seed: int) -> None:
-    """Train the oracle on renders, their round trips and what the base makes of them.
+    """Train the oracle on renders, their round trips, and the base's versions of them.
 
     Also writes statistics of real renders.
     """
@@ -145,9 +139,8 @@ def build_oracle(seed: int) -> None:
             f"{WORK / 'base'}: no base model to draw the oracle's training images with; "
             "build the part `base` first"
         )
-    config = OracleTrainingConfig()
     torch.manual_seed(seed)
-    drawn = draw_many(config.scenes, seed + 5, sample=sample_any_scene, loose=True)
+    drawn = draw_many(oracle_training.SCENES, seed + 5, sample=sample_any_scene, loose=True)
     images = as_tensor(drawn)
     captions = [
         caption(s, random.Random(seed), EXACT) if can_be_said(s) else "" for s in drawn.scenes
@@ -155,7 +148,7 @@ def build_oracle(seed: int) -> None:
     denoised = partly_denoised(images, captions, seed=seed)
     versions = torch.stack([round_trip(images, seed=seed), denoised])
     oracle = train_oracle(
-        images, versions, targets(drawn), config, generator=torch.Generator().manual_seed(seed)
+        images, versions, targets(drawn), generator=torch.Generator().manual_seed(seed)
     )
     held_out = draw_world(2000, seed + 6, held_out=True)
     renders = as_tensor(held_out)

@@ -1,14 +1,13 @@
 """Training of the oracle on renders and on distorted versions of them.
 
-The distortions are those of generators: round trips through the autoencoder, noisy latents, blur,
-and partly denoised renders.
+The distortions are as generators make them: round trips through the autoencoder, noisy latents,
+blur, and partly denoised renders.
 """
 
 import random
 from dataclasses import fields
 
 import torch
-from pydantic import BaseModel
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -21,16 +20,13 @@ CELL = 4
 UNKNOWN = -1
 
 
-class OracleTrainingConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings of the oracle's training."""
-
-    scenes: int = 10_000
-    steps: int = 2500
-    batch: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.01
-    plain_share: float = 0.3
-    """Share of clean renders in a batch; the rest has been through a generator."""
+SCENES = 10_000
+STEPS = 2500
+BATCH = 64
+LEARNING_RATE = 3e-3
+WEIGHT_DECAY = 0.01
+PLAIN_SHARE = 0.3
+"""Share of clean renders in a batch; the rest has been through a generator."""
 
 
 def sample_any_scene(rng: random.Random) -> Scene:
@@ -109,23 +105,20 @@ def train_oracle(
     clean: Tensor,
     generated: Tensor,
     target: dict[str, Tensor],
-    config: OracleTrainingConfig,
     *,
     generator: torch.Generator,
 ) -> Oracle:
     """Train on uint8 renders [N, 3, 64, 64] and generators' versions of them [V, N, 3, 64, 64]."""
     oracle = Oracle(OracleConfig())
     average = Average(oracle, 0.998)
-    optimizer = torch.optim.AdamW(
-        oracle.parameters(), config.learning_rate, weight_decay=config.weight_decay
-    )
+    optimizer = torch.optim.AdamW(oracle.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)
     losses: list[float] = []
-    for step in steps_with_log("oracle", config.steps, losses):
+    for step in steps_with_log("oracle", STEPS, losses):
         for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * warmup_cosine(step, config.steps, hold=0.2)
-        chosen = torch.randint(len(clean), (config.batch,), generator=generator)
-        version = torch.randint(len(generated), (config.batch,), generator=generator)
-        plain = torch.rand(config.batch, 1, 1, 1, generator=generator) < config.plain_share
+            group["lr"] = LEARNING_RATE * warmup_cosine(step, STEPS, hold=0.2)
+        chosen = torch.randint(len(clean), (BATCH,), generator=generator)
+        version = torch.randint(len(generated), (BATCH,), generator=generator)
+        plain = torch.rand(BATCH, 1, 1, 1, generator=generator) < PLAIN_SHARE
         images = torch.where(plain, clean[chosen], generated[version, chosen]).float() / 255
         with torch.autocast("cpu", torch.bfloat16):
             heads = oracle(torch.where(plain, images, _disturbed(images, generator)))
@@ -144,7 +137,7 @@ def train_oracle(
 def read_accuracy(oracle: Oracle, images: Tensor, scenes: list[Scene]) -> dict[str, float]:
     """Return the shares of uint8 images [N, 3, 64, 64] that are read right, part by part.
 
-    The parts are counts, tints, place and all of these; the share of readable images comes last.
+    The parts are counts, tints, place and all three; the share of readable images comes last.
     """
     readings = oracle.read(images.float() / 255)
     parts = ("counts", "tints", "place", "all", "readable")

@@ -47,14 +47,11 @@ class Average(Generic[M]):
             kept.copy_(buffer)
 
 
-def steps_with_log(
-    name: str, steps: int, losses: list[float], *, start: int = 0, every: int = 100
-) -> Iterator[int]:
-    """Yield the steps; print the mean of the last losses after every `every` of them."""
+def steps_with_log(name: str, steps: int, losses: list[float]) -> Iterator[int]:
+    """Yield the steps; print the mean of the last losses after every 100 of them."""
     began = time.monotonic()
-    for step in range(start, steps):
+    for step in range(steps):
         yield step
-        if (step + 1) % every == 0:
-            seconds = time.monotonic() - began
-            mean, pace = sum(losses[-every:]) / every, seconds / (step + 1 - start)
+        if (step + 1) % 100 == 0:
+            mean, pace = sum(losses[-100:]) / 100, (time.monotonic() - began) / (step + 1)
             print(f"{name} step {step + 1}/{steps} loss {mean:.4f} {pace:.3f} s/step", flush=True)

@@ -1,4 +1,6 @@
-"""The history of the feedback store's tables, run when a store is opened.
+"""The history of the feedback store's tables.
 
-`data/store/tables.py` describes the tables that it leads to.
+A new store is created from `data/store/tables.py` and marked with the latest revision. A store of
+an earlier version is brought to these tables by the revisions after its own when it is opened. The
+test of a revision starts from a store that the version before it made.
 """

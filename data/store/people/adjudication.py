@@ -2,12 +2,13 @@
 
 It is a label like others, by a rater of its own with the source `adjudicator`, so that the admin's
 labels as a rater stay what they are. It takes no rater's place, and where there is one it is the
-answer. Of one task at most one is live: another one, by whomever, takes its place.
+answer. A task has at most one live adjudication: another one, by any admin, takes its place.
 """
 
 import json
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -15,35 +16,27 @@ import sqlalchemy as sa
 from data.feedback import NotFound, Receipt, Source
 from data.kinds.kind import Answer, InvalidAnswer
 from data.kinds.registry import KINDS, check_answer
-from data.store.database import Database
+from data.store.database import StorePart
 from data.store.leases import find_lease, give_lease
 from data.store.people.audit import record
 from data.store.people.raters import find_or_insert
-from data.store.people.reports import open_reports, withdraw_reports
-from data.store.queries import Row, load_rater, lock_task
+from data.store.people.reports import open_reports
+from data.store.queries import Row, load_rater, load_task
 from data.store.revisions import add_revision, answer_values, retire_live
 from data.store.tables import labels, raters
 
-IS_ADJUDICATION = sa.and_(labels.c.is_live, raters.c.source == "adjudicator")
-"""The condition that a label, joined to its rater, is an adjudication that counts."""
-
 ADJUDICATIONS = (
-    sa.select(labels).join(raters, raters.c.rater_id == labels.c.rater_id).where(IS_ADJUDICATION)
+    sa.select(labels)
+    .join(raters, raters.c.rater_id == labels.c.rater_id)
+    .where(labels.c.is_live, raters.c.source == "adjudicator")
 )
 
 
-class Adjudications:
-    """Answers that decide; `FeedbackStore.adjudications` is one."""
+@dataclass(eq=False)
+class Adjudications(StorePart):
+    """Answers that decide: `FeedbackStore.adjudications`."""
 
-    def __init__(
-        self,
-        database: Database,
-        clock: Callable[[], datetime],
-        rater_id_of: Callable[[Source, str], str],
-    ) -> None:
-        self._database = database
-        self._clock = clock
-        self._rater_id_of = rater_id_of
+    rater_id_of: Callable[[Source, str], str]
 
     def decide(self, task_id: str, answer: Answer, admin_id: str) -> Receipt:
         """Save the admin's answer; an earlier adjudication of the task becomes a revision.
@@ -52,9 +45,8 @@ class Adjudications:
             NotFound: no such task or admin.
             InvalidAnswer: the answer does not fit the task.
         """
-        with self._database.write() as connection:
-            now = self._clock()
-            task = lock_task(connection, task_id)
+        with self.write() as (connection, now):
+            task = load_task(connection, task_id, lock=True)
             if not KINDS[task.kind].can_be_decided:
                 raise InvalidAnswer(
                     f"task {task_id}: a {task.kind} asks what people prefer, "
@@ -62,14 +54,14 @@ class Adjudications:
                 )
             check_answer(answer, task.kind, task.image_ids)
             name = load_rater(connection, admin_id).name
-            own_id = self._rater_id_of("adjudicator", name)
+            own_id = self.rater_id_of("adjudicator", name)
             rater_id = find_or_insert(connection, name, "adjudicator", now, rater_id=own_id)
             before = _retire(connection, task_id)
             shown = {"shown_order": list(range(len(task.image_ids))), "shown_at": now}
             give_lease(connection, task_id, rater_id, **shown, expires_at=None)
             values = answer_values(answer) | {"is_live": True}
             receipt = _add(connection, task_id, rater_id, now, values)
-            open_reports(connection, receipt.label_id, task_id, task.image_ids, answer)
+            open_reports(connection, receipt.label_id, task, answer)
             record(
                 connection,
                 "adjudicate",
@@ -87,25 +79,18 @@ class Adjudications:
         Raises:
             NotFound: no such task, or it has no adjudication.
         """
-        with self._database.write() as connection:
-            now = self._clock()
-            task = lock_task(connection, task_id)
+        with self.write() as (connection, now):
+            task = load_task(connection, task_id, lock=True)
             before = _retire(connection, task_id)
             if before is None:
                 raise NotFound(f"task {task_id}: nobody has decided it; look at the list again")
             _add(connection, task_id, before.rater_id, now, {"kind": task.kind, "is_live": False})
-            record(
-                connection,
-                "withdraw_adjudication",
-                now,
-                admin_id,
-                subject=task_id,
-                before=json.loads(before.answer_json),
-            )
+            said = json.loads(before.answer_json)
+            record(connection, "withdraw_adjudication", now, admin_id, subject=task_id, before=said)
 
     def task_ids(self) -> set[str]:
         """Return the tasks that are decided."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return set(connection.scalars(ADJUDICATIONS.with_only_columns(labels.c.task_id)))
 
 
@@ -118,7 +103,6 @@ def _retire(connection: sa.Connection, task_id: str) -> Row | None:
     of_task = ADJUDICATIONS.where(labels.c.task_id == task_id).order_by(labels.c.sequence)
     for last in connection.execute(of_task).all():
         retire_live(connection, task_id, last.rater_id)
-        withdraw_reports(connection, task_id, last.rater_id)
     return last
 
 

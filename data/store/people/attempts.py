@@ -2,14 +2,14 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from data.store.database import Database
+from data.store.database import StorePart
 from data.store.tables import sign_in_attempts as rows
 
 _IS_KEY = rows.c.key == sa.bindparam("of_key")
@@ -40,17 +40,15 @@ class Limit:
     window_s: float
 
 
-class Attempts:
-    """Attempts within the windows of their limits; `FeedbackStore.attempts` is one.
+@dataclass(eq=False)
+class Attempts(StorePart):
+    """Attempts within the windows of their limits; see `FeedbackStore.attempts`.
 
     Subjects, in which names and addresses may stand, are kept as salted hashes, and no longer than
     their windows last and until the next attempt.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime], salt: str) -> None:
-        self._database = database
-        self._clock = clock
-        self._salt = salt
+    salt: str
 
     def count(self, limits: Sequence[Limit]) -> int:
         """Count an attempt towards all limits and return 0, or return the whole seconds to wait.
@@ -58,8 +56,8 @@ class Attempts:
         Where one of the limits is reached, none is counted towards. Callers name limits in the same
         order by kind, or two of them might wait for each other.
         """
-        now = self._clock()
-        with self._database.write() as connection:
+        now = self.clock()
+        with self.database.write() as connection:
             earlier = [self._times(connection, limit, now) for limit in limits]
             for limit, times in zip(limits, earlier, strict=True):
                 if len(times) >= limit.most:
@@ -67,14 +65,14 @@ class Attempts:
             for limit, times in zip(limits, earlier, strict=True):
                 self._keep(connection, limit, [*times, now.timestamp()])
         # In a transaction of its own, which waits for nobody and for which nobody waits.
-        with self._database.write() as connection:
+        with self.database.write() as connection:
             connection.execute(_FORGET, {"now": now})
         return 0
 
     def take_back(self, limits: Iterable[Limit]) -> None:
         """Remove the last attempt of each limit: it does not count after all."""
-        now = self._clock()
-        with self._database.write() as connection:
+        now = self.clock()
+        with self.database.write() as connection:
             for limit in limits:
                 self._keep(connection, limit, self._times(connection, limit, now)[:-1])
 
@@ -91,4 +89,4 @@ class Attempts:
         connection.execute(_UPDATE, values)
 
     def _key(self, limit: Limit) -> str:
-        return hashlib.sha256(f"{self._salt}:{limit.subject}".encode()).hexdigest()
+        return hashlib.sha256(f"{self.salt}:{limit.subject}".encode()).hexdigest()

@@ -4,14 +4,14 @@ Each entry is written in the transaction of its change. Entries are only ever ad
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from data.store.database import Database
+from data.store.database import StorePart
 from data.store.tables import audit, raters
 
 Action = Literal[
@@ -75,17 +75,13 @@ def record(
     connection.execute(sa.insert(audit).values(row))
 
 
-class Audit:
-    """The trail; `FeedbackStore.audit` is one."""
-
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
-        self._database = database
-        self._clock = clock
+class Audit(StorePart):
+    """The trail: `FeedbackStore.audit`."""
 
     def note(self, action: Action, by: str, *, after: Values | None = None) -> None:
         """Add an entry of something that changes nothing in the store."""
-        with self._database.write() as connection:
-            record(connection, action, self._clock(), by, after=after)
+        with self.write() as (connection, now):
+            record(connection, action, now, by, after=after)
 
     def latest(self, limit: int) -> list[AuditEntry]:
         """Return the latest entries, newest first."""
@@ -98,7 +94,7 @@ class Audit:
             .order_by(audit.c.sequence.desc())
             .limit(limit)
         )
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             rows = connection.execute(query).all()
         return [
             AuditEntry(
@@ -107,8 +103,8 @@ class Audit:
                 row.actor,
                 row.action,
                 row.named or row.subject,
-                None if row.before_json is None else json.loads(row.before_json),
-                None if row.after_json is None else json.loads(row.after_json),
+                before=json.loads(row.before_json or "null"),
+                after=json.loads(row.after_json or "null"),
             )
             for row in rows
         ]

@@ -1,14 +1,14 @@
 """Accounts, sign-outs and training answers of raters: all that the store knows besides labels."""
 
 import unicodedata
-from collections.abc import Callable
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
 import sqlalchemy as sa
 
 from data.feedback import Account, NotFound, Role, Source, Status
-from data.store.database import Database
+from data.store.database import StorePart
 from data.store.people.audit import Action, record
 from data.store.queries import Row, find_row, load_rater
 from data.store.tables import ended_sessions, raters, training_answers
@@ -19,53 +19,47 @@ _SIGNED_IN = sa.select(raters).where(
 )
 
 
-class Raters:
-    """Accounts, sign-outs and training answers; `FeedbackStore.raters` is one.
+class Raters(StorePart):
+    """Accounts, sign-outs and training answers: `FeedbackStore.raters`.
 
     `FeedbackStore.add_rater` adds a rater.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
-        self._database = database
-        self._clock = clock
-
     def find(self, name: str, *, source: Source = "human") -> Account | None:
         """Return the rater of this name, see `find_named`."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             row = find_named(connection, name, source)
         return None if row is None else _account(row)
 
     def get(self, rater_id: str) -> Account | None:
         """Return the rater of this id."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             row = find_row(connection, raters, rater_id)
         return None if row is None else _account(row)
 
     def get_signed_in(self, rater_id: str, session_id: str) -> Account | None:
-        """Return the rater of this id, unless this browser session of theirs was ended."""
+        """Return the rater of this id, unless this browser session of the rater was ended."""
         values = {"rater_id": rater_id, "session_id": session_id}
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             row = connection.execute(_SIGNED_IN, values).one_or_none()
         return None if row is None else _account(row)
 
     def end_session(self, session_id: str) -> None:
         """End a browser session for good; other sessions of the rater go on."""
-        with self._database.write() as connection:
+        with self.write() as (connection, now):
             if find_row(connection, ended_sessions, session_id) is None:
-                row = {"session_id": session_id, "ended_at": self._clock()}
+                row = {"session_id": session_id, "ended_at": now}
                 connection.execute(sa.insert(ended_sessions).values(row))
 
     def has_passwords(self) -> bool:
         """Whether anyone can sign in with a password."""
         one = sa.select(raters.c.rater_id).where(raters.c.password_hash.is_not(None)).limit(1)
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return connection.scalar(one) is not None
 
     def set_password(self, rater_id: str, password_hash: str, *, by: str | None = None) -> None:
         """Set or change the password, given as its hash."""
-        with self._database.write() as connection:
-            self._change(connection, rater_id, {"password_hash": password_hash})
-            record(connection, "set_password", self._clock(), by, subject=rater_id)
+        self._set("set_password", rater_id, {}, by, password_hash=password_hash)
 
     def set_role(self, rater_id: str, role: Role, *, by: str | None = None) -> None:
         """Make a rater an admin, or an admin a rater."""
@@ -76,14 +70,14 @@ class Raters:
         self._set("set_share", rater_id, {"share": share}, by)
 
     def set_status(self, rater_id: str, status: Status, *, by: str | None = None) -> None:
-        """Pause a rater, who is then given no tasks, or let them go on with a new gold record."""
-        resumed = {"resumed_at": self._clock()} if status == "active" else {}
+        """Pause a rater, who is then given no tasks, or resume them with a new gold record."""
+        resumed = {"resumed_at": self.clock()} if status == "active" else {}
         self._set("set_status", rater_id, {"status": status}, by, **resumed)
 
     def trained(self, rater_id: str) -> set[str]:
         """Return the training items that the rater has answered."""
         of_rater = training_answers.c.rater_id == rater_id
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return set(connection.scalars(sa.select(training_answers.c.item_id).where(of_rater)))
 
     def add_training_answer(self, rater_id: str, item_id: str, *, is_correct: bool) -> None:
@@ -92,38 +86,29 @@ class Raters:
         Raises:
             NotFound: no such rater.
         """
-        row = {
-            "rater_id": rater_id,
-            "item_id": item_id,
-            "is_correct": is_correct,
-            "answered_at": self._clock(),
-        }
-        with self._database.write() as connection:
+        with self.write() as (connection, now):
             # The lock: of two answers at once the second finds the first.
             load_rater(connection, rater_id, lock=True)
-            answered = sa.select(training_answers).where(
-                training_answers.c.rater_id == rater_id, training_answers.c.item_id == item_id
-            )
-            if connection.execute(answered).one_or_none() is None:
+            if item_id not in self.trained(rater_id):
+                ids = {"rater_id": rater_id, "item_id": item_id}
+                row = ids | {"is_correct": is_correct, "answered_at": now}
                 connection.execute(sa.insert(training_answers).values(row))
 
     def _set(
         self, action: Action, rater_id: str, values: dict[str, Any], by: str | None, **more: object
     ) -> None:
-        """Change columns, `more` of them without mention, and record a change."""
-        with self._database.write() as connection:
+        """Change columns, and record the change; of `more` the record has no values."""
+        with self.write() as (connection, now):
             row = find_row(connection, raters, rater_id)
-            self._change(connection, rater_id, values | more)
+            if row is None:
+                raise NotFound(f"rater {rater_id}: not known; add the rater first")
+            update = sa.update(raters).where(raters.c.rater_id == rater_id)
+            connection.execute(update.values(values | more))
             before = {name: getattr(row, name) for name in values}
-            if before == values:
-                return
-            now = self._clock()
-            record(connection, action, now, by, subject=rater_id, before=before, after=values)
-
-    def _change(self, connection: sa.Connection, rater_id: str, values: dict[str, Any]) -> None:
-        update = sa.update(raters).where(raters.c.rater_id == rater_id).values(values)
-        if connection.execute(update).rowcount == 0:
-            raise NotFound(f"rater {rater_id}: not known; add the rater first")
+            if not values:
+                record(connection, action, now, by, subject=rater_id)
+            elif before != values:
+                record(connection, action, now, by, subject=rater_id, before=before, after=values)
 
 
 def find_or_insert(
@@ -141,8 +126,8 @@ def find_or_insert(
 def find_named(connection: sa.Connection, name: str, source: Source) -> Row | None:
     """Return the rater of exactly this name, or a person of a name that is nearly the same.
 
-    Such names of people differ only in case, spaces or the composition of their characters. A store
-    from before these were the same name may have several such raters; then none is returned.
+    Such names of people differ only in case, spaces or the composition of their characters. An
+    import may have brought several such people; then none is returned.
     """
     of_source = sa.select(raters).where(raters.c.source == source)
     row = connection.execute(of_source.where(raters.c.name == name.strip())).one_or_none()
@@ -157,6 +142,4 @@ def _folded(name: str) -> str:
 
 
 def _account(row: Row) -> Account:
-    return Account(
-        row.rater_id, row.name, row.source, row.role, row.status, row.password_hash, row.share
-    )
+    return Account(**{field.name: getattr(row, field.name) for field in fields(Account)})

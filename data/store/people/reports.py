@@ -3,29 +3,34 @@
 A live label that reports an image opens a report, which takes the image and every task with it out
 of circulation. The report is withdrawn when its rater undoes or changes the answer, and closed when
 an admin decides. An image is in circulation again once no report of it is open and it was not
-removed. Nobody can empty a campaign: further reports of a rater of whom `MOST_OPEN` are open only
-wait for an admin.
+removed. Nobody can empty a campaign: while `MOST_OPEN` reports of a rater are open, the rater's
+further reports only wait for an admin.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 import sqlalchemy as sa
 
-from data.feedback import Decision, NotFound
+from data.feedback import Decision, NotFound, Task
 from data.kinds.kind import Answer
 from data.kinds.registry import agrees_with_gold, parse_answer, reported_images
-from data.store.conditions import OUT_OF_CIRCULATION, WITHHELD_IMAGES, WITHHELD_TASKS
-from data.store.database import Database
+from data.store.database import StorePart
+from data.store.leases import withheld_tasks
 from data.store.people.audit import record
-from data.store.queries import Row, find_row, insert_rows
-from data.store.tables import labels, prompts, raters, reports, task_images, tasks
+from data.store.queries import (
+    OUT_OF_CIRCULATION,
+    UNDECIDED,
+    WITHHELD_IMAGES,
+    Row,
+    find_row,
+    insert_rows,
+)
+from data.store.tables import labels, prompts, raters, reports, tasks
 
 MOST_OPEN = 20
 """Images that the reports of one rater keep out of circulation before an admin has decided."""
-
-_UNDECIDED = reports.c.state.in_(("open", "waiting"))
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Report:
 
 @dataclass(frozen=True)
 class ReportedImage:
-    """An image that is out of circulation, or of which a report waits."""
+    """An image that is out of circulation, or whose report waits for a decision."""
 
     image_id: str
     prompt: str
@@ -53,40 +58,34 @@ class ReportedImage:
     """The reports that keep it out or wait, oldest first."""
 
 
-class Reports:
-    """Images that are out of circulation; `FeedbackStore.reports` is one.
+class Reports(StorePart):
+    """Images that are out of circulation: `FeedbackStore.reports`.
 
     `FeedbackStore.submit` and `undo` open and withdraw reports.
     """
 
-    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
-        self._database = database
-        self._clock = clock
-
     def withheld_tasks(self, task_ids: Collection[str]) -> list[str]:
         """Select the tasks that have an image which is out of circulation."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return withheld_tasks(connection, task_ids)
 
     def withheld_images(self, image_ids: Collection[str]) -> set[str]:
         """Select the images that are out of circulation."""
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             return set(connection.scalars(WITHHELD_IMAGES.where(reports.c.image_id.in_(image_ids))))
 
     def images(self) -> list[ReportedImage]:
-        """Return all images of which a report is not settled, in the order of their first ones."""
+        """Return all images that have an unsettled report, in the order of their first reports."""
         query = (
-            sa.select(reports.c.image_id, reports.c.state, prompts.c.prompt, raters.c.name)
-            .add_columns(labels.c.kind, labels.c.answer_json, labels.c.submitted_at)
-            .add_columns(labels.c.sequence)
+            sa.select(reports.c.image_id, reports.c.state, prompts.c.prompt, raters.c.name, labels)
             .join(labels, labels.c.label_id == reports.c.label_id)
             .join(raters, raters.c.rater_id == labels.c.rater_id)
             .join(tasks, tasks.c.task_id == labels.c.task_id)
             .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
-            .where(sa.or_(OUT_OF_CIRCULATION, _UNDECIDED))
+            .where(sa.or_(OUT_OF_CIRCULATION, UNDECIDED))
         )
         found: dict[str, list[Row]] = {}
-        with self._database.read() as connection:
+        with self.database.read() as connection:
             # sorted here: SQLite would go through all labels in order to find the few reports
             for row in sorted(connection.execute(query), key=lambda row: row.sequence):
                 found.setdefault(row.image_id, []).append(row)
@@ -94,25 +93,17 @@ class Reports:
             ReportedImage(
                 image_id,
                 rows[0].prompt,
-                any(row.state == "removed" for row in rows),
-                any(row.state != "waiting" for row in rows),
-                [_report(row) for row in rows],
+                removed=any(row.state == "removed" for row in rows),
+                withheld=any(row.state != "waiting" for row in rows),
+                reports=[_report(row) for row in rows],
             )
             for image_id, rows in found.items()
         ]
 
     def count(self) -> tuple[int, int]:
-        """Count the images that wait for a decision, and those that are removed."""
-        removed = sa.select(reports.c.image_id).where(reports.c.state == "removed")
-        waiting = sa.select(reports.c.image_id).where(
-            _UNDECIDED, reports.c.image_id.not_in(removed)
-        )
-        with self._database.read() as connection:
-            counts = [
-                connection.scalar(sa.select(sa.func.count()).select_from(ids.distinct().subquery()))
-                for ids in (waiting, removed)
-            ]
-        return counts[0] or 0, counts[1] or 0
+        """Count the images that wait for a decision, and the images that are removed."""
+        removed = [image.removed for image in self.images()]
+        return removed.count(False), removed.count(True)
 
     def decide(self, image_id: str, decision: Decision, admin_id: str) -> None:
         """Put an image back into circulation (`kept`) or keep it out for good (`removed`).
@@ -122,30 +113,27 @@ class Reports:
         Raises:
             NotFound: the image is not out of circulation, or was removed before.
         """
-        removed = sa.false() if decision == "removed" else reports.c.state == "removed"
-        undecided = sa.or_(_UNDECIDED, removed)
-        change = sa.update(reports).where(reports.c.image_id == image_id, undecided)
-        with self._database.write() as connection:
-            now = self._clock()
-            was_removed = sa.exists().where(
-                reports.c.image_id == image_id, reports.c.state == "removed"
-            )
-            before = "removed" if connection.scalar(sa.select(was_removed)) else "open"
+        is_removed = sa.and_(reports.c.image_id == image_id, reports.c.state == "removed")
+        open_to_change = UNDECIDED if decision == "removed" else sa.or_(UNDECIDED, is_removed)
+        change = sa.update(reports).where(reports.c.image_id == image_id, open_to_change)
+        with self.write() as (connection, now):
+            was_removed = connection.scalar(sa.select(sa.exists().where(is_removed)))
             values = {"state": decision, "decided_by": admin_id, "decided_at": now}
             if connection.execute(change.values(values)).rowcount == 0:
                 raise NotFound(f"image {image_id}: no report of it is open; look at the list again")
+            before, after = {"state": "removed" if was_removed else "open"}, {"state": decision}
             record(
                 connection,
                 "decide_image",
                 now,
                 admin_id,
                 subject=image_id,
-                before={"state": before},
-                after={"state": decision},
+                before=before,
+                after=after,
             )
 
     def put_back_all(self, rater: str, admin_id: str) -> int:
-        """Close a rater's undecided reports; return of how many images.
+        """Close a rater's undecided reports; return the number of images.
 
         An image that somebody else reported, or an admin removed, stays out.
 
@@ -156,55 +144,51 @@ class Reports:
             sa.select(labels.c.label_id, labels.c.rater_id)
             .join(raters, raters.c.rater_id == labels.c.rater_id)
             .join(reports, reports.c.label_id == labels.c.label_id)
-            .where(raters.c.name == rater, _UNDECIDED)
+            .where(raters.c.name == rater, UNDECIDED)
         )
-        with self._database.write() as connection:
-            now = self._clock()
+        with self.write() as (connection, now):
             rows = connection.execute(of_rater).all()
             if not rows:
                 raise NotFound(f"{rater}: no report of theirs is open; look at the list again")
-            mine = reports.c.label_id.in_({row.label_id for row in rows})
+            own = reports.c.label_id.in_({row.label_id for row in rows})
             values = {"state": "kept", "decided_by": admin_id, "decided_at": now}
-            change = sa.update(reports).where(mine, _UNDECIDED)
-            n_images = connection.execute(change.values(values)).rowcount
-            after = {"images": n_images}
-            who = rows[0].rater_id
+            change = sa.update(reports).where(own, UNDECIDED).values(values)
+            n_images = connection.execute(change).rowcount
+            who, after = rows[0].rater_id, {"images": n_images}
             record(connection, "put_back_all", now, admin_id, subject=who, after=after)
         return n_images
-
-
-def withheld_tasks(connection: sa.Connection, task_ids: Collection[str]) -> list[str]:
-    """Select the tasks that have an image which is out of circulation."""
-    among = WITHHELD_TASKS.where(task_images.c.task_id.in_(task_ids))
-    return list(connection.scalars(among.distinct()))
 
 
 def open_reports(
     connection: sa.Connection,
     label_id: str,
-    task_id: str,
-    image_ids: Sequence[str],
+    task: Task,
     answer: Answer,
     *,
     bound_of: str | None = None,
 ) -> None:
     """Take the images that a new live label reports out of circulation.
 
-    The right answer to hidden gold says nothing new and reports nothing. `bound_of` is the rater of
-    whose reports at most `MOST_OPEN` may be open; without one all are.
+    The right answer to hidden gold says nothing new and reports nothing. At most
+    `MOST_OPEN` reports of the rater `bound_of` may be open; without this rater all are.
     """
-    reported = reported_images(answer, image_ids)
-    if reported and not _is_gold_for(connection, task_id, answer):
-        left = len(reported) if bound_of is None else MOST_OPEN - _count_open(connection, bound_of)
-        rows: list[dict[str, object]] = [
-            {
-                "label_id": label_id,
-                "image_id": image_id,
-                "state": "open" if number < left else "waiting",
-            }
-            for number, image_id in enumerate(sorted(reported))
-        ]
-        insert_rows(connection, reports, rows)
+    reported = sorted(reported_images(answer, task.image_ids))
+    if not reported or _is_gold(connection, task.task_id, answer):
+        return
+    left = len(reported) if bound_of is None else MOST_OPEN - _count_open(connection, bound_of)
+    row = {"label_id": label_id, "state": "open"}
+    rows = [row | {"image_id": image_id} for image_id in reported]
+    for late in rows[max(left, 0) :]:
+        late["state"] = "waiting"
+    insert_rows(connection, reports, rows)
+
+
+def _is_gold(connection: sa.Connection, task_id: str, answer: Answer) -> bool:
+    """Whether the answer is the right one to hidden gold."""
+    row = find_row(connection, tasks, task_id)
+    if row is None or row.gold_source is None:
+        return False
+    return agrees_with_gold(answer, parse_answer(answer.kind, row.gold_json)) is True
 
 
 def _count_open(connection: sa.Connection, rater_id: str) -> int:
@@ -215,23 +199,6 @@ def _count_open(connection: sa.Connection, rater_id: str) -> int:
         .where(reports.c.state == "open", labels.c.rater_id == rater_id)
     )
     return connection.scalar(query) or 0
-
-
-def withdraw_reports(connection: sa.Connection, task_id: str, rater_id: str) -> None:
-    """Withdraw the open reports of the rater's labels of the task that are no longer live."""
-    retired = sa.select(labels.c.label_id).where(
-        labels.c.task_id == task_id, labels.c.rater_id == rater_id, ~labels.c.is_live
-    )
-    mine = sa.update(reports).where(reports.c.label_id.in_(retired), _UNDECIDED)
-    connection.execute(mine.values(state="withdrawn"))
-
-
-def _is_gold_for(connection: sa.Connection, task_id: str, answer: Answer) -> bool:
-    row = find_row(connection, tasks, task_id)
-    assert row is not None
-    if row.gold_source is None:
-        return False
-    return agrees_with_gold(answer, parse_answer(answer.kind, row.gold_json)) is True
 
 
 def _report(row: Row) -> Report:

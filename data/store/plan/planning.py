@@ -1,34 +1,153 @@
 """Tasks and the plan behind them: new tasks, and changes of overlap, gold and repeats.
 
-Each function works in its caller's transaction.
+Each function works in its caller's transaction. What admins change while raters label outlives a
+restart: the next plan of the run's settings leaves it as it is.
 """
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import sqlalchemy as sa
 
+from data.comparisons import Axis
 from data.feedback import NewTask
 from data.kinds.registry import TaskKind
 from data.schema import prompt_id
-from data.store.queries import Row, find_row, insert_rows, lock_task
-from data.store.tables import prompts, settings, task_images, tasks
+from data.store.database import StorePart
+from data.store.people.audit import record
+from data.store.queries import (
+    NO_CHECK,
+    Row,
+    find_row,
+    insert_rows,
+    load_task,
+    read_setting,
+    write_setting,
+)
+from data.store.tables import prompts, task_images, tasks, wordings
 
-_PLANNED = ("gold_json", "gold_source", "overlap")
-"""Columns of a task that planning again can change."""
+LARGEST_OVERLAP = 1000
+
+MOST = "most_comparisons"
+"""Setting: the most answers of one rater by axis, as JSON."""
 
 
-def with_asked_overlap(
-    new_tasks: Iterable[NewTask], overlaps: Mapping[TaskKind, int]
-) -> list[NewTask]:
+@dataclass(eq=False)
+class PlanChanges(StorePart):
+    """Changes of the plan that admins make: `FeedbackStore.plan`."""
+
+    order_seed: str
+
+    def overlaps(self) -> dict[TaskKind, tuple[int, int]]:
+        """Return the smallest and the largest overlap of the tasks of each kind, without checks."""
+        query = (
+            sa.select(tasks.c.kind, sa.func.min(tasks.c.overlap), sa.func.max(tasks.c.overlap))
+            .where(NO_CHECK)
+            .group_by(tasks.c.kind)
+            .order_by(tasks.c.kind)
+        )
+        with self.database.read() as connection:
+            return {kind: (low, high) for kind, low, high in connection.execute(query)}
+
+    def set_overlap(self, kind: TaskKind, overlap: int, admin_id: str) -> None:
+        """Ask so many people about each task of this kind, also about tasks that are planned later.
+
+        Labels beyond a smaller overlap stay.
+        """
+        of_kind = sa.and_(tasks.c.kind == kind, NO_CHECK)
+        with self.write() as (connection, now):
+            earlier = connection.scalars(
+                sa.select(tasks.c.overlap).where(of_kind).distinct().order_by(tasks.c.overlap)
+            ).all()
+            change = sa.update(tasks).where(of_kind, tasks.c.overlap != overlap)
+            connection.execute(change.values(overlap=overlap))
+            asked = _asked_overlaps(connection) | {kind: overlap}
+            write_setting(connection, "overlaps", json.dumps(asked))
+            before = {"kind": kind, "overlap": list(earlier)}
+            after = {"kind": kind, "overlap": overlap}
+            record(connection, "set_overlap", now, admin_id, before=before, after=after)
+
+    def add_gold(self, gold: Sequence[NewTask], admin_id: str) -> int:
+        """Add tasks with right answers, which are hidden among the others; return how many are new.
+
+        A task that is known becomes gold, or gets this right answer. Its labels stay.
+        """
+        with self.write() as (connection, now):
+            added = insert_tasks(connection, gold, now, order_seed=self.order_seed)
+            for task in gold:
+                update = sa.update(tasks).where(tasks.c.task_id == task_id_of(task))
+                connection.execute(update.values(_planned_values(task)))
+            sources = sorted({task.gold_source for task in gold if task.gold_source is not None})
+            after = {"tasks": len(gold), "new": added, "sources": sources}
+            record(connection, "add_gold", now, admin_id, after=after)
+        return added
+
+
+@dataclass(eq=False)
+class Comparisons(StorePart):
+    """Comparisons of models: `FeedbackStore.comparisons`."""
+
+    order_seed: str
+
+    def add(self, new_tasks: Iterable[NewTask], *, most_share: float) -> int:
+        """Add comparisons, all or none; return how many are new.
+
+        Known comparisons get the overlap, priority, subject, reference and steps of the new ones.
+        Other tasks stay as they are. A rater is then given at most `most_share` of the
+        answers that are wanted on each axis, and at least one.
+        """
+        wanted = {task_id_of(task): task for task in new_tasks}
+        changing = ("overlap", "priority", "subject", "reference", "steps")
+        with self.write() as (connection, now):
+            for task_id, task in wanted.items():
+                known = sa.update(tasks).where(tasks.c.task_id == task_id)
+                connection.execute(known.values({name: getattr(task, name) for name in changing}))
+            added = insert_tasks(connection, wanted.values(), now, order_seed=self.order_seed)
+            _limit_raters(connection, most_share)
+        return added
+
+    def task_ids(self) -> list[str]:
+        """Return the ids of all comparisons and rankings of models, sorted."""
+        query = sa.select(tasks.c.task_id).where(tasks.c.models.is_not(sa.null()))
+        with self.database.read() as connection:
+            return sorted(connection.scalars(query))
+
+    def set_wordings(self, texts: Mapping[Axis, str]) -> None:
+        """Let raters be shown these words from now on; earlier versions are kept."""
+        with self.database.write_alone() as connection:
+            for axis, text in texts.items():
+                version = hashlib.sha256(text.encode()).hexdigest()
+                if find_row(connection, wordings, version) is None:
+                    row = {"version": version, "axis": axis, "text": text}
+                    connection.execute(sa.insert(wordings).values(row))
+                write_setting(connection, f"wording {axis}", version)
+
+
+def _limit_raters(connection: sa.Connection, most_share: float) -> None:
+    wanted = sa.select(tasks.c.axis, sa.func.sum(tasks.c.overlap)).where(tasks.c.axis.is_not(None))
+    totals = connection.execute(wanted.group_by(tasks.c.axis))
+    most = {axis: max(1, math.ceil(most_share * int(total))) for axis, total in totals}
+    limits = json.dumps(most, sort_keys=True) if most_share < 1 else None
+    write_setting(connection, MOST, limits)
+
+
+def _asked_overlaps(connection: sa.Connection) -> dict[TaskKind, int]:
+    """Return the overlaps that admins asked for, by kind of task."""
+    overlaps: dict[TaskKind, int] = json.loads(read_setting(connection, "overlaps") or "{}")
+    return overlaps
+
+
+def with_asked_overlap(connection: sa.Connection, new_tasks: Iterable[NewTask]) -> list[NewTask]:
     """Return the tasks with the overlap that an admin asked for of their kind; gold keeps its own.
 
-    Args:
-        new_tasks: what the run's settings plan.
-        overlaps: `data.store.store_settings.read_overlaps`.
+    `new_tasks` are what the run's settings plan.
     """
+    overlaps = _asked_overlaps(connection)
     return [
         task.model_copy(update={"overlap": overlaps[task.kind]})
         if task.kind in overlaps and task.gold_source is None
@@ -55,43 +174,37 @@ def insert_tasks(
     wanted = {task_id_of(task): task for task in new_tasks}
     added = {task_id: task for task_id, task in wanted.items() if task_id not in known_tasks}
     new_prompts = {prompt_id(task.prompt): task.prompt for task in added.values()}
-    prompt_rows: list[dict[str, object]] = [
-        {"prompt_id": key, "prompt": text}
-        for key, text in new_prompts.items()
-        if key not in known_prompts
-    ]
-    insert_rows(connection, prompts, prompt_rows)
+    prompt_rows = ({"prompt_id": key, "prompt": text} for key, text in new_prompts.items())
+    missing = (row for row in prompt_rows if row["prompt_id"] not in known_prompts)
+    insert_rows(connection, prompts, missing)
     task_rows = (_task_row(task_id, task, now, order_seed) for task_id, task in added.items())
     insert_rows(connection, tasks, task_rows)
-    image_rows: Iterable[dict[str, object]] = (
-        {"task_id": task_id, "position": position, "image_id": image_id}
-        for task_id, task in added.items()
-        for position, image_id in enumerate(task.image_ids)
-    )
-    insert_rows(connection, task_images, image_rows)
+    images = (row for task_id, task in added.items() for row in _images(task_id, task.image_ids))
+    insert_rows(connection, task_images, images)
     return len(added)
 
 
 def _task_row(task_id: str, task: NewTask, now: datetime, order_seed: str) -> dict[str, object]:
     order = hashlib.sha256(f"{order_seed}:{task_id}".encode()).digest()[:8]
-    return planned_values(task) | {
+    same = ("kind", "priority", "axis", "subject", "reference", "steps")
+    return _planned_values(task) | {
+        **{name: getattr(task, name) for name in same},
         "task_id": task_id,
-        "kind": task.kind,
         "prompt_id": prompt_id(task.prompt),
         "n_live": 0,
         "n_simulated": 0,
-        "priority": task.priority,
         "order_key": int.from_bytes(order, "big", signed=True),
         "created_at": now,
-        "axis": task.axis,
         "models": list(task.models) or None,
-        "subject": task.subject,
-        "reference": task.reference,
-        "steps": task.steps,
     }
 
 
-def planned_values(task: NewTask) -> dict[str, object]:
+def _images(task_id: str, image_ids: Iterable[str]) -> Iterator[dict[str, object]]:
+    for position, image_id in enumerate(image_ids):
+        yield {"task_id": task_id, "position": position, "image_id": image_id}
+
+
+def _planned_values(task: NewTask) -> dict[str, object]:
     """Return the columns of a task that planning again can change."""
     return {
         "gold_json": None if task.gold is None else task.gold.model_dump_json(),
@@ -108,8 +221,11 @@ def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> Non
     """
     named = {task.gold_source for task in wanted.values() if task.gold_source is not None}
     own_sources = named | _replace_sources(connection, named)
-    counts, plan = (tasks.c.n_live, tasks.c.n_simulated), (tasks.c[name] for name in _PLANNED)
-    known_tasks = sa.select(tasks.c.task_id, *counts, *plan).where(tasks.c.repeat_of.is_(None))
+    plan = (tasks.c.gold_json, tasks.c.gold_source, tasks.c.overlap)
+    counts = (tasks.c.n_live, tasks.c.n_simulated)
+    known_tasks: sa.Select[Any] = sa.select(*plan, tasks.c.task_id, *counts).where(
+        tasks.c.repeat_of.is_(None)
+    )
     changes = [
         {"of_task": known.task_id, **changed}
         for known in connection.execute(known_tasks)
@@ -122,9 +238,10 @@ def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> Non
 
 def _changed_plan(known: Row, task: NewTask | None, own_sources: set[str]) -> dict[str, object]:
     """Return the planned columns of a known task if they change; empty if they do not."""
-    before = {name: getattr(known, name) for name in _PLANNED}
+    before = {"gold_json": known.gold_json, "gold_source": known.gold_source}
+    before["overlap"] = known.overlap
     if task is not None and task.gold_source is not None:
-        planned = planned_values(task)
+        planned = _planned_values(task)
     elif known.gold_source in own_sources:
         planned = {"gold_json": None, "gold_source": None}
         # Where the task is gold alone and not planned otherwise, nobody is asked any more.
@@ -138,14 +255,10 @@ def _changed_plan(known: Row, task: NewTask | None, own_sources: set[str]) -> di
 
 
 def _replace_sources(connection: sa.Connection, named: set[str]) -> set[str]:
-    """Remember the plan's sources of gold; return those of the plan before."""
-    text = connection.scalar(sa.select(settings.c.value).where(settings.c.name == "gold_sources"))
-    before = set(json.loads(text)) if text is not None else set()
+    """Remember the plan's sources of gold; return the sources of the plan before."""
+    before = set(json.loads(read_setting(connection, "gold_sources") or "[]"))
     if named != before:  # replicas that start at once with the same plan must not meet here
-        connection.execute(sa.delete(settings).where(settings.c.name == "gold_sources"))
-        connection.execute(
-            sa.insert(settings).values(name="gold_sources", value=json.dumps(sorted(named)))
-        )
+        write_setting(connection, "gold_sources", json.dumps(sorted(named)))
     return before
 
 
@@ -153,22 +266,12 @@ def add_repeat(connection: sa.Connection, earlier: str, now: datetime) -> str:
     """Add the task that asks an earlier one again, if it is not there; return its id."""
     task_id = hashlib.sha256(f"repeat of {earlier}".encode()).hexdigest()
     # The lock: of two claims that repeat it at once, one makes the task and the other finds it.
-    image_ids = lock_task(connection, earlier).image_ids
+    image_ids = load_task(connection, earlier, lock=True).image_ids
     if find_row(connection, tasks, task_id) is None:
         row = find_row(connection, tasks, earlier)
         assert row is not None
-        again = {
-            "task_id": task_id,
-            "n_live": 0,
-            "n_simulated": 0,
-            "gold_json": None,
-            "repeat_of": earlier,
-            "created_at": now,
-        }
-        connection.execute(sa.insert(tasks).values(dict(row._mapping) | again))  # noqa: SLF001 - SQLAlchemy's public name
-        images: list[dict[str, object]] = [
-            {"task_id": task_id, "position": place, "image_id": image_id}
-            for place, image_id in enumerate(image_ids)
-        ]
-        insert_rows(connection, task_images, images)
+        again = {"task_id": task_id, "repeat_of": earlier, "created_at": now}
+        unanswered = {"n_live": 0, "n_simulated": 0, "gold_json": None}
+        insert_rows(connection, tasks, [dict(row._mapping) | again | unanswered])  # noqa: SLF001 - SQLAlchemy's public name
+        insert_rows(connection, task_images, _images(task_id, image_ids))
     return task_id

@@ -1,22 +1,24 @@
 """Views of the store for the app's pages: labels, counts by prompt and hour, gold records."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
+from data.comparisons import SHOWN_WITHOUT_PROMPT
 from data.feedback import Source, Task
 from data.kinds.kind import Answer
 from data.kinds.registry import TaskKind, agrees_with_gold, parse_answer
-from data.store.conditions import NO_CHECK
 from data.store.feedback_store import FeedbackStore
-from data.store.plan.comparing import wording_texts
-from data.store.queries import Row, load_task
+from data.store.leases import wording_text
+from data.store.queries import NO_CHECK, load_tasks
 from data.store.tables import labels, prompts, raters, tasks
-from data.store.views.label_filter import LabelFilter
 from data.store.views.progress import finished_labels, wanted_labels
+
+AnswerGroup = Literal["good", "bad", "skipped", "reported", "commented"]
+"""`skipped` says nothing about quality and reports nothing, `reported` reports an image."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,13 @@ class PromptCount:
 MOST_BY_HOUR = 200_000
 """Latest labels that are counted by the hour: more than a day has."""
 
+_GROUPS: dict[AnswerGroup, sa.ColumnElement[bool]] = {
+    "good": labels.c.outcome == "good",
+    "bad": labels.c.outcome == "bad",
+    "skipped": labels.c.outcome == "skip",
+    "reported": labels.c.outcome == "unsafe",
+    "commented": labels.c.has_comment,
+}
 _LIVE = (
     sa.select(labels, raters.c.name, raters.c.source)
     .join(raters, raters.c.rater_id == labels.c.rater_id)
@@ -66,11 +75,14 @@ def latest_labels(
     *,
     rater_id: str | None = None,
     source: Source | None = None,
-    among: LabelFilter = LabelFilter(),  # noqa: B008 - frozen
+    among: Iterable[sa.ColumnElement[bool]] = (),
     limit: int,
 ) -> list[GivenLabel]:
-    """Return the live labels of one rater, of those of one source, or of all, newest first."""
-    query = _LIVE.where(*among.conditions()).limit(limit)
+    """Return the live labels of one rater, of the raters of one source, or of all, newest first.
+
+    `among` are conditions of `matching`.
+    """
+    query = _LIVE.where(*among).limit(limit)
     if rater_id is not None:
         query = query.where(labels.c.rater_id == rater_id)
     if source is not None:
@@ -88,9 +100,59 @@ def labels_of_tasks(store: FeedbackStore, task_ids: Collection[str]) -> list[Giv
 def _labels(store: FeedbackStore, query: sa.Select[Any]) -> list[GivenLabel]:
     with store.database.read() as connection:
         rows = connection.execute(query).all()
-        asked = {row.task_id: load_task(connection, row.task_id) for row in rows}
-        words = wording_texts(connection, [row.wording for row in rows])
-    return [_given(row, asked[row.task_id], words.get(row.wording)) for row in rows]
+        asked = load_tasks(connection, {row.task_id for row in rows})
+        versions = {row.wording for row in rows}
+        words = {version: wording_text(connection, version) for version in versions}
+    return [
+        GivenLabel(
+            asked[row.task_id],
+            tuple(row.shown_order),
+            parse_answer(row.kind, row.answer_json),
+            row.revision,
+            row.submitted_at,
+            rater=row.name,
+            source=row.source,
+            sequence=row.sequence,
+            wording=words[row.wording],
+        )
+        for row in rows
+    ]
+
+
+def matching(
+    before: int | None, words: str, kind: TaskKind | None, answer: AnswerGroup | None
+) -> list[sa.ColumnElement[bool]]:
+    """Return conditions on labels; None, and no words, ask for nothing.
+
+    Args:
+        before: only labels that were given before the label with this sequence number.
+        words: all occur in the prompt, in whatever case, whole or as a part. Where raters are not
+            told the prompt, the words occur in the name of what is counted.
+        kind: kind of the task.
+        answer: group of the answer.
+    """
+    asked = words.split()
+    return [
+        *([] if before is None else [labels.c.sequence < before]),
+        *([] if kind is None else [labels.c.kind == kind]),
+        *([] if answer is None else [_GROUPS[answer]]),
+        *([_asked(asked)] if asked else []),
+    ]
+
+
+def _asked(words: list[str]) -> sa.ColumnElement[bool]:
+    """Return the condition that the label's task shows all of these words."""
+    of_prompt = sa.select(prompts.c.prompt_id).where(*(_has(prompts.c.prompt, w) for w in words))
+    hides = tasks.c.axis.in_(SHOWN_WITHOUT_PROMPT)
+    by_prompt = sa.and_(tasks.c.prompt_id.in_(of_prompt), sa.or_(tasks.c.axis.is_(None), ~hides))
+    by_subject = sa.and_(tasks.c.axis == "count", *(_has(tasks.c.subject, w) for w in words))
+    return sa.exists().where(tasks.c.task_id == labels.c.task_id, sa.or_(by_prompt, by_subject))
+
+
+def _has(column: sa.Column[str], word: str) -> sa.ColumnElement[bool]:
+    # SQLite knows the cases of ASCII letters only
+    spellings = dict.fromkeys((word, word.lower(), word.upper(), word.capitalize()))
+    return sa.or_(*(column.icontains(spelling, autoescape=True) for spelling in spellings))
 
 
 def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]:
@@ -154,17 +216,3 @@ def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:
     pairs = [(parse_answer(r.kind, r.answer_json), parse_answer(r.kind, r.gold_json)) for r in rows]
     checked = [agrees_with_gold(answer, gold) for answer, gold in pairs]
     return [right for right in checked if right is not None]
-
-
-def _given(row: Row, task: Task, wording: str | None) -> GivenLabel:
-    return GivenLabel(
-        task,
-        tuple(row.shown_order),
-        parse_answer(row.kind, row.answer_json),
-        row.revision,
-        row.submitted_at,
-        rater=row.name,
-        wording=wording,
-        source=row.source,
-        sequence=row.sequence,
-    )

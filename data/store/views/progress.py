@@ -5,22 +5,15 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from threading import Lock
-from typing import Any, cast
+from typing import Any
 
 import sqlalchemy as sa
 
 from data.feedback import Source
 from data.kinds.registry import TaskKind
-from data.store.conditions import NO_CHECK, WITHHELD_TASKS, live_labels
-from data.store.tables import labels, leases, raters, tasks
-
-RECENT_LABELS = 101
-"""Number of latest labels whose median time on task sets a lease's length, and for who works."""
-
-LOOK_BACK = 1000
-"""Number of latest labels among which the recent ones are searched.
-
-Nobody may label a kind of task now, or labels may have no times: the search must end early."""
+from data.store.leases import IN_REACH, LOOK_BACK, RECENT_LABELS
+from data.store.queries import NO_CHECK, WITHHELD_TASKS, live_labels
+from data.store.tables import labels, raters, tasks
 
 AT_WORK_WITHIN = timedelta(minutes=10)
 """Raters who gave a label in this last span of time are at work."""
@@ -93,17 +86,13 @@ class LatestTotals:
         known = self._totals.get(source)
         if newest or (known is not None and not known.is_large):
             return self._count(connection, source, now)
-        if known is not None and known.is_fresh(now):
+        if known is not None and (known.is_fresh(now) or self._counting.locked()):
             return known
-        if not self._counting.acquire(blocking=known is None):
-            return cast("Totals", known)
-        try:
+        with self._counting:
             counted = self._totals.get(source)  # perhaps by the thread that was waited for
             if counted is not None and counted.is_fresh(now):
                 return counted
             return self._count(connection, source, now)
-        finally:
-            self._counting.release()
 
     def _count(self, connection: sa.Connection, source: Source, now: datetime) -> Totals:
         totals = self._totals[source] = count_totals(connection, source, now)
@@ -125,26 +114,6 @@ _LATEST_LABELS = (
     .order_by(labels.c.sequence.desc())
     .limit(RECENT_LABELS)
     .subquery()
-)
-_IN_REACH = (
-    labels.c.sequence > sa.select(sa.func.max(labels.c.sequence) - LOOK_BACK).scalar_subquery()
-)
-_TIMES = (
-    sa.select(labels.c.time_on_task_ms.label("ms"))
-    .where(
-        _IN_REACH, labels.c.kind == sa.bindparam("of_kind"), labels.c.time_on_task_ms.is_not(None)
-    )
-    .order_by(labels.c.sequence.desc())
-    .limit(RECENT_LABELS)
-    .subquery()
-)
-_RANKED_TIMES = sa.select(
-    _TIMES.c.ms,
-    sa.func.row_number().over(order_by=_TIMES.c.ms).label("place"),
-    sa.func.count().over().label("n"),
-).subquery()
-_MEDIAN = sa.select(sa.func.avg(_RANKED_TIMES.c.ms)).where(
-    (2 * _RANKED_TIMES.c.place - _RANKED_TIMES.c.n).between(0, 2)
 )
 
 
@@ -192,11 +161,11 @@ def _at_work(source: Source) -> sa.Select[int]:
 
 @cache
 def _active_times(source: Source) -> sa.Select[Any, Any]:
-    """Return the query of the mean active time of each kind of which enough labels tell it."""
+    """Return the query of the mean active time of each kind that has enough labels."""
     # a limit, as SQLite would otherwise begin with the raters and read all of their labels
     latest = (
         sa.select(labels.c.kind, labels.c.active_ms, labels.c.rater_id)
-        .where(_IN_REACH, labels.c.is_live)
+        .where(IN_REACH, labels.c.is_live)
         .order_by(labels.c.sequence.desc())
         .limit(LOOK_BACK)
         .subquery()
@@ -217,26 +186,3 @@ def _seconds_left(
     if not left or not left.keys() <= means.keys():
         return None
     return sum(count * means[kind] for kind, count in left.items()) / 1000
-
-
-def has_given_share(connection: sa.Connection, rater_id: str, most: float, now: datetime) -> bool:
-    """Whether the rater has given or holds `most` labels (1 at least), checks omitted."""
-    given = (
-        sa.select(sa.func.count())
-        .select_from(labels)
-        .join(tasks, tasks.c.task_id == labels.c.task_id)
-        .where(labels.c.rater_id == rater_id, labels.c.is_live, NO_CHECK)
-    )
-    held = (
-        sa.select(sa.func.count())
-        .select_from(leases)
-        .join(tasks, tasks.c.task_id == leases.c.task_id)
-        .where(leases.c.rater_id == rater_id, leases.c.expires_at > now, NO_CHECK)
-    )
-    counts = [connection.scalar(query) or 0 for query in (given, held)]
-    return sum(counts) + 1 > max(most, 1)
-
-
-def median_seconds(connection: sa.Connection, kind: TaskKind) -> float:
-    """Return the median time on task over the latest labels of this kind; 0 without any."""
-    return float(connection.scalar(_MEDIAN, {"of_kind": kind}) or 0) / 1000

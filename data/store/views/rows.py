@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import combinations, groupby
 from typing import Any
@@ -12,15 +12,9 @@ import sqlalchemy as sa
 
 from data.kinds.kind import Columns, TaskFacts
 from data.kinds.registry import KINDS, TaskKind, agrees_with_gold, parse_answer
-from data.schema import (
-    AUDIT,
-    LABELS_LOG,
-    LABELS_PAIRS,
-    ROW_GROUP_ROWS,
-    TASKS,
-)
-from data.store.conditions import WITHHELD_IMAGES
+from data.schema import AUDIT, LABELS_LOG, LABELS_PAIRS, ROW_GROUP_ROWS, TASKS
 from data.store.people.audit import ABOUT_RATERS
+from data.store.queries import WITHHELD_IMAGES
 from data.store.tables import audit, labels, raters, task_images, tasks
 
 TableRow = dict[str, object]
@@ -78,19 +72,11 @@ def rater_facts(
     connection: sa.Connection, public_id: Callable[[str], str]
 ) -> dict[str, RaterFacts]:
     """Return all raters by the store's own id, in the order in which they joined."""
-    joined = connection.execute(sa.select(raters).order_by(raters.c.joined_at, raters.c.rater_id))
+    names = [field.name for field in fields(RaterFacts) if field.name in raters.c]
+    query = sa.select(*(raters.c[name] for name in names))
+    joined = connection.execute(query.order_by(raters.c.joined_at, raters.c.rater_id)).mappings()
     return {
-        row.rater_id: RaterFacts(
-            row.rater_id,
-            public_id(row.rater_id),
-            row.name,
-            row.source,
-            row.joined_at,
-            row.status,
-            row.role,
-            row.share,
-        )
-        for row in joined
+        row["rater_id"]: RaterFacts(public_id=public_id(row["rater_id"]), **row) for row in joined
     }
 
 
@@ -128,11 +114,18 @@ def label_batches(
         asked = [known_tasks[task_id] for task_id in columns["task_id"]]
         by = [known_raters[rater_id] for rater_id in columns["rater_id"]]
         answers = [json.loads(text) for text in texts]
-        columns |= _common_columns(answers, asked, by)
-        columns["gold_correct"] = [
-            None if task.gold is None else agrees_with_gold(parse_answer(kind, text), task.gold)
-            for text, task in zip(texts, asked, strict=True)
-        ]
+        columns |= {
+            "prompt_id": [task.prompt_id for task in asked],
+            "rater_id": [rater.public_id for rater in by],
+            "source": [rater.source for rater in by],
+            "skip_reason": [answer.get("reason") for answer in answers],
+            "comment": [answer.get("comment") for answer in answers],
+            "is_gold": [task.gold is not None for task in asked],
+            "gold_correct": [
+                None if task.gold is None else agrees_with_gold(parse_answer(kind, text), task.gold)
+                for text, task in zip(texts, asked, strict=True)
+            ],
+        }
         columns |= KINDS[kind].columns(answers, asked)
         yield pa.Table.from_pydict(columns, schema=KINDS[kind].schema)
 
@@ -174,19 +167,6 @@ def _columns(names: Sequence[str], rows: Sequence[sa.Row[Any]]) -> Columns:
     if not rows:
         return dict.fromkeys(names, ())
     return dict(zip(names, zip(*rows, strict=True), strict=True))
-
-
-def _common_columns(
-    answers: Sequence[TableRow], asked: Sequence[TaskFacts], by: Sequence[RaterFacts]
-) -> Columns:
-    return {
-        "prompt_id": [task.prompt_id for task in asked],
-        "rater_id": [rater.public_id for rater in by],
-        "source": [rater.source for rater in by],
-        "skip_reason": [answer.get("reason") for answer in answers],
-        "comment": [answer.get("comment") for answer in answers],
-        "is_gold": [task.gold is not None for task in asked],
-    }
 
 
 def _pairs_of(ranking: dict[str, Any]) -> list[TableRow]:

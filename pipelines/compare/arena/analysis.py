@@ -1,6 +1,7 @@
 """From the labels of a comparison campaign to its figures."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,13 +18,13 @@ from pipelines.compare.arena.figures import (
     Comparison,
     CountFigures,
     DisputeRow,
-    Interval,
     PairFigures,
     RankingFigures,
     ShareFigures,
     StrengthFigures,
 )
-from pipelines.compare.arena.intervals import share_of
+from pipelines.compare.arena.intervals import FEWEST, always_valid, bounds_of, share_of
+from pipelines.compare.arena.planning import votes_to_decide
 from pipelines.compare.arena.raters import agreement, disputes, left_wins, rater_figures
 from pipelines.compare.arena.ratings import (
     Ratings,
@@ -32,9 +33,8 @@ from pipelines.compare.arena.ratings import (
     rate_rankings,
     win_probability,
 )
-from pipelines.compare.arena.sequential import FEWEST, always_valid
 from pipelines.compare.arena.settings import ArenaConfig
-from pipelines.compare.arena.votes import Indices, Values, Votes
+from pipelines.compare.arena.votes import Votes, numbered
 
 DISPUTED = 24
 """Most disputed pairs that are listed."""
@@ -54,19 +54,10 @@ def compare(
     scores: Scores,
     track: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Comparison:
-    """Return all figures of the campaign.
+    """Return all figures of the campaign of a run of this name; `track` wraps the loop over axes.
 
-    Args:
-        campaign: the labels.
-        run: the run's name.
-        config: settings.
-        scores: automatic figures of the compared images.
-        track: wraps the loop over axes.
-
-    Raises:
-        PictuneError: only one model was compared.
+    `refuse_one_model` comes before it.
     """
-    refuse_one_model(campaign, run)
     raters = rater_figures(campaign.all_votes, campaign.flags)
     omitted = [one.rater_id for one in raters if not one.looks] if config.omit_raters else []
     kept = campaign.without(set(omitted))
@@ -88,7 +79,7 @@ def compare(
 
 
 def refuse_one_model(campaign: Campaign, run: str) -> None:
-    """Refuse a campaign whose answers compare nothing.
+    """Refuse a campaign that compares nothing.
 
     Raises:
         PictuneError: there is one model, or no answer is a vote.
@@ -129,7 +120,8 @@ def _axis(
     categories = []
     for name in sorted(set(votes.category)):
         part = votes.where(votes.category == name)
-        categories.append(_category(str(name), part, config))
+        own, met = pairs_of(part.with_models_there(), config)
+        categories.append(CategoryFigures(category=name, n=len(part), strengths=own, pairs=met))
     decided = votes.where(votes.is_decided)
     return AxisFigures(
         axis=axis,
@@ -142,7 +134,7 @@ def _axis(
         strengths=strengths,
         pairs=pairs,
         categories=categories if len(categories) > 1 else [],
-        left=_share(left_wins(decided), decided.rater, decided.prompt),
+        left=share_of(left_wins(decided), decided.rater, decided.prompt),
         agreement=AgreementFigures.model_validate(agreement(votes, rng)),
         automatic=[
             AutomaticFigures(name=name, agreed=agreed)
@@ -150,11 +142,6 @@ def _axis(
             if (agreed := automatic_agreement(votes, values)) is not None
         ],
     )
-
-
-def _category(name: str, votes: Votes, config: ArenaConfig) -> CategoryFigures:
-    strengths, pairs = pairs_of(votes.with_models_there(), config)
-    return CategoryFigures(category=name, n=len(votes), strengths=strengths, pairs=pairs)
 
 
 def automatic_agreement(votes: Votes, values: Mapping[str, float]) -> ShareFigures | None:
@@ -171,17 +158,17 @@ def automatic_agreement(votes: Votes, values: Mapping[str, float]) -> ShareFigur
         ]
     )
     ordered = 0.5 + 0.5 * signs[decided.pair] * np.sign(decided.outcome - 0.5)
-    return _share(ordered, decided.rater, decided.prompt)
+    return share_of(ordered, decided.rater, decided.prompt)
 
 
 def _pair(
     votes: Votes, models: tuple[int, int], rated: Ratings | None, config: ArenaConfig
 ) -> PairFigures:
     there = votes.between(*models)
-    won = _share(there.outcome, there.rater, there.prompt)
+    won = share_of(there.outcome, there.rater, there.prompt)
     assert won is not None
     first, second = (votes.models[model] for model in models)
-    basis = PairFigures(
+    return PairFigures(
         first=first,
         second=second,
         n=len(there),
@@ -191,22 +178,25 @@ def _pair(
         won=won,
         p_value=signed_rank(there),
         prompts=len(np.unique(there.prompt)),
+        **({} if rated is None else _rated(votes, models, rated, config, len(there))),
     )
-    return basis if rated is None else basis.model_copy(update=_rated(votes, models, rated, config))
 
 
 def _rated(
-    votes: Votes, models: tuple[int, int], rated: Ratings, config: ArenaConfig
-) -> dict[str, object]:
-    """Return the figures of a pair that follow from the strengths of all models."""
+    votes: Votes, models: tuple[int, int], rated: Ratings, config: ArenaConfig, n: int
+) -> dict[str, Any]:
+    """Return the figures of a pair with `n` votes that follow from the strengths of all models."""
     found = rated.difference(*models)
     enough = all(len(np.unique(one)) >= FEWEST for one in (votes.rater, votes.prompt))
+    at_any_look = bounds_of(always_valid(found, config.difference)[0]) if enough else None
+    difference = float(found.value[0])
     return {
         "probability": float(win_probability(found.value)[0]),
-        "difference": float(found.value[0]),
-        "interval": _bounds(found.intervals()[0]),
-        "interval_99": _bounds(found.intervals(0.99)[0]),
-        "at_any_look": _bounds(always_valid(found, config.difference)[0]) if enough else None,
+        "difference": difference,
+        "interval": bounds_of(found.intervals()[0]),
+        "interval_99": bounds_of(found.intervals(0.99)[0]),
+        "at_any_look": at_any_look,
+        "needed": votes_to_decide(difference, at_any_look, n) if at_any_look else None,
     }
 
 
@@ -238,8 +228,8 @@ def _strengths(rated: Ratings, won: Sequence[tuple[int, float]]) -> list[Strengt
             n=won[i][0],
             share=won[i][1],
             elo=float(rated.strengths.value[i]),
-            interval=_bounds(bounds[i]),
-            interval_99=_bounds(wide[i]),
+            interval=bounds_of(bounds[i]),
+            interval_99=bounds_of(wide[i]),
         )
         for i, model in enumerate(rated.models)
     ]
@@ -255,43 +245,45 @@ def _count(model: str, part: pd.DataFrame) -> CountFigures:
     known = part[part["wanted"].notna()]
     wanted = known["wanted"].clip(upper=MOST_COUNTED)
     right = np.equal(known["count"].to_numpy(np.float64), wanted.to_numpy()).astype(np.float64)
-    rater, prompt = (_numbers(known[name]) for name in ("rater_id", "prompt_id"))
     return CountFigures(
         model=model,
         n=len(part),
         mean=float(part["count"].mean()),
-        right=_share(right, rater, prompt),
+        right=share_of(right, numbered(known["rater_id"])[0], numbered(known["prompt_id"])[0]),
     )
-
-
-def _numbers(column: "pd.Series[str]") -> Indices:
-    return pd.factorize(column)[0].astype(np.int64)
 
 
 def _rankings(campaign: Campaign, rng: np.random.Generator) -> RankingFigures | None:
     found = campaign.rankings(rng)
-    if len(found.orders) < FEWEST_RANKINGS:
+    if len(found) < FEWEST_RANKINGS:
         return None
-    rated = rate_rankings(found.models, found.orders, found.rater, found.prompt)
+    orders, raters, prompts = zip(*found, strict=True)
+    models = tuple(sorted({model for order in orders for model in order}))
+    rated = rate_rankings(
+        models,
+        [tuple(models.index(model) for model in order) for order in orders],
+        numbered(pd.Series(raters))[0],
+        numbered(pd.Series(prompts))[0],
+    )
     won: list[tuple[int, float]] = []
-    for model in range(len(found.models)):
-        places = [(order.index(model), len(order)) for order in found.orders if model in order]
-        beaten = [(n - 1 - place) / (n - 1) for place, n in places]
-        won.append((len(places), float(np.mean(beaten))))
+    for model in models:
+        own = [order for order in orders if model in order]
+        beaten = [(len(order) - 1 - order.index(model)) / (len(order) - 1) for order in own]
+        won.append((len(own), float(np.mean(beaten))))
     return RankingFigures(
-        n=len(found.orders),
-        raters=len(np.unique(found.rater)),
-        prompts=len(np.unique(found.prompt)),
+        n=len(orders),
+        raters=len(set(raters)),
+        prompts=len(set(prompts)),
         strengths=_strengths(rated, won),
     )
 
 
 def _disputes(campaign: Campaign) -> list[DisputeRow]:
-    found = disputes(campaign.all_votes)[:DISPUTED]
+    found = disputes(campaign.all_votes).head(DISPUTED)
     by_task = dict(iter(campaign.labels.groupby("task_id")))
     rows = []
-    for one in found:
-        labels = by_task[one.pair]
+    for task_id, (first, ties, second) in zip(found.index, found.to_numpy(), strict=True):
+        labels = by_task[task_id]
         label = labels.iloc[0]
         rows.append(
             DisputeRow(
@@ -299,23 +291,10 @@ def _disputes(campaign: Campaign) -> list[DisputeRow]:
                 prompt=str(campaign.prompts["prompt"].get(label["prompt_id"], "")),
                 images=tuple(label["image_ids"]),
                 models=tuple(label["models"]),
-                first=one.first,
-                ties=one.ties,
-                second=one.second,
                 comments=labels["comment"].dropna().tolist()[:3],
+                first=first,
+                ties=ties,
+                second=second,
             )
         )
     return rows
-
-
-def _share(won: Values, rater: Indices, prompt: Indices) -> ShareFigures | None:
-    found, wide = (share_of(won, rater, prompt, level) for level in (0.95, 0.99))
-    if found is None or wide is None:
-        return None
-    return ShareFigures(
-        share=found.value, n=found.n, interval=found.interval, interval_99=wide.interval
-    )
-
-
-def _bounds(row: Values) -> Interval:
-    return (float(row[0]), float(row[1])) if np.isfinite(row).all() else None

@@ -20,33 +20,12 @@ from data.schema import (
     TASKS,
     read_table,
 )
-from pipelines.compare.arena.votes import Indices, Votes, votes_of
+from pipelines.compare.arena.votes import Votes, votes_of
 
 SOURCES = ("human", "imported", "simulated")
-"""Sources of labels; those of the first that has comparisons count."""
+"""Sources of labels; the first that has comparisons counts."""
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
-
-
 COMPARISONS = "labels_comparisons.parquet"
-
-
-def has_comparisons(folder: Path) -> bool:
-    """Whether the export in `folder` has an answered comparison or ranking of models."""
-    if not (folder / COMPARISONS).exists():
-        return False
-    table = read_table(folder / COMPARISONS, LABELS_COMPARISONS)
-    return table.num_rows > 0 or not _ranked(folder).empty
-
-
-@dataclass(frozen=True, eq=False)
-class Rankings:
-    """Rankings of images by different models, ties put in a random order."""
-
-    models: tuple[str, ...]
-    orders: list[tuple[int, ...]]
-    """Indices in `models`, from best to worst."""
-    rater: Indices
-    prompt: Indices
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,7 +38,7 @@ class Campaign:
     labels: pd.DataFrame
     """`LABELS_COMPARISONS` of the source, without repeats."""
     ranked: pd.DataFrame
-    """`LABELS_RANKING` of the source with `models`, those that compare models."""
+    """`LABELS_RANKING` of the source that compare models, with `models`."""
     unanswered: tuple[str, ...]
     """Axes that were planned and that nobody has answered."""
     prompts: pd.DataFrame
@@ -74,16 +53,18 @@ class Campaign:
         Raises:
             PictuneError: nobody has compared anything.
         """
-        if not has_comparisons(folder):
+        labels, rankings = pd.DataFrame(), pd.DataFrame()
+        if (folder / COMPARISONS).exists():
+            labels = read_table(folder / COMPARISONS, LABELS_COMPARISONS).to_pandas()
+            rankings = _ranked(folder)
+        if labels.empty and rankings.empty:
             raise PictuneError(
                 f"{folder}: no comparisons yet; plan some with `make compare RUN={run}` "
                 f"and have them answered with `make label RUN={run}`"
             )
-        labels = read_table(folder / COMPARISONS, LABELS_COMPARISONS).to_pandas()
         tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
         planned = set(tasks["axis"].dropna())
         repeats = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
-        rankings = _ranked(folder)
         counts = pd.concat([labels["source"], rankings["source"]]).value_counts()
         source = next(one for one in SOURCES if one in counts)
         mine, ranked = (
@@ -175,12 +156,12 @@ class Campaign:
             wanted=[_number_in(text) for text in texts],
         )
 
-    def rankings(self, rng: np.random.Generator) -> Rankings:
-        """Return the rankings of models, as far as two images or more have a rank.
+    def rankings(self, rng: np.random.Generator) -> list[tuple[tuple[str, ...], str, str]]:
+        """Return models from best to worst, rater and prompt of each ranking of two or more images.
 
         A tie is put in a random order, and images without a rank are omitted.
         """
-        found: list[tuple[tuple[str, ...], str, str]] = []
+        found = []
         for row in self.ranked.to_dict("records"):
             ranks = [
                 (rank, float(rng.random()), model)
@@ -190,17 +171,11 @@ class Campaign:
             if len(ranks) > 1:
                 order = tuple(model for _, _, model in sorted(ranks))
                 found.append((order, str(row["rater_id"]), str(row["prompt_id"])))
-        models = tuple(sorted({model for order, _, _ in found for model in order}))
-        rater, prompt = (
-            pd.factorize(np.array([one[i] for one in found], object))[0].astype(np.int64)
-            for i in (1, 2)
-        )
-        orders = [tuple(models.index(model) for model in order) for order, _, _ in found]
-        return Rankings(models, orders, rater, prompt)
+        return found
 
 
 def _ranked(folder: Path) -> pd.DataFrame:
-    """Return the rankings that compare models, with the names of these."""
+    """Return the rankings that compare models, with the models' names."""
     tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
     asked = tasks.loc[tasks["models"].notna(), ["task_id", "models"]]
     labels = read_table(folder / "labels_ranking.parquet", LABELS_RANKING).to_pandas()

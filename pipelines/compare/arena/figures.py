@@ -1,14 +1,8 @@
 """The figures of a comparison campaign, as `comparison/metrics.json` holds them."""
 
-import json
-from pathlib import Path
-from typing import Self
+from pydantic import BaseModel
 
-from pydantic import BaseModel, ValidationError
-
-from data.errors import PictuneError
 from data.quality.habits import QUICK
-from data.runs import RunFolder
 
 Interval = tuple[float, float] | None
 """Bounds; None where one rater answered to one prompt."""
@@ -29,9 +23,9 @@ class StrengthFigures(BaseModel, frozen=True):
 
     model: str
     n: int
-    """Votes with an image of it."""
+    """Votes on an image by the model."""
     share: float
-    """Share of them that it won, ties counting half."""
+    """Share of these votes that it won, ties counting half."""
     elo: float
     interval: Interval = None
     """95 %."""
@@ -57,15 +51,13 @@ class PairFigures(BaseModel, frozen=True):
     interval_99: Interval = None
     at_any_look: Interval = None
     """95 % interval of the difference that holds however often one looks."""
+    needed: int | None = None
+    """Votes in all that decide it, if the present difference is the true one; None if that is far
+    off."""
     p_value: float | None = None
     """Wilcoxon signed rank over prompts, two-sided; None where no prompt prefers a model."""
     prompts: int
     """Prompts with votes."""
-
-    @property
-    def is_decided(self) -> bool:
-        """Whether the interval that holds at any look excludes 0."""
-        return self.at_any_look is not None and not _holds_zero(self.at_any_look)
 
 
 class CategoryFigures(BaseModel, frozen=True):
@@ -102,7 +94,7 @@ class AxisFigures(BaseModel, frozen=True):
     n: int
     """Votes."""
     ties: int
-    """Among them, with those below."""
+    """Votes that are ties, with `both_bad`."""
     both_bad: int
     skipped: int
     """Labels that are no vote: skipped, or an image was reported."""
@@ -135,7 +127,7 @@ class RaterRow(BaseModel, frozen=True):
     n: int
     """Votes."""
     compared: int
-    """Decided votes on pairs of images of which the others together prefer one."""
+    """Decided votes on pairs of images where the other raters together prefer one image."""
     agreed: int
     """Votes among these that prefer the same image."""
     interval: tuple[float, float]
@@ -143,7 +135,7 @@ class RaterRow(BaseModel, frozen=True):
     left: float | None
     """Share of decided votes for the image at the left."""
     by_chance: bool
-    """Whether the share agreed may be one half and is less than that of all raters together, or
+    """Whether the share agreed may be one half and is less than the share of all raters, or
     the image preferred is at the same side in nearly all votes."""
     flags: tuple[str, ...] = ()
     """Habits that give away a rater who does not look (`data.quality.habits`)."""
@@ -195,38 +187,8 @@ class Comparison(BaseModel, frozen=True):
     axes: list[AxisFigures]
     unanswered: list[str] = []
     """Axes that were planned and that nobody has answered."""
+    verdicts: list[tuple[str, str]] = []
+    """For each axis, by title, who is preferred and how surely, as pages say it."""
     counts: list[CountFigures] = []
     rankings: RankingFigures | None = None
     disputes: list[DisputeRow] = []
-
-    @classmethod
-    def read(cls, run: RunFolder) -> Self | None:
-        """Return the figures that `compare-report` left; None if there are none.
-
-        Raises:
-            PictuneError: the file is damaged.
-        """
-        path = metrics_file(run)
-        if not path.exists():
-            return None
-        try:
-            return cls.model_validate(json.loads(path.read_text(encoding="utf-8")))
-        except (ValidationError, ValueError) as error:
-            raise PictuneError(
-                f"{path}: is not as `compare-report` writes it; "
-                f"run `make compare-report RUN={run.root.name}` again"
-            ) from error
-
-
-def metrics_file(run: RunFolder) -> Path:
-    """Return the file of the figures."""
-    return run.comparison_dir / "metrics.json"
-
-
-def page_file(run: RunFolder) -> Path:
-    """Return the file of the page."""
-    return run.comparison_dir / "report.html"
-
-
-def _holds_zero(bounds: tuple[float, float]) -> bool:
-    return bounds[0] <= 0 <= bounds[1]

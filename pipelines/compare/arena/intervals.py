@@ -1,23 +1,37 @@
 """Intervals over raters and prompts, since votes of one rater, or on one prompt, are alike.
 
-The variance is that of two-way clusters (Cameron, Gelbach and Miller 2011): the variance of leaving
-out each rater in turn, plus that of leaving out each prompt, less that of leaving out what one
-rater says of one prompt. Leaving out whole clusters, a jackknife, is the resampling that keeps its
-level with few of them (MacKinnon, Nielsen and Webb, arXiv 2406.08880); resampling both at once with
-replacement counts the noise of single votes up to three times (Owen 2007, arXiv 0712.1111), which
-costs power: `benchmarks/compare.py` measures both.
+The variance is for two-way clusters (Cameron, Gelbach and Miller 2011): the variance of leaving out
+each rater in turn, plus the variance of leaving out each prompt, less the variance of leaving out
+what one rater says of one prompt. Leaving out whole clusters, a jackknife, is the resampling that
+keeps its level with few of them (MacKinnon, Nielsen and Webb, arXiv 2406.08880); resampling both at
+once with replacement counts the noise of single votes up to three times (Owen 2007, arXiv
+0712.1111), which costs power: `benchmarks/compare.py` measures both.
 
 The interval of a share is Wilson's (1927) with the number of independent votes that would have this
 variance, as for surveys (Korn and Graubard 1998): its ends ask how likely the votes are where the
 end is true, so that it is right for few votes too. A difference of strengths is the share of votes
-that it lets a model win, and its interval is that of the share.
+that it lets a model win, and its interval follows from the interval of that share.
 
-Ours are: 1. Student's t in place of the normal quantile, with degrees of freedom after
-Satterthwaite (1946), of the variance beside that of independent votes, which Wilson's interval
-knows; the literature takes the smaller number of clusters less one, which is too wide when the
-other kind of cluster decides. 2. The variance is no less than `LEAST` of that of leaving out single
-votes, since the difference above can be near 0 by chance with few raters. 3. Near-unanimous votes,
-of which leaving out says nothing, have the variance of independent votes.
+Differs from the literature in: 1. Student's t in place of the normal quantile, with degrees of
+freedom after Satterthwaite (1946), of the variance beyond independent votes, which Wilson's
+interval knows; the literature takes the smaller number of clusters less one, which is too wide when
+the other kind of cluster decides. 2. The variance is no less than `LEAST` times the variance of
+leaving out single votes, since the difference above can be near 0 by chance with few raters. 3.
+Near-unanimous votes, about which leaving out says nothing, have the variance of independent votes.
+
+`always_valid` holds however often one looks, for stopping a campaign when enough is known: the
+mixture of Robbins (1970), as in Johari, Pekelis and Walsh (2017, arXiv 1512.04922). A normal prior
+with standard deviation `tau` over the true difference turns the estimate d with variance V into a
+likelihood ratio against each difference,
+
+    L(x) = sqrt(V / (V + tau^2)) * exp(tau^2 (d - x)^2 / (2 V (V + tau^2))),
+
+which by Ville's inequality exceeds 1 / alpha at some look with probability alpha at most; the
+interval has all x with L(x) < 1 / alpha. It is shortest for differences of about `tau`. The
+estimate need only move as a sum of independent parts would, which holds for large samples
+(Waudby-Smith et al. 2021, arXiv 2103.06476). V has few degrees of freedom at first: so the bound is
+taken at the t that is as rare as the normal one, and nothing is said before there are `FEWEST`
+raters and prompts. `benchmarks/compare.py` measures the level.
 """
 
 from collections.abc import Callable
@@ -25,12 +39,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import expit, logit, stdtrit
+from scipy.special import expit, logit, ndtr, stdtrit
 
+from pipelines.compare.arena.figures import Interval, ShareFigures
 from pipelines.compare.arena.votes import Indices, Values
 
+FEWEST = 5
+"""Fewest raters, and fewest prompts, for an interval that holds at any look."""
+
 LEAST = 0.3
-"""Least variance, as a share of that of leaving out single votes."""
+"""Least variance, as a share of the variance of leaving out single votes."""
 
 Statistic = Callable[[Values], Values]
 """Turns sums over votes, [M, D], into log-odds, [M, Q]; each row on its own."""
@@ -152,7 +170,7 @@ def _noise(moves: Values, votes: Values) -> Values:
 
 
 def noise_of(ratio: Values, clusters: int, votes: int) -> Values:
-    """Return half the variance of a variance, in units of that of independent votes.
+    """Return half the variance of a variance, in units of the variance of independent votes.
 
     Args:
         ratio: the variance, in the same unit.
@@ -170,22 +188,31 @@ def log_odds(sums: Values) -> Values:
     return np.asarray(np.log((wins + 0.5) / (losses + 0.5)))
 
 
-@dataclass(frozen=True)
-class Share:
-    """A share of votes, ties counting half."""
-
-    value: float
-    n: int
-    interval: tuple[float, float] | None
-
-
-def share_of(won: Values, rater: Indices, prompt: Indices, level: float = 0.95) -> Share | None:
-    """Return the mean of `won` [N], each in [0, 1], with its interval; None for no votes."""
+def share_of(won: Values, rater: Indices, prompt: Indices) -> ShareFigures | None:
+    """Return the mean of `won` [N], each in [0, 1], with its intervals; None for no votes."""
     if not len(won):
         return None
     wins, losses = won.sum() + 0.5, (1 - won).sum() + 0.5
     independent = np.array([1 / wins + 1 / losses])
     found = clustered(np.stack([won, 1 - won], 1), rater, prompt, log_odds, independent)
-    low, high = found.shares(level)[0]
-    known = bool(np.isfinite(low))
-    return Share(float(won.mean()), len(won), (float(low), float(high)) if known else None)
+    interval, wide = (bounds_of(found.shares(level)[0]) for level in (0.95, 0.99))
+    return ShareFigures(share=float(won.mean()), n=len(won), interval=interval, interval_99=wide)
+
+
+def bounds_of(row: Values) -> Interval:
+    """Return both bounds; None where they are not known."""
+    return (float(row[0]), float(row[1])) if np.isfinite(row).all() else None
+
+
+def always_valid(found: Estimates, tau: float, level: float = 0.95) -> Values:
+    """Return the bounds [Q, 2] that hold at all looks together with probability `level`.
+
+    Args:
+        found: figures with their clustered variance.
+        tau: size of the differences, in the unit of the figures, for which it is shortest.
+        level: probability, before labeling, that no interval ever misses.
+    """
+    ratio = found.variance / tau**2
+    z = np.sqrt((1 + ratio) * (2 * np.log(1 / (1 - level)) + np.log1p(1 / ratio)))
+    half = np.asarray(-stdtrit(found.df, ndtr(-z))) * np.sqrt(found.variance)
+    return np.stack([found.value - half, found.value + half], axis=-1)

@@ -1,7 +1,6 @@
 """Agreement of raters on pairs of images: alpha, disputes, and raters who answer by chance."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -22,9 +21,9 @@ SAME_SIDE = 0.95
 def rater_figures(
     votes: Votes, flags: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 ) -> list[RaterRow]:
-    """Return the figures of each rater with votes, most votes first, and the `flags` by rater.
+    """Return the figures of each rater with votes, most votes first; `flags` are by rater.
 
-    A vote is compared with the majority of the others' on the same pair of images.
+    A vote is compared with the majority of the other raters on the same pair of images.
     """
     lean = votes.outcome - 0.5
     others = np.bincount(votes.pair, lean, len(votes.pairs))[votes.pair] - lean
@@ -38,19 +37,17 @@ def rater_figures(
         n, met = int(compared[own].sum()), int(agreed[own].sum())
         low, high = wilson_interval(met, n)
         sides = left[own & votes.is_decided]
-        at_left = float(sides.mean()) if len(sides) else None
         is_one_sided = len(sides) >= FEWEST_COMPARED and abs(sides.mean() - 0.5) >= SAME_SIDE - 0.5
         is_as_chance = n >= FEWEST_COMPARED and low <= 0.5 and high < share_of_all
-        rater_id = votes.raters[rater]
         one = RaterRow(
-            rater_id=rater_id,
+            rater_id=votes.raters[rater],
             n=int(own.sum()),
             compared=n,
             agreed=met,
             interval=(low, high),
-            left=at_left,
+            left=float(sides.mean()) if len(sides) else None,
             by_chance=bool(is_one_sided or is_as_chance),
-            flags=flags.get(rater_id, ()),
+            flags=flags.get(votes.raters[rater], ()),
         )
         found.append(one)
     return sorted(found, key=lambda one: (-one.n, one.rater_id))
@@ -78,29 +75,15 @@ def agreement(votes: Votes, rng: np.random.Generator) -> dict[str, Any]:
     return alpha_with_interval(shared, "ordinal", rng)
 
 
-@dataclass(frozen=True)
-class Dispute:
-    """A pair of images of which some raters prefer one and some the other."""
+def disputes(votes: Votes) -> pd.DataFrame:
+    """Return the votes for the `first` image, `ties`, and votes for the `second`, by disputed pair.
 
-    pair: str
-    """Id of the task."""
-    first: int
-    """Votes for the first image."""
-    ties: int
-    second: int
-
-
-def disputes(votes: Votes) -> list[Dispute]:
-    """Return the disputed pairs, the most even and then those with most votes first."""
-    counts = np.zeros((len(votes.pairs), 3), int)
-    np.add.at(counts, (votes.pair, (2 * votes.outcome).astype(int)), 1)
-    found = [
-        Dispute(votes.pairs[i], int(counts[i, 2]), int(counts[i, 1]), int(counts[i, 0]))
-        for i in np.flatnonzero((counts[:, 0] > 0) & (counts[:, 2] > 0))
-    ]
-
-    def order(one: Dispute) -> tuple[float, int, str]:
-        decided = one.first + one.second
-        return abs(one.first - one.second) / decided, -decided, one.pair
-
-    return sorted(found, key=order)
+    The most even pair comes first, and among equals the one with most votes.
+    """
+    counts = pd.crosstab(np.array(votes.pairs, object)[votes.pair], votes.outcome)
+    counts = counts.reindex(columns=[1.0, 0.5, 0.0], fill_value=0)
+    counts.columns = pd.Index(["first", "ties", "second"])
+    found = counts[(counts["first"] > 0) & (counts["second"] > 0)]
+    decided = found["first"] + found["second"]
+    order = found.assign(lead=(found["first"] - found["second"]).abs() / decided, n=-decided)
+    return found.loc[order.sort_values(["lead", "n"], kind="stable").index]

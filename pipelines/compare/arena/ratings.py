@@ -39,20 +39,15 @@ class Ratings:
     """[K (K - 1) / 2], first less second of each pair in order, in Elo points."""
 
     def difference(self, a: int, b: int) -> Estimates:
-        """Return the strength of model `a` less that of `b`, [1]."""
+        """Return the strength of model `a` less the strength of `b`, [1]."""
         at = list(combinations(range(len(self.models)), 2)).index((min(a, b), max(a, b)))
         found = self.differences.part(slice(at, at + 1))
         return found if a < b else replace(found, share=1 - found.share)
 
 
 def win_probability(difference: float | Values) -> Values:
-    """Return the probability that a model is preferred to one that is `difference` Elo weaker."""
+    """Return the probability that a model beats another that is `difference` Elo weaker."""
     return np.asarray(1 / (1 + np.exp(-np.asarray(difference) / ELO)))
-
-
-def as_elo(share: float) -> float:
-    """Return the difference in Elo points at which a model wins this share, within 0 and 1."""
-    return float(ELO * np.log(share / (1 - share)))
 
 
 def wins_of(votes: Votes) -> Values:
@@ -157,7 +152,7 @@ def _ratings(
     strengths: Statistic,
     covariance: Values,
 ) -> Ratings:
-    """Return strengths and differences; `covariance` [K, K] is that of independent votes."""
+    """Return strengths and differences; `covariance` [K, K] is for independent votes."""
     k = len(models)
     first, second = np.array(list(combinations(range(k), 2))).T
     # each model against the mean of the others, then all pairs

@@ -58,8 +58,8 @@ class Votes:
 
     def in_order(self, rows: Indices) -> "Votes":
         """Return the votes at these indices, in this order."""
-        names = ("model_a", "model_b", "outcome", "rater", "prompt", "category", "pair")
-        chosen = {name: getattr(self, name)[rows] for name in (*names, "a_is_left")}
+        values = vars(self).items()
+        chosen: Any = {name: one[rows] for name, one in values if isinstance(one, np.ndarray)}
         return replace(self, **chosen)
 
     def between(self, a: int, b: int) -> "Votes":
@@ -77,7 +77,7 @@ class Votes:
         )
 
     def with_models_there(self) -> "Votes":
-        """Return the same votes with the models alone that have some."""
+        """Return the same votes; models without votes are dropped."""
         there = np.unique(np.concatenate([self.model_a, self.model_b]))
         return replace(
             self,
@@ -112,9 +112,9 @@ def votes_of(labels: pd.DataFrame, categories: Mapping[str, str | None]) -> Vote
     there = there[there["models"].map(lambda models: models[0] != models[1]).astype(bool)]
     models = tuple(dict.fromkeys(name for pair in there["models"] for name in pair))
     number = {name: i for i, name in enumerate(models)}
-    rater, raters = _numbered(there["rater_id"])
-    pair, pairs = _numbered(there["task_id"])
-    prompt, prompts = _numbered(there["prompt_id"])
+    rater, raters = numbered(there["rater_id"])
+    pair, pairs = numbered(there["task_id"])
+    prompt, prompts = numbered(there["prompt_id"])
     images = {
         task: (str(ids[0]), str(ids[1]))
         for task, ids in zip(there["task_id"], there["image_ids"], strict=True)
@@ -125,8 +125,8 @@ def votes_of(labels: pd.DataFrame, categories: Mapping[str, str | None]) -> Vote
         raters=raters,
         pairs=pairs,
         images=tuple(images[one] for one in pairs),
-        model_a=_integers(number[one[0]] for one in there["models"]),
-        model_b=_integers(number[one[1]] for one in there["models"]),
+        model_a=np.array([number[first] for first, _ in there["models"]], np.int64),
+        model_b=np.array([number[second] for _, second in there["models"]], np.int64),
         outcome=np.array([OUTCOMES[answer] for answer in there["answer"]]),
         rater=rater,
         prompt=prompt,
@@ -136,10 +136,7 @@ def votes_of(labels: pd.DataFrame, categories: Mapping[str, str | None]) -> Vote
     )
 
 
-def _integers(values: Any) -> Indices:
-    return np.fromiter(values, np.int64)
-
-
-def _numbered(column: "pd.Series[str]") -> tuple[Indices, tuple[str, ...]]:
+def numbered(column: "pd.Series[str]") -> tuple[Indices, tuple[str, ...]]:
+    """Return a number for each value [N], and the value of each number."""
     numbers, names = pd.factorize(column)
     return numbers.astype(np.int64), tuple(map(str, names))

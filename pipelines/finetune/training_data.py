@@ -1,31 +1,32 @@
-"""Images that a method learns from.
-
-They are labeled and reward-scored images of the training prompts, and the user's own pairs of
-image and text.
-"""
+"""Images and labels that methods learn from, and the user's own pairs of image and text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from data.errors import PictuneError
 from data.runs import RunFolder
 from data.schema import COMPARISON, IMAGES, read_table
-from finetune.learning.method import WeightedData
+from finetune.labels.rankings import LabeledImages, Labels, Rankings, Verdicts
+from finetune.labels.weighted_batches import WeightedData
 from finetune.learning.reward_fn import RewardFn, score
 from finetune.model.diffusion import DiffusionModel
+from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
-from pipelines.finetune.image_text_pairs import read_pairs
-from pipelines.run.batches import Batches
-from pipelines.run.drawing import Drawer
+from pipelines.finetune.plan import labels_of, read_pairs
+from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_io import load_fitted
 from pipelines.run.image_plan import Planned
 from pipelines.run.rounds import labeled_images
 from reward.dataset import FeedbackDataset
+from reward.learning.label_tensors import LabelTensors
+from reward.learning.split import split_feedback
+from reward.settings import SplitConfig
 
 Choice = Literal["labeled", "scored", "both"]
 
@@ -74,10 +75,7 @@ class Encoder:
 
 
 def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tuple[Path, str]]:
-    """Return the run's images of these prompts, prompt by prompt, with their prompts.
-
-    `which`: those that raters labeled, the others, or both.
-    """
+    """Return the run's images of these prompts with them: labeled ones, the others, or both."""
     table = read_table(run.images_table, IMAGES).select(["path", "prompt", "origin"])
     rows = [row for row in table.to_pylist() if row["origin"] != COMPARISON]
     wanted = [
@@ -121,13 +119,9 @@ def rewarded_images(
     folder: Path,
     table: str,
 ) -> WeightedData:
-    """Return images of the training prompts with their rewards.
+    """Return images of the training prompts with rewards; the base draws `scored`.
 
-    Those of `scored` are drawn by the base into `folder`. `table` has the method's settings, for
-    errors.
-
-    Raises:
-        PictuneError: the settings leave no image.
+    `table` has the method's settings, for errors.
     """
     beside = [] if which == "labeled" else list(scored)
     model, sampler = encoder.model, encoder.sampler
@@ -148,13 +142,81 @@ def rewarded_images(
 
 
 def pretraining_pairs(folder: Path | None, encoder: Encoder) -> WeightedData | None:
-    """Return the user's pairs; None without a folder.
-
-    Raises:
-        PictuneError: as of `read_pairs`, or an image cannot be read.
-    """
+    """Return the user's pairs; None without a folder."""
     if folder is None:
         return None
     pairs = read_pairs(folder)
     paths = [folder / pair.file_name for pair in pairs]
     return encoder.encode(paths, [pair.text for pair in pairs], None)
+
+
+def labeled_data(
+    run: RunFolder,
+    prompts: Sequence[str],
+    config: LearnsFromLabels,
+    encoder: Encoder,
+    reward: RewardFn | None,
+) -> LabeledImages:
+    """Return the labels of these prompts, split by image, with the latents of their images.
+
+    For the same share, the training of a reward keeps the same images for its test. `reward` scores
+    the held-out images.
+    """
+    dataset = labels_of(run, prompts)
+    shares = SplitConfig(
+        split_by="image",
+        validation=0.0,
+        unseen_prompts=0.0,
+        test_images=config.held_out,
+    )
+    split = split_feedback(dataset, shares)
+    verdicts, pairs = dataset.verdicts, dataset.pairs
+    images = np.concatenate([verdicts.image, pairs.image_0, pairs.image_1])
+    prompts_of_images = np.concatenate([verdicts.prompt, pairs.prompt, pairs.prompt])
+    used, first = np.unique(images, return_index=True)
+    paths = [dataset.paths[i] for i in used]
+    texts = [dataset.prompts[i] for i in prompts_of_images[first]]
+    rows = torch.zeros(len(dataset.paths), dtype=torch.long)
+    rows[torch.from_numpy(used)] = torch.arange(len(used))
+    # A ranking whose other pairs teach is not whole any more.
+    held_out = _labels(split.test_seen, config, rows, whole_rankings=False)
+    return LabeledImages(
+        latents=encoder.encode(paths, texts, None).latents,
+        prompts=dataset.prompts,
+        taught=_labels(split.train, config, rows, whole_rankings=True),
+        held_out=held_out,
+        rewards=None if reward is None else _rewards(held_out, paths, texts, encoder, reward),
+    )
+
+
+def _labels(
+    part: FeedbackDataset, config: LearnsFromLabels, rows: Tensor, *, whole_rankings: bool
+) -> Labels:
+    """Return the labels of a part; `rows` has the row of each image of the dataset."""
+    labels = LabelTensors.from_part(
+        part, torch.device("cpu"), weighting=config.label_weights, whole_rankings=whole_rankings
+    )
+    none = torch.zeros(0, dtype=torch.long)
+    rankings = Rankings(none.view(0, 2), none, torch.zeros(0), torch.zeros(0, 2))
+    if labels.n_rankings:
+        ranked = labels.padded_rankings
+        ranks = ranked.ranks.masked_fill(~ranked.present, torch.nan)
+        rankings = Rankings(rows[ranked.image], ranked.prompt, ranked.weight, ranks)
+    verdicts = Verdicts(rows[labels.image], labels.prompt, labels.raters, labels.good)
+    return Labels(rankings, verdicts)
+
+
+def _rewards(
+    held_out: Labels,
+    paths: Sequence[Path],
+    texts: Sequence[str],
+    encoder: Encoder,
+    reward: RewardFn,
+) -> Tensor:
+    """Return the rewards [N] of all images, NaN where an image is not held out."""
+    both = [held_out.rankings.image.flatten(), held_out.verdicts.image]
+    chosen = torch.cat(both).unique()
+    rewards = torch.full((len(paths),), torch.nan)
+    some = chosen.tolist()
+    rewards[chosen] = encoder.rewards([paths[i] for i in some], [texts[i] for i in some], reward)
+    return rewards

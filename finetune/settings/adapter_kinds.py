@@ -1,4 +1,4 @@
-"""The kinds of adapters, for those who need not open one.
+"""The kinds of adapters, without the code that opens one.
 
 An adapter is what is trained on a model whose own weights stay as they are. A kind is one file,
 whose class is a `finetune.model.adapter.Adapter`, and one entry here.
@@ -17,7 +17,7 @@ class AdapterKind(NamedTuple):
     """One kind of adapter."""
 
     title: str
-    """Its name in model cards."""
+    """Name in model cards."""
     file: str
     """Name of its file in a folder."""
     opening: str

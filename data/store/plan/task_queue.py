@@ -1,0 +1,187 @@
+"""The queue of tasks: which one a rater is given next, and which tasks check the rater.
+
+Checks are hidden gold, and repeats of what the rater answered before. Each function works in its
+caller's transaction.
+"""
+
+import json
+import random
+from collections.abc import Collection
+from datetime import datetime
+from functools import cache
+from typing import Any
+
+import sqlalchemy as sa
+
+from data.feedback import ChecksConfig, Source
+from data.kinds.registry import TaskKind
+from data.store.leases import ClaimRequest, find_lease, has_place, live_leases
+from data.store.plan.planning import MOST, add_repeat
+from data.store.queries import (
+    EXCLUDED_TASKS,
+    IS_WITHHELD,
+    NO_CHECK,
+    NOW,
+    RATER,
+    is_of_kind,
+    live_labels,
+    read_setting,
+)
+from data.store.tables import labels, leases, tasks
+
+REPEAT_AFTER = 10
+"""A task may be repeated once its rater has given this many other answers."""
+
+REPEAT_AMONG = 100
+"""A repeat is drawn among so many of the rater's earlier answers."""
+
+_GIVEN_OR_HELD = (
+    sa.select(sa.func.count())
+    .select_from(leases)
+    .join(tasks, tasks.c.task_id == leases.c.task_id)
+    .where(leases.c.rater_id == RATER)
+    # answered, or held now
+    .where(sa.or_(leases.c.expires_at.is_(None), leases.c.expires_at > NOW))
+)
+_COMPARED = (
+    _GIVEN_OR_HELD.add_columns(tasks.c.axis).where(tasks.c.axis.is_not(None)).group_by(tasks.c.axis)
+)
+_ORDINARY = _GIVEN_OR_HELD.where(NO_CHECK)
+
+
+@cache
+def _first_free(
+    source: Source, kind: TaskKind | None, *, gold: bool, skip_locked: bool
+) -> sa.Select[Any]:
+    n_live = live_labels(source)
+    # "is not false" keeps SQLite from looking through all labels of the rater for each task: it
+    # takes the index of task and rater.
+    answered = sa.exists().where(
+        labels.c.task_id == tasks.c.task_id,
+        labels.c.rater_id == RATER,
+        labels.c.is_live.is_not(sa.false()),
+    )
+    spent: sa.BindParameter[str] = sa.bindparam("spent", expanding=True)
+    first_in_order = (n_live,) if gold else (tasks.c.priority.desc(),)
+    return (
+        sa.select(tasks.c.task_id)
+        # the first condition is the queue index's own
+        .where(
+            n_live < tasks.c.overlap,
+            n_live + live_leases(source) < tasks.c.overlap,
+            ~answered,
+            is_of_kind(kind),
+        )
+        .where(
+            tasks.c.gold_source.is_not(None) if gold else NO_CHECK,
+            tasks.c.task_id.not_in(EXCLUDED_TASKS),
+            sa.or_(tasks.c.axis.is_(None), tasks.c.axis.not_in(spent)),
+        )
+        .where(~IS_WITHHELD)
+        .order_by(*first_in_order, tasks.c.order_key)
+        .limit(1)
+        .with_for_update(skip_locked=skip_locked, of=tasks)
+    )
+
+
+def free_task(
+    request: ClaimRequest, excluding: Collection[str], *, gold: bool = False
+) -> str | None:
+    """Return the id of the first task with a place left that the rater has not answered, locked.
+
+    With `gold` it is the hidden gold task with the fewest answers.
+    """
+    connection, rater, now = request.connection, request.rater, request.now
+    values = {
+        "of_rater": rater.rater_id,
+        "now": now,
+        "excluding": list(excluding),
+        "spent": spent_axes(connection, rater.rater_id, now),
+    }
+    if connection.dialect.name == "sqlite":  # its write transaction is alone
+        first: str | None = connection.scalar(
+            _first_free(rater.source, request.kind, gold=gold, skip_locked=False), values
+        )
+        return first
+    # On PostgreSQL, tasks that another claim is deciding on are passed over, and waited for only
+    # when there are no others.
+    for skip_locked in (True, False):
+        query = _first_free(rater.source, request.kind, gold=gold, skip_locked=skip_locked)
+        while (task_id := connection.scalar(query, values)) is not None:
+            # The query may have seen the leases from before another claim's commit: look again,
+            # now under the lock.
+            if has_place(connection, task_id, rater.source, now):
+                return str(task_id)
+    return None
+
+
+def spent_axes(connection: sa.Connection, rater_id: str, now: datetime) -> list[str]:
+    """Return the axes on which the rater has given or holds as many answers as one rater may."""
+    setting = read_setting(connection, MOST)
+    if setting is None:
+        return []
+    given = connection.execute(_COMPARED, {"of_rater": rater_id, "now": now})
+    counts = {axis: count for count, axis in given}
+    return [axis for axis, most in json.loads(setting).items() if counts.get(axis, 0) >= most]
+
+
+def has_given_share(connection: sa.Connection, rater_id: str, most: float, now: datetime) -> bool:
+    """Whether the rater has given or holds `most` labels (1 at least), checks omitted."""
+    count = connection.scalar(_ORDINARY, {"of_rater": rater_id, "now": now}) or 0
+    return count + 1 > max(most, 1)
+
+
+def draw_check(
+    request: ClaimRequest, excluding: Collection[str], config: ChecksConfig, rng: random.Random
+) -> tuple[str, list[int] | None] | None:
+    """Draw whether the rater's next task is a check; None for an ordinary task.
+
+    Returns:
+        The task's id, and the order of its images on the screen; None leaves the order to chance.
+    """
+    if not config.gold_share and not config.repeat_share:
+        return None
+    drawn = rng.random()
+    if drawn < config.gold_share:
+        gold = free_task(request, excluding, gold=True)
+        return None if gold is None else (gold, None)
+    if drawn - config.gold_share < config.repeat_share:
+        earlier = _repeatable_tasks(request)
+        return _repeat(request, rng.choice(earlier)) if earlier else None
+    return None
+
+
+def _repeatable_tasks(request: ClaimRequest) -> list[str]:
+    """Return tasks, no checks, that the rater answered a while ago and was not asked again.
+
+    A comparison is never repeated: a rater sees no pair twice.
+    """
+    rater_id = request.rater.rater_id
+    again = tasks.alias()
+    repeated = sa.exists().where(
+        again.c.repeat_of == tasks.c.task_id,
+        again.c.task_id == leases.c.task_id,
+        leases.c.rater_id == rater_id,
+    )
+    answered = (
+        sa.select(labels.c.task_id)
+        .join(tasks, tasks.c.task_id == labels.c.task_id)
+        .where(labels.c.rater_id == rater_id, labels.c.is_live)
+        .where(NO_CHECK, tasks.c.axis.is_(None), is_of_kind(request.kind), ~IS_WITHHELD)
+        .order_by(labels.c.sequence.desc())
+    )
+    earlier = answered.offset(REPEAT_AFTER).limit(REPEAT_AMONG).subquery()
+    is_earlier = tasks.c.task_id.in_(sa.select(earlier.c.task_id))
+    found = request.connection.scalars(sa.select(tasks.c.task_id).where(is_earlier, ~repeated))
+    return sorted(found)
+
+
+def _repeat(request: ClaimRequest, earlier: str) -> tuple[str, list[int]] | None:
+    """Ask an earlier task again, its images in mirrored order."""
+    connection, rater = request.connection, request.rater
+    task_id = add_repeat(connection, earlier, request.now)
+    if not has_place(connection, task_id, rater.source, request.now):
+        return None
+    before = find_lease(connection, earlier, rater.rater_id)
+    assert before is not None
+    return task_id, [len(before.shown_order) - 1 - place for place in before.shown_order]

@@ -1,0 +1,318 @@
+"""Events of the admin page: each is a plain POST of JSON, answered with all figures that changed.
+
+Handlers get whatever JSON was sent, as Gradio's own preparation would fetch the files and addresses
+that an input names.
+"""
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import gradio as gr
+import pandas as pd
+from fastapi import HTTPException
+from pydantic import JsonValue, ValidationError
+
+from data.errors import PictuneError
+from data.feedback import Account, NotFound
+from data.kinds.kind import InvalidAnswer
+from labeling_app.admin import figures
+from labeling_app.admin.responses import (
+    Dispute,
+    Disputes,
+    Plan,
+    Quality,
+    ReportedImageView,
+    Reports,
+    Summary,
+)
+from labeling_app.app_state import AppState
+from labeling_app.refusals import UNREADABLE
+
+LOGGER = logging.getLogger(__name__)
+
+ADMIN = "pictune.admin"
+"""Key of a request's scope: the account of the admin who was let in."""
+
+EVERY_S = 10
+"""Seconds between two looks at the figures."""
+
+WITH_PLACE = """(_, ...rest) => [
+  `${self.origin} ${Intl.DateTimeFormat().resolvedOptions().timeZone}`, ...rest
+]"""
+"""JavaScript that puts the page's address and time zone into the first input of an event."""
+
+PLACE = re.compile(r"(https?://[^/\s]+) (.*)")
+
+Component = Any
+"""A component of Gradio, or a row of them."""
+Update = dict[Any, Any]
+"""Component -> its new value."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at the campaign, from a page that shows this report and this dispute."""
+
+    state: AppState
+    origin: str
+    """Address of the app, as the browser knows it: `gr.Gallery` takes whole addresses alone."""
+    zone: ZoneInfo
+    image_id: object
+    task_id: object
+
+    @cached_property
+    def summary(self) -> Summary:
+        """How the campaign goes."""
+        return figures.summarize(self.state)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """How many people are asked."""
+        return figures.list_plan(self.state)
+
+    @cached_property
+    def reports(self) -> Reports:
+        """The reported images."""
+        return figures.list_reports(self.state)
+
+    @cached_property
+    def disputes(self) -> Disputes:
+        """The disputes; none before `measure_quality` has found them, which may take seconds."""
+        if self.state.judged.quality is None:
+            return Disputes(total=0, open=[], n_decided=0, decided=[])
+        return figures.list_disputes(self.state)
+
+    @cached_property
+    def report(self) -> ReportedImageView | None:
+        """The report that the page shows: the chosen one, or the first that waits."""
+        waiting = self.reports.open
+        known = {one.image_id: one for one in (*waiting, *self.reports.removed)}
+        return known.get(str(self.image_id)) or next(iter(waiting), None)
+
+    @cached_property
+    def dispute(self) -> Dispute | None:
+        """The dispute that the page shows: the chosen one, or the first that waits."""
+        waiting = self.disputes.open
+        known = {one.task_id: one for one in (*waiting, *self.disputes.decided)}
+        return known.get(str(self.task_id)) or next(iter(waiting), None)
+
+
+@dataclass(frozen=True)
+class Call:
+    """An event of an admin."""
+
+    admin: Account
+    chosen: Mapping[str, Any]
+    """What was clicked in a table or a gallery."""
+
+
+class Board:
+    """Components of the page with what they show, and its events."""
+
+    def __init__(self, state: AppState) -> None:
+        self.state = state
+        self.notice = gr.HTML(elem_id="notice", elem_classes="notices")
+        self.image: Any = gr.Dropdown([], label="Reported image", render=False)
+        self.task: Any = gr.Dropdown([], label="Disputed task", render=False)
+        self.rater: Any = gr.Dropdown([], label="Rater", render=False)
+        self.fields: set[Component] = set()
+        """Fields that the next dispute empties."""
+        self._place = gr.Textbox("", visible="hidden", label="Place")
+        self._shown = gr.JSON([], visible="hidden", label="Shown")
+        self._judged = gr.JSON([], visible="hidden", label="Judged")
+        self._quick: dict[Component, Callable[[Look], Any]] = {}
+        self._slow: dict[Component, Callable[[Quality, object], Any]] = {}
+        self._seen = [self._place, self._shown, self.image, self.task]
+        self._events: list[Callable[[], None]] = []
+
+    def show(self, component: Component, figure: Callable[[Look], Any]) -> None:
+        """Let a component show a figure."""
+        self._quick[component] = figure
+
+    def judge(self, component: Component, figure: Callable[[Quality, object], Any]) -> None:
+        """Let a component show a figure of the campaign's quality, and of the chosen rater."""
+        self._slow[component] = figure
+
+    def on(
+        self,
+        trigger: Callable[..., Any],
+        act: Callable[..., Update | None],
+        inputs: Sequence[Component] = (),
+        outputs: Sequence[Component] = (),
+        *,
+        js: str | None = None,
+        judges: bool = False,
+    ) -> None:
+        """Connect a trigger.
+
+        Args:
+            trigger: method of a component, such as `button.click`.
+            act: is called with the event and the values of `inputs`; returns what `outputs` show.
+            inputs: components whose values it needs.
+            outputs: components besides those that show figures.
+            js: JavaScript that changes the values of all inputs of the event.
+            judges: whether the slow figures are drawn again as well.
+        """
+
+        def handle(request: gr.Request, event: gr.EventData, *given: JsonValue) -> Update:
+            chosen = vars(event).get("_data")
+            call = Call(request.request.scope[ADMIN], chosen if isinstance(chosen, dict) else {})  # type: ignore[union-attr]
+            changes: Update = {}
+
+            def do() -> None:
+                changes.update(act(call, *given[len(self._seen) :]) or {})
+
+            notice = _notice_of(do)
+            seen = dict(zip(self._seen, given, strict=False)) | changes
+            return changes | self._look(seen, changes.get(self.notice, "") or said(notice, "alert"))
+
+        def connect() -> None:
+            done = trigger(
+                handle,
+                [*self._seen, *inputs],
+                [*self._outputs, *outputs],
+                **_plain(act.__name__, js),
+            )
+            if judges:
+                done.then(self._judge, *self._judging, **_plain(f"judge_{act.__name__}"))
+
+        self._events.append(connect)
+
+    def connect(self, page: gr.Blocks) -> None:
+        """Connect all triggers, and the page itself, which looks again every few seconds."""
+
+        def look(*given: JsonValue) -> Update:
+            return self._look(dict(zip(self._seen, given, strict=True)), "")
+
+        for connect in self._events:
+            connect()
+        timer = gr.Timer(EVERY_S)
+        # Gradio drops the answer to an event that is asked for again meanwhile: so there are two
+        # events, and a tick waits for the answer before it
+        once: dict[str, Any] = {"trigger_mode": "once"}
+        often = [page.load, timer.tick]
+        gr.on(often, look, self._seen, self._outputs, **_plain("look", WITH_PLACE), **once)
+        gr.on(timer.tick, self._judge, *self._judging, **_plain("judge"), **once)
+        first = gr.on(page.load, self._judge, *self._judging, **_plain("judge_first"))
+        first.then(look, self._seen, self._outputs, **_plain("look_at_disputes"))
+        gr.on(self.rater.change, self._judge, *self._judging, **_plain("look_at_rater"))
+
+    @property
+    def _outputs(self) -> list[Component]:
+        return [*self._quick, self._place, self._shown, self.notice]
+
+    @property
+    def _judging(self) -> tuple[list[Component], list[Component]]:
+        return [self._judged, self.rater], [*self._slow, self._judged, self.notice]
+
+    def _look(self, seen: Mapping[Component, Any], notice: str) -> Update:
+        """Return the quick figures that have changed, with a notice or what went wrong."""
+        place = PLACE.fullmatch(str(seen[self._place]))
+        origin, zone = place.groups() if place else ("http://localhost", "")
+        look = Look(self.state, origin, zone_named(zone), seen[self.image], seen[self.task])
+        found: Update = {}
+        failed = _notice_of(
+            lambda: found.update({one: of(look) for one, of in self._quick.items()})
+        )
+        task = look.dispute.task_id if not failed and look.dispute else ""
+        digests = [
+            _digest(value, task if one in self.fields else "") for one, value in found.items()
+        ]
+        return _changed(found, digests, seen[self._shown], self._shown) | {
+            self._place: str(seen[self._place]),
+            self.notice: notice or said(failed, "alert"),
+        }
+
+    def _judge(self, judged: JsonValue, rater: JsonValue) -> Update:
+        """Return the slow figures that have changed."""
+        found: Update = {}
+
+        def look() -> None:
+            quality = figures.measure_quality(self.state)
+            found.update({one: of(quality, rater) for one, of in self._slow.items()})
+
+        failed = _notice_of(look)
+        digests = [_digest(value) for value in found.values()]
+        notice = {self.notice: said(failed, "alert") if failed else gr.skip()}
+        return _changed(found, digests, judged, self._judged) | notice
+
+
+def listing(label: str, columns: Mapping[str, Any], *, pinned: int = 0) -> gr.Dataframe:
+    """Return a table that the page's reader can sort and filter."""
+    return gr.Dataframe(
+        headers=list(columns),
+        datatype=list(columns.values()),
+        label=label,
+        interactive=False,
+        buttons=[],
+        pinned_columns=pinned,
+        elem_classes="listing",
+    )
+
+
+def said(text: str, role: str = "status") -> str:
+    """Return the HTML of a line that is read out; nothing for none."""
+    return f'<p role="{role}">{escape(text)}</p>' if text else ""
+
+
+def zone_named(name: str) -> ZoneInfo:
+    """Return a time zone; UTC where the browser names one that is not known here."""
+    try:
+        return ZoneInfo(name)
+    except (KeyError, ValueError, OSError):  # unknown, no name of a zone, or one of a folder
+        return ZoneInfo("UTC")
+
+
+def _plain(name: str, js: str | None = None) -> dict[str, Any]:
+    """Return the settings of an event that is one POST, answered at once."""
+    return {
+        "api_name": name,
+        "api_visibility": "private",
+        "queue": False,
+        "preprocess": False,
+        "show_progress": "hidden",
+        "js": js,
+    }
+
+
+def _notice_of(act: Callable[[], object]) -> str:
+    """Act; return what went wrong, or nothing."""
+    try:
+        act()
+    except HTTPException as refusal:
+        return str(refusal.detail)
+    except (NotFound, InvalidAnswer) as error:
+        return str(error)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "the form"
+        return f"{field}: {first['msg']}; nothing was changed"
+    except PictuneError as error:
+        LOGGER.error("%s", error)  # noqa: TRY400 - a line for the operator, no traceback
+        return UNREADABLE
+    return ""
+
+
+def _changed(found: Update, digests: list[str], shown: object, store: Component) -> Update:
+    """Return the figures of which the page shows others, with the digests of all.
+
+    What has not changed is not sent: an image that is open stays open, half-typed numbers stay.
+    """
+    before = (
+        shown if isinstance(shown, list) and len(shown) == len(digests) else [""] * len(digests)
+    )
+    pairs = zip(found.items(), digests, before, strict=True)
+    changed = {one: value for (one, value), digest, known in pairs if digest != known}
+    return changed | ({store: digests} if changed else {})
+
+
+def _digest(value: object, extra: str = "") -> str:
+    text = value.to_csv() if isinstance(value, pd.DataFrame) else repr(value)
+    return hashlib.sha256((text + extra).encode()).hexdigest()[:16]

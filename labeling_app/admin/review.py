@@ -1,0 +1,213 @@
+"""The part of the admin page where admins decide: reported images and disputed tasks."""
+
+import re
+from collections import Counter
+from functools import partial
+from typing import Any
+
+import gradio as gr
+
+from data.store.people.reports import MOST_OPEN
+from labeling_app.admin import api, figures, tables
+from labeling_app.admin.board import Board, Call, Look, Update, listing
+from labeling_app.app_state import image_url
+from labeling_app.campaign.tasks import LARGEST_RANKING
+
+VERDICTS = {"good": "Good", "bad": "Bad", "skip": "Can't tell"}
+
+ABOUT_REPORTS = (
+    "Nobody is shown reported images until you decide. Point at one to look at it, or use the Tab "
+    "key; a click chooses it. Labels stay."
+)
+ABOUT_DISPUTES = (
+    "Your answer decides: it takes the place of theirs in the consensus and in training, and "
+    "theirs stay in the tables. In a ranking 1 is best, equal is a tie, empty is can't judge."
+)
+
+
+def reports(board: Board) -> None:
+    """Build the reported images, of which one is chosen."""
+
+    def choose(call: Call) -> Update:
+        address = re.search(tables.THUMBNAIL.format(r"(\w+)"), str(call.chosen.get("value")))
+        return {board.image: address[1]} if address else {}
+
+    def put_back(call: Call, image_id: str) -> Update:
+        api.put_back(api.ImageBody(image_id=image_id), board.state, call.admin)
+        return {board.image: None}
+
+    def remove(call: Call, image_id: str) -> Update:
+        api.remove(api.ImageBody(image_id=image_id), board.state, call.admin)
+        return {board.image: None}
+
+    def put_back_all(call: Call, label: object) -> None:
+        rater = str(label).removeprefix("Put back all that ").removesuffix(" reported")
+        api.put_back_all(api.RaterBody(rater=rater), board.state, call.admin)
+
+    gr.Markdown("## Reported images")
+    gr.Markdown(ABOUT_REPORTS, elem_classes="soft")
+    gallery = gr.Gallery(
+        label="Images to decide about",
+        columns=6,
+        fit_columns=False,
+        height="auto",
+        object_fit="contain",
+        buttons=[],
+        visible=False,
+        elem_id="reported",
+    )
+    board.image.render()
+    by_whom = listing("Reports of the image", tables.REPORTS)
+    with gr.Row(elem_classes="actions"):
+        back, gone, everything = (
+            gr.Button("Put back"),
+            gr.Button("Remove"),
+            gr.Button(visible=False),
+        )
+    board.show(gallery, _reported_images)
+    board.show(board.image, _report_choices)
+    board.show(by_whom, lambda look: tables.report_table(look.report, look.zone))
+    board.show(back, lambda look: gr.update(visible=look.report is not None))
+    board.show(gone, lambda look: gr.update(visible=look.report in look.reports.open))
+    board.show(everything, _of_one_rater)
+    board.on(gallery.select, choose)
+    board.on(board.image.input, look_at)
+    board.on(back.click, put_back, [board.image])
+    board.on(gone.click, remove, [board.image])
+    board.on(everything.click, put_back_all, [everything])
+
+
+def disputes(board: Board) -> None:
+    """Build the disputed tasks, of which one is chosen."""
+
+    def decide(call: Call, task_id: str, comment: object, answer: dict[str, Any]) -> Update:
+        facts = {
+            "task_id": task_id,
+            "answer": answer | {"comment": str(comment or "").strip() or None},
+        }
+        api.adjudicate(api.AdjudicationBody.model_validate(facts), board.state, call.admin)
+        return {board.task: None}
+
+    def decide_verdict(call: Call, task_id: str, comment: str, label: str) -> Update:
+        verdicts = {title: verdict for verdict, title in VERDICTS.items()}
+        return decide(
+            call, task_id, comment, {"kind": "binary", "verdict": verdicts.get(str(label))}
+        )
+
+    def decide_ranks(call: Call, task_id: str, comment: str, *given: float | None) -> Update:
+        listed = figures.list_disputes(board.state)
+        known = {one.task_id: one.image_ids for one in (*listed.open, *listed.decided)}
+        ranks = dict(zip(known.get(str(task_id), ()), given, strict=False))
+        return decide(call, task_id, comment, {"kind": "ranking", "ranks": ranks})
+
+    def take_back(call: Call, task_id: str) -> Update:
+        api.withdraw(api.TaskBody(task_id=task_id), board.state, call.admin)
+        return {board.task: None}
+
+    gr.Markdown("## Disputed images")
+    gr.Markdown(ABOUT_DISPUTES, elem_classes="soft")
+    board.task.render()
+    board.show(board.task, _dispute_choices)
+    gallery = gr.Gallery(
+        label="Images of the task",
+        columns=4,
+        fit_columns=False,
+        height="auto",
+        buttons=[],
+        visible=False,
+        object_fit="contain",
+    )
+    board.show(gallery, _disputed_images)
+    answers = listing("Answers", dict.fromkeys(map(str, range(LARGEST_RANKING + 2)), "str"))
+    board.show(answers, lambda look: tables.answer_table(look.dispute))
+    with gr.Row(elem_classes="ranks"):
+        ranks = [
+            gr.Number(label=f"Rank of image {n + 1}", precision=0, minimum=1, min_width=100)
+            for n in range(LARGEST_RANKING)
+        ]
+    comment = gr.Textbox(label="Comment", max_length=4000)
+    for place, field in enumerate(ranks):
+        board.show(field, partial(_rank, place))
+    board.show(comment, lambda look: gr.update(value="", visible=look.dispute is not None))
+    board.fields |= {*ranks, comment}
+    with gr.Row(elem_classes="actions"):
+        for title in VERDICTS.values():
+            button = gr.Button(title)
+            board.show(button, lambda look: gr.update(visible=_kind(look) == "binary"))
+            board.on(button.click, decide_verdict, [board.task, comment, button])
+        button = gr.Button("Decide")
+        board.show(button, lambda look: gr.update(visible=_kind(look) == "ranking"))
+        board.on(button.click, decide_ranks, [board.task, comment, *ranks])
+        back = gr.Button("Take back")
+        board.show(back, lambda look: gr.update(visible=look.dispute in look.disputes.decided))
+        board.on(back.click, take_back, [board.task])
+    board.on(board.task.input, look_at)
+
+
+def look_at(_call: Call) -> None:
+    """Do nothing: the answer to each event shows what was chosen."""
+
+
+def _reported_images(look: Look) -> Any:
+    images = [
+        (look.origin + tables.THUMBNAIL.format(one.image_id), one.prompt)
+        for one in look.reports.open
+    ]
+    return gr.update(value=images, visible=bool(images))
+
+
+def _report_choices(look: Look) -> Any:
+    choices = []
+    for title, images in (("", look.reports.open), ("removed: ", look.reports.removed)):
+        for number, one in enumerate(images, start=1):
+            shown = (
+                ""
+                if one.withheld or title
+                else f" (still shown, as this rater has reported more than {MOST_OPEN} images)"
+            )
+            raters = ", ".join(report.rater for report in one.reports)
+            choices.append((f"{title}{number}. {one.prompt} · {raters}{shown}", one.image_id))
+    waiting = f"{len(look.reports.open)} wait, {len(look.reports.removed)} removed"
+    return gr.update(
+        choices=choices,
+        value=look.report.image_id if look.report else None,
+        label=f"Reported image: {waiting}",
+    )
+
+
+def _of_one_rater(look: Look) -> Any:
+    """Return a button for the rater who reported several images, among them the chosen one."""
+    by_rater = Counter(report.rater for image in look.reports.open for report in image.reports)
+    raters = [one.rater for one in look.report.reports] if look.report else []
+    rater = next((one for one in raters if by_rater[one] > 1), None)
+    return gr.update(value=f"Put back all that {rater} reported", visible=rater is not None)
+
+
+def _dispute_choices(look: Look) -> Any:
+    choices = []
+    for title, listed in (("", look.disputes.open), ("decided: ", look.disputes.decided)):
+        for number, one in enumerate(listed, start=1):
+            raters = ", ".join(dict.fromkeys(given.rater for given in one.answers))
+            choices.append((f"{title}{number}. {one.prompt} · {one.kind} · {raters}", one.task_id))
+    total, shown = look.disputes.total, len(look.disputes.open)
+    most = f" (the {shown} most disputed are listed)" if total > shown else ""
+    return gr.update(
+        choices=choices,
+        value=look.dispute.task_id if look.dispute else None,
+        label=f"Disputed task: {total} wait{most}, {look.disputes.n_decided} decided",
+    )
+
+
+def _disputed_images(look: Look) -> Any:
+    ids = look.dispute.image_ids if look.dispute else []
+    images = [(look.origin + image_url(one), f"Image {n}") for n, one in enumerate(ids, start=1)]
+    return gr.update(value=images, visible=bool(images))
+
+
+def _kind(look: Look) -> str:
+    return look.dispute.kind if look.dispute else ""
+
+
+def _rank(place: int, look: Look) -> Any:
+    is_asked = _kind(look) == "ranking" and look.dispute and place < len(look.dispute.image_ids)
+    return gr.update(value=None, visible=bool(is_asked))
