@@ -1,7 +1,7 @@
 # One target per stage; `make help` lists them. Settings: `make finetune METHOD=rwl RUN=first SET="run.seed=1 rwl.adapter.rank=4"`.
 
 RUN ?= demo
-METHOD ?= dpok
+METHOD ?= rwl
 MODEL ?=
 PROMPTS ?=
 CONFIG ?=
