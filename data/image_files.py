@@ -76,8 +76,8 @@ def open_image(path: Path) -> Image.Image:
     The image is not decoded yet.
 
     Raises:
-        PictuneError: the image has too many pixels. OSError: the file is missing or is not an
-            image.
+        PictuneError: the image has too many pixels.
+        OSError: the file is missing or is not an image.
     """
     image = Image.open(path)
     try:

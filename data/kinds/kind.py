@@ -155,8 +155,10 @@ class Kind(ABC, Generic[AnswerT]):
     def from_source(self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]) -> AnswerT:
         """Return the answer of an imported row.
 
-        Args: said: the value of `answer_column`, or of the corresponding column of another format.
-        image_ids: the task's images. rest: further fields of the answer, as far as they are known.
+        Args:
+            said: the value of `answer_column`, or of the corresponding column of another format.
+            image_ids: the task's images.
+            rest: further known fields of the answer.
 
         Raises:
             ValidationError (pydantic): the row is not an answer of this kind.

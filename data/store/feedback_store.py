@@ -238,8 +238,9 @@ class FeedbackStore(StorePart):
     def renew(self, rater_id: str, task_id: str) -> datetime:
         """Renew the rater's lease on a task; return the time of its end.
 
-        Raises: NotFound: the rater has no lease on the task: the task was never claimed or is
-        answered, one of its images was reported, or the lease ended and others have the place.
+        Raises:
+            NotFound: the rater has no lease on the task: the task was never claimed or is answered,
+                one of its images was reported, or the lease ended and others have the place.
         """
         with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)

@@ -187,7 +187,8 @@ def has_place(connection: sa.Connection, task_id: str, source: Source, now: date
 def check_hold(connection: sa.Connection, rater: Row, task_id: str, now: datetime) -> None:
     """Check that the rater holds the task, or that it still has a free place.
 
-    Raises: NotFound: the rater does not hold the task, and it has no free place.
+    Raises:
+        NotFound: the rater does not hold the task, and it has no free place.
     """
     lease = find_lease(connection, task_id, rater.rater_id)
     if lease is None or lease.expires_at is None:

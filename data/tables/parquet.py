@@ -103,7 +103,8 @@ def export(store: FeedbackStore, run: RunFolder) -> Manifest:
 def read_manifest(run: RunFolder) -> Manifest:
     """Read the manifest of the run's last export.
 
-    Raises: PictuneError: the manifest is missing or broken.
+    Raises:
+        PictuneError: the manifest is missing or broken.
     """
     path = run.latest / MANIFEST
     try:

@@ -76,7 +76,8 @@ class Adjudications(StorePart):
     def withdraw(self, task_id: str, admin_id: str) -> None:
         """Undo the adjudication of a task: a revision without an answer replaces it.
 
-        Raises: NotFound: the task does not exist or has no adjudication.
+        Raises:
+            NotFound: the task does not exist or has no adjudication.
         """
         with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)

@@ -108,8 +108,10 @@ class Reports(StorePart):
     def decide(self, image_id: str, decision: Decision, admin_id: str) -> None:
         """Put an image back into circulation (`kept`), or keep it out permanently (`removed`).
 
-        A kept image stays in circulation until a rater reports it again. Raises: NotFound: the
-        image is in circulation, or was removed before.
+        A kept image stays in circulation until a rater reports it again.
+
+        Raises:
+            NotFound: the image has no undecided report, or was removed before.
         """
         is_removed = sa.and_(reports.c.image_id == image_id, reports.c.state == "removed")
         open_to_change = UNDECIDED if decision == "removed" else sa.or_(UNDECIDED, is_removed)
@@ -133,8 +135,10 @@ class Reports(StorePart):
     def put_back_all(self, rater: str, admin_id: str) -> int:
         """Close a rater's undecided reports; return the number of images.
 
-        An image stays out if another rater reported it or an admin removed it. Raises: NotFound: no
-        rater of this name has an undecided report.
+        An image stays out if another rater reported it or an admin removed it.
+
+        Raises:
+            NotFound: no rater of this name has an undecided report.
         """
         of_rater = (
             sa.select(labels.c.label_id, labels.c.rater_id)

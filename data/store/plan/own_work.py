@@ -38,7 +38,8 @@ class OwnWork(StorePart):
     def put_aside(self, rater_id: str, task_id: str) -> None:
         """Put a task of the rater aside; a second call changes nothing.
 
-        Raises: NotFound: the task does not exist, was never leased to the rater, or is answered.
+        Raises:
+            NotFound: the task does not exist, was never leased to the rater, or is answered.
         """
         with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)
