@@ -1,7 +1,7 @@
-"""The cells of `benchmarks.labels`: a model is labeled, tuned and judged.
+"""The conditions of `benchmarks.labels`: each labels images, tunes a model and judges it.
 
-All cells of a seed share the base's images, the method (NFT), its reward queries and the seeds on
-which the judge looks at the tuned model, which nothing was chosen on.
+All conditions of a seed share the base's images, the method (NFT), the number of reward queries and
+the evaluation seeds, on which nothing was chosen.
 """
 
 import random
@@ -36,14 +36,14 @@ from reward.settings import RewardConfig
 from world.oracle import Oracle
 
 TRAINING_SEEDS, ROUND_SEEDS, JUDGED_SEEDS = 1_000_003, 31_000_000, 55_000_000
-"""First seeds of the tuning's randomness, of a round's new images, and of the judged images."""
+"""First seeds of tuning, of a round's new images, and of the evaluated images."""
 CANDIDATE_SEEDS = 100_000
-"""Distance of the seeds of one image's candidates."""
+"""Offset between the seeds of the candidates of one image."""
 
 
 @dataclass(frozen=True)
 class Bench:
-    """Everything that the cells share."""
+    """Settings, models and images that all conditions share."""
 
     settings: Settings
     oracle: Oracle
@@ -55,11 +55,11 @@ class Bench:
     queries: int
     """Images that the reward scores to tune a model, over all rounds."""
     judged: int
-    """Fresh images of each training prompt that the judge looks at."""
+    """Number of new images of each training prompt that are judged."""
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The prompts that most cells train on, and the judge looks at."""
+        """The training prompts of most conditions, which are also judged."""
         return focus_of(self.settings.run)
 
     @property
@@ -76,15 +76,15 @@ class Bench:
         return model
 
     def by_judge(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Return 1 where the judge sees all that the prompt asks for, else 0, [B]."""
+        """Return 1 if the judge sees every part of the prompt, else 0, [B]."""
         verdicts = OracleJudge(self.oracle).verdicts(images, prompts)
         return torch.tensor([verdict.met for verdict in verdicts], dtype=torch.float32)
 
     @torch.no_grad()
     def roc_auc(self, reward: RewardFn, pool: Pool, rows: Sequence[int]) -> float | None:
-        """Return the mean ROC-AUC within the training prompts against the judge on these rows.
+        """Return the mean ROC-AUC within training prompts against the judge on the images `rows`.
 
-        None where no prompt has both right and wrong images.
+        None if no prompt has both right and wrong images.
         """
         mine = [row for row in rows if pool.prompts[row] in self.prompts]
         prompts = [pool.prompts[row] for row in mine]
@@ -97,9 +97,9 @@ class Bench:
         return roc_auc_within(prompts, torch.cat(scores).double().numpy(), good)
 
     def judge(self, model: DiffusionModel, seed: int, *, choose: RewardFn | None = None) -> Row:
-        """Return the judge's figures on fresh images by DDIM, in per cent, and their diversity.
+        """Return the judge's figures on new images by DDIM, in per cent, and their diversity.
 
-        With a reward that chooses, each is the best of four images.
+        With a reward, each image is the best of four.
         """
         groups = {
             "trained": [text for text in self.prompts for _ in range(self.judged)],
@@ -142,7 +142,7 @@ class Bench:
 
 @dataclass
 class Trial:
-    """One cell with one seed."""
+    """One condition with one seed."""
 
     bench: Bench
     name: str

@@ -1,4 +1,4 @@
-"""Images that raters are asked about in `benchmarks.labels`, and what they answer."""
+"""Images to label in `benchmarks.labels`, and the raters' answers."""
 
 import random
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ from world.prompts import Requirement, family_of
 
 BATCH = 32
 SLATE = 4
-"""Images of a ranking."""
+"""Number of images of a ranking."""
 
 
 def roc_auc_within(prompts: Sequence[str], scores: Values, good: Values) -> float | None:
     """Return the mean over prompts of the ROC-AUC of scores [N] for good images [N], 1 or 0.
 
-    None where no prompt has both good and bad ones.
+    None if no prompt has both good and bad images.
     """
     values = []
     for prompt in dict.fromkeys(prompts):
@@ -36,7 +36,7 @@ def roc_auc_within(prompts: Sequence[str], scores: Values, good: Values) -> floa
 
 
 def without_tests(config: RewardConfig, seed: int) -> RewardConfig:
-    """Return settings of a reward that no label is held out to test: the judge does that."""
+    """Return reward settings without held-out test labels, since the judge tests the reward."""
     split = SplitConfig(split_by="image", unseen_prompts=0, test_images=0, seed=seed)
     return config.model_copy(update={"seed": seed, "split": split})
 
@@ -52,7 +52,7 @@ class Cell:
     rankings: int = 0
     """Rankings of four images in all, over all rounds."""
     slips: float = 0.05
-    """Probability that a rater's attention slips on an image."""
+    """Probability of a rater's slip of attention on an image."""
     raters: int = 1
     """Raters who judge each image; the number of verdicts stays the same."""
     rounds: int = 1
@@ -79,24 +79,24 @@ CELLS: dict[str, Cell] = {
     "single_same_labels": Cell(verdicts=1500),
     "all_prompts": Cell(verdicts=1000, train_on="all"),
 }
-"""Cells by name. 250 rankings of four images take a rater as long as 1,000 verdicts."""
+"""Conditions by name. 250 rankings of four images take a rater as long as 1,000 verdicts."""
 
 
 @dataclass
 class Pool:
-    """Images that raters can be asked about, with the judge's knowledge of them."""
+    """Images for raters, with the judge's quality of each image."""
 
     paths: list[Path] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     qualities: list[float] = field(default_factory=list)
-    """Share of the prompt's parts that the judge sees."""
+    """Share of the prompt's parts that the judge sees, for each image."""
 
     def copy(self) -> "Pool":
-        """Return a pool that can grow by itself."""
+        """Return an independent copy."""
         return Pool(list(self.paths), list(self.prompts), list(self.qualities))
 
     def add(self, oracle: Oracle, paths: Sequence[Path], prompts: Sequence[str]) -> None:
-        """Add images of these prompts."""
+        """Add images of the prompts."""
         self.paths += paths
         self.prompts += prompts
         for start in range(0, len(paths), BATCH):
@@ -117,7 +117,7 @@ class Labels:
     """Rank of each image, 1 for the best."""
 
     def ask(self, pool: Pool, rows: Sequence[int], cell: Cell, rng: random.Random) -> None:
-        """Ask simulated raters about a round's share of images among these rows."""
+        """Ask simulated raters about a round's share of the images `rows`."""
         rater = _rater(cell.slips)
         wanted = cell.verdicts // cell.rounds
         order = rng.sample(list(rows), len(rows))
@@ -132,7 +132,7 @@ class Labels:
             self.rank(pool, rng.sample(mine, min(SLATE, len(mine))), cell.slips, rng)
 
     def rank(self, pool: Pool, slate: Sequence[int], slips: float, rng: random.Random) -> None:
-        """Ask a simulated rater who slips this often to rank these rows."""
+        """Ask a simulated rater with the slip rate `slips` to rank the images `rows`."""
         qualities = {str(row): pool.qualities[row] for row in slate}
         ranking = _rater(slips).ranking(qualities, range(len(slate)), rng=rng)
         ranked = ((int(name), rank) for name, rank in ranking.ranks.items())

@@ -1,20 +1,21 @@
 """Value of raters' labels: `python -m benchmarks.labels`; writes `results/labels.json` and `.png`.
 
 A model is tuned on the four prompts of DPOK's paper, always by NFT with the demo's settings and the
-same number of reward queries; only the reward differs. It is the CLIP score, which knows no label;
-or a reward that learned from 100 to 3,000 verdicts, from rankings, from both in the same time, from
-raters who slip more or less, from one rater an image or three; or the judge itself, the ceiling.
-The judge then looks at fresh images, one draw each, by DDIM, which nothing was chosen on. Beside
-them stand the base, and the best of four of its images by the reward of 1,000 verdicts. In
-`rounds_3` a third of the labels is on images that the tuned model drew, twice; `single_same_labels`
-has as many labels on the base's images alone. `all_prompts` trains on all prompts of the run, for
-the sake of those that are held out. NFT's settings were chosen on seeds that the results leave out.
+same number of reward queries; only the reward differs. The reward is the CLIP score, which uses no
+labels; a reward trained on 100 to 3,000 verdicts, on rankings, on both in the same rating time,
+with more or fewer slips of the raters, or with one or three raters per image; or the judge itself,
+as the upper limit. The judge then evaluates new images by DDIM, one draw each, on seeds on which
+nothing was chosen. The base, and the best of four of its images by the reward of 1,000 verdicts,
+are given for comparison. In `rounds_3` a third of the labels is on images that the tuned model
+drew, twice; `single_same_labels` has as many labels on the base's images alone. `all_prompts`
+trains on all prompts of the run, to measure the gain on held-out prompts. NFT's settings were
+chosen on seeds that the results exclude.
 
 `headline` has the judge's mean over the four prompts in per cent, the mean of the seeds, and
-`over_clip_score` a cell's gain over that of the CLIP score, seed by seed. Intervals over seeds are
-Student's, 95 %. Every cell that is done is kept in `runs/bench-labels/cells`, so a
-second call goes on, and several processes may work on different cells; `--report` only writes the
-results again.
+`over_clip_score` the difference to the CLIP score's result, seed by seed. Intervals over seeds are
+Student's, 95 %. Finished conditions are stored in `runs/bench-labels/cells`, so a second call goes
+on, and several processes may work on different conditions; `--report` only writes the results
+again.
 """
 
 import json
@@ -63,16 +64,16 @@ LINES = {
     "best_of_4": ("best of 4 of the base", "#8e5aa8"),
     "judge_as_reward": ("tuned on the judge itself", "#2a7f62"),
 }
-"""Cells that are drawn as lines, with their legends and colors."""
+"""Conditions that are plotted as lines, with their legends and colors."""
 ROUNDS = {"rounds_3": "three rounds", "single_same_labels": "one round"}
 CLOSE = 2.0
-"""Per cent by which two lines have to be apart for their legends to stand one above the other."""
+"""Least distance of two lines, in per cent, at which their legends do not overlap."""
 SECONDS = 2
-"""Rater's time on a verdict."""
+"""A rater's seconds for one verdict."""
 
 
 def open_bench(*, queries: int, judged: int, changes: list[str]) -> Bench:
-    """Draw the base's images where they are missing, and open what the cells share."""
+    """Draw missing images of the base, and return the shared settings, models and images."""
     tables = override(read_toml(config_file(None)), [parse_override(each) for each in changes])
     settings = check(tables, TABLES, "benchmarks.labels")
     images_stage.main(RUN, settings)
@@ -93,7 +94,7 @@ def open_bench(*, queries: int, judged: int, changes: list[str]) -> Bench:
 
 
 def of_cell(bench: Bench, name: str, seed: int) -> Row:
-    """Return the figures of a cell with a seed, and the seconds that it took."""
+    """Return the figures of a condition with a seed, and its duration in seconds."""
     started = time.monotonic()
     trial = Trial(bench, name, CELLS.get(name, Cell(verdicts=1000)), seed)
     if name == "base":
@@ -107,7 +108,7 @@ def of_cell(bench: Bench, name: str, seed: int) -> Row:
 
 
 def report() -> dict[str, Any]:
-    """Write the results from the cells that are done; return them."""
+    """Write the results of the finished conditions; return them."""
     by_cell: dict[str, dict[int, Row]] = {}
     for path in sorted(CELLS_FOLDER.glob("*.json")):
         name, _, seed = path.stem.rpartition("-")
@@ -180,7 +181,7 @@ def plot(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Run the cells that are not done yet, and write the results."""
+    """Run the unfinished conditions, and write the results."""
     given = arguments(
         __doc__,
         seeds=[1, 2, 3],

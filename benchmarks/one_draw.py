@@ -1,18 +1,17 @@
-"""One draw of a tuned model beside the best of several of the base.
+"""Comparison of one image of a tuned model with the best of several images of the base.
 
 Run as `python -m benchmarks.one_draw`. It writes `results/one_draw.json` and `one_draw.md`. Each
 seed has a run of its own (images, simulated raters, reward), as the demo makes it. On the same
 scored images reward-weighted likelihood is trained as in the demo, and with one thing changed at a
 time. The judge, which no training has seen, looks at the four training prompts and at held-out
-ones; all rows draw the same seeds with the run's guidance unless they say otherwise. Beside the
-tuned models stand the base and what else the price of an image buys: more candidates, more steps,
-noise in each step, and steering by the reward.
+ones; all rows draw the same seeds with the run's guidance unless they say otherwise. The base and
+other uses of the same computation are given for comparison: more candidates, more steps, noise in
+each step, and steering by the reward.
 
-A network call is one pass of one image; guidance takes two in each step. Queries are images that
-the reward scores for each image that is drawn; training's 640 come on top for tuned models.
-
-Settings were chosen on seeds 0 to 2; seeds 3 to 5 are those that nothing was chosen on. Intervals
-are Student's over seeds, 95 %. A second call goes on from what the first one left.
+A network call is one pass of one image; guidance takes two in each step. Queries are the images
+that the reward scores for each drawn image; tuned models need 640 more for their training. Settings
+were chosen on seeds 0 to 2; nothing was chosen on seeds 3 to 5. Intervals are Student's over seeds,
+95 %. A second call goes on from what the first one left.
 """
 
 import argparse
@@ -52,7 +51,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """Changes to the demo's settings, one at a time."""
 EVALUATION = ("evaluate.images_per_held_out=8",)
-"""Twice what the demo has time for."""
+"""Settings of the evaluation: twice the demo's number of images."""
 
 
 def of_seed(bed: Bed, variants: Iterable[str], *, with_rivals: bool) -> dict[str, Row]:
@@ -87,7 +86,7 @@ def _share_of(row: Row, group: str) -> float:
 
 
 def _drawn_otherwise(bed: Bed, name: str, folder: Path) -> dict[str, Row]:
-    """Return the rows of the model as it is, drawn with other guidance, noise and steps."""
+    """Return the rows of the current model, drawn with other guidance, noise and steps."""
     steps, ddim = bed.sampler.steps, bed.sampler.deterministic()
     ways = {
         "guidance 1": ddim.model_copy(update={"guidance": 1.0}),
@@ -104,13 +103,13 @@ def _drawn_otherwise(bed: Bed, name: str, folder: Path) -> dict[str, Row]:
 
 
 def _rivals(bed: Bed) -> dict[str, Row]:
-    """Return what the reward makes of four chains of the base with noise in each step."""
+    """Return the rows of best of n and steering, from four chains of the base with noise."""
     sampler, folder = _ancestral(bed, bed.sampler.steps), bed.folder("base")
     calls = 4 * 2 * sampler.steps
     candidates = bed.planned(bed.prompts, candidates=4)
     drawn = _measured(bed, folder / "eta-1", _draw_by(bed, sampler), candidates)
     reward = open_job(bed.run, bed.settings, "rwl").training.reward
-    assert reward is not None  # of the bed's own run
+    assert reward is not None  # the run itself
     steering = Steering(reward, particles=4, after=(2, 4, 6), strength=10.0)
 
     def steered(planned: Sequence[Planned]) -> Tensor:
@@ -125,7 +124,7 @@ def _rivals(bed: Bed) -> dict[str, Row]:
 
 
 def _by_steps(bed: Bed, name: str, folder: Path) -> dict[str, Row]:
-    """Return the rows of chains that the tuned model draws in one half, and the base in the other.
+    """Return the rows of chains with the tuned model in one half of the steps, else the base.
 
     The first half of the steps decides what is in the image.
     """
@@ -162,7 +161,7 @@ def _draw_by(bed: Bed, sampler: Sampler, tuned: Callable[[int], bool] = lambda _
 def _measured(
     bed: Bed, folder: Path, draw: Draw, planned: Sequence[Planned] | None = None
 ) -> Measured:
-    """Draw what is missing in the folder, one image for each seed if not said, and measure."""
+    """Draw missing images of the folder (by default one for each seed), and measure."""
     planned = planned or bed.planned(bed.prompts)
     missing = [one for one in planned if not (folder / one.file_name).exists()]
     for start in progress(range(0, len(missing), bed.batch), folder.name, "batch"):

@@ -2,12 +2,13 @@
 
 Run it by `python -m benchmarks.reward_ablation`. Images, prompts, raters and settings are those of
 the demo. Every variant is trained with several seeds, which choose the raters' slips, the prompts
-that are held out whole and the head's first weights. The figures are on those prompts, against the
-judge, which no training has seen, beside the CLIP score of the same backbone: ROC-AUC over all
-images, as the mean within prompts (which is what tuning feels), and the share of pairs in the right
-order; `within` a family of prompts is the mean within its prompts. Intervals of gains resample
-prompts; intervals over seeds are Student's, both 95 %. The calibration error stands beside that of
-a perfectly calibrated reward with the same scores on as many labels, which is due to chance.
+that are held out whole and the head's first weights. The figures are on these prompts, against the
+judge, which no training has seen, with the CLIP score of the same backbone for comparison: ROC-AUC
+over all images, as the mean within prompts (which is what tuning feels), and the share of pairs in
+the right order; `within` a family of prompts is the mean within its prompts. Intervals of gains
+resample prompts; intervals over seeds are Student's, both 95 %. For comparison, the calibration
+error of a perfectly calibrated reward with the same scores and number of labels is given, which is
+due to chance.
 """
 
 import random
@@ -175,7 +176,7 @@ def main() -> None:
 def compared(by_variant: dict[str, list[Row]]) -> dict[str, dict[str, Any]]:
     """Return the figures of each variant over the seeds, and its difference to the default.
 
-    The differences are those with the same seed.
+    Differences are between runs with the same seed.
     """
     base = by_variant.get(DEFAULT, [])
     table = {
