@@ -18,7 +18,7 @@ from world.oracle import Oracle
 from world.prompts import Requirement, family_of
 
 BATCH = 32
-SLATE = 4
+RANKING_SIZE = 4
 """Number of images of a ranking."""
 
 
@@ -42,7 +42,7 @@ def without_tests(config: RewardConfig, seed: int) -> RewardConfig:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Condition:
     """One source of rewards."""
 
     reward: str = "labels"
@@ -61,23 +61,23 @@ class Cell:
     """`focus`, the four prompts, or `all` of the run's, which share the reward queries evenly."""
 
 
-CELLS: dict[str, Cell] = {
-    "clip_score": Cell("clip_score"),
-    "judge_as_reward": Cell("judge"),
-    "feedback_100": Cell(verdicts=100),
-    "feedback_300": Cell(verdicts=300),
-    "feedback_1000": Cell(verdicts=1000),
-    "feedback_3000": Cell(verdicts=3000),
-    "rankings_250": Cell(rankings=250),
-    "both_500_125": Cell(verdicts=500, rankings=125),
-    "slips_0": Cell(verdicts=1000, slips=0.0),
-    "slips_10": Cell(verdicts=1000, slips=0.1),
-    "slips_25": Cell(verdicts=1000, slips=0.25),
-    "three_raters": Cell(verdicts=1000, raters=3),
-    "three_raters_slips_25": Cell(verdicts=1000, raters=3, slips=0.25),
-    "rounds_3": Cell(verdicts=1500, rounds=3),
-    "single_same_labels": Cell(verdicts=1500),
-    "all_prompts": Cell(verdicts=1000, train_on="all"),
+CONDITIONS: dict[str, Condition] = {
+    "clip_score": Condition("clip_score"),
+    "judge_as_reward": Condition("judge"),
+    "feedback_100": Condition(verdicts=100),
+    "feedback_300": Condition(verdicts=300),
+    "feedback_1000": Condition(verdicts=1000),
+    "feedback_3000": Condition(verdicts=3000),
+    "rankings_250": Condition(rankings=250),
+    "both_500_125": Condition(verdicts=500, rankings=125),
+    "slips_0": Condition(verdicts=1000, slips=0.0),
+    "slips_10": Condition(verdicts=1000, slips=0.1),
+    "slips_25": Condition(verdicts=1000, slips=0.25),
+    "three_raters": Condition(verdicts=1000, raters=3),
+    "three_raters_slips_25": Condition(verdicts=1000, raters=3, slips=0.25),
+    "rounds_3": Condition(verdicts=1500, rounds=3),
+    "single_same_labels": Condition(verdicts=1500),
+    "all_prompts": Condition(verdicts=1000, train_on="all"),
 }
 """Conditions by name. 250 rankings of four images take a rater as long as 1,000 verdicts."""
 
@@ -116,20 +116,22 @@ class Labels:
     rankings: list[dict[int, int]] = field(default_factory=list)
     """Rank of each image, 1 for the best."""
 
-    def ask(self, pool: Pool, rows: Sequence[int], cell: Cell, rng: random.Random) -> None:
+    def ask(
+        self, pool: Pool, rows: Sequence[int], condition: Condition, rng: random.Random
+    ) -> None:
         """Ask simulated raters about a round's share of the images `rows`."""
-        rater = _rater(cell.slips)
-        wanted = cell.verdicts // cell.rounds
+        rater = _rater(condition.slips)
+        wanted = condition.verdicts // condition.rounds
         order = rng.sample(list(rows), len(rows))
-        asked = [row for row in order for _ in range(cell.raters)]
+        asked = [row for row in order for _ in range(condition.raters)]
         for row in (asked * (1 + wanted // max(len(asked), 1)))[:wanted]:
             answer = rater.verdict(pool.qualities[row], rng=rng)
             self.verdicts.append((row, answer.verdict == "good"))
         prompts = sorted({pool.prompts[row] for row in rows})
-        for number in range(cell.rankings // cell.rounds):
+        for number in range(condition.rankings // condition.rounds):
             prompt = prompts[number % len(prompts)]
             mine = [row for row in rows if pool.prompts[row] == prompt]
-            self.rank(pool, rng.sample(mine, min(SLATE, len(mine))), cell.slips, rng)
+            self.rank(pool, rng.sample(mine, min(RANKING_SIZE, len(mine))), condition.slips, rng)
 
     def rank(self, pool: Pool, slate: Sequence[int], slips: float, rng: random.Random) -> None:
         """Ask a simulated rater with the slip rate `slips` to rank the images `rows`."""

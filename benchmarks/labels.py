@@ -28,8 +28,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.label_cells import Bench, Trial
-from benchmarks.label_pool import CELLS, Cell, Pool
+from benchmarks.label_pool import CONDITIONS, Condition, Pool
+from benchmarks.label_trials import Setup, Trial
 from benchmarks.record import RESULTS, Row, arguments, record, summary
 from data.files import write_json
 from data.runs import RunFolder
@@ -72,7 +72,7 @@ SECONDS = 2
 """A rater's seconds for one verdict."""
 
 
-def open_bench(*, queries: int, judged: int, changes: list[str]) -> Bench:
+def open_setup(*, queries: int, judged: int, changes: list[str]) -> Setup:
     """Draw missing images of the base, and return the shared settings, models and images."""
     tables = override(read_toml(config_file(None)), [parse_override(each) for each in changes])
     settings = check(tables, TABLES, "benchmarks.labels")
@@ -81,7 +81,7 @@ def open_bench(*, queries: int, judged: int, changes: list[str]) -> Bench:
     rows = read_table(RUN.images_table, IMAGES).select(["path", "prompt"]).to_pylist()
     pool.add(oracle, [RUN.root / row["path"] for row in rows], [row["prompt"] for row in rows])
     known = frozenset(prompts_of(settings.run))
-    return Bench(
+    return Setup(
         settings=settings,
         oracle=oracle,
         backbone=open_backbone(settings.table("reward", RewardConfig).backbone, settings.run),
@@ -93,15 +93,15 @@ def open_bench(*, queries: int, judged: int, changes: list[str]) -> Bench:
     )
 
 
-def of_cell(bench: Bench, name: str, seed: int) -> Row:
+def of_condition(setup: Setup, name: str, seed: int) -> Row:
     """Return the figures of a condition with a seed, and its duration in seconds."""
     started = time.monotonic()
-    trial = Trial(bench, name, CELLS.get(name, Cell(verdicts=1000)), seed)
+    trial = Trial(setup, name, CONDITIONS.get(name, Condition(verdicts=1000)), seed)
     if name == "base":
-        found = bench.judge(trial.model, seed)
+        found = setup.judge(trial.model, seed)
     elif name == "best_of_4":
         reward = trial.reward(range(len(trial.pool.paths)))
-        found = bench.judge(trial.model, seed, choose=reward)
+        found = setup.judge(trial.model, seed, choose=reward)
     else:
         found = trial.run()
     return found | {"seconds": round(time.monotonic() - started, 1)}
@@ -156,7 +156,9 @@ def plot(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             fontsize=8,
         )
     points = [
-        (CELLS[name].verdicts, cells[name]["trained"]["values"]) for name in CURVE if name in cells
+        (CONDITIONS[name].verdicts, cells[name]["trained"]["values"])
+        for name in CURVE
+        if name in cells
     ]
     counts = [count for count, _ in points]
     means = [sum(values) / len(values) for _, values in points]
@@ -166,7 +168,7 @@ def plot(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             mean = cells[name]["trained"]["mean"]
             marker = "*" if name == "rounds_3" else "x"
             axes.plot(
-                CELLS[name].verdicts, mean, marker, color="#1f5fa8", markersize=9, label=title
+                CONDITIONS[name].verdicts, mean, marker, color="#1f5fa8", markersize=9, label=title
             )
     for count, values in points:
         axes.plot([count] * len(values), values, ".", color="#1f5fa8", alpha=0.4)
@@ -185,7 +187,7 @@ def main() -> None:
     given = arguments(
         __doc__,
         seeds=[1, 2, 3],
-        cells=["base", "best_of_4", *CELLS],
+        cells=["base", "best_of_4", *CONDITIONS],
         queries=768,
         judged=48,
         set=[],
@@ -201,9 +203,9 @@ def main() -> None:
         if not (path := CELLS_FOLDER / f"{name}-{seed}.json").exists()
     ]
     if todo and not given.report:
-        bench = open_bench(queries=given.queries, judged=given.judged, changes=given.set)
+        setup = open_setup(queries=given.queries, judged=given.judged, changes=given.set)
         for name, seed, path in todo:
-            figures = of_cell(bench, name, seed)
+            figures = of_condition(setup, name, seed)
             made_by = {"queries": given.queries, "judged": given.judged, "set": given.set}
             write_json(path, made_by | {"seed": seed, "figures": figures})
             print(name, seed, json.dumps(figures), flush=True)

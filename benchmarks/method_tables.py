@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.method_bed import FIGURES, SAMPLERS
+from benchmarks.method_run import FIGURES, SAMPLERS
 from benchmarks.record import Row, summary
 from pipelines.methods import find_method
 from pipelines.pages.charts import MODEL_COLORS

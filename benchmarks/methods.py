@@ -22,7 +22,7 @@ import argparse
 
 import torch
 
-from benchmarks.method_bed import Bed, of_seed
+from benchmarks.method_run import MethodRun, of_seed
 from benchmarks.method_tables import page, plot, table
 from benchmarks.method_variants import VARIANTS
 from benchmarks.record import RESULTS, Row, record, recorded
@@ -46,7 +46,7 @@ def main() -> None:
     asked = {name: VARIANTS[name] for name in given.variants}
     figures: dict[str, Row] = recorded("methods").get("figures", {})
     for seed in given.seeds:
-        found = of_seed(Bed(given.name, seed, given.set), asked)
+        found = of_seed(MethodRun(given.name, seed, given.set), asked)
         figures[str(seed)] = figures.get(str(seed), {}) | found
     by_seed = list(figures.values())
     order = (*(name for name in found if name not in VARIANTS), *VARIANTS)

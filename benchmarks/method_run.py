@@ -94,7 +94,7 @@ class VariantJob(Job):
         return self.place
 
 
-class Bed:
+class MethodRun:
     """One seed's run: images, labels and reward, which all variants share."""
 
     def __init__(
@@ -109,12 +109,11 @@ class Bed:
         """Draw the images, label them and train the reward, unless that is done already.
 
         Args:
-            name: of the run, before the seed.
-            seed: of the run.
+            name: name of the run, without the seed.
+            seed: seed of the run.
             changes: settings that differ from the demo's.
-            candidates: images of the base by DDIM from which the reward picks one; by the other
-                samplers there are four.
-            samplers: that draw with every model.
+            candidates: number of candidates for best of n by DDIM; other samplers have four.
+            samplers: names of the samplers for every model.
         """
         self.run, self.seed = RunFolder(Path("runs") / f"{name}-{seed}"), seed
         self.candidates, self.samplers, self.commit = candidates, samplers, commit()
@@ -230,75 +229,79 @@ def draw_stock(
             save_png(image, folder / one.file_name)
 
 
-def of_seed(bed: Bed, variants: Mapping[str, Variant]) -> dict[str, Any]:
+def of_seed(run: MethodRun, variants: Mapping[str, Variant]) -> dict[str, Any]:
     """Return the figures of one seed by model."""
-    found = base_rows(bed)
+    found = base_rows(run)
     for name, variant in variants.items():
         before = found.get(variant.start or "")
-        found[name] = variant_rows(bed, variant, bed.folder(name), before)
+        found[name] = variant_rows(run, variant, run.folder(name), before)
         alignment = found[name]["samplers"]["DDIM"]["groups"]["trained"]["alignment"]
-        print(f"seed {bed.seed}, {name}: {alignment:.2f}", flush=True)
+        print(f"seed {run.seed}, {name}: {alignment:.2f}", flush=True)
     return found
 
 
-def base_rows(bed: Bed) -> dict[str, Any]:
+def base_rows(run: MethodRun) -> dict[str, Any]:
     """Return the figures of the base and of best of n, by model and sampler."""
-    folder = bed.folder("base")
+    folder = run.folder("base")
     found: dict[str, Any] = {"base": NOTHING | {"samplers": {}}}
-    for n in (FEW, bed.candidates):
+    for n in (FEW, run.candidates):
         kl = math.log(n) - (n - 1) / n
         found[f"best of {n}"] = NOTHING | {"queries": n, "kl": kl, "samplers": {}}
-    made_once(folder, made_from(bed.settings, ("run", "sampler", "images")), dict)
-    for sampler in bed.samplers:
-        most = bed.candidates if sampler == "DDIM" else FEW
-        with bed.model.adapter_off():
-            drawn = bed.drawn(sampler, folder, bed.planned(bed.prompts, candidates=most))
+    made_once(folder, made_from(run.settings, ("run", "sampler", "images")), dict)
+    for sampler in run.samplers:
+        most = run.candidates if sampler == "DDIM" else FEW
+        with run.model.adapter_off():
+            drawn = run.drawn(sampler, folder, run.planned(run.prompts, candidates=most))
         firsts = range(0, len(drawn.planned), most)
-        bed.base_images[sampler] = drawn.chosen(firsts)
-        found["base"]["samplers"][sampler] = bed.row(bed.base_images[sampler], sampler)
+        run.base_images[sampler] = drawn.chosen(firsts)
+        found["base"]["samplers"][sampler] = run.row(run.base_images[sampler], sampler)
         for n in dict.fromkeys((FEW, most)):
             rows = [first + i for first in firsts for i in range(n)]
             best = best_of(drawn.chosen(rows), n)
-            found[f"best of {n}"]["samplers"][sampler] = bed.row(best, sampler)
+            found[f"best of {n}"]["samplers"][sampler] = run.row(best, sampler)
     return found
 
 
 def variant_rows(
-    bed: Bed, variant: Variant, folder: Path, before: Mapping[str, Any] | None
+    run: MethodRun, variant: Variant, folder: Path, before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the cost of training one variant, now or earlier, and its figures by sampler.
 
     The variant continues the variant with the figures `before`, if given.
     """
-    start = BASE if variant.start is None else bed.folder(variant.start)
-    settings = bed.with_changes((*variant.changes, f"{variant.method}.adapter.start={start}"))
+    start = BASE if variant.start is None else run.folder(variant.start)
+    settings = run.with_changes((*variant.changes, f"{variant.method}.adapter.start={start}"))
     tables = ("run", "sampler", "images", "finetune", variant.method, "evaluate")
     inputs = made_from(settings, tables) | {
-        "reward": reward_hash(bed.run.reward_dir),
+        "reward": reward_hash(run.run.reward_dir),
         "start": before and before["made_from"],
     }
     earlier = before or {"queries": 0, "minutes": 0.0, "curve": []}
-    trained = made_once(folder, inputs, lambda: train(bed, settings, variant, folder, earlier))
-    bed.model.load_adapter(folder)
-    planned = bed.planned(bed.prompts)
-    with bed.model.adapter.at_strength(trained["strength"]):
+    trained = made_once(folder, inputs, lambda: train(run, settings, variant, folder, earlier))
+    run.model.load_adapter(folder)
+    planned = run.planned(run.prompts)
+    with run.model.adapter.at_strength(trained["strength"]):
         rows = {
-            sampler: bed.row(bed.drawn(sampler, folder, planned), sampler)
-            for sampler in bed.samplers
+            sampler: run.row(run.drawn(sampler, folder, planned), sampler)
+            for sampler in run.samplers
         }
     return trained | {"samplers": rows}
 
 
 def train(
-    bed: Bed, settings: Settings, variant: Variant, folder: Path, before: Mapping[str, Any]
+    run: MethodRun,
+    settings: Settings,
+    variant: Variant,
+    folder: Path,
+    before: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Train and save the adapter.
 
     Return queries and curve, which continue `before`, the KL, and the guards' alarms.
     """
     started, judging = time.monotonic(), 0.0
-    counted, job = _counted(bed, settings, variant, folder, before["queries"])
-    texts = [one.prompt for one in bed.trained]
+    counted, job = _counted(run, settings, variant, folder, before["queries"])
+    texts = [one.prompt for one in run.trained]
     state, model = job.method.start(job.training), job.training.model
     limits = job.training.validator.rules.limits
     alarms, curve = list[str](), list[Row](before["curve"])
@@ -314,7 +317,7 @@ def train(
         model.adapter.save(place)
         point = {"step": state.step, "queries": counted.queries}
         kl = float(np.mean(kl_to_base(model, texts, settings)))
-        curve.append(point | {"kl": kl} | _judged(bed, place))
+        curve.append(point | {"kl": kl} | _judged(run, place))
         judging += time.monotonic() - paused
     minutes = (time.monotonic() - started - judging) / 60
     state.restore_best()
@@ -326,7 +329,7 @@ def train(
         kl = float(np.mean(kl_to_base(model, texts, settings)))
     return {
         "method": variant.method,
-        "commit": bed.commit,
+        "commit": run.commit,
         "queries": counted.queries,
         "minutes": before["minutes"] + minutes,
         "strength": strength,
@@ -341,10 +344,10 @@ def train(
 
 
 def _counted(
-    bed: Bed, settings: Settings, variant: Variant, folder: Path, queries: int
+    run: MethodRun, settings: Settings, variant: Variant, folder: Path, queries: int
 ) -> tuple[Counted, Job]:
     """Return the variant's training, and its reward, whose count of queries starts at `queries`."""
-    job = open_job(bed.run, settings, variant.method)
+    job = open_job(run.run, settings, variant.method)
     assert job.training.reward is not None  # the inputs of the run itself
     counted = Counted(job.training.reward, queries)
     # For a method that learns from labels, the reward only scores the order of held-out labels.
@@ -354,19 +357,19 @@ def _counted(
     return counted, with_images(VariantJob(**(parts | {"training": training}), place=folder))
 
 
-def _judged(bed: Bed, folder: Path) -> Row:
+def _judged(run: MethodRun, folder: Path) -> Row:
     """Return alignment and relative diversity by DDIM, with the adapter in this folder."""
-    bed.model.load_adapter(folder)
-    drawn = bed.drawn("DDIM", folder, bed.planned(bed.trained))
-    base = bed.base_images["DDIM"]
-    own, before = (by_group(one, by_prompt(one, bed.trained), None) for one in (drawn, base))
+    run.model.load_adapter(folder)
+    drawn = run.drawn("DDIM", folder, run.planned(run.trained))
+    base = run.base_images["DDIM"]
+    own, before = (by_group(one, by_prompt(one, run.trained), None) for one in (drawn, base))
     figures, base_figures = own["trained"], before["trained"]
     assert figures.diversity is not None
     assert base_figures.diversity is not None  # prompts have several images
     return {
         "alignment": figures.alignment,
         "diversity": figures.diversity / base_figures.diversity,
-        "diversity of right": diversity_of_right(drawn, base, bed.trained, seed=bed.seed),
+        "diversity of right": diversity_of_right(drawn, base, run.trained, seed=run.seed),
     }
 
 
