@@ -63,8 +63,7 @@ FEW = 4
 NOTHING = {"queries": 0, "kl": 0.0, "minutes": 0.0}
 """Costs of an untrained model."""
 LEAST_RIGHT = 4
-"""Least number of right images of a prompt, by the model and by the base, for a comparison of their
-diversity."""
+"""Least number of right images of a prompt, by each model, for a comparison of diversity."""
 FIGURES = ("alignment", "reward", "readable", "distance", "diversity")
 """Names of the figures of a group of prompts."""
 
