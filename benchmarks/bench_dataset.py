@@ -3,9 +3,9 @@
 It writes `results/bench_dataset.json`. Each of two parts runs in a process of its own, so that its
 peak of memory is its own. `store` puts 100,000 labels of 200 raters into an SQLite store, then
 exports and verifies them. `scan` writes 10 million synthetic verdicts as Parquet and summarizes
-them with DuckDB. Each time is given as seconds on the clock and of the processor, and as a ratio to
-pandas reading the same rows in the same process: on a busy machine the clock says little and the
-ratio much.
+them with DuckDB. Each time is given in seconds of wall-clock and processor time, and as a ratio to
+the time in which pandas reads the same rows in the same process: on a busy machine only the ratio
+is meaningful.
 """
 
 import json
@@ -56,7 +56,7 @@ SUMMARY = """
 
 
 def note(name: str, work: Callable[[], object], figures: Figures) -> None:
-    """Do the work and note its seconds on the clock and of the processor."""
+    """Do the work; record its seconds of wall-clock and processor time."""
     figures[name] = {unit: round(value, 3) for unit, value in timed(work).items()}
     print(f"{name}: {figures[name]}", file=sys.stderr, flush=True)
 
@@ -95,7 +95,7 @@ def bench_store(rows: int, folder: Path) -> Figures:
 
 
 def write_run(run: RunFolder, count: int) -> list[str]:
-    """Write small images, each different, and the run's tables of them; return the images' ids."""
+    """Write small, different images and the run's tables for them; return the images' ids."""
     run.images_dir.mkdir(parents=True)
     prompts = [f"prompt {number}" for number in range(PROMPT_COUNT)]
     rows = [
@@ -247,7 +247,7 @@ PARTS: dict[str, Callable[[int, Path], Figures]] = {"store": bench_store, "scan"
 
 
 def main() -> None:
-    """Run the parts asked for and keep the other's earlier figures."""
+    """Run the requested parts; keep the earlier figures of other parts."""
     given = arguments(__doc__, store=100_000, scan=10_000_000, only="")
     if given.only:
         with tempfile.TemporaryDirectory() as folder:

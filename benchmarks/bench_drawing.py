@@ -1,15 +1,13 @@
 """Speed of drawing: `python -m benchmarks.bench_drawing`.
 
-Results are in `results/bench_drawing.json`. Ours draws images to PNG files and their hashes, as the
-stage `images` does, beside a plain loop of diffusers with the same prompts, seeds, batches, DDIM
-steps, guidance and eta, which saves and hashes each image before the next batch. The third row is
-ours without its threads: what writing while the next images are drawn brings.
-
-All take turns in one process, and must draw the same images but for rounding: no pixel of 0 to 255
-may differ by more than 2 from the plain loop's pixel, so that no speed comes from doing less.
-
-Images per second are of the best round, since other programs only take time; images per second of
-the processor hold on a busy machine, too. The first round warms up.
+Results are in `results/bench_drawing.json`. Pictune's loop draws images to PNG files and hashes
+them, as the stage `images` does. It is compared with a plain loop of diffusers with the same
+prompts, seeds, batches, DDIM steps, guidance and eta, which saves and hashes each image before the
+next batch. The third row is Pictune's loop without threads: it shows the gain of writing while the
+next images are drawn. All loops take turns in one process and must draw the same images up to
+rounding: no pixel of 0 to 255 may differ by more than 2 from the plain loop's pixel. So no loop can
+gain speed by less work. Images per second are from the best round, since other programs only slow a
+loop down; images per processor second are also valid on a busy machine. The first round warms up.
 """
 
 import tempfile
@@ -37,7 +35,7 @@ from pipelines.run.image_plan import Planned, seeded
 
 PROMPTS = ("A cat and a dog.", "A dog on the moon.", "Four wolves in the park.", "A red rabbit.")
 PLAIN = "plain"
-"""Name of the loop that the others are compared with."""
+"""Name of the baseline loop."""
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,16 @@
 """Speed of a DPOK iteration: `python -m benchmarks.bench_finetune`.
 
-Results are in `results/bench_finetune.json`. Ours runs beside a straightforward loop with the
-schedule of the published DPOK code, on the same work: the same UNet with random weights (of the
-embedded model's shape, or of any folder's), images, transitions, updates, loss and optimizer. The
-straightforward loop holds two UNets, encodes prompts and scores images one by one, reads numbers
-back at every step, grows its buffer by `torch.cat` with the embeddings beside each transition, and
-trains on batches of 4. The steps that are trained on are those of our defaults, the first 60 %: in
-bfloat16 the last one's gradient would be mostly rounding.
-
-Both take turns in one process, and in float32 both must arrive at the same gradients: cosine at
-least 0.999 at every update, so that no speed comes from doing less. Ours in bfloat16 stands beside
-it, with the cosine that it reaches.
-
-Images per second are of the whole iteration: drawing, scoring and all updates. The processor's
-seconds are the cost of the work without that of other programs; on a GPU the clock on the wall
-counts. The first iteration warms up.
+Results are in `results/bench_finetune.json`. Pictune's loop is compared with a straightforward loop
+with the schedule of the published DPOK code, on the same work: the same UNet with random weights
+(of the embedded model's shape, or of any folder's), images, transitions, updates, loss and
+optimizer. The straightforward loop holds two UNets, encodes prompts and scores images one by one,
+reads numbers back at every step, grows its buffer by `torch.cat` with the embeddings beside each
+transition, and trains on batches of 4. Both train on the first 60 % of the steps, as by default: in
+bfloat16 the last step's gradient would be mostly rounding. Both take turns in one process, and in
+float32 both must compute the same gradients (cosine at least 0.999 at every update), so that
+neither gains speed by less work. A further row is Pictune's loop in bfloat16, with its cosine.
+Images per second cover the whole iteration: drawing, scoring and all updates. Processor seconds
+exclude the cost of other programs; on a GPU wall-clock time counts. The first iteration warms up.
 """
 
 import copy
@@ -54,7 +50,7 @@ def sampler_of(config: DPOKConfig) -> Sampler:
 
 
 def contrast(images: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Reward light beside dark, which costs nothing."""
+    """Reward the contrast of light and dark, a function that costs almost no time."""
     assert len(images) == len(prompts)
     return images.flatten(1).std(1)
 
@@ -75,7 +71,7 @@ def open_model(folder: str, device: str, precision: Precision) -> DiffusionModel
 
 @dataclass
 class Straightforward:
-    """The published code's schedule, written plainly."""
+    """The schedule of the published code, in plain form."""
 
     model: DiffusionModel
     config: DPOKConfig
@@ -244,7 +240,7 @@ class Ours:
 
 
 def flat(parameters: Sequence[nn.Parameter]) -> Tensor:
-    """Return all gradients as one vector, zero where there is none."""
+    """Return all gradients as one vector; missing gradients are zero."""
     gradients = [torch.zeros(p.numel()) if p.grad is None else p.grad for p in parameters]
     return torch.cat([gradient.flatten().cpu() for gradient in gradients])
 
@@ -268,7 +264,7 @@ def measure(iterate: Callable[[], float], device: torch.device) -> Cost:
 
 
 def compare(ours: Ours, plain: Straightforward, iterations: int) -> dict[str, Any]:
-    """Run both in turns; return figures of ours beside the straightforward loop."""
+    """Run both loops in turns; return the figures of both."""
     device, images = ours.model.device, len(PROMPTS) * ours.config.images_per_prompt
     loops = {"ours": ours.iterate, "straightforward": plain.iterate}
     costs: dict[str, list[Cost]] = {name: [] for name in loops}
@@ -298,7 +294,7 @@ def work(iterations: int, images: int, steps: int, micro_batch: int) -> DPOKConf
 
     Every stochastic transition is trained on once, in four updates.
     """
-    # One more to warm up, and one that never comes, since the last is validated.
+    # One more iteration for the warm-up, and one that never runs, since the last is validated.
     total = iterations + 2
     return DPOKConfig(
         iterations=total,

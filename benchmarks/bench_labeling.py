@@ -1,14 +1,14 @@
 """Answers per second of labeling under load: `python -m benchmarks.bench_labeling`.
 
-It writes `results/bench_labeling.json`. The same raters, first with time to think, then fewer
-without any, claim a task and submit an answer over HTTP: to Pictune (`label`, as its command line
-starts it), and to a Gradio app whose answers `gr.CSVLogger` flags into a CSV file. Each server is a
-process of its own, one after the other. Signing in comes before the clock starts.
+It writes `results/bench_labeling.json`. Raters claim tasks and submit answers over HTTP, first many
+with time to think, then fewer without: to Pictune (`label`, as its command line starts it), and to
+a Gradio app whose answers `gr.CSVLogger` flags into a CSV file. Each server is a process of its
+own, one after the other. Signing in comes before the clock starts.
 
 The figures are answers per second, quantiles of the two calls' times, calls that failed, and the
 number of answers that were acknowledged but are not stored. Pictune's answers are on the disk when
-they are acknowledged, and it exports Parquet meanwhile. A line of the CSV file is only handed to
-the operating system, and Gradio knows no raters: it counts images up. No images are fetched.
+they are acknowledged, and it exports Parquet meanwhile. Gradio only passes the line of the CSV file
+to the operating system, and it knows no raters: it counts images up. No images are fetched.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ from benchmarks.record import arguments, record
 
 @dataclass
 class Times:
-    """Times that the raters saw, and numbers of their answers and failed calls."""
+    """Latencies for the raters, and numbers of answers and failed calls."""
 
     claim: list[float] = field(default_factory=list)
     submit: list[float] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Times:
 
 @contextmanager
 def serving(target: Target, folder: Path) -> Iterator[str]:
-    """Start a server of that kind in a process of its own; yield its address."""
+    """Start a server of the kind in a separate process; yield its address."""
     with listening(lambda port: target.command(folder, port)) as server:
         yield server.address
 
@@ -59,7 +59,7 @@ class Listening:
 
 @contextmanager
 def listening(command: Callable[[int], list[str]]) -> Iterator[Listening]:
-    """Run the command for a free port until the end of the block, which begins once it answers."""
+    """Run a server command on a free port during the block; the block begins when it answers."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with subprocess.Popen(
@@ -86,12 +86,12 @@ def _wait_for(address: str, server: subprocess.Popen[bytes]) -> None:
 async def load(
     target: Target, addresses: Sequence[str], raters: int, seconds: float, think_s: float
 ) -> tuple[Times, float]:
-    """Let raters work for `seconds`; return what they saw and the seconds until the last answer.
+    """Let raters work for `seconds`; return their times and the seconds until the last answer.
 
-    They are divided evenly between the servers at these addresses.
+    The raters are divided evenly between the servers at `addresses`.
     """
     times = Times()
-    # a client each: raters do not share cookies or connections
+    # one client per rater: raters do not share cookies or connections
     clients = [
         httpx.AsyncClient(
             base_url=addresses[number % len(addresses)],
@@ -155,7 +155,7 @@ def measure(target: Target, raters: int, seconds: float, think_s: float) -> dict
 
 
 def quantiles(seconds: list[float]) -> dict[str, float]:
-    """Return quantiles in milliseconds; none of no times."""
+    """Return quantiles in milliseconds; empty without times."""
     if not seconds:
         return {}
     return {f"p{q}": round(1000 * float(np.percentile(seconds, q)), 1) for q in (50, 95, 99)}

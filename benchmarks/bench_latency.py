@@ -1,8 +1,7 @@
 """Waiting times of raters from a key press to the next image: `python -m benchmarks.bench_latency`.
 
-A key is pressed whenever the page accepts an answer and has then been at rest for `--pause-ms`. The
-clock runs in the browser: from the keydown event's own time to the frame after the one in which the
-next, decoded image is on the page.
+A key is pressed `--pause-ms` after the page accepts an answer. The time is measured in the browser:
+from the keydown event's timestamp to the frame after the next image, decoded, is on the page.
 """
 
 import statistics

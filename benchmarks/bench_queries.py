@@ -1,9 +1,9 @@
-"""Seconds of the questions of `docs/analysts.md` on 100,000 labels.
+"""Times of the queries in `docs/analysts.md` on 100,000 labels.
 
 Run as `python -m benchmarks.bench_queries`; the figures are in `results/bench_queries.json`. Each
-question is asked in SQL and in pandas in the same process, after one time that does not count, and
-the best of three is taken: that is the cost of the work, other programs on the machine aside. The
-labels are those of `bench_dataset.py`, exported as any run's.
+query runs in SQL and in pandas in the same process, once to warm up and three times with the clock.
+The best of three counts, to exclude the cost of other programs. `bench_dataset.py` makes the
+labels, which are exported like the labels of any run.
 """
 
 import os
@@ -25,7 +25,7 @@ REPEATS = 3
 
 
 def fastest(ask: Callable[[], object]) -> dict[str, float]:
-    """Return the seconds on the clock and of the processor, the best of each."""
+    """Return the least wall-clock seconds and the least processor seconds."""
     ask()
     times = [timed(ask) for _ in range(REPEATS)]
     return {unit: round(min(one[unit] for one in times), 3) for unit in times[0]}
@@ -34,7 +34,7 @@ def fastest(ask: Callable[[], object]) -> dict[str, float]:
 def ask_both(
     connection: duckdb.DuckDBPyConnection, title: str, sql: str, python: str
 ) -> dict[str, Any]:
-    """Return the figures of one question."""
+    """Return the figures of one query."""
     rows = len(connection.sql(sql).df())
     with_pandas = compile(python, title, "exec")
     in_sql = fastest(lambda: connection.sql(sql).df())

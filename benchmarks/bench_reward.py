@@ -1,8 +1,8 @@
 """Speed of the reward: `python -m benchmarks.bench_reward` writes `results/bench_reward.json`.
 
-A CLIP of the shape of ViT-B/32 with random weights and JPEG files of 512 pixels, one thread, both
-sides of each ratio in the same process. Seconds are of the clock and of the processor: on a busy
-machine the ratio of the clock's says little, that of the processor's much.
+A CLIP of the shape of ViT-B/32 with random weights reads JPEG files of 512 pixels on one thread;
+both sides of each ratio run in the same process. Seconds are wall-clock and processor time: on a
+busy machine only the ratio of processor times is meaningful.
 
 - train: 10 epochs of the head on cached embeddings, including their encoding, against 10 times an
   epoch that encodes each image and prompt again in every batch.
@@ -88,7 +88,7 @@ def random_backbone(name: str, projection_dim: int = 512) -> ClipBackbone:
 
 
 def compared(ours: dict[str, float], theirs: dict[str, float]) -> Figures:
-    """Return both, and the ratio of their times."""
+    """Return both times and their ratio."""
     ratio = {f"times_{unit}": round(theirs[unit] / ours[unit], 2) for unit in ours}
     return {
         "ours": {k: round(v, 3) for k, v in ours.items()},
@@ -98,7 +98,7 @@ def compared(ours: dict[str, float], theirs: dict[str, float]) -> Figures:
 
 @torch.no_grad()
 def encode_text_padded(backbone: ClipBackbone, prompts: list[str]) -> Tensor:
-    """Encode prompts padded to the longest that there can be."""
+    """Encode prompts, padded to the largest length."""
     tokens: Any = backbone.tokenizer(
         prompts, padding="max_length", truncation=True, max_length=TOKENS, return_tensors="pt"
     )

@@ -2,16 +2,16 @@
 
 A campaign of a million tasks in a PostgreSQL server of the benchmark's own, which two replicas of
 the labeling app serve, each a process as `make label` starts it. The raters of `bench_labeling`,
-half of them at each replica, claim tasks and answer them over HTTP, with time to think. The tasks
-are those that the run's images are planned as, but SQL puts them into the store, which takes
-seconds; the replicas plan them again as they start, and find them there. The images are rows of the
-run's table without files, since none is fetched. Exports begin ten minutes later.
+half of them at each replica, claim tasks and answer them over HTTP, with time to think. SQL inserts
+the tasks of the run's images into the store, which takes seconds; the replicas plan the same tasks
+at their start, and find them there. The images are rows of the run's table without files, since
+none is fetched. Exports begin ten minutes later.
 
 At the end the replicas are killed. The figures are the seconds until both replicas answer and the
-most memory of each, quantiles of the two calls' times, answers per second, calls that failed, and
-what the store has: as many labels as were acknowledged, and no task with more of them than it
-wants. `plan` is the time in which the replicas' own code plans and inserts a tenth of the tasks, in
-the same store and before the others.
+most memory of each, quantiles of the two calls' times, answers per second, calls that failed, the
+number of stored labels, which must equal the acknowledged ones, and the number of tasks with too
+many labels. `plan` is the time in which the replicas' own code plans and inserts the first tenth of
+the tasks into the same store.
 """
 
 import argparse
@@ -61,7 +61,7 @@ PLACES_IN_SQL = sa.text(
     "INSERT INTO task_images (task_id, position, image_id) SELECT task_id, 0, image_id FROM image"
 )
 ROWS = 100_000
-"""Rows of the table of images that are made at a time."""
+"""Rows of the table of images in one batch."""
 
 
 def image_id(number: int) -> str:

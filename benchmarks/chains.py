@@ -1,4 +1,4 @@
-"""Denoising chains that are changed on their way: steered by a reward, or drawn by two models."""
+"""Denoising chains with interventions: steering by a reward, or drawing by two models."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -30,7 +30,7 @@ def chain(
 
     Args:
         model: with its adapter.
-        prompts: of the images, [N].
+        prompts: the prompt of each image, [N].
         sampler: the steps.
         seeds: of each chain's noise, [N].
         change: changes the latents after each step, if given.
@@ -62,26 +62,26 @@ def chain(
 class Steering:
     """Feynman-Kac steering by a reward (Singhal et al. 2025, arXiv 2501.06848).
 
-    A few particles are drawn for each image. After some steps they are drawn again, each with
-    probability proportional to exp(strength * (its best reward so far - the one before)), where the
-    reward is that of the finished image that the model sees. The best particle is the image.
+    A few particles are drawn for each image. After some steps the particles are resampled with
+    probability proportional to exp(strength * (best reward so far - best reward before)). The
+    reward scores the model's prediction of the finished image. The best particle is the image.
     """
 
     reward: RewardFn
     particles: int
     after: Sequence[int]
-    """Numbers of steps after which particles are drawn again."""
+    """Numbers of steps after which particles are resampled."""
     strength: float
 
     @property
     def queries(self) -> int:
-        """Images that the reward scores for one image."""
+        """Number of reward queries for one image."""
         return self.particles * (len(self.after) + 1)
 
     def draw(
         self, model: DiffusionModel, prompts: Sequence[str], sampler: Sampler, seeds: Sequence[int]
     ) -> Tensor:
-        """Return the images [N, 3, H, W] of these prompts and seeds; the sampler has noise."""
+        """Return the images [N, 3, H, W] of prompts and seeds; needs a stochastic sampler."""
         many = [prompt for prompt in prompts for _ in range(self.particles)]
         own = [seed + 100_000 * i for seed in seeds for i in range(self.particles)]
         shape = (len(prompts), self.particles)

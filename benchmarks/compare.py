@@ -1,10 +1,10 @@
-"""Promises of intervals, plans and the stopping rule of comparisons, where the truth is known.
+"""Simulations that check intervals, power forecasts and the stopping rule of comparisons.
 
 Run as `python -m benchmarks.compare`; the figures are in `results/compare.json`.
 
-- A/A: a model against itself, 1,000 campaigns a case, whose intervals should hold 0 as often as
-  they say, beside the interval of votes that are taken to be independent, and that of a bootstrap
-  over raters and prompts;
+- A/A: a model against itself, 1,000 campaigns a case. Intervals should cover 0 at their nominal
+rate. The interval under independent votes and the bootstrap over raters and prompts are given as
+well;
 - power: how often a true 60 to 40 is found, beside the plan's forecast and the binomial test's, and
   a table of forecasts, from 10 to 1,000 votes, beside what is found of as many campaigns each;
 - looking: campaigns that are looked at after every vote and stopped when the interval excludes 0;

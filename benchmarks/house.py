@@ -1,9 +1,8 @@
-"""Figures of the house, and the bounds that `make check` holds it to: `python -m benchmarks.house`.
+"""Size of the code base, and its limits in `make check`: `python -m benchmarks.house`.
 
-It reads the tracked files and the imports in them, those inside functions included and those for
-type checkers alone left out. It fails where files import each other in a circle, where a folder has
-more Python files than it may, or where the packages together have more lines, or more settings,
-than the house holds.
+It reads the tracked files and their imports: imports inside functions count, imports for type
+checkers do not. It fails on circular imports, on a folder with too many Python files, and when the
+packages together have too many lines or settings.
 """
 
 import ast
@@ -46,7 +45,7 @@ def lines_of(file: Path) -> int:
 
 
 def imports(files: Mapping[str, Path]) -> Graph:
-    """Return for each module the modules of the house that it imports."""
+    """Return for each module its imports of other modules of the project."""
     return {name: set(_imported(name, file, files)) for name, file in files.items()}
 
 
@@ -56,7 +55,7 @@ def _imported(name: str, file: Path, files: Mapping[str, Path]) -> Iterator[str]
         if isinstance(node, ast.Import):
             found = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            # `from package import module` means the module, where there is one of that name.
+            # `from package import module` imports the module, if a module of that name exists.
             inner = [f"{node.module}.{alias.name}" for alias in node.names]
             found = [one if one in files else node.module for one in inner]
         else:
@@ -65,7 +64,7 @@ def _imported(name: str, file: Path, files: Mapping[str, Path]) -> Iterator[str]
 
 
 def _run(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield the nodes below `node` that run; `if TYPE_CHECKING` does not."""
+    """Yield the nodes below `node`, without the bodies of `if TYPE_CHECKING`."""
     for child in ast.iter_child_nodes(node):
         if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
             continue
@@ -74,7 +73,7 @@ def _run(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def circles(graph: Graph) -> list[list[str]]:
-    """Return the groups of modules that import each other, directly or around (Tarjan 1972)."""
+    """Return the groups of modules that import each other, directly or indirectly (Tarjan 1972)."""
     numbers: dict[str, int] = {}
     least: dict[str, int] = {}
     path: list[str] = []
@@ -101,7 +100,7 @@ def circles(graph: Graph) -> list[list[str]]:
 
 
 def too_full(folders: Mapping[str, int]) -> list[str]:
-    """Return a line for each folder that has more files than it may."""
+    """Return a line for each folder with too many files."""
     return [
         f"{folder}/ has {count} Python files, more than {MOST_FILES}; give some a folder"
         for folder, count in folders.items()
@@ -110,12 +109,12 @@ def too_full(folders: Mapping[str, int]) -> list[str]:
 
 
 def settings() -> int:
-    """Return the number of settings with a default, those of tables inside tables included."""
+    """Return the number of settings with a default, also in nested tables."""
     return sum(one.default is not None for table in TABLES for one in settings_in(table))
 
 
 def main() -> None:
-    """Print the figures; end with status 1 where a bound is broken."""
+    """Print the figures; exit with status 1 if a limit is exceeded."""
     files = tracked()
     python = [file for file in files if file.suffix == ".py"]
     ours = [file for file in python if file.parts[0] in PACKAGES]

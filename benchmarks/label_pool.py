@@ -1,4 +1,4 @@
-"""Images that raters are asked about in `benchmarks.labels`, and what they answer."""
+"""Images to label in `benchmarks.labels`, and the raters' answers."""
 
 import random
 from collections.abc import Sequence
@@ -18,14 +18,14 @@ from world.oracle import Oracle
 from world.prompts import Requirement, family_of
 
 BATCH = 32
-SLATE = 4
-"""Images of a ranking."""
+RANKING_SIZE = 4
+"""Number of images of a ranking."""
 
 
 def roc_auc_within(prompts: Sequence[str], scores: Values, good: Values) -> float | None:
     """Return the mean over prompts of the ROC-AUC of scores [N] for good images [N], 1 or 0.
 
-    None where no prompt has both good and bad ones.
+    None if no prompt has both good and bad images.
     """
     values = []
     for prompt in dict.fromkeys(prompts):
@@ -36,13 +36,13 @@ def roc_auc_within(prompts: Sequence[str], scores: Values, good: Values) -> floa
 
 
 def without_tests(config: RewardConfig, seed: int) -> RewardConfig:
-    """Return settings of a reward that no label is held out to test: the judge does that."""
+    """Return reward settings without held-out test labels, since the judge tests the reward."""
     split = SplitConfig(split_by="image", unseen_prompts=0, test_images=0, seed=seed)
     return config.model_copy(update={"seed": seed, "split": split})
 
 
 @dataclass(frozen=True)
-class Cell:
+class Condition:
     """One source of rewards."""
 
     reward: str = "labels"
@@ -52,7 +52,7 @@ class Cell:
     rankings: int = 0
     """Rankings of four images in all, over all rounds."""
     slips: float = 0.05
-    """Probability that a rater's attention slips on an image."""
+    """Probability of a rater's slip of attention on an image."""
     raters: int = 1
     """Raters who judge each image; the number of verdicts stays the same."""
     rounds: int = 1
@@ -61,42 +61,42 @@ class Cell:
     """`focus`, the four prompts, or `all` of the run's, which share the reward queries evenly."""
 
 
-CELLS: dict[str, Cell] = {
-    "clip_score": Cell("clip_score"),
-    "judge_as_reward": Cell("judge"),
-    "feedback_100": Cell(verdicts=100),
-    "feedback_300": Cell(verdicts=300),
-    "feedback_1000": Cell(verdicts=1000),
-    "feedback_3000": Cell(verdicts=3000),
-    "rankings_250": Cell(rankings=250),
-    "both_500_125": Cell(verdicts=500, rankings=125),
-    "slips_0": Cell(verdicts=1000, slips=0.0),
-    "slips_10": Cell(verdicts=1000, slips=0.1),
-    "slips_25": Cell(verdicts=1000, slips=0.25),
-    "three_raters": Cell(verdicts=1000, raters=3),
-    "three_raters_slips_25": Cell(verdicts=1000, raters=3, slips=0.25),
-    "rounds_3": Cell(verdicts=1500, rounds=3),
-    "single_same_labels": Cell(verdicts=1500),
-    "all_prompts": Cell(verdicts=1000, train_on="all"),
+CONDITIONS: dict[str, Condition] = {
+    "clip_score": Condition("clip_score"),
+    "judge_as_reward": Condition("judge"),
+    "feedback_100": Condition(verdicts=100),
+    "feedback_300": Condition(verdicts=300),
+    "feedback_1000": Condition(verdicts=1000),
+    "feedback_3000": Condition(verdicts=3000),
+    "rankings_250": Condition(rankings=250),
+    "both_500_125": Condition(verdicts=500, rankings=125),
+    "slips_0": Condition(verdicts=1000, slips=0.0),
+    "slips_10": Condition(verdicts=1000, slips=0.1),
+    "slips_25": Condition(verdicts=1000, slips=0.25),
+    "three_raters": Condition(verdicts=1000, raters=3),
+    "three_raters_slips_25": Condition(verdicts=1000, raters=3, slips=0.25),
+    "rounds_3": Condition(verdicts=1500, rounds=3),
+    "single_same_labels": Condition(verdicts=1500),
+    "all_prompts": Condition(verdicts=1000, train_on="all"),
 }
-"""Cells by name. 250 rankings of four images take a rater as long as 1,000 verdicts."""
+"""Conditions by name. 250 rankings of four images take a rater as long as 1,000 verdicts."""
 
 
 @dataclass
 class Pool:
-    """Images that raters can be asked about, with the judge's knowledge of them."""
+    """Images for raters, with the judge's quality of each image."""
 
     paths: list[Path] = field(default_factory=list)
     prompts: list[str] = field(default_factory=list)
     qualities: list[float] = field(default_factory=list)
-    """Share of the prompt's parts that the judge sees."""
+    """Share of the prompt's parts that the judge sees, for each image."""
 
     def copy(self) -> "Pool":
-        """Return a pool that can grow by itself."""
+        """Return an independent copy."""
         return Pool(list(self.paths), list(self.prompts), list(self.qualities))
 
     def add(self, oracle: Oracle, paths: Sequence[Path], prompts: Sequence[str]) -> None:
-        """Add images of these prompts."""
+        """Add images of the prompts."""
         self.paths += paths
         self.prompts += prompts
         for start in range(0, len(paths), BATCH):
@@ -116,23 +116,25 @@ class Labels:
     rankings: list[dict[int, int]] = field(default_factory=list)
     """Rank of each image, 1 for the best."""
 
-    def ask(self, pool: Pool, rows: Sequence[int], cell: Cell, rng: random.Random) -> None:
-        """Ask simulated raters about a round's share of images among these rows."""
-        rater = _rater(cell.slips)
-        wanted = cell.verdicts // cell.rounds
+    def ask(
+        self, pool: Pool, rows: Sequence[int], condition: Condition, rng: random.Random
+    ) -> None:
+        """Ask simulated raters about a round's share of the images `rows`."""
+        rater = _rater(condition.slips)
+        wanted = condition.verdicts // condition.rounds
         order = rng.sample(list(rows), len(rows))
-        asked = [row for row in order for _ in range(cell.raters)]
+        asked = [row for row in order for _ in range(condition.raters)]
         for row in (asked * (1 + wanted // max(len(asked), 1)))[:wanted]:
             answer = rater.verdict(pool.qualities[row], rng=rng)
             self.verdicts.append((row, answer.verdict == "good"))
         prompts = sorted({pool.prompts[row] for row in rows})
-        for number in range(cell.rankings // cell.rounds):
+        for number in range(condition.rankings // condition.rounds):
             prompt = prompts[number % len(prompts)]
             mine = [row for row in rows if pool.prompts[row] == prompt]
-            self.rank(pool, rng.sample(mine, min(SLATE, len(mine))), cell.slips, rng)
+            self.rank(pool, rng.sample(mine, min(RANKING_SIZE, len(mine))), condition.slips, rng)
 
     def rank(self, pool: Pool, slate: Sequence[int], slips: float, rng: random.Random) -> None:
-        """Ask a simulated rater who slips this often to rank these rows."""
+        """Ask a simulated rater with the slip rate `slips` to rank the images `rows`."""
         qualities = {str(row): pool.qualities[row] for row in slate}
         ranking = _rater(slips).ranking(qualities, range(len(slate)), rng=rng)
         ranked = ((int(name), rank) for name, rank in ranking.ranks.items())

@@ -1,20 +1,21 @@
 """Value of raters' labels: `python -m benchmarks.labels`; writes `results/labels.json` and `.png`.
 
 A model is tuned on the four prompts of DPOK's paper, always by NFT with the demo's settings and the
-same number of reward queries; only the reward differs. It is the CLIP score, which knows no label;
-or a reward that learned from 100 to 3,000 verdicts, from rankings, from both in the same time, from
-raters who slip more or less, from one rater an image or three; or the judge itself, the ceiling.
-The judge then looks at fresh images, one draw each, by DDIM, which nothing was chosen on. Beside
-them stand the base, and the best of four of its images by the reward of 1,000 verdicts. In
-`rounds_3` a third of the labels is on images that the tuned model drew, twice; `single_same_labels`
-has as many labels on the base's images alone. `all_prompts` trains on all prompts of the run, for
-the sake of those that are held out. NFT's settings were chosen on seeds that the results leave out.
+same number of reward queries; only the reward differs. The reward is the CLIP score, which uses no
+labels; a reward trained on 100 to 3,000 verdicts, on rankings, on both in the same rating time,
+with more or fewer slips of the raters, or with one or three raters per image; or the judge itself,
+as the upper limit. The judge then evaluates new images by DDIM, one draw each, on seeds on which
+nothing was chosen. The base, and the best of four of its images by the reward of 1,000 verdicts,
+are given for comparison. In `rounds_3` a third of the labels is on images that the tuned model
+drew, twice; `single_same_labels` has as many labels on the base's images alone. `all_prompts`
+trains on all prompts of the run, to measure the gain on held-out prompts. NFT's settings were
+chosen on seeds that the results exclude.
 
 `headline` has the judge's mean over the four prompts in per cent, the mean of the seeds, and
-`over_clip_score` a cell's gain over that of the CLIP score, seed by seed. Intervals over seeds are
-Student's, 95 %. Every cell that is done is kept in `runs/bench-labels/cells`, so a
-second call goes on, and several processes may work on different cells; `--report` only writes the
-results again.
+`over_clip_score` the difference to the CLIP score's result, seed by seed. Intervals over seeds are
+Student's, 95 %. Finished conditions are stored in `runs/bench-labels/cells`, so a second call goes
+on, and several processes may work on different conditions; `--report` only writes the results
+again.
 """
 
 import json
@@ -27,8 +28,8 @@ from typing import Any
 import torch
 from matplotlib.figure import Figure
 
-from benchmarks.label_cells import Bench, Trial
-from benchmarks.label_pool import CELLS, Cell, Pool
+from benchmarks.label_pool import CONDITIONS, Condition, Pool
+from benchmarks.label_trials import Setup, Trial
 from benchmarks.record import RESULTS, Row, arguments, record, summary
 from data.files import write_json
 from data.runs import RunFolder
@@ -63,16 +64,16 @@ LINES = {
     "best_of_4": ("best of 4 of the base", "#8e5aa8"),
     "judge_as_reward": ("tuned on the judge itself", "#2a7f62"),
 }
-"""Cells that are drawn as lines, with their legends and colors."""
+"""Conditions that are plotted as lines, with their legends and colors."""
 ROUNDS = {"rounds_3": "three rounds", "single_same_labels": "one round"}
 CLOSE = 2.0
-"""Per cent by which two lines have to be apart for their legends to stand one above the other."""
+"""Least distance of two lines, in per cent, at which their legends do not overlap."""
 SECONDS = 2
-"""Rater's time on a verdict."""
+"""A rater's seconds for one verdict."""
 
 
-def open_bench(*, queries: int, judged: int, changes: list[str]) -> Bench:
-    """Draw the base's images where they are missing, and open what the cells share."""
+def open_setup(*, queries: int, judged: int, changes: list[str]) -> Setup:
+    """Draw missing images of the base, and return the shared settings, models and images."""
     tables = override(read_toml(config_file(None)), [parse_override(each) for each in changes])
     settings = check(tables, TABLES, "benchmarks.labels")
     images_stage.main(RUN, settings)
@@ -80,7 +81,7 @@ def open_bench(*, queries: int, judged: int, changes: list[str]) -> Bench:
     rows = read_table(RUN.images_table, IMAGES).select(["path", "prompt"]).to_pylist()
     pool.add(oracle, [RUN.root / row["path"] for row in rows], [row["prompt"] for row in rows])
     known = frozenset(prompts_of(settings.run))
-    return Bench(
+    return Setup(
         settings=settings,
         oracle=oracle,
         backbone=open_backbone(settings.table("reward", RewardConfig).backbone, settings.run),
@@ -92,22 +93,22 @@ def open_bench(*, queries: int, judged: int, changes: list[str]) -> Bench:
     )
 
 
-def of_cell(bench: Bench, name: str, seed: int) -> Row:
-    """Return the figures of a cell with a seed, and the seconds that it took."""
+def of_condition(setup: Setup, name: str, seed: int) -> Row:
+    """Return the figures of a condition with a seed, and its duration in seconds."""
     started = time.monotonic()
-    trial = Trial(bench, name, CELLS.get(name, Cell(verdicts=1000)), seed)
+    trial = Trial(setup, name, CONDITIONS.get(name, Condition(verdicts=1000)), seed)
     if name == "base":
-        found = bench.judge(trial.model, seed)
+        found = setup.judge(trial.model, seed)
     elif name == "best_of_4":
         reward = trial.reward(range(len(trial.pool.paths)))
-        found = bench.judge(trial.model, seed, choose=reward)
+        found = setup.judge(trial.model, seed, choose=reward)
     else:
         found = trial.run()
     return found | {"seconds": round(time.monotonic() - started, 1)}
 
 
 def report() -> dict[str, Any]:
-    """Write the results from the cells that are done; return them."""
+    """Write the results of the finished conditions; return them."""
     by_cell: dict[str, dict[int, Row]] = {}
     for path in sorted(CELLS_FOLDER.glob("*.json")):
         name, _, seed = path.stem.rpartition("-")
@@ -155,7 +156,9 @@ def plot(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             fontsize=8,
         )
     points = [
-        (CELLS[name].verdicts, cells[name]["trained"]["values"]) for name in CURVE if name in cells
+        (CONDITIONS[name].verdicts, cells[name]["trained"]["values"])
+        for name in CURVE
+        if name in cells
     ]
     counts = [count for count, _ in points]
     means = [sum(values) / len(values) for _, values in points]
@@ -165,7 +168,7 @@ def plot(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
             mean = cells[name]["trained"]["mean"]
             marker = "*" if name == "rounds_3" else "x"
             axes.plot(
-                CELLS[name].verdicts, mean, marker, color="#1f5fa8", markersize=9, label=title
+                CONDITIONS[name].verdicts, mean, marker, color="#1f5fa8", markersize=9, label=title
             )
     for count, values in points:
         axes.plot([count] * len(values), values, ".", color="#1f5fa8", alpha=0.4)
@@ -180,11 +183,11 @@ def plot(cells: Mapping[str, Mapping[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Run the cells that are not done yet, and write the results."""
+    """Run the unfinished conditions, and write the results."""
     given = arguments(
         __doc__,
         seeds=[1, 2, 3],
-        cells=["base", "best_of_4", *CELLS],
+        cells=["base", "best_of_4", *CONDITIONS],
         queries=768,
         judged=48,
         set=[],
@@ -200,9 +203,9 @@ def main() -> None:
         if not (path := CELLS_FOLDER / f"{name}-{seed}.json").exists()
     ]
     if todo and not given.report:
-        bench = open_bench(queries=given.queries, judged=given.judged, changes=given.set)
+        setup = open_setup(queries=given.queries, judged=given.judged, changes=given.set)
         for name, seed, path in todo:
-            figures = of_cell(bench, name, seed)
+            figures = of_condition(setup, name, seed)
             made_by = {"queries": given.queries, "judged": given.judged, "set": given.set}
             write_json(path, made_by | {"seed": seed, "figures": figures})
             print(name, seed, json.dumps(figures), flush=True)

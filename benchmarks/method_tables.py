@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.method_bed import FIGURES, SAMPLERS
+from benchmarks.method_run import FIGURES, SAMPLERS
 from benchmarks.record import Row, summary
 from pipelines.methods import find_method
 from pipelines.pages.charts import MODEL_COLORS
@@ -40,7 +40,7 @@ PANELS = (
     ("kl", "KL to the base, nats"),
     ("diversity", "diversity, share of the base's"),
 )
-"""Figures of a curve's points against which alignment is drawn, and their titles."""
+"""Figures on the horizontal axes of the plots, and their titles."""
 
 
 def table(by_seed: Sequence[dict[str, Any]]) -> list[Row]:
@@ -70,7 +70,7 @@ def table(by_seed: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 def _beside(figures: Sequence[Row], base: Sequence[Row]) -> Row:
-    """Return the figures over the seeds, with the gains over the base's."""
+    """Return the figures over the seeds, with the gains over the base."""
     pairs = list(zip(figures, base, strict=True))
     found = {key: summary([one[key] for one in figures]) for key in FIGURES}
     gains = [ours["alignment"] - theirs["alignment"] for ours, theirs in pairs]
@@ -79,9 +79,9 @@ def _beside(figures: Sequence[Row], base: Sequence[Row]) -> Row:
 
 
 def plot(rows: Sequence[Row], by_seed: Sequence[dict[str, Any]], path: Path) -> None:
-    """Draw alignment with deterministic DDIM against queries, KL and diversity, seeds' means.
+    """Plot alignment with deterministic DDIM against queries, KL and diversity (seeds' means).
 
-    A curve goes from the base over the validations, those of its start included.
+    A curve begins at the base and has all validations, also those of the variant that it continues.
     """
     figure = Figure(figsize=(12, 4.2), layout="constrained")
     many = figure.subplots(1, len(PANELS), sharey=True)
@@ -130,7 +130,7 @@ def _position(row: Row) -> dict[str, float]:
 
 
 def _mean_curve(by_seed: Sequence[dict[str, Any]], name: str) -> list[dict[str, float]]:
-    """Return the validations of a variant that all seeds have, the mean over the seeds."""
+    """Return the mean over seeds of the validations that all seeds of a variant have."""
     curves = [
         {(one["queries"], one["step"]): one for one in seed[name]["curve"]} for seed in by_seed
     ]
@@ -195,7 +195,7 @@ def _cells(row: Row) -> list[str]:
 
 
 def share(figure: Row | None, *, signed: bool = False) -> str:
-    """Return a share in per cent with its interval; a dash where it is not known."""
+    """Return a share in per cent with its interval; a dash if unknown."""
     if figure is None:
         return "-"
     interval = figure["interval"] and [100 * end for end in figure["interval"]]

@@ -5,18 +5,18 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to train."""
+    """One variant of a training."""
 
     method: str
     """Name of the method in the registry."""
     changes: tuple[str, ...] = ()
     """Settings that differ from the demo's."""
     start: str | None = None
-    """The variant whose adapter it starts from; none is the base."""
+    """Variant whose adapter the training starts from; None starts from the base."""
 
 
 EVALUATION = ("evaluate.kl_images=16",)
-"""Twice what the demo has time for."""
+"""Settings of the evaluation: twice the demo's number of images."""
 FROM_BASE = {
     method: (
         f"{method}.learning_rate=3e-3",
@@ -25,9 +25,9 @@ FROM_BASE = {
     )
     for method in ("dpok", "ddpo")
 }
-"""Settings of the online methods where they start from the base, not from RWL's adapter."""
+"""Settings of online methods that start from the base, not from RWL's adapter."""
 STRENGTHS = "finetune.strengths=[0.5, 0.75, 1]"
-"""Strengths of the adapter of which validation chooses one."""
+"""Strengths of the adapter from which validation chooses."""
 VARIANTS: dict[str, Variant] = {
     "RWL": Variant("rwl"),
     "NFT": Variant("nft"),

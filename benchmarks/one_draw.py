@@ -1,18 +1,17 @@
-"""One draw of a tuned model beside the best of several of the base.
+"""Comparison of one image of a tuned model with the best of several images of the base.
 
 Run as `python -m benchmarks.one_draw`. It writes `results/one_draw.json` and `one_draw.md`. Each
 seed has a run of its own (images, simulated raters, reward), as the demo makes it. On the same
 scored images reward-weighted likelihood is trained as in the demo, and with one thing changed at a
 time. The judge, which no training has seen, looks at the four training prompts and at held-out
-ones; all rows draw the same seeds with the run's guidance unless they say otherwise. Beside the
-tuned models stand the base and what else the price of an image buys: more candidates, more steps,
-noise in each step, and steering by the reward.
+ones; all rows draw the same seeds with the run's guidance unless they say otherwise. The base and
+other uses of the same computation are given for comparison: more candidates, more steps, noise in
+each step, and steering by the reward.
 
-A network call is one pass of one image; guidance takes two in each step. Queries are images that
-the reward scores for each image that is drawn; training's 640 come on top for tuned models.
-
-Settings were chosen on seeds 0 to 2; seeds 3 to 5 are those that nothing was chosen on. Intervals
-are Student's over seeds, 95 %. A second call goes on from what the first one left.
+A network call is one pass of one image; guidance takes two in each step. Queries are the images
+that the reward scores for each drawn image; tuned models need 640 more for their training. Settings
+were chosen on seeds 0 to 2; nothing was chosen on seeds 3 to 5. Intervals are Student's over seeds,
+95 %. A second call goes on from what the first one left.
 """
 
 import argparse
@@ -24,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.chains import Steering, chain
-from benchmarks.method_bed import Bed, base_rows, variant_rows
+from benchmarks.method_run import MethodRun, base_rows, variant_rows
 from benchmarks.method_tables import number, share
 from benchmarks.method_variants import Variant
 from benchmarks.record import RESULTS, Row, record, recorded, summary
@@ -53,28 +52,28 @@ VARIANTS: dict[str, tuple[str, ...]] = {
 }
 """Changes to the demo's settings, one at a time."""
 EVALUATION = ("evaluate.images_per_held_out=8",)
-"""Twice what the demo has time for."""
+"""Settings of the evaluation: twice the demo's number of images."""
 
 
-def of_seed(bed: Bed, variants: Iterable[str], *, with_rivals: bool) -> dict[str, Row]:
+def of_seed(run: MethodRun, variants: Iterable[str], *, with_rivals: bool) -> dict[str, Row]:
     """Return the figures of one seed by row of the table."""
-    calls = 2 * bed.sampler.steps
+    calls = 2 * run.sampler.steps
     found = {
         name: _row(one["samplers"]["DDIM"], calls * max(1, one["queries"]), one["queries"])
-        for name, one in base_rows(bed).items()
+        for name, one in base_rows(run).items()
     }
     if with_rivals:
-        with bed.model.adapter_off():
-            found |= _drawn_otherwise(bed, "base", bed.folder("base"))
-            found |= _rivals(bed)
+        with run.model.adapter_off():
+            found |= _drawn_otherwise(run, "base", run.folder("base"))
+            found |= _rivals(run)
     for name in variants:
-        folder = bed.folder(name)
-        trained = variant_rows(bed, Variant("rwl", VARIANTS[name]), folder, None)
+        folder = run.folder(name)
+        trained = variant_rows(run, Variant("rwl", VARIANTS[name]), folder, None)
         costs = {key: trained[key] for key in ("kl", "minutes")}
         found[name] = _row(trained["samplers"]["DDIM"], calls, 0) | costs
-        print(f"seed {bed.seed}, {name}: {_share_of(found[name], 'trained'):.2f}", flush=True)
+        print(f"seed {run.seed}, {name}: {_share_of(found[name], 'trained'):.2f}", flush=True)
         if with_rivals and name == FITTED:
-            found |= _drawn_otherwise(bed, name, folder) | _by_steps(bed, name, folder)
+            found |= _drawn_otherwise(run, name, folder) | _by_steps(run, name, folder)
     return found
 
 
@@ -87,59 +86,59 @@ def _share_of(row: Row, group: str) -> float:
     return share
 
 
-def _drawn_otherwise(bed: Bed, name: str, folder: Path) -> dict[str, Row]:
-    """Return the rows of the model as it is, drawn with other guidance, noise and steps."""
-    steps, ddim = bed.sampler.steps, bed.sampler.deterministic()
+def _drawn_otherwise(run: MethodRun, name: str, folder: Path) -> dict[str, Row]:
+    """Return the rows of the current model, drawn with other guidance, noise and steps."""
+    steps, ddim = run.sampler.steps, run.sampler.deterministic()
     ways = {
         "guidance 1": ddim.model_copy(update={"guidance": 1.0}),
         "guidance 3": ddim.model_copy(update={"guidance": 3.0}),
-        "eta 1": _ancestral(bed, steps),
-        f"eta 1, {4 * steps} steps": _ancestral(bed, 4 * steps),
+        "eta 1": _ancestral(run, steps),
+        f"eta 1, {4 * steps} steps": _ancestral(run, 4 * steps),
     }
     found = dict[str, Row]()
     for way, sampler in ways.items():
-        drawn = _measured(bed, folder / _place(way), _draw_by(bed, sampler))
+        drawn = _measured(run, folder / _place(way), _draw_by(run, sampler))
         calls = sampler.steps * (1 + (sampler.guidance != 1))
-        found[f"{name}, {way}"] = _row(bed.row(drawn, "DDIM"), calls, 0)
+        found[f"{name}, {way}"] = _row(run.row(drawn, "DDIM"), calls, 0)
     return found
 
 
-def _rivals(bed: Bed) -> dict[str, Row]:
-    """Return what the reward makes of four chains of the base with noise in each step."""
-    sampler, folder = _ancestral(bed, bed.sampler.steps), bed.folder("base")
+def _rivals(run: MethodRun) -> dict[str, Row]:
+    """Return the rows of best of n and steering, from four chains of the base with noise."""
+    sampler, folder = _ancestral(run, run.sampler.steps), run.folder("base")
     calls = 4 * 2 * sampler.steps
-    candidates = bed.planned(bed.prompts, candidates=4)
-    drawn = _measured(bed, folder / "eta-1", _draw_by(bed, sampler), candidates)
-    reward = open_job(bed.run, bed.settings, "rwl").training.reward
-    assert reward is not None  # of the bed's own run
+    candidates = run.planned(run.prompts, candidates=4)
+    drawn = _measured(run, folder / "eta-1", _draw_by(run, sampler), candidates)
+    reward = open_job(run.run, run.settings, "rwl").training.reward
+    assert reward is not None  # the run itself
     steering = Steering(reward, particles=4, after=(2, 4, 6), strength=10.0)
 
     def steered(planned: Sequence[Planned]) -> Tensor:
         prompts, seeds = [one.prompt for one in planned], [one.seed for one in planned]
-        return steering.draw(bed.model, prompts, sampler, seeds)
+        return steering.draw(run.model, prompts, sampler, seeds)
 
-    by_reward = _measured(bed, folder / "steered", steered)
+    by_reward = _measured(run, folder / "steered", steered)
     return {
-        "best of 4, eta 1": _row(bed.row(best_of(drawn, 4), "DDIM"), calls, 4),
-        "steered, 4 particles, eta 1": _row(bed.row(by_reward, "DDIM"), calls, steering.queries),
+        "best of 4, eta 1": _row(run.row(best_of(drawn, 4), "DDIM"), calls, 4),
+        "steered, 4 particles, eta 1": _row(run.row(by_reward, "DDIM"), calls, steering.queries),
     }
 
 
-def _by_steps(bed: Bed, name: str, folder: Path) -> dict[str, Row]:
-    """Return the rows of chains that the tuned model draws in one half, and the base in the other.
+def _by_steps(run: MethodRun, name: str, folder: Path) -> dict[str, Row]:
+    """Return the rows of chains with the tuned model in one half of the steps, else the base.
 
     The first half of the steps decides what is in the image.
     """
-    half = bed.sampler.steps // 2
+    half = run.sampler.steps // 2
     halves: dict[str, Callable[[int], bool]] = {
         "first": lambda i: i < half,
         "last": lambda i: i >= half,
     }
     found = dict[str, Row]()
     for which, tuned in halves.items():
-        draw = _draw_by(bed, bed.sampler.deterministic(), tuned=tuned)
-        drawn = _measured(bed, folder / f"{which}-half", draw)
-        row = _row(bed.row(drawn, "DDIM"), 2 * bed.sampler.steps, 0)
+        draw = _draw_by(run, run.sampler.deterministic(), tuned=tuned)
+        drawn = _measured(run, folder / f"{which}-half", draw)
+        row = _row(run.row(drawn, "DDIM"), 2 * run.sampler.steps, 0)
         found[f"{name} in the {which} half of the steps"] = row
     return found
 
@@ -148,29 +147,31 @@ Draw = Callable[[Sequence[Planned]], Tensor]
 """Returns the images [N, 3, H, W] of a batch."""
 
 
-def _ancestral(bed: Bed, steps: int) -> Sampler:
-    return bed.sampler.model_copy(update={"eta": 1.0, "stochastic_share": 1.0, "steps": steps})
+def _ancestral(run: MethodRun, steps: int) -> Sampler:
+    return run.sampler.model_copy(update={"eta": 1.0, "stochastic_share": 1.0, "steps": steps})
 
 
-def _draw_by(bed: Bed, sampler: Sampler, tuned: Callable[[int], bool] = lambda _: True) -> Draw:
+def _draw_by(
+    run: MethodRun, sampler: Sampler, tuned: Callable[[int], bool] = lambda _: True
+) -> Draw:
     def draw(planned: Sequence[Planned]) -> Tensor:
         prompts, seeds = [one.prompt for one in planned], [one.seed for one in planned]
-        return chain(bed.model, prompts, sampler, seeds=seeds, tuned=tuned)
+        return chain(run.model, prompts, sampler, seeds=seeds, tuned=tuned)
 
     return draw
 
 
 def _measured(
-    bed: Bed, folder: Path, draw: Draw, planned: Sequence[Planned] | None = None
+    run: MethodRun, folder: Path, draw: Draw, planned: Sequence[Planned] | None = None
 ) -> Measured:
-    """Draw what is missing in the folder, one image for each seed if not said, and measure."""
-    planned = planned or bed.planned(bed.prompts)
+    """Draw missing images of the folder (by default one for each seed), and measure."""
+    planned = planned or run.planned(run.prompts)
     missing = [one for one in planned if not (folder / one.file_name).exists()]
-    for start in progress(range(0, len(missing), bed.batch), folder.name, "batch"):
-        some = missing[start : start + bed.batch]
+    for start in progress(range(0, len(missing), run.batch), folder.name, "batch"):
+        some = missing[start : start + run.batch]
         for one, image in zip(some, draw(some), strict=True):
             save_png(image, folder / one.file_name)
-    return bed.instruments.measure(planned, folder, "measure")
+    return run.instruments.measure(planned, folder, "measure")
 
 
 def _place(title: str) -> str:
@@ -256,8 +257,8 @@ def main() -> None:
         torch.set_num_threads(given.threads)
     figures: dict[str, Any] = recorded("one_draw").get("figures", {})
     for seed in given.seeds:
-        bed = Bed(given.name, seed, EVALUATION, samplers=("DDIM",))
-        found = of_seed(bed, given.variants, with_rivals=given.rivals)
+        run = MethodRun(given.name, seed, EVALUATION, samplers=("DDIM",))
+        found = of_seed(run, given.variants, with_rivals=given.rivals)
         figures[str(seed)] = figures.get(str(seed), {}) | found
         record("one_draw", {"figures": figures})
     text = page(dict(sorted(figures.items())))

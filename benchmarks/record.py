@@ -25,7 +25,7 @@ from data.intervals import mean_interval
 RESULTS = Path(__file__).parent / "results"
 CHECKOUT = Path(__file__).parents[1]
 LINE = 400
-"""Most characters that a part of the results has on one line."""
+"""Longest line of the results, in characters."""
 DIRTY = "-dirty"
 PAGE = """# Commits that the figures are of
 
@@ -62,7 +62,7 @@ def record(name: str, figures: dict[str, Any]) -> None:
 
 
 def commits_page() -> str:
-    """Return a page with the commits of all figures that are kept."""
+    """Return a page with the commits of all recorded figures."""
     lines = [_line(path) for path in sorted(RESULTS.glob("*.json"))]
     return PAGE + "".join(f"{line}\n" for line in lines)
 
@@ -78,12 +78,12 @@ def _line(path: Path) -> str:
 
 
 def in_lines(value: object, indent: str = "") -> str:
-    """Return `value` as JSON with sorted keys, each part that fits into a line on one line.
+    """Return `value` as JSON with sorted keys; parts that fit into a line stay on one line.
 
-    Floats have six digits: more than any figure's noise lets through.
+    Floats have six digits, more than the noise of any figure justifies.
 
     Raises:
-        ValueError: it contains NaN or infinity.
+        ValueError: the value contains NaN or infinity.
     """
     if isinstance(value, float):
         value = float(f"{value:.6g}")
@@ -104,7 +104,7 @@ def in_lines(value: object, indent: str = "") -> str:
 
 
 def commit() -> str:
-    """Return the commit of this checkout, with `-dirty` where files but results differ from it."""
+    """Return the commit of this checkout, with `-dirty` if files other than results differ."""
     code = (".", ":!benchmarks/results")
     changed = _git("status", "--porcelain", "--untracked-files=no", "--", *code)
     return _git("describe", "--always") + (DIRTY if changed else "")
@@ -144,7 +144,7 @@ def arguments(about: str | None, **defaults: Any) -> argparse.Namespace:
 
 
 def timed(work: Callable[[], object]) -> dict[str, float]:
-    """Do the work; return its seconds on the clock and of the processor."""
+    """Do the work; return its wall-clock and processor seconds."""
     clock, processor = time.perf_counter(), time.process_time()
     work()
     return {
@@ -160,7 +160,7 @@ def peak_mib(pid: int | str = "self") -> float:
 
 
 def recorded(name: str) -> dict[str, Any]:
-    """Return the figures that are kept for `name`; empty when there are none yet."""
+    """Return the recorded figures of `name`; empty if none are recorded yet."""
     path = RESULTS / f"{name}.json"
     kept: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     return kept

@@ -2,12 +2,13 @@
 
 Run it by `python -m benchmarks.reward_ablation`. Images, prompts, raters and settings are those of
 the demo. Every variant is trained with several seeds, which choose the raters' slips, the prompts
-that are held out whole and the head's first weights. The figures are on those prompts, against the
-judge, which no training has seen, beside the CLIP score of the same backbone: ROC-AUC over all
-images, as the mean within prompts (which is what tuning feels), and the share of pairs in the right
-order; `within` a family of prompts is the mean within its prompts. Intervals of gains resample
-prompts; intervals over seeds are Student's, both 95 %. The calibration error stands beside that of
-a perfectly calibrated reward with the same scores on as many labels, which is due to chance.
+that are held out whole and the head's first weights. The figures are on these prompts, against the
+judge, which no training has seen, with the CLIP score of the same backbone for comparison: ROC-AUC
+over all images, as the mean within prompts (which is what tuning feels), and the share of pairs in
+the right order; `within` a family of prompts is the mean within its prompts. Intervals of gains
+resample prompts; intervals over seeds are Student's, both 95 %. For comparison, the calibration
+error of a perfectly calibrated reward with the same scores and number of labels is given, which is
+due to chance.
 """
 
 import random
@@ -19,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.label_cells import Bench
-from benchmarks.label_pool import Cell, Labels
-from benchmarks.labels import open_bench
+from benchmarks.label_pool import Condition, Labels
+from benchmarks.label_trials import Setup
+from benchmarks.labels import open_setup
 from benchmarks.record import Row, arguments, record, recorded, summary
 from reward.calibration import Values, expected_calibration_error
 from reward.dataset import FeedbackDataset, Indices, Verdicts
@@ -54,19 +55,21 @@ VARIANTS: dict[str, dict[str, Any]] = {
 FIGURES = ("roc_auc", "roc_auc_macro", "pairwise_accuracy")
 
 
-def demo_labels(bench: Bench, seed: int) -> FeedbackDataset:
+def demo_labels(setup: Setup, seed: int) -> FeedbackDataset:
     """Return the labels of the demo's simulated raters: two verdicts an image, and rankings."""
-    pool, labels = bench.images, Labels()
+    pool, labels = setup.images, Labels()
     n = len(pool.paths)
-    cell = Cell(verdicts=2 * n, raters=2, rankings=RANKINGS_PER_PROMPT * len(set(pool.prompts)))
-    labels.ask(pool, range(n), cell, random.Random(seed))
+    condition = Condition(
+        verdicts=2 * n, raters=2, rankings=RANKINGS_PER_PROMPT * len(set(pool.prompts))
+    )
+    labels.ask(pool, range(n), condition, random.Random(seed))
     return labels.dataset(pool)
 
 
-def by_judge(bench: Bench, dataset: FeedbackDataset) -> Verdicts:
+def by_judge(setup: Setup, dataset: FeedbackDataset) -> Verdicts:
     """Return the judge's verdict on every image of the dataset."""
-    quality = dict(zip(bench.images.paths, bench.images.qualities, strict=True))
-    prompt_of = dict(zip(bench.images.paths, bench.images.prompts, strict=True))
+    quality = dict(zip(setup.images.paths, setup.images.qualities, strict=True))
+    prompt_of = dict(zip(setup.images.paths, setup.images.prompts, strict=True))
     return Verdicts(
         np.arange(len(dataset.paths)),
         np.array([dataset.prompts.index(prompt_of[path]) for path in dataset.paths]),
@@ -125,25 +128,25 @@ def error_by_chance(
     )
 
 
-def runs(variants: list[str], seeds: list[int], bench: Bench) -> Iterator[tuple[str, int, Row]]:
+def runs(variants: list[str], seeds: list[int], setup: Setup) -> Iterator[tuple[str, int, Row]]:
     """Yield variant, seed and figures; images are encoded once for each variant."""
-    default = bench.settings.table("reward", RewardConfig)
+    default = setup.settings.table("reward", RewardConfig)
     for name in variants:
         changes = dict(VARIANTS[name])
         split = default.split.model_copy(
             update={"split_by": changes.pop("split_by", default.split.split_by)}
         )
         varied = default.model_copy(update=changes)
-        encoded = prepare(demo_labels(bench, 0), varied, bench.backbone)
-        truth = by_judge(bench, encoded.dataset)
+        encoded = prepare(demo_labels(setup, 0), varied, setup.backbone)
+        truth = by_judge(setup, encoded.dataset)
         for seed in FRESH_SEEDS if name == FRESH else seeds:
             started = time.process_time()
             config = varied.model_copy(
                 update={"seed": seed, "split": split.model_copy(update={"seed": seed})}
             )
-            labels = demo_labels(bench, seed)
+            labels = demo_labels(setup, seed)
             examples = replace(encoded, dataset=labels, split=split_feedback(labels, config.split))
-            model = train_from_scratch(bench.backbone, examples, config)
+            model = train_from_scratch(setup.backbone, examples, config)
             row = figures(model, examples, truth, seed)
             yield name, seed, row | {"cpu_seconds": round(time.process_time() - started, 1)}
 
@@ -156,16 +159,16 @@ def main() -> None:
     given = arguments(__doc__, seeds=[0, 1, 2], variants=list(VARIANTS), set=[], threads=None)
     if given.threads:
         torch.set_num_threads(given.threads)
-    bench = open_bench(queries=0, judged=0, changes=given.set)
+    setup = open_setup(queries=0, judged=0, changes=given.set)
     data = {
         "seeds": given.seeds,
-        "images": len(bench.images.paths),
-        "prompts": len(set(bench.images.prompts)),
-        "share_good": float(np.mean([quality == 1 for quality in bench.images.qualities])),
+        "images": len(setup.images.paths),
+        "prompts": len(set(setup.images.prompts)),
+        "share_good": float(np.mean([quality == 1 for quality in setup.images.qualities])),
     }
     by_variant: dict[str, list[Row]] = {}
     kept = recorded("reward_ablation").get("variants", {})
-    for name, seed, row in runs(given.variants, given.seeds, bench):
+    for name, seed, row in runs(given.variants, given.seeds, setup):
         by_variant.setdefault(name, []).append(row)
         shown = ", ".join(f"{figure} {value:.3f}" for figure, value in row.items())
         print(f"{name} seed {seed}: {shown}", flush=True)
@@ -175,7 +178,7 @@ def main() -> None:
 def compared(by_variant: dict[str, list[Row]]) -> dict[str, dict[str, Any]]:
     """Return the figures of each variant over the seeds, and its difference to the default.
 
-    The differences are those with the same seed.
+    Differences are between runs with the same seed.
     """
     base = by_variant.get(DEFAULT, [])
     table = {

@@ -1,6 +1,6 @@
-"""Compares what two commits compute: `python -m benchmarks.same_results --against COMMIT`.
+"""Compares the results of two commits: `python -m benchmarks.same_results --against COMMIT`.
 
-For changes that must not alter results. Both commits run every stage on the same tiny random
+It is for changes that must not alter results. Both commits run every stage on the same tiny random
 models, on one thread, with the clock and the system's random numbers pinned. The files that they
 make are compared bit by bit: images, reward, adapters, sheets; the Parquet tables column by column,
 JSON files value by value (without times, settings, and figures that only one of the commits has).
@@ -32,16 +32,16 @@ STAGES = (
     "evaluate",
 )
 WRITERS = ("tests.support.tiny_models", "tests.tiny_models")
-"""Modules that write the models and settings, the present one first."""
+"""Modules that write the models and settings, the current one first."""
 START = 1_700_000_000
-"""Moment, in seconds, at which the pinned clock starts."""
+"""Start of the pinned clock, in seconds since 1970."""
 COPIES = {"checkpoints", "parts", "snapshots"}
 """Folders whose contents are compared elsewhere, or have names that vary."""
 VARYING = {
     *("settings", "seconds", "seconds_rollout", "seconds_update", "images_per_second"),
     *("seconds_in_all", "share_of_time", "peak_memory_gb", "created_at"),
 }
-"""Names of values that may differ between two runs of one commit, or that name the settings."""
+"""Names of values that may differ between two runs of one commit, or that contain settings."""
 
 
 def main() -> None:
@@ -124,7 +124,7 @@ def values_in(path: Path, run: Path) -> Iterator[tuple[str, Any]]:
 
 
 def known(value: Any) -> Any:
-    """Return a value without its parts that vary or that are None."""
+    """Return a value without varying parts and without None."""
     if isinstance(value, dict):
         kept = {key: one for key, one in value.items() if key not in VARYING and one is not None}
         return {key: known(one) for key, one in kept.items()}
@@ -132,7 +132,7 @@ def known(value: Any) -> Any:
 
 
 def is_same(one: Any, other: Any) -> bool:
-    """Whether both values are the same where both know them."""
+    """Whether both values agree on the keys that both have."""
     if isinstance(one, dict) and isinstance(other, dict):
         return all(is_same(one[key], other[key]) for key in one.keys() & other.keys())
     if isinstance(one, list) and isinstance(other, list):
@@ -141,7 +141,7 @@ def is_same(one: Any, other: Any) -> bool:
 
 
 def run_pinned(words: list[str]) -> int:
-    """Run a stage with a clock that goes a second a look, and without the system's randomness."""
+    """Run a stage with a clock that advances one second per call, and without system randomness."""
     random.SystemRandom = lambda: random.Random(0)  # type: ignore[assignment, misc]
     cli = importlib.import_module("pipelines.cli")
     for name in ("simulate", "images", "reward", "evaluate"):

@@ -1,4 +1,4 @@
-"""The errors that a user is meant to read."""
+"""Errors that are written for the user."""
 
 
 class PictuneError(Exception):
@@ -9,8 +9,8 @@ class PictuneError(Exception):
 
 
 class OwnCodeFailed(PictuneError):
-    """A function of the user's own failed, by the error that is the cause of this one."""
+    """A function of the user's own failed; its error is the cause of this one."""
 
 
 class ProcessLost(PictuneError):
-    """Another process that shares the work has ended, for a reason that it or its launcher says."""
+    """Another process that shares the work has ended; its own output or the launcher's says why."""

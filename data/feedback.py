@@ -1,4 +1,4 @@
-"""Tasks, submissions and claims: the values that go into and come out of the feedback store."""
+"""Tasks, submissions and claims: the input and output of the feedback store."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +12,8 @@ from data.ids import Identifier, Remark
 from data.kinds.registry import KINDS, AnyAnswer, TaskKind, check_answer
 
 Source = Literal["human", "simulated", "imported", "adjudicator"]
-"""Givers of labels. An adjudicator is an admin who decides what raters disagree on: such a label
-takes no rater's place, and where there is one it is the answer."""
+"""Origins of labels. An adjudicator is an admin who decides a disputed task: the admin's label
+takes no rater's place and overrides the raters' labels."""
 
 Role = Literal["rater", "admin"]
 Status = Literal["active", "paused"]
@@ -22,24 +22,25 @@ InputMode = Literal["key", "mouse", "touch"]
 
 
 class NotFound(PictuneError):
-    """No such rater or task."""
+    """The rater or the task does not exist."""
 
 
 class SentAnswer(BaseModel, frozen=True, extra="forbid"):
     """An answer as a client sends it."""
 
     submission_id: Identifier
-    """Made by the sender, new for every answer (a UUID); sending the same again changes nothing."""
+    """UUID that the sender makes for every answer; sending the same answer again changes
+    nothing."""
     task_id: Identifier
     """The task answered."""
     answer: AnyAnswer
-    """The answer, of the task's kind; `kind` must be named in JSON."""
+    """Answer to a task of the same kind; its JSON must have the key `kind`."""
     time_on_task_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
-    """Milliseconds from the images being visible to the answer."""
+    """Milliseconds from the moment when the images were visible to the answer."""
     active_ms: Annotated[NonNegativeInt, Field(lt=2**31)] | None = None
-    """Milliseconds of `time_on_task_ms` in which the page was visible and the rater not idle."""
+    """Part of `time_on_task_ms` during which the page was visible and the rater active."""
     input_mode: InputMode | None = None
-    """Device with which it was entered."""
+    """Device with which the answer was entered."""
 
 
 class Submission(SentAnswer, frozen=True, extra="forbid"):
@@ -50,42 +51,43 @@ class Submission(SentAnswer, frozen=True, extra="forbid"):
     session_id: Identifier | None = None
     """The browser session."""
     app_version: Identifier | None = None
-    """Version of the app that sent it."""
+    """Version of the app that sent the answer."""
     guideline_version: Identifier | None = None
-    """Version of the guidelines that were shown."""
+    """Version of the guidelines that the rater saw."""
 
 
 class NewTask(BaseModel, frozen=True, extra="forbid"):
     """A task to be added to the store."""
 
     kind: TaskKind
-    """`binary` takes one image, `ranking` two to 100, `comparison` two, or one to count in."""
+    """`binary` has one image, `ranking` 2 to 100, `comparison` two (one on the axis count)."""
     prompt: str
     """The text shown with the images."""
     image_ids: tuple[Identifier, ...]
     """Images, each different."""
     overlap: Annotated[int, Field(ge=1, le=1000)] = 1
-    """Number of people who are to answer it, and of simulated raters besides."""
+    """Number of people who answer the task; as many simulated raters may answer it as well."""
     priority: float = 0.0
-    """Higher is asked first; equal priorities come in random order."""
+    """Tasks of higher priority come first; tasks of equal priority come in random order."""
     gold: AnyAnswer | None = None
     """The right answer, if it is known."""
     gold_source: Identifier | None = None
-    """Source of the right answer, such as its file. A task with a source is a check: hidden among
-    the others at `ChecksConfig.gold_share`, not part of the queue and of nobody's progress. A known
-    answer without a source leaves the task like all others."""
+    """Source of the right answer, such as its file. A task with a source is a check: it is hidden
+    among the other tasks at the rate `ChecksConfig.gold_share`, is not in the queue and does not
+    count as progress. A right answer without a source changes nothing about the task."""
     axis: Axis | None = None
-    """Question of a comparison; other kinds have none."""
+    """Axis of a comparison; None for other kinds."""
     models: tuple[Identifier, ...] = ()
     """Names of the models that drew the images of a comparison, or of a ranking that compares
     models; raters are never told."""
     subject: Remark | None = None
-    """On the axis count what is counted, on the axis detailed a longer text than the prompt."""
+    """On the axis count, the things to count; on the axis detailed, a description that is longer
+    than the prompt."""
     reference: Identifier | None = None
-    """On the axis detailed the image that shows what the prompt describes."""
+    """Reference image of the prompt, on the axis detailed."""
     steps: Literal[3, 5] | None = None
-    """Number of answers offered about the two images of a comparison; None is 3. Five tell much
-    better from slightly better."""
+    """Number of answers that a comparison of two images offers; None is 3. Five answers distinguish
+    "much better" from "slightly better"."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -116,20 +118,19 @@ class LeaseConfig(BaseModel, frozen=True, extra="forbid"):
     """Length of a lease, the time for which a claimed task is kept for its rater."""
 
     shortest_s: NonNegativeFloat = 300.0
-    """Seconds; no lease is shorter."""
+    """Shortest lease in seconds."""
     times_median: NonNegativeFloat = 12.0
-    """A lease lasts this many times the median time on task of recent labels, if that is longer.
-
-    The last of ten tasks that are answered without a connection is then still in time."""
+    """A lease lasts this many times the median time on task of recent labels, but at least
+    `shortest_s`. A rater without a connection can then answer ten tasks in time."""
 
 
 class ChecksConfig(BaseModel, frozen=True, extra="forbid"):
-    """Shares of tasks that check the rater, who cannot tell them from the others."""
+    """Shares of the tasks that check the rater; they look like all other tasks."""
 
     gold_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Probability that the next task is one whose right answer is known (`NewTask.gold_source`)."""
+    """Probability that the next task has a known right answer (`NewTask.gold_source`)."""
     repeat_share: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Probability that the next task is one that the rater answered a while ago, its images in
+    """Probability that the next task repeats an earlier task of the rater, with its images in
     mirrored order."""
 
 
@@ -150,7 +151,7 @@ class Account:
 
 @dataclass(frozen=True)
 class Task:
-    """A task as raters see it; whether it is gold stays hidden. Fields are as of `NewTask`."""
+    """A task as raters see it, without its right answer. Its fields are described in `NewTask`."""
 
     task_id: str
     kind: TaskKind
@@ -168,24 +169,24 @@ class Claim:
 
     task: Task
     lease_expires_at: datetime
-    """Moment until which nobody else is given the place; a later answer is still taken."""
+    """Moment until which the rater's place is reserved; a later answer is still accepted."""
     shown_order: tuple[int, ...]
     """The place on the screen, from 0, of each image of `task.image_ids`."""
     shown_at: datetime
     wording: str | None = None
-    """The words of a comparison's axis, in Markdown, as they are shown."""
+    """Wording of a comparison's question as the rater sees it, in Markdown."""
     aside_at: datetime | None = None
-    """When the rater had put the task aside; None of a task that was not."""
+    """Time at which the rater put the task aside; None if the rater did not."""
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """The store has the label for good."""
+    """Receipt for a label that is stored."""
 
     label_id: str
     revision: int
     created: bool
-    """Whether the label is new; False when this submission had been received before."""
+    """Whether the label is new; False if the store already had this submission."""
 
 
 @dataclass(frozen=True)
@@ -193,13 +194,15 @@ class Progress:
     """Progress of the labeling by people, or by simulated raters."""
 
     mine: int
-    """Live labels of the rater asked for; 0 when none was named."""
+    """Live labels of the named rater; 0 if no rater was named."""
     done: int
-    """Live labels in the places of the raters asked for, people or simulated ones; at most as many
-    per task as are wanted."""
+    """Live labels by people, or by simulated raters, whichever were asked for; a task counts at
+    most as many labels as its overlap."""
     total: int
-    """Wanted labels: the sum of the overlaps of all tasks that are no checks."""
+    """Wanted labels: the sum of the overlaps of all tasks except checks."""
     seconds_left: float | None = None
-    """Active seconds that the rest takes all raters together; None when too few labels tell."""
+    """Estimated active seconds until all labels are given, summed over raters; None while there are
+    too few labels for an estimate."""
     hold: int = 2
-    """Tasks that one rater should hold at most, the present one included: see `fair_hold`."""
+    """Largest number of tasks that one rater should hold, the current one included; see
+    `fair_hold`."""

@@ -1,6 +1,6 @@
-"""Files and folders that are either whole or not there.
+"""Atomic writes of files and folders.
 
-They are written under a temporary name in the same folder, fsynced, then renamed.
+A file is written under a temporary name in the same folder, fsynced, then renamed.
 """
 
 import fcntl
@@ -20,7 +20,7 @@ from data.errors import PictuneError
 
 @contextmanager
 def write_atomically(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`, which is renamed to `path` when the block ends cleanly.
+    """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds.
 
     The temporary file keeps the suffix of `path`, since many writers choose their format by it.
     After an exception or Ctrl-C it is removed, and an earlier file at `path` stays as it was.
@@ -36,8 +36,8 @@ def write_atomically(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         _sync(path.parent)
     except OSError as error:
-        # Errors that have nothing to do with writing keep their own message: the block may open
-        # other files as well.
+        # Errors that do not come from writing keep their own message: the block may open other
+        # files.
         own_paths = (temporary, path, *path.parents)
         if error.filename is not None and Path(os.fsdecode(error.filename)) not in own_paths:
             raise
@@ -53,12 +53,12 @@ def write_atomically(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
-    """Lock a file against everyone else who locks it, in any process; the file is made and stays.
+    """Lock a file exclusively, across processes; create the file if it is missing, and keep it.
 
-    Yields the open file, so that the owner of the lock can be noted in it.
+    Yields the open file, so that the caller can write the owner of the lock into it.
 
     Raises:
-        BlockingIOError: somebody else has locked it, and `wait` is off.
+        BlockingIOError: another process holds the lock, and `wait` is off.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
@@ -68,9 +68,9 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
 
 @contextmanager
 def locked_to_read(path: Path) -> Iterator[None]:
-    """Lock a file against `locked`, but not against other readers; writes nothing.
+    """Take a shared lock that excludes `locked`, but no other reader; writes nothing.
 
-    Without the file there is nobody to keep out.
+    A missing file needs no lock.
     """
     if not path.exists():
         yield
@@ -82,10 +82,10 @@ def locked_to_read(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Lock a folder without waiting; the lock ends with the process, however that ends.
+    """Lock a folder without waiting; the lock ends when the process ends, even if it is killed.
 
     Raises:
-        BlockingIOError: somebody else has it locked.
+        BlockingIOError: another process holds the lock.
     """
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -99,7 +99,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 def new_folder(parent: Path) -> Iterator[Path]:
     """Yield a new folder in `parent` to fill and rename.
 
-    If it was not renamed when the block ends, it is removed with its files.
+    A folder that was not renamed is removed with its files when the block ends.
     """
     folder = parent / _temporary_name("folder")
     folder.mkdir(parents=True)
@@ -111,10 +111,11 @@ def new_folder(parent: Path) -> Iterator[Path]:
 
 @contextmanager
 def waiting_folder(place: Path, prefix: str, also_in: Path) -> Iterator[Path]:
-    """Make a folder of this prefix in `place` that is removed at the end of the block.
+    """Yield a temporary folder in `place`; remove it at the end of the block.
 
-    Folders that killed commands left there and in `also_in` are removed first. A folder in use is
-    locked before it gets the name by which others find it.
+    Its name begins with `prefix`. First, such folders that killed commands left in `place` and in
+    `also_in` are removed. A folder is locked before it gets its name, so that no other process
+    removes a folder in use.
     """
     place.mkdir(parents=True, exist_ok=True)
     for left in [*place.glob(f"{prefix}*"), *also_in.glob(f"{prefix}*")]:
@@ -150,11 +151,11 @@ def write_json(path: Path, value: object) -> None:
 
 
 def read_json(path: Path, advice: str) -> Any:
-    """Return the value of a JSON file that we did not write.
+    """Return the value of a JSON file from an outside source.
 
     Raises:
-        PictuneError: it is no JSON in UTF-8, is nested too deep or has a number of too many digits;
-            the error ends with `advice`.
+        PictuneError: the file is not JSON in UTF-8, is nested too deep or has a number with too
+        many digits; the error ends with `advice`.
     """
     try:
         return _parse_deep_down(path.read_text(encoding="utf-8-sig"))
@@ -165,17 +166,17 @@ def read_json(path: Path, advice: str) -> Any:
             f"{path}:{error.lineno}: not valid JSON ({error.msg}); {advice}"
         ) from error
     except (RecursionError, ValueError) as error:
-        # Python bounds the digits of a whole number, as their conversion takes long.
+        # Python limits the digits of an integer, because their conversion is slow.
         deep = isinstance(error, RecursionError)
         reason = "it is nested too deep" if deep else "it has a number of too many digits"
         raise PictuneError(f"{path}: cannot be read as JSON ({reason}); {advice}") from error
 
 
 def _parse_deep_down(text: str, frames: int = 100) -> Any:
-    """Parse JSON below `frames` further stack frames.
+    """Parse JSON below `frames` additional stack frames.
 
-    What can be parsed then leaves room on the stack for code that walks through the value, which
-    takes a frame for each level as well.
+    Code that walks through the value needs one frame for each level of nesting as well; a value
+    that can be parsed here leaves enough room on the stack.
     """
     return _parse_deep_down(text, frames - 1) if frames else json.loads(text)
 
@@ -187,7 +188,7 @@ def sha256_of(path: Path) -> str:
 
 
 def sha256_of_files(folder: Path, files: Iterable[Path]) -> str:
-    """Return a SHA-256 over the places and contents of files in `folder`, whatever their order."""
+    """Return a SHA-256 over the paths and contents of files in `folder`, sorted by path."""
     lines = (f"{path.relative_to(folder)} {sha256_of(path)}\n" for path in sorted(files))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

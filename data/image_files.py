@@ -1,6 +1,6 @@
-"""Image files made by others: the one place that opens them, checks their size and decodes them.
+"""The one module that opens, checks and decodes image files.
 
-A file of 20 KB may hold a gigabyte of pixels, so its size is checked by the header before decoding.
+A file of 20 KB may hold a gigabyte of pixels, so the size in the header is checked before decoding.
 """
 
 from collections.abc import Iterator
@@ -13,20 +13,21 @@ from PIL import Image
 from data.errors import PictuneError
 
 THREADS = 4
-"""Image files that are read or written at a time, while Pillow leaves the interpreter free."""
+"""Number of threads that read or write image files; Pillow releases the interpreter's lock."""
 
 MOST_PIXELS = 4096 * 4096
-"""Width times height; decoded, such an image takes 64 MiB."""
+"""Largest width times height; such an image takes 64 MiB of memory."""
 
 IMAGE_FORMATS = {"PNG": "png", "WEBP": "webp", "JPEG": "jpeg", "MPO": "jpeg"}
-"""Our names by Pillow's; a phone's photo may be MPO, which every reader of JPEG opens."""
+"""Pictune's names of formats by Pillow's names. A phone's photo may be MPO, which every JPEG reader
+opens."""
 
-# Pillow's own bound is five times as high, and its warning would come before our error.
+# Pillow's own limit is five times as high, and its warning would come before Pictune's error.
 Image.MAX_IMAGE_PIXELS = None
 
 
 class ImageFault(ValueError):
-    """Reason why an image cannot be used, without the name of its file."""
+    """Error that says why an image cannot be used, without the name of its file."""
 
 
 class TooManyPixels(ImageFault):
@@ -34,11 +35,11 @@ class TooManyPixels(ImageFault):
 
 
 def read_image(path: Path, advice: str) -> Image.Image:
-    """Open an image file, check its size and decode all of it.
+    """Open an image file, check its size, and decode it completely.
 
     Raises:
-        PictuneError: the file is missing, damaged or no image (ends with `advice`), or has too
-            many pixels.
+        PictuneError: the file is missing, damaged or not an image (the message ends with `advice`),
+            or has too many pixels.
     """
     with _named(path, advice), _opened(path) as image:
         image.load()
@@ -56,10 +57,11 @@ def check_image(path: Path, advice: str) -> None:
 
 
 def decode_image(file: IO[bytes]) -> Image.Image:
-    """Read an image of one of `IMAGE_FORMATS`, check its size, and decode all of it.
+    """Read an image in one of `IMAGE_FORMATS`, check its size, and decode it completely.
 
     Raises:
-        ImageFault: it is damaged, no image, of another format, or has too many pixels.
+        ImageFault: the file is damaged, is not an image, has another format, or has too many
+            pixels.
     """
     with _opened(file) as image:
         if image.format not in IMAGE_FORMATS:
@@ -69,13 +71,13 @@ def decode_image(file: IO[bytes]) -> Image.Image:
 
 
 def open_image(path: Path) -> Image.Image:
-    """Open an image file that its header shows to be small enough; the caller closes it.
+    """Open an image file if the size in its header is allowed; the caller closes it.
 
-    It is not decoded yet.
+    The image is not decoded yet.
 
     Raises:
-        PictuneError: it has too many pixels.
-        OSError: the file is missing or is no image.
+        PictuneError: the image has too many pixels.
+        OSError: the file is missing or is not an image.
     """
     image = Image.open(path)
     try:
@@ -98,7 +100,7 @@ def _named(path: Path, advice: str) -> Iterator[None]:
 
 @contextmanager
 def _opened(file: Path | IO[bytes]) -> Iterator[Image.Image]:
-    """Yield an image that its header shows to be small enough; all faults are ImageFaults."""
+    """Yield an opened image if its header has an allowed size; raise ImageFault on all errors."""
     try:
         with Image.open(file) as image:
             _check_size(image)

@@ -33,14 +33,14 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float] | None:
 def share_interval_over_groups(
     met: Sequence[int], sizes: Sequence[int]
 ) -> tuple[float, float] | None:
-    """Return the 95 % interval of a share that holds for other groups of the same kind.
+    """Return the 95 % interval of a share over clustered answers, for new groups of the same kind.
 
-    It is Wilson's, of the number of independent answers that would spread the share as much as the
-    groups do, with Student's t for the few groups (Korn and Graubard 1998, Survey Methodology 24).
-    None for fewer than two groups.
+    Wilson's interval with the effective sample size (the number of independent answers with the
+    same variance) and Student's t for the few groups (Korn and Graubard 1998, Survey Methodology
+    24). None for fewer than two groups.
 
     Args:
-        met: number that are met in each group.
+        met: number of successes in each group.
         sizes: size of each group, at least 1.
     """
     if len(sizes) < 2:

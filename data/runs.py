@@ -7,31 +7,32 @@ from typing import Self
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths within one run's folder, `runs/<RUN>`; names only, nothing is created."""
+    """Paths within one run's folder, `runs/<RUN>`; the class creates no files."""
 
     root: Path
     """The run's folder; the paths in `images.parquet` are relative to it."""
     database_url: str | None = None
     """URL of the feedback store; None for the SQLite file `store_file`."""
     round: int = 1
-    """Round of labeling and tuning, from 1, whose reward and tuned models are meant."""
+    """Round of labeling and tuning, from 1; paths of the reward and of tuned models are those of
+    this round."""
 
     def in_round(self, number: int) -> Self:
         """Return the same run in another round."""
         return replace(self, round=number)
 
     def titled(self, name: str) -> str:
-        """Return `name` with the round, where that is not the first."""
+        """Return `name`, with the round after the first."""
         return name if self.round == 1 else f"{name}, round {self.round}"
 
     @property
     def round_dir(self) -> Path:
-        """The folder of the round: the run's own for the first, `rounds/<k>` for a later one."""
+        """The folder of the round: the run's folder for round 1, `rounds/<k>` for a later round."""
         return self.root if self.round == 1 else self.root / "rounds" / str(self.round)
 
     @property
     def config_file(self) -> Path:
-        """The settings that the run was made with."""
+        """The file with the run's settings."""
         return self.root / "config.toml"
 
     @property
@@ -56,7 +57,7 @@ class RunFolder:
 
     @property
     def store_file(self) -> Path:
-        """The feedback store when it is an SQLite file."""
+        """The SQLite file of the feedback store, if no server keeps it."""
         return self.labels_dir / "feedback.db"
 
     @property
@@ -66,20 +67,20 @@ class RunFolder:
 
     @property
     def has_store(self) -> bool:
-        """Whether there is a feedback store to open; a database server is taken to have one."""
+        """Whether the feedback store exists; a database server is assumed to have it."""
         return self.database_url is not None or self.store_file.exists()
 
     @property
     def latest(self) -> Path:
-        """The tables that analysts and the reward stage read, a Parquet file each.
+        """The folder of the exported tables, one Parquet file each.
 
-        It is a link to the newest folder of `snapshots`.
+        A link to the newest folder of `snapshots`.
         """
         return self.labels_dir / "latest"
 
     @property
     def snapshots(self) -> Path:
-        """The last two exports, a folder each."""
+        """The folder of the last two exports, one folder each."""
         return self.labels_dir / "snapshots"
 
     @property
@@ -94,7 +95,7 @@ class RunFolder:
 
     @property
     def parts(self) -> Path:
-        """Every revision of every label in immutable Parquet parts."""
+        """The folder of immutable Parquet files with every revision of every label."""
         return self.labels_dir / "parts"
 
     @property
@@ -109,18 +110,18 @@ class RunFolder:
 
     @property
     def comparison_dir(self) -> Path:
-        """Comparisons of models by people: the images that were drawn for them."""
+        """The folder of comparisons of models by people, with the images drawn for them."""
         return self.root / "comparison"
 
     @property
     def embeddings_dir(self) -> Path:
-        """The embeddings of images and prompts, beside the runs, which share them."""
+        """The folder of cached embeddings of images and prompts, shared by all runs."""
         return self.root.parent / ".cache" / "embeddings"
 
     def finetune_dir(self, method: str) -> Path:
-        """Return the folder of all that fine-tuning by `method` makes in the round."""
+        """Return the folder of the results of fine-tuning by `method` in the round."""
         return self.round_dir / "finetune" / method
 
     def finetune_lock(self, method: str) -> Path:
-        """Return the lock file that is locked while a command tunes by `method` in the round."""
+        """Return the lock file of fine-tuning by `method` in the round."""
         return self.round_dir / "finetune" / f".{method}.lock"

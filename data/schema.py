@@ -23,7 +23,7 @@ SCHEMA_VERSION = 5
 """Stored in every file's metadata under `schema_version`."""
 
 ROW_GROUP_ROWS = 100_000
-"""Large enough for quick scans, small enough to skip by."""
+"""Rows of a row group: large enough for quick scans, small enough to skip groups."""
 
 WRITE_AGAIN = "remove it and run the stage that writes it again"
 
@@ -67,7 +67,7 @@ guideline_version  string?  version of the guidelines shown
 session_id         string?  the rater's browser session
 active_ms          int32?   milliseconds in which the page was visible and the rater not idle
 """
-"""Circumstances of every revision of a label, also of one that takes the answer back."""
+"""Columns of every revision of a label, also of revisions that undo an answer."""
 
 LABEL_CIRCUMSTANCES = f"""
 skip_reason   string?  why the rater skipped it or found it bad or unsafe, in the words of
@@ -120,7 +120,7 @@ adapter_strength  float32?  factor of the adapter's update; null means 1, as tra
 """)
 
 COMPARISON, PLAYGROUND = "comparison", "playground"
-"""Values of the images' column `origin`: no plan of verdicts and rankings counts them in."""
+"""Values of the images' column `origin`; such images get no verdict or ranking tasks."""
 
 TASKS = schema_of("""
 task_id             string    identifies the task
@@ -286,14 +286,14 @@ def write_table(table: pa.Table, schema: pa.Schema, path: Path) -> None:
     """Write `table` atomically as Parquet with the columns and types of `schema`.
 
     Raises:
-        ValueError: a column is of another type, or one that must be filled has nulls.
+        ValueError: a column has another type, or a column that must be filled has nulls.
         KeyError: a column is missing.
     """
     write_batches([table], schema, path)
 
 
 def write_batches(batches: Iterable[pa.Table], schema: pa.Schema, path: Path) -> int:
-    """Write tables one after the other, whole or not at all; return the number of rows.
+    """Write tables one after the other, atomically; return the number of rows.
 
     Each table becomes one row group or more. The schema's metadata is kept.
     """
@@ -313,8 +313,7 @@ def write_batches(batches: Iterable[pa.Table], schema: pa.Schema, path: Path) ->
 def read_table(path: Path, schema: pa.Schema) -> pa.Table:
     """Read a Parquet file that `write_table` wrote.
 
-    Columns that a newer version added are omitted. Columns of `schema` that are newer than the file
-    are null.
+    Columns that `schema` does not know are omitted. Columns that the file does not have are null.
 
     Raises:
         PictuneError: the file is missing, is not Parquet or damaged, or lacks columns of `schema`
@@ -328,12 +327,12 @@ def read_table(path: Path, schema: pa.Schema) -> pa.Table:
             if field.nullable and field.name not in table.column_names:
                 table = table.append_column(field, pa.nulls(table.num_rows, field.type))
         table = table.select(schema.names).cast(schema)
-        table.validate(full=True)  # a damaged text would otherwise fail wherever it is used first
+        table.validate(full=True)  # without this check, a damaged text fails at its first use
         return table
 
 
 def read_metadata(path: Path) -> pq.FileMetaData:
-    """Return a Parquet file's description of itself: rows, columns and types.
+    """Return the metadata of a Parquet file: rows, columns and types.
 
     Raises:
         PictuneError: the file is missing or is not Parquet.
@@ -347,7 +346,7 @@ def parquet_faults(path: Path, wanted: str, advice: str) -> Iterator[None]:
     """Turn every error of pyarrow about the file `path` into one line that names the file.
 
     Args:
-        path: the file, which may be missing, damaged or something else than Parquet.
+        path: the file; it may be missing, damaged or not Parquet.
         wanted: names what the file should be, for the error.
         advice: ends the error.
     """

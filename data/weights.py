@@ -13,7 +13,7 @@ def check_model_folder(source: str) -> Path | None:
     """Return the diffusers folder that `source` names, or None for an id of the hub.
 
     Raises:
-        PictuneError: there is no such folder, or it is none of diffusers.
+        PictuneError: the folder does not exist, or is not a diffusers folder.
     """
     folder = Path(source)
     if not folder.exists():
@@ -50,5 +50,5 @@ def check_finite(weights: Mapping[str, Any], where: str) -> None:
 def _is_finite(weight: Any) -> bool:
     if not weight.is_floating_point() or not weight.numel():
         return True
-    # isfinite() of a tensor copies it, and takes far longer
+    # isfinite() copies the tensor and takes far longer
     return all(math.isfinite(end) for end in weight.detach().aminmax())

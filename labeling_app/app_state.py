@@ -47,15 +47,15 @@ class Guidelines:
     """Translations by language; raters of other languages read `text`."""
 
     def version(self, language: str | None = None) -> str:
-        """Return a digest of the guidelines in this language, which each label keeps."""
+        """Return the digest of the guidelines in this language, which is stored with each label."""
         text = self.translations.get(language or "", self.text)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     @classmethod
     def read(cls, path: Path | None, languages: Collection[str] = ()) -> "Guidelines":
-        """Read a Markdown file, or our own guidelines when `path` is None.
+        """Read a Markdown file, or the built-in guidelines if `path` is None.
 
-        Translations lie beside it, such as `guidelines.de.md` beside `guidelines.md`.
+        Translations are files beside it, such as `guidelines.de.md` beside `guidelines.md`.
 
         Raises:
             PictuneError: a file cannot be read.
@@ -82,7 +82,7 @@ class Health(BaseModel):
     """State of the app, for monitoring: the last export, and counts of failures since its start."""
 
     status: str = "ok"
-    """`ok`, or what is wrong."""
+    """`ok`, or the fault."""
     writes_refused: int = 0
     writes_failed: int = 0
     last_export: datetime | None = None
@@ -91,17 +91,17 @@ class Health(BaseModel):
 
 
 @dataclass
-class Judged:
-    """The campaign's quality as it was last computed, which takes seconds.
+class QualityCache:
+    """Cache of the campaign's quality, whose computation takes seconds.
 
-    Each computation assigns a new object, so that readers on other threads keep a whole one.
+    Each computation assigns a new object, so that readers on other threads keep a consistent one.
     """
 
     quality: Mapping[str, Any] | None = None
 
 
 class Exports:
-    """Exports to Parquet, one at a time; `health` gets the result of the last one."""
+    """Exports to Parquet, one at a time; `health` gets the result of the last export."""
 
     def __init__(self, on_export: Callable[[], object] | None, health: Health) -> None:
         self._on_export = on_export
@@ -126,7 +126,7 @@ class Exports:
             self._health.last_export, self._health.export_error = datetime.now(UTC), None
 
     async def export_regularly(self, every_s: float, ending: asyncio.Event) -> None:
-        """Export until `ending` is set, and then a last time; a failed one is tried again."""
+        """Export regularly until `ending` is set, and then a last time; retry failed exports."""
         while self._on_export is not None:
             with suppress(TimeoutError):
                 await asyncio.wait_for(ending.wait(), every_s)
@@ -139,7 +139,7 @@ class Exports:
 
 @dataclass(frozen=True)
 class AppState:
-    """What the routes of one labeling app share."""
+    """Shared state of the routes of one labeling app."""
 
     config: LabelConfig
     store: FeedbackStore
@@ -150,7 +150,7 @@ class AppState:
     """Return `data.quality.campaign.campaign_quality` of the categories."""
     health: Health
     folder: Path
-    """Folder that keeps the labels: its disk must not run full."""
+    """Folder of the labels; `/health` reports the free space of its disk."""
     training: tuple[TrainingItem, ...] = ()
     """Questions that raters answer, with feedback, before their first task."""
     words: Mapping[str, Words] = field(default_factory=read_words)
@@ -161,17 +161,17 @@ class AppState:
     """Return the campaign's images by id and by path, for gold that admins add."""
     tables: Path | None = None
     """Folder of the tables of the last export, for admins to download."""
-    judged: Judged = field(default_factory=Judged)
+    quality_cache: QualityCache = field(default_factory=QualityCache)
     decoding: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "images"))
     """Threads that decode images; one image may take more than a hundred megabytes. A request that
-    waits here keeps no other request waiting."""
+    waits here blocks no other request."""
     signing_in: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "sign-in"))
     """Threads that check passwords; one check takes tens of megabytes and a core."""
 
 
 async def _state(
     request: Request,
-) -> AppState:  # async, as a thread for so little would cost more than it does
+) -> AppState:  # async, because a thread would cost more than the work itself
     state: AppState = request.app.state.labeling
     return state
 

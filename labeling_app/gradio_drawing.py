@@ -1,7 +1,7 @@
-"""Pages that Gradio draws once, at the start, so that no request for a page ever reaches it.
+"""Pages that Gradio draws once, at the start, so that no request for a page ever reaches Gradio.
 
-Gradio's own routes grant other sites' scripts what they ask for, repeat a request's headers in the
-page, and answer odd addresses with tracebacks.
+Gradio's own routes allow requests from other sites' scripts, repeat a request's headers in the
+page, and answer invalid addresses with tracebacks.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ from fastapi import FastAPI, Response
 from starlette.types import ASGIApp
 
 FONT = ("system-ui", "sans-serif")
-"""Fonts of the rater's own machine: the theme's default would be fetched from elsewhere."""
+"""Fonts of the rater's machine: the browser would fetch the theme's default font from another
+server."""
 
 MONOSPACE = ("ui-monospace", "monospace")
 
 ORIGIN = "http://gradio.invalid"
-"""Stands for the page's own origin in the drawn page.
-
-The browser replaces it by the true one, whatever proxy the page came through.
+"""Placeholder of the page's origin in the drawn page. The browser replaces it by the true origin,
+also behind a proxy.
 """
 
 
@@ -47,9 +47,9 @@ def gradio_app(
     head: str = "",
     user: Callable[..., str | None] | None = None,
 ) -> FastAPI:
-    """Return an app with Gradio at this path, without anything that a page does not need.
+    """Return an app with Gradio at this path, reduced to the needs of a page.
 
-    Its `state.events` are those of the page, by number.
+    Its `state.events` has the page's events by number.
 
     Args:
         blocks: the page.
@@ -154,5 +154,5 @@ def house_theme() -> gr.themes.Base:
 
 
 def frontend_folder(name: str) -> Path:
-    """Return a folder of the files that Gradio's pages load."""
+    """Return the folder of the files that Gradio's pages load."""
     return Path(gr.__file__).parent / "templates" / "frontend" / name

@@ -1,6 +1,7 @@
-"""Events of Gradio's pages: whatever no page sends is refused, where Gradio would show a traceback.
+"""Checks of the events of Gradio's pages.
 
-Only what is checked here is handed on, so that an event cannot name files either.
+Events that no page sends are refused; Gradio would answer them with a traceback. Only checked
+fields are passed on, so that no event can name files.
 """
 
 from collections.abc import Mapping
@@ -25,10 +26,10 @@ class Event(BaseModel, frozen=True):
 
 
 def checked(body: bytes, events: Mapping[int, Any]) -> bytes:
-    """Return the body of an event of these, without all that no page sends.
+    """Return the checked body of one of `events`, reduced to the fields that pages send.
 
     Raises:
-        HTTPException: 422, no page sends this.
+        HTTPException: 422, no page sends this event.
     """
     try:
         event = Event.model_validate_json(body)
@@ -37,7 +38,7 @@ def checked(body: bytes, events: Mapping[int, Any]) -> bytes:
     known = events.get(event.fn_index)
     if known is None or len(event.data) != len(known.inputs):
         raise HTTPException(422, "no event of this page, or not its inputs")
-    if known.preprocess:  # without it, handlers check what they are given
+    if known.preprocess:  # without it, handlers check their input
         for block, value in zip(known.inputs, event.data, strict=True):
             if not _fits(block, value):
                 raise HTTPException(422, f"not a value of {block.label or 'this page'}")
@@ -45,9 +46,9 @@ def checked(body: bytes, events: Mapping[int, Any]) -> bytes:
 
 
 def _fits(block: Any, value: JsonValue) -> bool:
-    """Whether a component takes the value: a number, a text or a list of those, never a file."""
+    """Whether a component accepts the value: a number, a text or a list of these, never a file."""
     if isinstance(block, gr.State):
-        return value is None  # it is kept here
+        return value is None  # stored in the page
     if any(isinstance(one, list | dict) for one in (value if isinstance(value, list) else [value])):
         return False
     if isinstance(block, gr.Textbox):
@@ -55,7 +56,7 @@ def _fits(block: Any, value: JsonValue) -> bool:
     if isinstance(block, gr.Slider):
         is_whole = isinstance(value, int) and not isinstance(value, bool)
         is_number = is_whole or (isinstance(value, float) and block.step % 1 != 0)
-        # not true of NaN either
+        # also false for NaN
         return is_number and block.minimum <= value <= block.maximum  # type: ignore[operator]
     try:
         block.preprocess(value)

@@ -1,14 +1,13 @@
-"""Rules for every request: known names, no calls from other sites' pages, no large bodies.
+"""Rules for every request: known host names, no calls from other sites' pages, no large bodies.
 
 The cookie is SameSite=Strict, but to browsers all ports of a host and all names of a domain are one
 site. So a call of the interface that says which page it comes from must come from a page of the app
-itself. Besides, a POST must be JSON or carry the header `X-Pictune`. A form can send neither, and a
-script of another site would have to ask first, which is never granted.
+itself. Besides, a POST must be JSON or have the header `X-Pictune`. A form can send neither, and a
+script of another site would need a CORS preflight, which is never granted.
 
-Whoever owns a name can let it lead to this machine (DNS rebinding): to a browser their page, loaded
-under that name, and the app are then one site. So only names that the operator knows are answered.
-An address in place of a name, or a name below `localhost`, gives nothing away: nobody else's page
-was loaded from there.
+The owner of a host name can point it to this machine (DNS rebinding); the browser then treats the
+owner's page and the app as one site. So only requests under names from the settings are answered.
+IP addresses and names below `localhost` are safe: no other page was loaded from there.
 """
 
 import ipaddress
@@ -20,11 +19,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from labeling_app.settings import ServerConfig
 
 LARGEST_BODY = 64 * 1024
-"""Bytes; the longest answer with remarks takes a third of it."""
+"""Largest body in bytes; the longest answer with remarks has a third of this size."""
 
 WRITABLE = ("/api/", "/admin/")
-"""Beginnings of the labeling app's addresses to which anything may be sent, and which no other site
-may read."""
+"""Prefixes of the labeling app's addresses that accept writes and that other sites may not read."""
 
 OTHER_SITE = (
     "sent by a page of another site; a proxy in front of the app must hand on the Host header"
@@ -41,8 +39,8 @@ HEADERS = {
     "Referrer-Policy": "same-origin",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
-    # Gradio's pages need inline scripts and styles, and eval; but nothing is ever fetched from or
-    # sent to anywhere else.
+    # Gradio's pages need inline scripts and styles, and eval, but no connection to any other
+    # server.
     "Content-Security-Policy": (
         "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval' blob:; "
         "style-src 'self' 'unsafe-inline'; "
@@ -52,14 +50,14 @@ HEADERS = {
 
 
 class Guard:
-    """ASGI middleware; the outermost, so that it sees requests first and answers last."""
+    """ASGI middleware; the outermost, so that it sees requests first and responses last."""
 
     def __init__(self, app: ASGIApp, writable: tuple[str, ...] = WRITABLE) -> None:
         self._app = app
         self._writable = writable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Refuse with 403, 404 or 413, or hand on."""
+        """Refuse with 403, 404 or 413, or pass the request on."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -103,9 +101,9 @@ def _refusal(scope: Scope, writable: tuple[str, ...]) -> tuple[int, str] | None:
 
 
 def _is_foreign(headers: Headers, *, typed: bool) -> bool:
-    """Whether a page of another origin sends this.
+    """Whether a page of another origin sends the request.
 
-    `typed` lets in requests of the browser's address bar.
+    `typed` admits requests from the browser's address bar.
     """
     site = headers.get("sec-fetch-site", "same-origin")
     if site != "same-origin" and not (typed and site == "none"):
@@ -115,14 +113,14 @@ def _is_foreign(headers: Headers, *, typed: bool) -> bool:
 
 
 def _is_at(origin: str, host: str) -> bool:
-    """Whether pages at `host` have this origin; a proxy with TLS may change the scheme."""
+    """Whether pages at `host` have this origin, with any scheme: a TLS proxy may change it."""
     scheme, _, address = origin.lower().partition("://")
     port = {"http": ":80", "https": ":443"}.get(scheme, "")
     return bool(address) and address.removesuffix(port) == host.lower().removesuffix(port)
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """Return the body; None when it is too large, whatever length it was said to have."""
+    """Return the body; None if it is too large, regardless of its declared length."""
     body = b""
     while True:
         message = await receive()
@@ -136,7 +134,7 @@ async def _read(receive: Receive) -> bytes | None:
 
 
 def replaying(body: bytes, receive: Receive) -> Receive:
-    """Return what receives this body first, then all that follows it."""
+    """Return a `receive` that yields this body first, then the following messages."""
     waiting = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def replay() -> Message:
@@ -146,7 +144,7 @@ def replaying(body: bytes, receive: Receive) -> Receive:
 
 
 class KnownHosts:
-    """ASGI middleware that answers 403 to requests whose Host is a name it does not know."""
+    """ASGI middleware that answers 403 to requests with an unknown Host."""
 
     def __init__(self, app: ASGIApp, config: ServerConfig) -> None:
         self._app = app

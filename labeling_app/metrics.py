@@ -1,4 +1,4 @@
-"""Prometheus metrics at `/metrics`: of requests, of labels and of the app's health."""
+"""Prometheus metrics at `/metrics`: requests, labels and the app's health."""
 
 import shutil
 import time
@@ -42,11 +42,11 @@ class Metrics(Collector):
         return Response(generate_latest(self._registry), media_type=CONTENT_TYPE_LATEST)
 
     def describe(self) -> list[Metric]:
-        """Return nothing: otherwise the registry would collect once when this is registered."""
+        """Return nothing; otherwise the registry would collect once at the registration."""
         return []
 
     def collect(self) -> Iterator[Metric]:
-        """Yield the figures of this moment."""
+        """Yield the current figures."""
         store, health = self._state.store, self._state.health
         progress, (reported, removed) = store.progress(), store.reports.count()
         free = shutil.disk_usage(self._state.folder).free

@@ -24,20 +24,20 @@ from labeling_app.gradio_drawing import (
 from labeling_app.passwords import LONGEST
 
 DRAWN = ("/", "/theme.css", "/manifest.json", "/favicon.ico")
-"""Files that Gradio makes of our settings."""
+"""Files that Gradio generates from the app's settings."""
 
 SHIPPED = ("assets", "static/img", "static/js")
 """Folders of Gradio's files that its pages load."""
 
 
 class FreshFiles(StaticFiles):
-    """Static files that browsers keep but ask about.
+    """Static files that browsers cache but revalidate.
 
-    After an update no old script may talk to a new server.
+    After an update no old script may call a new server.
     """
 
     def file_response(self, *args: Any, **kwargs: Any) -> Response:
-        """Return the file, or 304 when the browser's copy is the same."""
+        """Return the file, or 304 if the browser's copy is up to date."""
         response = super().file_response(*args, **kwargs)
         response.headers["Cache-Control"] = "no-cache"
         return response
@@ -56,11 +56,11 @@ if (colors) {
   document.documentElement.dataset.colors = colors;
 }
 </script>"""
-"""HTML of the page's head: takes the colors chosen in this browser before anything is drawn."""
+"""HTML of the page's head: applies the colors chosen in this browser before anything is drawn."""
 
 
 def skeleton() -> str:
-    """Return the HTML of page.html, whose buttons are macros; its words come with its scripts."""
+    """Return the HTML of page.html, with its macros for buttons; scripts add the words."""
     text = (STATIC / "page.html").read_text(encoding="utf-8")
     template = Template(text, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     html: str = template.render(longest_password=LONGEST)

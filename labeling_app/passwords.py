@@ -8,13 +8,13 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from data.errors import PictuneError
 
 SHORTEST = 8
-"""Characters of a password."""
+"""Fewest characters of a password."""
 
 LONGEST = 1000
-"""Characters; more would only cost time."""
+"""Most characters of a password; more would only cost time."""
 
 _LETTERS = "abcdefghjkmnpqrstuvwxyz23456789"
-"""Letters of drawn passwords; none sounds or looks like another."""
+"""Letters of random passwords; no two sound or look alike."""
 
 _HASHER = PasswordHasher()
 _NOBODYS = _HASHER.hash("the password of nobody")
@@ -39,9 +39,9 @@ def draw_password() -> str:
 
 
 def is_password(password: str, password_hash: str | None) -> bool:
-    """Whether the hash is this password's.
+    """Whether the password matches the hash.
 
-    Without a hash it takes as long, so that the time does not tell who has one.
+    Without a hash the check takes as long, so that its time does not reveal who has a password.
     """
     try:
         return _HASHER.verify(password_hash or _NOBODYS, password) and password_hash is not None

@@ -1,6 +1,6 @@
-"""Reasons that raters choose from for a skip, a report or a bad verdict: ours, or a lead's.
+"""Reasons for a skip, a report or a bad verdict: built-in, or from the settings.
 
-What is stored with a label is the same in all languages; what raters read is in theirs.
+Labels store the same reason in all languages; raters read it in their language.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,9 +29,9 @@ class Reason(BaseModel, frozen=True, extra="forbid"):
     """A reason: what is stored, and the words that raters read."""
 
     stored: Text
-    """Reason as labels keep it and tables have it."""
+    """Reason in labels and in tables."""
     words: dict[Annotated[str, Field(pattern=f"^{LANGUAGE}$")], Text] = {}
-    """Words by language; raters of other languages read the English ones, or what is stored."""
+    """Words by language; raters of other languages read the English words, or else `stored`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -43,11 +43,11 @@ class OfferedReason(Reason, frozen=True):
     """A reason as the page offers it."""
 
     reports: bool = False
-    """Whether it reports images of a task with several, so that the page asks which."""
+    """Whether the reason reports images of a task with several images; the page then asks which."""
 
 
 REPORT = "An image is unsafe"
-"""Stored where images of a task with several are reported."""
+"""Stored reason for a report in a task with several images."""
 
 OURS: Mapping[Question, Mapping[str, str]] = {
     "bad": {},
@@ -72,7 +72,7 @@ OURS: Mapping[Question, Mapping[str, str]] = {
         "Something else": "reason.else",
     },
 }
-"""Our own reasons: what is stored, and the key of the words. A bad verdict needs none."""
+"""The built-in reasons: stored reason -> key of the words. A bad verdict needs no reason."""
 
 
 def _check(reasons: Mapping[Question, Sequence[Reason]]) -> Mapping[Question, Sequence[Reason]]:
@@ -97,7 +97,7 @@ Reasons = Annotated[dict[Question, tuple[Reason, ...]], AfterValidator(_check)]
 def offered_reasons(
     reasons: Mapping[Question, Sequence[Reason]], words: Mapping[str, Words]
 ) -> dict[Question, list[OfferedReason]]:
-    """Return what the page offers: the lead's reasons, ours where there are none."""
+    """Return the reasons on the page: from the settings, or else built-in."""
 
     def ours(stored: str, key: str) -> OfferedReason:
         # a reason's words depend on no number

@@ -21,11 +21,11 @@ from labeling_app.app_state import AppState
 LOGGER = logging.getLogger(__name__)
 
 UNREADABLE = "the server could not save or read; nothing was changed, send it again"
-"""Said of errors that name files and servers: those are for the operator's eyes."""
+"""Text in place of errors that name files and servers, which only operators may see."""
 
 
 class FieldError(BaseModel, frozen=True):
-    """One thing that is wrong in a body or a query."""
+    """One fault in a body or a query."""
 
     field: str
     """Path of the field, such as `answer.binary.verdict`."""
@@ -36,7 +36,7 @@ class Refusal(BaseModel, frozen=True):
     """Body of every refusal."""
 
     detail: str | list[FieldError]
-    """The reason; of a bad body (422) each field with its reason."""
+    """The reason; for a bad body (422), each field with its reason."""
 
 
 def may_refuse(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -64,7 +64,7 @@ def _answer(request: Request, error: Exception) -> JSONResponse:
 
 
 def _reasons(errors: Sequence[Any]) -> list[FieldError]:
-    # the input is not repeated: it may hold characters that JSON cannot say (NaN, lone surrogates)
+    # the input is not repeated: it may hold values that JSON cannot hold (NaN, lone surrogates)
     return [
         FieldError(
             field=".".join(str(part) for part in error["loc"][1:]) or "body",

@@ -30,10 +30,10 @@ from labeling_app.settings import LabelConfig, ServerConfig
 from labeling_app.words import check_language, read_words
 
 SECONDS_BETWEEN_ANSWERS = 75
-"""A connection that is idle for longer is closed; a rater who thinks must find it open."""
+"""Seconds until an idle connection is closed; longer than a rater's time to think."""
 
 SECONDS_TO_FINISH = 3
-"""Time that open connections get after Ctrl-C."""
+"""Seconds that open connections get after Ctrl-C."""
 
 
 def create_app(
@@ -53,21 +53,21 @@ def create_app(
 
     Args:
         store: keeps the labels.
-        image_path: returns the file of an image id of this campaign, None of any other; nothing
-            else is ever served.
+        image_path: returns the file of an image id of this campaign, else None; no other files are
+            served.
         config: settings of the app.
-        secret: signs the cookies; keep it, and raters stay signed in when the app starts again.
+        secret: signs the cookies; with the same secret, raters stay signed in after a restart.
         on_export: called every `export_every_s` seconds while the app runs, once when it ends, and
             when an admin asks for it.
-        training: the questions of `config.training`, read.
+        training: the questions from the file `config.training`.
         categories: the category of each prompt id, for admins.
-        quality: returns `data.quality.campaign.campaign_quality` of the categories; without
-            it, it is computed here, which takes seconds of many labels.
+        quality: returns `data.quality.campaign.campaign_quality` of the categories; by default it
+            is computed in this process, which takes seconds with many labels.
         images: returns the campaign's images by id and by path; without it, no gold can be added.
         tables: folder of the last export, for admins to download.
 
     Raises:
-        PictuneError: guidelines or words cannot be read, or the page has no such language.
+        PictuneError: guidelines or words cannot be read, or there are no words in `label.language`.
     """
     health = Health()
     words = read_words(config.words)
@@ -91,8 +91,8 @@ def create_app(
     app.add_middleware(
         SessionMiddleware,
         secret_key=secret.hex(),
-        # All ports of a host share cookies: two campaigns must not sign each other's raters out,
-        # and replicas, which have one key, must know each other's.
+        # All ports of a host share cookies: two campaigns must not sign out each other's raters,
+        # but replicas, which have one key, must accept each other's cookies.
         session_cookie=f"pictune_{hashlib.sha256(secret).hexdigest()[:8]}",
         same_site="strict",
         https_only=config.https,
@@ -108,18 +108,18 @@ def create_app(
 
 
 def serve(app: FastAPI, config: ServerConfig, announce: Callable[[str], None] = print) -> None:
-    """Serve an app until Ctrl-C; `announce` is called with its address once it is up.
+    """Serve an app until Ctrl-C; call `announce` with its address when it is up.
 
-    At the end the event `app.state.ending` is set, where there is one: open streams end then.
+    At the end the event `app.state.ending`, if any, is set: it ends open streams.
 
     Raises:
-        PictuneError: the address cannot be listened on.
+        PictuneError: the server cannot listen on the address.
     """
     with _listen(config.host, config.port) as listener:
         address = f"http://{config.host}:{listener.getsockname()[1]}"
         ending = getattr(app.state, "ending", None)
         server = _Server(server_settings(app, config), lambda: announce(address), ending)
-        with suppress(KeyboardInterrupt):  # uvicorn passes it on after its orderly end
+        with suppress(KeyboardInterrupt):  # uvicorn raises it again after its orderly end
             server.run(sockets=[listener])
 
 
@@ -147,7 +147,7 @@ def _bare_app(state: AppState) -> FastAPI:
 
 
 class _Server(uvicorn.Server):
-    """Server that says when it is up, from when on a signal ends it in order, and when it ends."""
+    """Server with callbacks at its start (after which signals end it in order) and its end."""
 
     def __init__(
         self,
@@ -174,7 +174,7 @@ class _Server(uvicorn.Server):
 def server_settings(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
     """Return uvicorn's settings.
 
-    Clients' addresses come from `X-Forwarded-For` only where there is a proxy, and only from it.
+    Clients' addresses come from `X-Forwarded-For` only behind a proxy, and only from that proxy.
     """
     return uvicorn.Config(
         KnownHosts(app, config),
@@ -186,7 +186,7 @@ def server_settings(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
 
 
 def _quality(store: FeedbackStore, categories: Mapping[str, str]) -> Mapping[str, Any]:
-    # Its libraries take seconds to load, and raters need none of them.
+    # Its libraries take seconds to load, and raters do not need them.
     from data.quality.campaign import campaign_quality  # noqa: PLC0415
 
     return campaign_quality(store, categories)

@@ -11,22 +11,22 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class ServerConfig(BaseModel, frozen=True, extra="forbid"):
-    """Address at which a web app listens."""
+    """Settings of a web server."""
 
     host: str = "127.0.0.1"
-    """Address to listen on; 127.0.0.1 is this machine alone, 0.0.0.0 its networks."""
+    """Address to listen on; 127.0.0.1 is this machine only, 0.0.0.0 all its networks."""
     host_names: tuple[str, ...] = ()
-    """Names under which visitors reach it besides `localhost`, `host` and any address, such as
-    `["label.example"]` behind a proxy; requests under other names are refused."""
+    """Host names under which visitors reach the app besides `localhost`, `host` and IP addresses,
+    such as `["label.example"]` behind a proxy; requests under other names are refused."""
     port: Port = 7860
     """Port to listen on; 0 takes a free one."""
     https: bool = False
-    """Whether visitors come through a proxy with TLS on this machine: cookies are then never sent
-    without it, and visitors' addresses come from the proxy."""
+    """Whether visitors come through a proxy with TLS on this machine: cookies are then sent over
+    TLS only, and visitors' addresses come from the proxy."""
 
     @property
     def is_local(self) -> bool:
-        """Whether visitors come from this machine alone, and through no proxy."""
+        """Whether visitors come from this machine only, without a proxy."""
         is_loopback = self.host in ("localhost", "::1") or self.host.startswith("127.")
         return is_loopback and not self.https and not self.host_names
 
@@ -35,28 +35,29 @@ class LabelConfig(ServerConfig, frozen=True, extra="forbid"):
     """Settings of the labeling app."""
 
     open: bool = False
-    """Whether anyone who reaches it may sign in by name alone, for a team on a trusted network;
-    otherwise raters have passwords."""
+    """Whether anyone may sign in by name only, for a team on a trusted network; otherwise raters
+    need passwords."""
     guidelines: Path | None = None
-    """Markdown file with the instructions that raters read; without it, our own. Beside it may lie
-    the same in other languages, such as `guidelines.de.md`; others read the file itself."""
+    """Markdown file with the instructions for raters; by default the built-in guidelines.
+    Translations are files beside it, such as `guidelines.de.md`; raters of other languages read the
+    file itself."""
     language: str | None = None
-    """Language in which raters who have not chosen one see the page, such as `de`; without it,
-    their browser's where we have it, else English."""
+    """Language of the page, such as `de`, for raters who have not chosen a language; by default the
+    browser's language if the page has it, else English."""
     words: Path | None = None
-    """Folder with words of the page in other languages, a file such as `fr.json` for each, as in
-    `labeling_app/words/`; a word in such a file replaces ours."""
+    """Folder with the page's words in other languages, one file such as `fr.json` for each, as in
+    `labeling_app/words/`; its words replace the built-in words."""
     reasons: Reasons = {}
-    """Reasons that raters choose from, in place of ours: up to nine each for `skip`, `skip_several`
-    (rankings and comparisons, where a report is offered besides), `unsafe` and `bad`. Without any
-    for `bad`, that verdict is given without a reason. Each is a text, which labels keep, or a table
-    of that text as `stored` and of `words` by language: `{ stored = "blurry", words = { de =
-    "unscharf" } }`."""
+    """Reasons that raters choose from, in place of the built-in reasons: up to nine each for
+    `skip`, `skip_several` (rankings and comparisons, where a report is offered as well), `unsafe`
+    and `bad`. Without reasons for `bad`, the page asks for no reason. Each reason is a text, which
+    labels store, or a table with this text as `stored` and with `words` by language: `{ stored =
+    "blurry", words = { de = "unscharf" } }`."""
     training: Path | None = None
     """CSV file of questions with answers and explanations, which raters answer before their first
     task."""
     gold_bound: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Accuracy on gold tasks; raters who are surely below (by the exact 99 % interval, after five)
-    are paused. None pauses nobody."""
+    """Least accuracy on gold tasks; raters whose exact 99 % interval is below it, after five
+    answers or more, are paused. None pauses nobody."""
     export_every_s: PositiveFloat = 30.0
     """Seconds between exports to Parquet while the app runs."""

@@ -1,7 +1,7 @@
 """Sign-in of raters, kept in a signed cookie: id, name, browser session and proof of a password.
 
-With passwords, only raters that have one get in. Where the app is open, a name is enough; but
-whoever has a password, as admins do, must give it there too.
+With passwords, only raters who have a password get in. In an open app a name is enough; raters with
+a password, such as admins, must give it there as well.
 """
 
 import hashlib
@@ -19,26 +19,27 @@ from labeling_app.app_state import AppState, State
 from labeling_app.passwords import LONGEST, is_password
 
 WINDOW_S = 60.0
-"""Seconds in which wrong passwords are counted."""
+"""Length in seconds of the window in which wrong passwords are counted."""
 
 MOST_ATTEMPTS = 5
-"""Wrong passwords for a name from one address, or from one browser that is known for it."""
+"""Most wrong passwords for a name from one address, or from one browser known for the name."""
 
 MOST_OF_ADDRESS = 50
-"""Wrong passwords for any name from one address."""
+"""Most wrong passwords from one address, for all names together."""
 
 MOST_FOR_NAME = 100
-"""Wrong passwords for a name from all addresses; known browsers do not count. It is far above the
-limit of one address, so that one attacker cannot keep raters out."""
+"""Most wrong passwords for a name from all addresses; known browsers do not count. It is far above
+the limit of one address, so that one attacker cannot keep raters out."""
 
 MOST_KNOWN = 10
-"""Raters that a browser remembers."""
+"""Largest number of raters that a browser remembers."""
 
 
 def tidy_name(name: str) -> str:
-    """Return the name in one spelling.
+    """Return the normalized name.
 
-    "Ann", "Ann " and a differently composed "Ánn" must not become several raters.
+    Differences in spaces or Unicode composition, as in "Ann" and "Ann ", must not make different
+    raters.
     """
     tidy = " ".join(unicodedata.normalize("NFC", name).split())
     if not tidy or not tidy.isprintable():
@@ -72,24 +73,24 @@ class Rater(BaseModel, frozen=True):
     name: str
     session_id: str
     proof: str | None = None
-    """Digest that names the password that was given; None where a name was enough."""
+    """Digest of the password at the sign-in; None if a name was enough."""
 
 
 class Browser(BaseModel, frozen=True):
-    """Raters who have signed in from a browser, kept in its cookie also after a sign-out."""
+    """Raters who have signed in from a browser; its cookie keeps them after a sign-out."""
 
     browser_id: str
     rater_ids: tuple[str, ...]
-    """Raters whose right passwords were given in the browser, the latest last."""
+    """Raters who gave their right password in the browser, the latest last."""
 
     def with_rater(self, rater_id: str) -> "Browser":
-        """Return the browser with another rater; only the latest `MOST_KNOWN` are kept."""
+        """Return the browser with a further rater; only the latest `MOST_KNOWN` raters are kept."""
         others = [known for known in self.rater_ids if known != rater_id]
         return self.model_copy(update={"rater_ids": (*others, rater_id)[-MOST_KNOWN:]})
 
 
 def sign_in(request: Request, state: AppState, login: Login) -> Identity:
-    """Check the password, where one is needed, and put the sign-in into the answer's cookie.
+    """Check the password, if needed, and put the sign-in into the response's cookie.
 
     An open app enters new raters in the store.
 
@@ -117,7 +118,7 @@ def sign_in(request: Request, state: AppState, login: Login) -> Identity:
 
 
 def sign_out(request: Request, state: AppState) -> None:
-    """End the session of the request's cookie, if there is one; the browser stays known."""
+    """End the session of the request's cookie, if any; the browser stays known."""
     if "rater" in request.session:
         state.store.raters.end_session(Rater.model_validate(request.session["rater"]).session_id)
         del request.session["rater"]
@@ -127,7 +128,7 @@ def _check_password(
     request: Request, state: AppState, login: Login, account: Account | None
 ) -> None:
     limits = _limits(request, login, account)
-    # counted before the password is known to be wrong, as many attempts may come at once
+    # counted before the check of the password, because many attempts may come at once
     wait_s = state.store.attempts.count(limits)
     if wait_s:
         raise HTTPException(
@@ -141,9 +142,10 @@ def _check_password(
 
 
 def _limits(request: Request, login: Login, account: Account | None) -> list[Limit]:
-    """Return the limits that a wrong password counts towards.
+    """Return the limits for a wrong password.
 
-    A browser that once gave the right password has a limit of its own: nobody can keep it out.
+    A browser that once gave the right password has a separate limit, so that nobody can lock it
+    out.
     """
     who = account.rater_id if account else login.rater
     browser = _browser(request)
@@ -189,10 +191,10 @@ def _proof(account: Account) -> str | None:
 def rater_of(request: Request, state: AppState) -> Rater:
     """Return the rater of the request's cookie, which all tabs of a browser share.
 
-    A page that names its rater in `X-Pictune` must not act for another one who signed in since.
+    A page that names its rater in `X-Pictune` must not act for another rater who signed in later.
 
     Raises:
-        HTTPException: 401, nobody is signed in, or somebody else than the page says.
+        HTTPException: 401, nobody is signed in, or not the rater that the page names.
     """
     if "rater" not in request.session:
         raise HTTPException(401, "not signed in; give your name first")
@@ -212,12 +214,12 @@ SignedIn = Annotated[Rater, Depends(_rater)]
 
 
 def present(rater: SignedIn, state: State) -> Account:
-    """Return what the store knows of the rater now.
+    """Return the rater's current account.
 
-    Since the sign-in they may have signed out or been given another password or role.
+    Since the sign-in, the rater may have signed out or got another password or role.
 
     Raises:
-        HTTPException: 401, the sign-in does not hold any more.
+        HTTPException: 401, the sign-in is no longer valid.
     """
     account = state.store.raters.get_signed_in(rater.rater_id, rater.session_id)
     if account is None or _proof(account) != rater.proof:
@@ -232,7 +234,7 @@ def admin(account: Present) -> Account:
     """Return the admin who is signed in.
 
     Raises:
-        HTTPException: 403, a rater.
+        HTTPException: 403, the rater is not an admin.
     """
     if account.role != "admin":
         raise HTTPException(403, "for admins only; sign in as one")

@@ -1,8 +1,8 @@
-"""The words of the raters' page: our own JSON file for each language, and files of the lead.
+"""The words of the raters' page: built-in JSON files by language, and files from the settings.
 
 A file names each word by its place, such as `bar.undo`. A word that depends on a number has a form
-for each plural category of the language (Unicode CLDR), and always `other`. A word that a language
-lacks is shown in English.
+for each plural category of the language (Unicode CLDR), and always `other`. Words that a language
+lacks are shown in English.
 """
 
 import difflib
@@ -14,34 +14,34 @@ from pathlib import Path
 from data.errors import PictuneError
 
 FOLDER = Path(__file__).parent / "words"
-"""Our own files."""
+"""Folder of the built-in files."""
 
 ENGLISH = "en"
 NAME = "language"
 """Key of the language's own name."""
 
 LANGUAGE = r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*"
-"""Form of a language's tag (BCP 47), such as `de` or `pt-BR`."""
+"""Pattern of a language tag (BCP 47), such as `de` or `pt-BR`."""
 
 PLURALS = ("zero", "one", "two", "few", "many", "other")
-"""Categories of Unicode CLDR; each language has some of them."""
+"""Plural categories of Unicode CLDR; each language uses some of these categories."""
 
 MORE = ", ".join(PLURALS[:-1])
 
 Word = str | dict[str, str]
-"""Text, or text by plural category; `{name}` stands for what the page puts there."""
+"""Text, or text by plural category; `{name}` is a placeholder."""
 
 Words = dict[str, Word]
 
 
 def read_words(folder: Path | None = None) -> dict[str, Words]:
-    """Read the words by language; words in a lead's folder replace ours.
+    """Read the words by language; words in `folder` replace built-in words.
 
-    Every language has all words.
+    Every language gets all words.
 
     Raises:
-        PictuneError: the folder has no such files, or one cannot be understood or has a word that
-            the page does not say.
+        PictuneError: the folder has no JSON files, or a file cannot be understood or has a word
+            that the page does not use.
     """
     ours = {path.stem: _parsed(path) for path in sorted(FOLDER.glob("*.json"))}
     theirs = {} if folder is None else _of_lead(folder, ours)
@@ -56,7 +56,7 @@ def check_language(language: str | None, words: Collection[str]) -> None:
     """Check that there are words in a language.
 
     Raises:
-        PictuneError: there are none.
+        PictuneError: the language has no words.
     """
     if language is not None and language not in words:
         raise PictuneError(
@@ -96,7 +96,7 @@ def _parsed(path: Path) -> Words:
 
 
 def _troubles(words: Words, english: Words) -> Iterator[str]:
-    """Yield what is wrong with the words of a lead's file."""
+    """Yield the faults of a file of words."""
     for key, word in words.items():
         if key not in english:
             near = difflib.get_close_matches(key, english, 1)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import labels, record
-from benchmarks.label_pool import CELLS, Cell, Labels, Pool
-from benchmarks.labels import of_cell, open_bench, report
+from benchmarks.label_pool import CONDITIONS, Condition, Labels, Pool
+from benchmarks.labels import of_condition, open_setup, report
 from benchmarks.reward_ablation import by_judge, demo_labels
 from data.files import write_json
 
@@ -37,7 +37,7 @@ def _pool(folder: Path) -> Pool:
 
 def test_perfect_raters_say_what_the_judge_says(tmp_path: Path) -> None:
     asked, pool = Labels(), _pool(tmp_path)
-    asked.ask(pool, range(8), Cell(verdicts=8, rankings=2, slips=0.0), random.Random(0))
+    asked.ask(pool, range(8), Condition(verdicts=8, rankings=2, slips=0.0), random.Random(0))
     dataset = asked.dataset(pool)
     good = {
         dataset.paths[i].stem: bool(y)
@@ -60,8 +60,8 @@ def test_perfect_raters_say_what_the_judge_says(tmp_path: Path) -> None:
 def test_verdicts_are_as_many_as_asked_for_and_shared_by_raters(tmp_path: Path) -> None:
     for raters in (1, 3):
         asked = Labels()
-        cell = Cell(verdicts=12, raters=raters, rounds=2)
-        asked.ask(_pool(tmp_path), range(8), cell, random.Random(0))
+        condition = Condition(verdicts=12, raters=raters, rounds=2)
+        asked.ask(_pool(tmp_path), range(8), condition, random.Random(0))
         rows = [row for row, _ in asked.verdicts]
         assert len(rows) == 6
         assert len(set(rows)) == 6 // raters
@@ -76,26 +76,26 @@ def test_cells_are_labeled_tuned_and_judged(
     monkeypatch.setattr(record, "RESULTS", tmp_path)
     monkeypatch.setattr(labels, "RESULTS", tmp_path)
     monkeypatch.setattr(labels, "HELD_OUT", 1)
-    monkeypatch.setitem(CELLS, "rounds_3", Cell(verdicts=12, rounds=3))
-    monkeypatch.setitem(CELLS, "all_prompts", Cell(verdicts=12, train_on="all"))
-    bench = open_bench(queries=12, judged=8, changes=[*SMALL])
-    assert len(bench.images.paths) == 24
+    monkeypatch.setitem(CONDITIONS, "rounds_3", Condition(verdicts=12, rounds=3))
+    monkeypatch.setitem(CONDITIONS, "all_prompts", Condition(verdicts=12, train_on="all"))
+    setup = open_setup(queries=12, judged=8, changes=[*SMALL])
+    assert len(setup.images.paths) == 24
     for name in ("base", "best_of_4", "clip_score", "judge_as_reward", "rounds_3", "all_prompts"):
-        figures = of_cell(bench, name, 0)
+        figures = of_condition(setup, name, 0)
         assert 0 <= figures["trained"] <= 100
         assert 1 <= figures["diversity"] <= 8
-        if name in CELLS:
+        if name in CONDITIONS:
             assert figures["queries"] == 12
         write_json(labels.CELLS_FOLDER / f"{name}-0.json", {"figures": figures})
-    assert len(list((bench.folder / "rounds_3-0").rglob("*.png"))) == 2 * 4
+    assert len(list((setup.folder / "rounds_3-0").rglob("*.png"))) == 2 * 4
     results = report()
     kept = json.loads((tmp_path / "labels.json").read_text())
-    means = {name: cell["trained"]["mean"] for name, cell in kept["cells"].items()}
+    means = {name: condition["trained"]["mean"] for name, condition in kept["cells"].items()}
     gain = kept["cells"]["judge_as_reward"]["over_clip_score"]["mean"]
     assert gain == pytest.approx(means["judge_as_reward"] - means["clip_score"])
     assert kept["headline"] == results["headline"]
     assert list(kept["headline"]) == sorted(kept["headline"])
     assert (tmp_path / "labels.png").stat().st_size > 1000
-    dataset = demo_labels(bench, 0)
+    dataset = demo_labels(setup, 0)
     assert len(dataset.verdicts) == 48
-    assert len(by_judge(bench, dataset)) == 24
+    assert len(by_judge(setup, dataset)) == 24

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from benchmarks import one_draw
-from benchmarks.method_bed import SAMPLERS, Bed, of_seed
+from benchmarks.method_run import SAMPLERS, MethodRun, of_seed
 from benchmarks.method_tables import page, plot, table
 from benchmarks.method_variants import Variant
 from data.errors import PictuneError
@@ -51,8 +51,8 @@ def test_a_variant_is_trained_and_judged_once(
 ) -> None:
     (tmp_path / "models").symlink_to(Path.cwd() / "models")
     monkeypatch.chdir(tmp_path)
-    bed = Bed("small", 3, SMALL, candidates=4)
-    found = of_seed(bed, VARIANTS)
+    method_run = MethodRun("small", 3, SMALL, candidates=4)
+    found = of_seed(method_run, VARIANTS)
     assert list(found) == ["base", "best of 4", "DPOK", "DPOK, again"]
     tuned, folder = found["DPOK"], Path("runs/small-3/methods")
     assert tuned["queries"] == 4  # a round of them; validations do not count
@@ -67,11 +67,11 @@ def test_a_variant_is_trained_and_judged_once(
     assert all((folder / name / LORA_FILE).exists() for name in ("DPOK", "DPOK-again"))
     assert set(tuned["samplers"]) == set(SAMPLERS)
     images = {path: path.stat().st_mtime_ns for path in folder.rglob("*.*")}
-    assert json.dumps(of_seed(bed, VARIANTS)) == json.dumps(found)
+    assert json.dumps(of_seed(method_run, VARIANTS)) == json.dumps(found)
     assert {path: path.stat().st_mtime_ns for path in images} == images
-    message = f"{bed.folder('DPOK') / 'made.json'}: made from other settings"
+    message = f"{method_run.folder('DPOK') / 'made.json'}: made from other settings"
     with pytest.raises(PictuneError, match=message):
-        of_seed(bed, {"DPOK": Variant("dpok")})
+        of_seed(method_run, {"DPOK": Variant("dpok")})
     _check_pages(found, tmp_path / "plot.png")
 
 
@@ -79,8 +79,8 @@ def test_one_draw_stands_beside_its_rivals(tmp_path: Path, monkeypatch: pytest.M
     (tmp_path / "models").symlink_to(Path.cwd() / "models")
     monkeypatch.chdir(tmp_path)
     few = ("finetune.scored_per_prompt=8", "rwl.updates=2", "rwl.validation.images_per_prompt=2")
-    bed = Bed("small", 3, (*SMALL, *few), candidates=4, samplers=("DDIM",))
-    found = one_draw.of_seed(bed, [one_draw.FITTED], with_rivals=True)
+    method_run = MethodRun("small", 3, (*SMALL, *few), candidates=4, samplers=("DDIM",))
+    found = one_draw.of_seed(method_run, [one_draw.FITTED], with_rivals=True)
     assert {name: (row["calls"], row["queries"]) for name, row in found.items()} == {
         "base": (4, 0),
         "best of 4": (16, 4),

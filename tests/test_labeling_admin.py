@@ -154,11 +154,11 @@ def test_an_admin_pauses_the_campaign_or_a_rater(
 def test_a_reader_keeps_the_quality_that_it_began_with(client: TestClient) -> None:
     state = cast("FastAPI", client.app).state.labeling
     measure_quality(state)
-    held = state.judged.quality
+    held = state.quality_cache.quality
     before = copy.deepcopy(held)
     label_as(client, "Ann", 2)
     measure_quality(state)
-    assert held == before != state.judged.quality
+    assert held == before != state.quality_cache.quality
 
 
 def test_an_admin_exports_now_and_hears_why_it_failed(

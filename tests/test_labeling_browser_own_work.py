@@ -76,7 +76,7 @@ def test_a_task_put_aside_comes_after_the_others(
         answer_by_keys(page)
         expect_saved(page, mine)
     assert aside not in shown
-    expect(page.locator(".banner")).to_have_text(re.compile("You had put this one aside."))
+    expect(page.locator(".banner")).to_have_text(re.compile("You put this task aside earlier."))
     assert images_of(page) == aside
     answer_by_keys(page)
     expect(page.get_by_role("heading", name="All done")).to_be_visible()
@@ -192,7 +192,7 @@ def test_the_history_goes_back_to_the_first_label_and_is_searched(
 
         search = page.get_by_label("Words of the prompt")
         search.fill("zebra")
-        expect(page.get_by_text("No label fits.")).to_be_visible()
+        expect(page.get_by_text("No label matches.")).to_be_visible()
         expect(page.locator(LABELS)).to_have_count(0)
         search.fill("ONERROR src")
         expect(page.locator(LABELS)).to_have_count(20)

@@ -72,9 +72,9 @@ def _group(animal: Animal, n: int, rng: random.Random, noise: CaptionNoise) -> s
 
 
 def can_be_said(scene: Scene) -> bool:
-    """Whether a caption can name all of the scene.
+    """Whether a caption can describe the whole scene.
 
-    That is one kind of animal up to four times, or one each of two species.
+    It can for up to four animals of one kind, or one animal each of two species.
     """
     kinds, n = set(scene.animals), len(scene.animals)
     return (len(kinds) == 1 and n <= max(COUNT_WORDS)) or (n == 2 and len(scene.counts()) == 2)

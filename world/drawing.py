@@ -239,7 +239,7 @@ def render(
 ) -> tuple[Image.Image, list[Face]]:
     """Return the image of a scene (RGB, 64x64) and the squares of its animals.
 
-    With `loose`, sizes vary and faces overlap, as they do in generated images.
+    With `loose`, sizes vary and faces overlap, as in generated images.
     """
     canvas = _Canvas(rng)
     BACKGROUNDS[scene.place](canvas)

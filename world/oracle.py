@@ -37,9 +37,9 @@ class OracleConfig(BaseModel, frozen=True, extra="forbid"):
     doubtful_center: float = 0.5
     """A peak from this probability up to `min_center` may be a face, so the image is unreadable."""
     min_species: float = 0.6
-    """Least probability of a face's species; one below makes the image unreadable."""
+    """Least probability of a face's species; a smaller one makes the image unreadable."""
     min_place: float = 0.6
-    """Least probability of the place; one below makes the image unreadable."""
+    """Least probability of the place; a smaller one makes the image unreadable."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ class Oracle(nn.Module):
         """Open a folder written by `save_pretrained`.
 
         Raises:
-            PictuneError: it is no such folder.
+            PictuneError: the folder has no oracle.
         """
         folder = Path(folder)
         try:

@@ -67,7 +67,7 @@ class Requirement:
         return cls(counts, tints, place)
 
     def parts(self, reading: Reading) -> dict[str, bool]:
-        """Return for each part that the prompt asks for whether the image shows it.
+        """Return for each part of the prompt whether the image shows it.
 
         An unreadable image shows no part.
         """
@@ -89,22 +89,22 @@ class Requirement:
 
     @property
     def asks_for_something(self) -> bool:
-        """Whether it names an animal or a place."""
+        """Whether the prompt names an animal or a place."""
         return bool(self.counts) or self.place is not None
 
     def met_by(self, reading: Reading) -> bool:
-        """Whether the image shows all that the prompt asks for and no other animal."""
+        """Whether the image shows all parts of the prompt and no other animal."""
         parts = self.parts(reading)
         return bool(parts) and all(parts.values())
 
     def score(self, reading: Reading) -> float:
-        """Return the share of parts that are met; 0 for a prompt that asks for nothing here."""
+        """Return the share of parts that the image shows; 0 for a prompt without parts."""
         parts = self.parts(reading)
         return sum(parts.values()) / len(parts) if parts else 0.0
 
 
 def family_of(prompt: str) -> str:
-    """Return the first that is hard of composition, count, color and place; else "object"."""
+    """Return the first hard family among composition, count, color and place; else "object"."""
     wanted = Requirement.parse(prompt)
     if len(wanted.counts) > 1:
         return "composition"
@@ -116,7 +116,7 @@ def family_of(prompt: str) -> str:
 
 
 def scenes_by_family() -> dict[str, list[Scene]]:
-    """Return every scene of one thing that may be hard, by family; "object" has single animals."""
+    """Return all scenes with a single difficulty, by family; "object" has single animals."""
     return {
         "object": [Scene((Animal(a),), "plain") for a in ANIMALS],
         "color": [
@@ -138,7 +138,7 @@ def held_out_prompts(
 ) -> list[str]:
     """Return up to `per_family` prompts of each family that name a combination the base never saw.
 
-    None of them asks for the same as a prompt of `exclude`.
+    No prompt has the same content as a prompt of `exclude`.
     """
     taken = [Requirement.parse(prompt) for prompt in exclude]
     prompts: list[str] = []

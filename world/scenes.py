@@ -1,9 +1,9 @@
 """Scenes of the embedded world: animals, tints, counts, places; and combinations held out.
 
 A scene is one to four animals of one species and tint, or a pair of two species, in one place. The
-base model is trained on scenes without the held-out combinations. So prompts that name one of them
-fail in the ways that Lee et al. 2023 (arXiv 2302.12192) and DPOK (arXiv 2305.16381) describe: wrong
-color, wrong count, missing object, wrong place.
+base model is trained on scenes without the held-out combinations. So prompts with a held-out
+combination fail in the ways that Lee et al. 2023 (arXiv 2302.12192) and DPOK (arXiv 2305.16381)
+describe: wrong color, wrong count, missing object, wrong place.
 """
 
 import itertools
@@ -54,7 +54,7 @@ HELD_OUT_TINTS = frozenset(
 SEEN_PLACES = {
     animal: tuple(PLACES[1 + (i + k) % 5] for k in (0, 2, 3)) for i, animal in enumerate(ANIMALS)
 }
-"""Places besides `plain` in which the base sees each species."""
+"""Places, besides `plain`, where the base sees each species."""
 
 HELD_OUT_PLACES = frozenset((a, p) for a in ANIMALS for p in PLACES[1:] if p not in SEEN_PLACES[a])
 """(species, place) that the base never sees."""
@@ -128,7 +128,7 @@ def _sample_animals(rng: random.Random) -> tuple[Animal, ...]:
 
 
 def sample_scene(rng: random.Random, *, held_out: bool) -> Scene:
-    """Draw a random scene; without `held_out`, one that the base may see."""
+    """Draw a random scene; without `held_out`, a scene that the base may see."""
     while True:
         place = "plain" if rng.random() < 0.3 else rng.choice(PLACES[1:])
         scene = Scene(_sample_animals(rng), place)

@@ -1,9 +1,8 @@
 """A run as a folder for the Hugging Face hub.
 
-It has the tables of `labels/latest/`, the images inside `images.parquet`, and a dataset card. Read
-back it is the same images, tasks and live labels with the same raters, so it also carries feedback
-from one run to another. Answers to repeats, which ask a rater again what they answered before, are
-omitted when it is read: a repeat belongs to its campaign.
+It has the tables of `labels/latest/`, the images inside `images.parquet`, and a dataset card.
+Reading the folder restores the images, tasks, live labels and raters, so it can also carry feedback
+from one run to another. Answers to repeated tasks are not read: a repeat belongs to its campaign.
 """
 
 import json
@@ -49,7 +48,7 @@ from data.schema import (
 
 TABLES_FOLDER = "data"
 IMAGES_AT_ONCE = 100
-"""Number of images in a row group, and in memory."""
+"""Number of images in a row group, which are held in memory at the same time."""
 CIRCUMSTANCE_COLUMNS = {"wording", *schema_of(OF_REVISIONS).names} - {"submitted_at"}
 REMARK_COLUMNS = {"skip_reason": "reason", "unsafe_image_ids": "unsafe"}
 REMARK_COLUMNS |= {name: name for name in ("comment", "strength", "count")}
@@ -57,7 +56,8 @@ REMARK_COLUMNS |= {name: name for name in ("comment", "strength", "count")}
 PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis", "subject", "reference", "steps")
 """Columns of TASKS that are copied as they are; the others need conversion."""
 FACT_COLUMNS = ["created_at", *(one.name for one in IMAGES if one.nullable and one.name != "round")]
-"""Columns of IMAGES that are copied; no round of this run drew an image from elsewhere."""
+"""Columns of IMAGES that are copied; `round` is not copied, since no round of this run drew the
+image."""
 SIZES = ("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M", "1M<n<10M")
 """The hub's names for the size of a dataset."""
 
@@ -87,7 +87,7 @@ def read(source: Path) -> Records:
 
 
 def _good(found: Iterable[Made | BadRow], bad: list[BadRow]) -> Iterator[Made]:
-    """Yield what was made of good rows, and add the others to `bad`."""
+    """Yield the records of good rows, and add the errors of bad rows to `bad`."""
     for one in found:
         if isinstance(one, BadRow):
             bad.append(one)
@@ -180,7 +180,7 @@ def write(latest: Latest, folder: Path) -> Exported:
 def _write_images(latest: Latest, path: Path) -> None:
     columns = [field for field in IMAGES if field.name != "path"]
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    # the name under which the library `datasets` keeps what it needs to show a column as images
+    # key of the metadata from which the library `datasets` learns that a column has images
     types = {field.name: str(field.type).replace("float", "float32") for field in columns}
     features = {name: {"dtype": dtype, "_type": "Value"} for name, dtype in types.items()}
     about = json.dumps({"info": {"features": {"image": {"_type": "Image"}} | features}})

@@ -1,7 +1,7 @@
-"""A folder of images with a CSV file of their prompts: images to be labeled, without labels.
+"""A folder of unlabeled images with a CSV file of their prompts.
 
-The columns are `file_name` and `prompt`, and where they are known `category`, `split` and the keys
-of `FACT_TYPES`.
+The columns are `file_name` and `prompt`; optional columns are `category`, `split` and the keys of
+`FACT_TYPES`.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ FACT_TYPES: dict[str, Callable[[str], object]] = {
 
 
 def read(source: Path) -> Records:
-    """Read the rows of a CSV file, or of the only one in a folder."""
+    """Read the rows of a CSV file, or of the only CSV file in a folder."""
     path = source
     if source.is_dir():
         files = sorted(source.glob("*.csv"))

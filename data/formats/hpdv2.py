@@ -1,8 +1,8 @@
 """HPDv2 (Wu et al. 2023, arXiv 2306.09341): JSON rows with several images of a prompt.
 
-The image files are beside it. `train.json` has two images a row and which of them was preferred.
-`test.json` has a ranking pooled over raters and, in `raw_annotations`, each rater's own. Where
-raters are listed their rankings are the labels, otherwise the pooled one is.
+The image files are beside the JSON file. `train.json` has two images and the preferred one in each
+row. `test.json` has a ranking pooled over raters and, in `raw_annotations`, each rater's ranking.
+The raters' rankings become the labels; without them, the pooled ranking does.
 """
 
 import json
@@ -15,7 +15,7 @@ from data.formats.records import Record, Records, Row, SourceLabel, read_json_ro
 
 
 def read(source: Path) -> Records:
-    """Read the rows of a JSON file, or of all in a folder."""
+    """Read the rows of a JSON file, or of all JSON files in a folder."""
     return read_json_rows(source, ("prompt",), _record_of)
 
 
@@ -72,8 +72,8 @@ def _record(row: Row, column: str, paths: list[str], labels: tuple[SourceLabel, 
 def write(latest: Latest, folder: Path) -> Exported:
     """Write `test.json` with one row for each ranking task, and its images in `test/`.
 
-    A ranking in which an image has no rank has no place in this format, nor have verdicts on single
-    images.
+    The format has no room for verdicts on single images and for rankings that leave an image
+    without a rank; they are omitted.
     """
     whole = [row for row in latest.by_kind["ranking"] if None not in row["ranks"]]
     by_task: dict[str, list[dict[str, Any]]] = {}
@@ -98,7 +98,7 @@ def write(latest: Latest, folder: Path) -> Exported:
 def _row(
     latest: Latest, task: dict[str, Any], labels: list[dict[str, Any]], images: Path
 ) -> dict[str, Any]:
-    """Return the row of a task, whose images are copied to the folder `images`."""
+    """Return the row of a task; copy its images to the folder `images`."""
     images.mkdir(exist_ok=True)
     files = [latest.file(image_id) for image_id in task["image_ids"]]
     for file in files:

@@ -1,7 +1,8 @@
 """ImageReward (Xu et al. 2023, arXiv 2304.05977): rankings of four to nine images of a prompt.
 
-They are by experts whom the files do not tell apart. Two files are read: the `test.json` of its
-code, one ranking a row, and the metadata of ImageRewardDB as Parquet, one image a row.
+Experts gave the rankings; the files do not say which expert. Two formats are read: `test.json` of
+ImageReward's code, with one ranking in a row, and the Parquet metadata of ImageRewardDB, with one
+image in a row.
 """
 
 from itertools import groupby
@@ -31,7 +32,8 @@ def read(source: Path) -> Records:
     optional = ("image", "image_path", "classification", "image_amount_in_total")
     for path in source_files(source, ".parquet"):
         rows = parquet_rows(path, required, optional)
-        # an image's rank is relative to the others of its prompt, whose rows follow each other
+        # an image's rank is relative to the other images of its prompt; their rows follow each
+        # other
         groups = groupby(rows, key=lambda row: str(row.values["prompt_id"]))
         yield from made((list(group) for _, group in groups), _record_of_database)
 

@@ -1,8 +1,8 @@
 """Import of records into a run: images, the tables of images and prompts, tasks and labels.
 
-All is imported or nothing: images wait in a folder beside the run's own until every row was read
-and checked. Then one transaction of the store adds tasks and labels, and puts the files in place
-before it commits. The same record again adds nothing.
+An import adds all records or none. Images wait in a folder beside the run's folder until every row
+is read and checked. Then one transaction of the store adds tasks and labels, and moves the files to
+the run before it commits. Importing the same record again adds nothing.
 """
 
 import hashlib
@@ -34,18 +34,18 @@ from data.store.plan.planning import task_id_of
 
 TableRow = dict[str, Any]
 WAITING_FOLDER_PREFIX = ".import-"
-"""Beginning of the names of folders in which images wait."""
+"""Prefix of the folders where images wait."""
 MOST_RATERS = 1000
 """Largest overlap of one task in the store."""
 LONGEST_NAME = 200
-"""Most characters of a rater's name in the store."""
+"""Longest name of a rater in the store, in characters."""
 MOST_BAD = 20
-"""Most bad rows that are listed; the others are counted."""
+"""Largest number of bad rows that an error lists; further bad rows are only counted."""
 
 
 @dataclass(frozen=True)
 class Imported:
-    """Numbers of what an import added."""
+    """Numbers of images, tasks and labels that an import added."""
 
     images: int
     prompts: int
@@ -60,7 +60,7 @@ def import_records(
     *,
     now: datetime,
 ) -> Imported:
-    """Read all records, then add those that are new to the run and its feedback store.
+    """Read all records, then add the new ones to the run and its feedback store.
 
     Raises:
         PictuneError: a row is wrong (named by file, row and column) or a file cannot be written;
@@ -75,7 +75,7 @@ def import_records(
 def read_records(
     records: Iterable[Record | BadRow], source_format: str, run: RunFolder, *, now: datetime
 ) -> Iterator["_Batch"]:
-    """Read all records, and remove their images at the end of the block unless they were added.
+    """Read all records; at the end of the block, remove the images that were not added to the run.
 
     Args:
         records: the records, read one by one.

@@ -1,4 +1,4 @@
-"""A run's last export with its image files, as exporters to other formats read it."""
+"""The last export of a run with its image files: the input of exporters to other formats."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,11 +18,11 @@ TableRow = dict[str, Any]
 
 @dataclass(frozen=True)
 class Exported:
-    """Numbers of what an export wrote and omitted."""
+    """Numbers of the rows that an export wrote and omitted."""
 
     rows: int
     omitted: Mapping[str, int] = field(default_factory=dict)
-    """Number of each kind of thing that the format has no place for."""
+    """Number of omitted rows by the reason why the format cannot hold them."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Latest:
 
     @cached_property
     def folder(self) -> Path:
-        """The folder of the tables.
+        """The folder of the tables, resolved once.
 
         The link moves with each export, and tables of two exports must not be mixed.
         """
@@ -56,7 +56,7 @@ class Latest:
 
     @cached_property
     def by_kind(self) -> dict[str, list[TableRow]]:
-        """The labels of each kind of task: rows of its table, by the kind's name."""
+        """Rows of the tables of labels, by the name of the kind of task."""
         return {name: kind.read(self.folder).to_pylist() for name, kind in KINDS.items()}
 
     @property

@@ -1,7 +1,8 @@
 """open-image-preferences: the flat export of an Argilla dataset to Parquet.
 
-A row is one pair of images with all its raters in parallel lists. The images are named by address.
-They are searched beside the file, under their path in the hub's repository, and never downloaded.
+A row is one pair of images, with all its raters in parallel lists. A row names images by their
+address. They are searched beside the file, under their path in the hub's repository, and never
+downloaded.
 """
 
 from pathlib import Path
@@ -18,11 +19,11 @@ RANKS_BY_RESPONSE: dict[str, Ranks] = {
     "both_good": (1, 1),
     "both_bad": (1, 1),
 }
-"""Both good and both bad are ties; the label's comment says which."""
+""""Both good" and "both bad" are ties; the label's comment tells them apart."""
 
 
 def read(source: Path) -> Records:
-    """Read the rows of a Parquet file, or of all in a folder."""
+    """Read the rows of a Parquet file, or of all Parquet files in a folder."""
     required = ("images", RESPONSES, USERS, STATUS)
     optional = ("category", "model_1", "model_2")
     return read_parquet(source, required, optional, _record)

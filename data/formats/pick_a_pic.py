@@ -1,7 +1,7 @@
 """Pick-a-Pic v1 and v2 (Kirstain et al. 2023, arXiv 2305.01569): Parquet with pairs of images.
 
-A row is one pair of images of a prompt, with their bytes. A labeled row becomes the answer of its
-user to a ranking of two images, a row without a label a ranking that nobody has answered yet.
+A row is one pair of images of a prompt, with their bytes. A labeled row becomes an answered ranking
+of two images; a row without a label becomes a ranking that nobody has answered yet.
 `__index_level_0__`, an index that leaked into the published files, is omitted.
 """
 
@@ -50,11 +50,11 @@ RANKS_BY_LABELS: dict[tuple[float, float], Ranks] = {
 }
 COMPARISONS = "comparisons (give FORMAT=pick-a-pic-comparisons for them)"
 ROWS_AT_ONCE = 256
-"""Number of rows that an export has in memory at once, with their images."""
+"""Number of rows, with their images, that an export holds in memory at the same time."""
 
 
 def read(source: Path) -> Records:
-    """Read the rows of a Parquet file, or of all in a folder."""
+    """Read the rows of a Parquet file, or of all Parquet files in a folder."""
     return read_parquet(source, REQUIRED_COLUMNS, COLUMNS.names, record_of)
 
 
@@ -72,7 +72,7 @@ def record_of(row: Row) -> Record:
 
 
 def _image(row: Row, number: int) -> SourceImage:
-    """Return image 0 or 1 of a row, with what the row says of it."""
+    """Return image 0 or 1 of a row, with the row's facts about the image."""
     column = f"jpg_{number}"
     content = row.values[column]
     if not isinstance(content, bytes):
@@ -116,7 +116,7 @@ def _created_at(row: Row) -> datetime | None:
 def write(latest: Latest, folder: Path) -> Exported:
     """Write one Parquet file a split: pairs out of rankings, and unanswered rankings of two images.
 
-    Verdicts on single images and images without a rank have no place in this format.
+    The format has no room for verdicts on single images and for images without a rank.
     """
     rows = [*_labeled_rows(latest), *_open_rows(latest)]
     write_by_split(latest, rows, folder)
@@ -174,7 +174,7 @@ def labeled_row(
 ) -> dict[str, Any]:
     """Return the row of a label that prefers the first image by 1, 0.5 (a tie) or 0.
 
-    Its images' bytes, and columns that count rows, are not in it yet.
+    The images' bytes and the columns that count rows are added later.
     """
     row = _row(latest, label["prompt_id"], images, label["label_id"], label["submitted_at"])
     return row | {

@@ -1,9 +1,9 @@
 """Comparisons of models in Pick-a-Pic's form of a pair, beside `data.formats.pick_a_pic`.
 
-A row is one person's answer about two images of a prompt by `model_0` and `model_1`. Where the
-columns `axis` and `answer` are missing, as in the published files, the axis is overall and
-`label_0` and `label_1` are the answer. Nothing is trained on what is read in this way:
-`data.formats.pick_a_pic` reads pairs to train on, as rankings.
+A row is one person's answer about two images of a prompt by `model_0` and `model_1`. The published
+files have no columns `axis` and `answer`: the axis is then overall, and `label_0` and `label_1` are
+the answer. Comparisons are never used for training: `data.formats.pick_a_pic` reads the same pairs
+as rankings for training.
 """
 
 from dataclasses import replace
@@ -23,11 +23,12 @@ REQUIRED_COLUMNS = (*pick_a_pic.REQUIRED_COLUMNS, "model_0", "model_1")
 OF_TWO_IMAGES = tuple(axis for axis in AXES if axis != "count")
 ANSWERS = ("first", "second", "tie", "both_bad")
 LABELS = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
-"""Column `label_0` of each answer; there is no other way to say that both are bad."""
+"""Value of the column `label_0` for each answer; the format cannot distinguish "both bad" from a
+tie."""
 
 
 def read(source: Path) -> Records:
-    """Read the rows of a Parquet file, or of all in a folder."""
+    """Read the rows of a Parquet file, or of all Parquet files in a folder."""
     return read_parquet(source, REQUIRED_COLUMNS, COLUMNS.names, _record)
 
 
@@ -46,7 +47,7 @@ def _record(row: Row) -> Record:
 
 
 def _label(row: Row, ranked: SourceLabel) -> SourceLabel:
-    """Return the answer of a row that its labels rank so."""
+    """Return the answer of a row from the ranks of its two images."""
     said = {(1, 2): "first", (2, 1): "second", (1, 1): "tie"}[tuple(ranked.answer)]  # type: ignore[index]
     answer = row.choice("answer", ANSWERS) if row.has("answer") else said
     if LABELS[answer] != LABELS[said]:
@@ -55,9 +56,9 @@ def _label(row: Row, ranked: SourceLabel) -> SourceLabel:
 
 
 def write(latest: Latest, folder: Path) -> Exported:
-    """Write one Parquet file a split: the comparisons of two images that were answered.
+    """Write the answered comparisons of two images, one Parquet file for each split.
 
-    The image that stood on the left is the first of its row.
+    The left image comes first in its row.
     """
     given = [row for row in latest.by_kind["comparison"] if row["answer"] in ANSWERS]
     pick_a_pic.write_by_split(latest, [_row(latest, row) for row in given], folder, COLUMNS)

@@ -1,4 +1,4 @@
-"""Records, which every importer yields, and the rows and images of the files that it reads."""
+"""Records that every importer yields, and the rows and images of source files."""
 
 import csv
 import re
@@ -23,7 +23,7 @@ Ranks = tuple[int | None, ...]
 LONGEST_VALUE = 60
 """Number of characters of a wrong value that an error shows."""
 BATCH_ROWS = 128
-"""Number of rows that are in memory at once; they may contain images."""
+"""Number of rows in memory at the same time; a row may contain images."""
 
 MOST_COLUMNS = 30
 """Number of columns that an error names."""
@@ -46,7 +46,7 @@ class BadRow(PictuneError):
 
 
 def made(rows: Iterable[Given | BadRow], make: Callable[[Given], Made]) -> Iterator[Made | BadRow]:
-    """Yield what `make` makes of each row, or what is wrong with it, so that all can be told."""
+    """Yield for each row the result of `make`, or its error, so that all errors can be listed."""
     for row in rows:
         try:
             yield row if isinstance(row, BadRow) else make(row)
@@ -58,7 +58,7 @@ def made(rows: Iterable[Given | BadRow], make: Callable[[Given], Made]) -> Itera
 class Row:
     """One row of a source file, with methods that return its values by type.
 
-    Each of them raises PictuneError with file, row and column.
+    Each method raises PictuneError with file, row and column.
     """
 
     path: Path
@@ -101,7 +101,7 @@ class Row:
         return value
 
     def listed(self, column: str, kind: type, *, length: int | None = None) -> list[Any]:
-        """Return a list of values of the type `kind`, of this length where one is given."""
+        """Return a list of values of the type `kind`, with `length` entries if that is given."""
         value = self.values.get(column)
         if not isinstance(value, list) or any(
             isinstance(one, bool) or not isinstance(one, kind) for one in value
@@ -114,12 +114,12 @@ class Row:
 
     @property
     def split_of_file(self) -> str | None:
-        """The split in its file's name, as in `train-00000-of-00645.parquet`."""
+        """The split in the name of the row's file, as in `train-00000-of-00645.parquet`."""
         return SPLITS.get(re.split(r"[-_.]", self.path.stem)[0])
 
     @property
     def own_split(self) -> str | None:
-        """The split in its column `split`, if that is filled."""
+        """The split in the row's column `split`, if it has a value."""
         return None if self.optional_text("split") is None else SPLITS[self.choice("split", SPLITS)]
 
     def images(self, column: str, paths: Sequence[str]) -> tuple["SourceImage", ...]:
@@ -130,11 +130,12 @@ class Row:
     def image(
         self, column: str, reference: str, facts: Mapping[str, object] | None = None
     ) -> "SourceImage":
-        """Return the image that the row names, a file beside its own.
+        """Return the image that the row names, a file beside the row's file.
 
-        For rows of `test.json` it is searched in its folder, and there in `test/`, `test_images/`
-        and `images/`. A link out of that folder is refused. If the row names the address of a file
-        on a hub or a server, the path within it is used. Nothing is downloaded.
+        For rows of `test.json` the search covers its folder and the subfolders `test/`,
+        `test_images/` and `images/`. A link out of that folder is refused. If the row has the
+        address of a file on a hub or a server, the path in the address is used. Nothing is
+        downloaded.
         """
         try:
             path = PurePosixPath(_local_part(reference))
@@ -162,39 +163,39 @@ class SourceImage:
     """An image of a row."""
 
     column: str
-    """Column that names it, for errors."""
+    """Column of the image, for errors."""
     content: bytes | Path | None
-    """Bytes or file; None when an earlier row brought the image of this `image_id`."""
+    """Bytes or file; None if an earlier row had the image with this `image_id`."""
     image_id: str | None = None
-    """SHA-256 of the bytes, where the source knows it."""
+    """SHA-256 of the bytes, if the source has it."""
     facts: Mapping[str, object] = field(default_factory=dict)
-    """Known facts about how it was made, by column of `data.schema.IMAGES`."""
+    """Known facts about the image, by column of `data.schema.IMAGES`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SourceLabel:
-    """One rater's answer to the task that a row makes."""
+    """One rater's answer to the task of a row."""
 
     answer: str | Ranks
     """The verdict on one image, the ranks of the row's images, or the answer to a comparison.
 
-    Of the ranks the smallest is best, equal is a tie, None is can't judge. A comparison has
-    `first` or `second` of the row's images, or another outcome."""
+    The smallest rank is best, equal ranks are a tie, and None is "can't judge". A comparison's
+    answer is `first` or `second` (of the row's images) or another outcome."""
     remarks: Mapping[str, Any] = field(default_factory=dict)
     """Further parts of the answer, as `Kind.from_source` takes them."""
     rater: str | None
-    """The source's name of the rater; None where it does not tell raters apart."""
+    """The rater's name in the source; None if the source does not distinguish raters."""
     submitted_at: datetime | None = None
-    """The time of the answer; None where that is not known."""
+    """Time of the answer; None if unknown."""
     shown_order: tuple[int, ...] | None = None
-    """The place on the screen of each image; None where it is not known.
-
-    The order of the row then stands for it."""
+    """Position on the screen of each image; None if unknown, which stands for the order of the
+    row."""
     source: Source = "imported"
     submission_id: str | None = None
-    """The identity of the answer, where the source knows one."""
+    """Identity of the answer, if the source has one."""
     number: str = ""
-    """The source's number of the answer: equal answers of a rater under two numbers are two."""
+    """Number of the answer in the source; equal answers of a rater with different numbers are
+    different labels."""
     circumstances: Mapping[str, Any] = field(default_factory=dict)
     """Further columns of `data.store.imported.ImportedLabel`."""
 
@@ -207,7 +208,7 @@ class Record:
     prompt: str
     images: tuple[SourceImage, ...]
     kind: TaskKind | None = None
-    """Kind of the task; None for images that nothing is asked about."""
+    """Kind of the task; None for images without a task."""
     labels: tuple[SourceLabel, ...] = ()
     category: str | None = None
     split: str | None = None
@@ -216,7 +217,7 @@ class Record:
 
 
 Records = Iterator[Record | BadRow]
-"""Records of a source, and the faults of its bad rows."""
+"""Records of a source, or the errors of its bad rows."""
 
 
 def _shown(value: object) -> str:
@@ -236,7 +237,7 @@ def fact(row: Row, value: object, field: pa.Field) -> object:
 
 
 def check_texts(record: Record) -> None:
-    """Refuse control characters, which a store in PostgreSQL could never keep."""
+    """Refuse control characters, which PostgreSQL cannot store."""
     raters = [label.rater for label in record.labels]
     for column, text in (("prompt", record.prompt), *(("rater", name) for name in raters)):
         found = control_character(text or "")
@@ -249,7 +250,7 @@ def source_files(source: Path, suffix: str) -> list[Path]:
     """Return the file `source`, or all files of this suffix in the folder `source`, by name.
 
     Raises:
-        PictuneError: there are none, or one is a link out of the folder.
+        PictuneError: the folder has no such file, or a file is a link out of the folder.
     """
     if source.is_dir():
         files = sorted(source.rglob(f"*{suffix}"))
@@ -268,11 +269,10 @@ def source_files(source: Path, suffix: str) -> list[Path]:
 def check_link(file: Path, folder: Path) -> None:
     """Refuse a link out of the folder.
 
-    Whoever made the folder chose what the link leads to, and could choose any file that you may
-    read.
+    The maker of the folder chose the link's target, which could be any file that the user may read.
 
     Raises:
-        PictuneError: it is such a link.
+        PictuneError: the link leads out of the folder.
     """
     if not _is_within(file, folder):
         raise PictuneError(
@@ -290,7 +290,7 @@ def parquet_rows(
     """Yield the rows of a Parquet file with these columns; `optional` ones may be missing.
 
     Raises:
-        PictuneError: it is missing, is not Parquet or damaged, or lacks a required column.
+        PictuneError: the file is missing, is not Parquet, is damaged, or lacks a required column.
     """
     with (
         parquet_faults(path, "a Parquet file that can be read", "give another file as FROM="),
@@ -308,16 +308,16 @@ def parquet_rows(
 def read_parquet(
     source: Path, required: Sequence[str], known: Sequence[str], make: Callable[[Row], Record]
 ) -> Records:
-    """Yield the records of a Parquet file, or of all in a folder; `known` columns may be missing.
+    """Yield the records of a Parquet file, or of all Parquet files in a folder.
 
-    Other columns are not read.
+    The `known` columns are optional; further columns are not read.
     """
     for path in source_files(source, ".parquet"):
         yield from made(parquet_rows(path, required, known), make)
 
 
 def read_json_rows(source: Path, required: Sequence[str], make: Callable[[Row], Record]) -> Records:
-    """Yield the records of a JSON file with a list of objects, or of all in a folder."""
+    """Yield the records of a JSON file with a list of objects, or of all such files in a folder."""
     for path in source_files(source, ".json"):
         yield from made(_json_rows(path, required), make)
 
@@ -336,7 +336,7 @@ def csv_rows(path: Path, required: Sequence[str]) -> Iterator[Row | BadRow]:
     """Yield the rows of a CSV file whose first line names its columns; bad ones are too long.
 
     Raises:
-        PictuneError: it is not a CSV file, or lacks a required column.
+        PictuneError: the file is not CSV, or lacks a required column.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:

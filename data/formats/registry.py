@@ -1,4 +1,4 @@
-"""The formats that feedback is imported from and exported to, by name."""
+"""Formats for the import and export of feedback, by name."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from data.formats.records import Records
 
 @dataclass(frozen=True)
 class Format:
-    """Functions that read and write a format; None where it is only read, or only written."""
+    """Functions that read and write a format; None for a direction that it does not have."""
 
     read: Callable[[Path], Records] | None = None
     """Function that reads the records of a file or folder."""
@@ -41,10 +41,10 @@ FORMATS = {
 
 
 def export_to(name: str, latest: Latest, target: Path) -> Exported:
-    """Write the run's feedback in the format `name` to the folder `target`, whole or not at all.
+    """Write the run's feedback in the format `name` to the folder `target`, atomically.
 
     Raises:
-        PictuneError: the folder has something in it, or an image is gone.
+        PictuneError: the folder is not empty, or an image file is missing.
     """
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise PictuneError(f"{target}: is there already; give a folder that is new or empty as TO=")

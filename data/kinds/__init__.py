@@ -1,1 +1,1 @@
-"""Kinds of tasks: one file a kind, and `registry.KINDS` with all of them."""
+"""Kinds of tasks: one file for each kind; `registry.KINDS` lists all kinds."""

@@ -20,15 +20,15 @@ class ComparisonAnswer(Answer, frozen=True):
 
     kind: Literal["comparison"] = "comparison"
     outcome: Literal["preferred", "tie", "both_bad", "count", "skip", "unsafe"]
-    """`preferred` names an image; `both_bad` is a tie of images that are of no use."""
+    """`preferred` names an image; `both_bad` is a tie of two bad images."""
     preferred: Identifier | None = None
-    """The better image, where there is one."""
+    """The better image; None for other outcomes."""
     strength: Annotated[Strength | None, Field(exclude_if=_is_none)] = None
-    """Degree of the preference, where that was asked."""
+    """Strength of the preference; None if the rater was not asked for it."""
     count: Annotated[int, Field(ge=0, le=MOST_COUNTED)] | None = None
-    """Number of things; the highest stands for more as well."""
+    """Number of things; the highest number means this number or more."""
     reason: Remark | None = None
-    """Reason why it was skipped or an image is unsafe."""
+    """Reason for a skip or a report."""
     comment: Remark | None = None
     """Free text."""
     unsafe: Annotated[
@@ -66,7 +66,7 @@ class Comparison(Kind[ComparisonAnswer]):
     can_be_decided = False
 
     def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
-        """Two, or one to count in."""
+        """Two; one on the axis count."""
         return (1, 1) if axis == "count" else self.images
 
     def check(
@@ -77,10 +77,10 @@ class Comparison(Kind[ComparisonAnswer]):
         *,
         has_steps: bool = True,
     ) -> None:
-        """Check that it names only these images and says what the axis asks for.
+        """Check that the answer names only these images and fits the axis.
 
         Raises:
-            InvalidAnswer: it does not.
+            InvalidAnswer: the answer does not fit.
         """
         named = {answer.preferred, *answer.unsafe} - {None}
         if not named <= set(image_ids):
@@ -99,11 +99,11 @@ class Comparison(Kind[ComparisonAnswer]):
             )
 
     def outcome(self, answer: ComparisonAnswer) -> str:
-        """Return the outcome, whichever image is better."""
+        """Return the outcome without the name of the better image."""
         return answer.outcome
 
     def agrees(self, answer: ComparisonAnswer, gold: ComparisonAnswer) -> bool | None:
-        """Return whether outcome, image and count are the gold's; None for a skip."""
+        """Return whether outcome, image and count equal the right answer; None for a skip."""
         if self.is_skip(answer):
             return None
         facts = {"outcome", "preferred", "count"}
@@ -116,7 +116,7 @@ class Comparison(Kind[ComparisonAnswer]):
         return answer.outcome.replace("_", " ") if answer.count is None else str(answer.count)
 
     def columns(self, answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
-        """Return the question and the answer, in which the images are `first` and `second`."""
+        """Return the question and the answer; the answer calls the images `first` and `second`."""
         given = [ComparisonAnswer.model_validate(answer) for answer in answers]
         return {
             "axis": [task.axis for task in asked],
@@ -134,7 +134,7 @@ class Comparison(Kind[ComparisonAnswer]):
     def from_source(
         self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> ComparisonAnswer:
-        """Return the answer, in which `first` and `second` are the images' ids again."""
+        """Return the answer, with image ids in place of `first` and `second`."""
         side = {"first": 0, "second": 1}.get(str(said))
         facts: dict[str, Any] = {"outcome": str(said)}
         if side is not None and side < len(image_ids):

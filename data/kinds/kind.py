@@ -1,4 +1,4 @@
-"""The parts of a kind of task: what the rest of the project asks a kind for."""
+"""The interface of a kind of task, which the rest of the project uses."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ class Answer(BaseModel, frozen=True, extra="forbid"):
     kind: str
 
     if TYPE_CHECKING:
-        # each kind declares them itself, at their place in the stored JSON
+        # each kind declares these fields itself, to set their position in the stored JSON
         reason: Remark | None
         comment: Remark | None
 
@@ -55,40 +55,41 @@ class Kind(ABC, Generic[AnswerT]):
     """A kind of task: its answers, its table, its checks."""
 
     name: str
-    """Its name in JSON, in the store and in the tables."""
+    """Name of the kind in JSON, in the store and in the tables."""
     plural: str
-    """Its labels, in words."""
+    """Name of its labels in sentences, in the plural."""
     answer: type[AnswerT]
     """The model of its answers."""
     table: str
     """The file of its labels in an export, without the ending."""
     schema: pa.Schema
-    """The columns of that file."""
+    """Columns of the table."""
     answer_column: str
-    """The column of that file with the answer itself."""
+    """Column of the table that holds the answer."""
     images: tuple[int, int]
     """The fewest and the most images of a task."""
     always_counted: bool = False
-    """Whether an overview counts its labels even where there are none."""
+    """Whether an overview lists the kind even without labels."""
     has_axis: bool = False
     """Whether its tasks ask about an axis of `data.comparisons`."""
     takes_models: bool = False
     """Whether its tasks may name the models that drew the images."""
     can_be_decided: bool = True
-    """Whether an admin may answer in place of raters who disagree."""
+    """Whether an admin may decide a disputed task of this kind."""
     names_unsafe_images: bool = True
-    """Whether an answer names the images that it reports; else it reports all of them."""
+    """Whether an answer names the reported images; otherwise a report is about all images of the
+    task."""
     skips_with_reason: bool = True
-    """Whether raters must say why they skip one."""
+    """Whether raters must give a reason for a skip."""
 
     @property
     def own_columns(self) -> list[str]:
-        """The columns of its table that not every kind has."""
+        """Columns of the table that not every kind has."""
         shared = schema_of(LABEL_IDENTITY + LABEL_CIRCUMSTANCES).names
         return [name for name in self.schema.names if name not in shared]
 
     def read(self, folder: Path) -> pa.Table:
-        """Read its labels in the folder of an export.
+        """Read the labels of this kind from the folder of an export.
 
         Raises:
             PictuneError: the file is missing or broken.
@@ -108,17 +109,17 @@ class Kind(ABC, Generic[AnswerT]):
         *,
         has_steps: bool = True,
     ) -> None:
-        """Check that an answer is about exactly these images and to this axis.
+        """Check that an answer is about exactly these images and this axis.
 
-        `has_steps` is whether much better is told from slightly better.
+        `has_steps` says whether raters distinguish much better from slightly better.
 
         Raises:
-            InvalidAnswer: it is not.
+            InvalidAnswer: the answer does not fit.
         """
 
     @abstractmethod
     def outcome(self, answer: AnswerT) -> str:
-        """Return the answer in a word of at most 20 letters, by which labels are found again.
+        """Return a keyword for searches of labels, with at most 20 letters.
 
         `skip` says nothing about quality, `unsafe` reports an image.
         """
@@ -128,37 +129,37 @@ class Kind(ABC, Generic[AnswerT]):
         return self.outcome(answer) in SKIPS
 
     def reported(self, answer: AnswerT, image_ids: Sequence[str]) -> set[str]:
-        """Return the images of a task that nobody should be shown, by an answer to it."""
+        """Return the images that an answer reports as unsafe."""
         if self.names_unsafe_images:
             return set(getattr(answer, "unsafe", ()))
         return set(image_ids) if self.outcome(answer) == "unsafe" else set()
 
     @abstractmethod
     def agrees(self, answer: AnswerT, gold: AnswerT) -> bool | None:
-        """Return whether an answer is right; None where it can be neither right nor wrong."""
+        """Return whether an answer is right; None if it is neither right nor wrong."""
 
     def in_words(self, answer: AnswerT, image_ids: Sequence[str]) -> str:
-        """Return an answer as admins read it, without reason and comment."""
+        """Return an answer as text for admins, without reason and comment."""
         del image_ids
         return self.outcome(answer)
 
     @abstractmethod
     def columns(self, answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
-        """Return the own columns of its table, `shown_order` excepted, from answers as JSON."""
+        """Return the kind's own columns, except `shown_order`, from answers in JSON."""
 
     def skipped(self, labels: "pd.DataFrame") -> "pd.Series[bool]":
-        """Return which rows of its table say nothing about quality."""
+        """Return a mask of the table's rows that say nothing about quality."""
         return labels[self.answer_column].isin(SKIPS)
 
     @abstractmethod
     def from_source(self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]) -> AnswerT:
-        """Return the answer that an imported row gives.
+        """Return the answer of an imported row.
 
         Args:
-            said: the value of `answer_column`, or of what stands for it in another format.
+            said: the value of `answer_column`, or of the corresponding column of another format.
             image_ids: the task's images.
-            rest: further fields of the answer, as far as they are known.
+            rest: further known fields of the answer.
 
         Raises:
-            ValidationError: pydantic's; it is no such answer.
+            ValidationError (pydantic): the row is not an answer of this kind.
         """

@@ -21,17 +21,18 @@ class RankingAnswer(Answer, frozen=True):
 
     kind: Literal["ranking"] = "ranking"
     ranks: dict[str, int | None]
-    """Image id to rank: 1 is best, equal is a tie, null is can't judge; all null is a skip.
+    """Rank by image id: 1 is best, equal ranks are a tie, null is "can't judge"; a ranking with
+    only nulls is a skip.
 
     Gaps are closed: 1, 1, 3 becomes 1, 1, 2."""
     reason: Remark | None = None
-    """Reason why it was skipped."""
+    """Reason for the skip."""
     comment: Remark | None = None
     """Free text."""
     unsafe: Annotated[
         tuple[Identifier, ...], Field(max_length=100, exclude_if=lambda image_ids: not image_ids)
     ] = ()
-    """Images that nobody should be shown; they have no rank."""
+    """Images reported as unsafe; they have no rank."""
 
     @field_validator("ranks")
     @classmethod
@@ -75,10 +76,10 @@ class Ranking(Kind[RankingAnswer]):
         *,
         has_steps: bool = True,
     ) -> None:
-        """Check that all images have a rank or null, and no others.
+        """Check that `ranks` has exactly the images of the task.
 
         Raises:
-            InvalidAnswer: they do not.
+            InvalidAnswer: it does not.
         """
         del axis, has_steps
         if different := sorted(set(answer.ranks) ^ set(image_ids)):
@@ -92,13 +93,13 @@ class Ranking(Kind[RankingAnswer]):
         return all(rank is None for rank in answer.ranks.values())
 
     def outcome(self, answer: RankingAnswer) -> str:
-        """Return whether it reports an image, ranks some, or is a skip."""
+        """Return whether the answer reports an image, ranks some images, or is a skip."""
         if answer.unsafe:
             return "unsafe"
         return "skip" if self.is_skip(answer) else "ranked"
 
     def agrees(self, answer: RankingAnswer, gold: RankingAnswer) -> bool | None:
-        """Return whether no pair that gold orders is reversed or tied; None for a skip."""
+        """Return whether all pairs ordered by the right answer have that order; None for a skip."""
         if self.is_skip(answer):
             return None
         return all(
@@ -113,7 +114,7 @@ class Ranking(Kind[RankingAnswer]):
         return " ".join("?" if rank is None else str(rank) for rank in answer.ranks.values())
 
     def columns(self, answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
-        """Return the images, their ranks, and what follows from these."""
+        """Return the images, their ranks, and figures derived from the ranks."""
         ranks = [
             [answer["ranks"][image_id] for image_id in task.image_ids]
             for answer, task in zip(answers, asked, strict=True)
@@ -132,13 +133,13 @@ class Ranking(Kind[RankingAnswer]):
         }
 
     def skipped(self, labels: "pd.DataFrame") -> "pd.Series[bool]":
-        """Return which have no rank at all."""
+        """Return a mask of the rankings without any rank."""
         return labels["ranks"].map(_has_no_rank).astype(bool)
 
     def from_source(
         self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> RankingAnswer:
-        """Return the ranking; some sources count ranks from 0, here they start at 1."""
+        """Return the ranking with ranks from 1; some sources count ranks from 0."""
         least = min((rank for rank in said if rank is not None), default=1)
         from_one = (None if rank is None else rank - least + 1 for rank in said)
         ranks = dict(zip(image_ids, from_one, strict=True))

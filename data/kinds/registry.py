@@ -1,4 +1,4 @@
-"""The kinds of tasks by name, and answers of any of them."""
+"""The kinds of tasks by name, and answers of any kind."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -34,7 +34,7 @@ TaskKind = Annotated[str, AfterValidator(_known), _NAMES]
 
 
 class _OfAnyKind:
-    """Reads an answer by its `kind`, which JSON must name; kinds may join `KINDS` later."""
+    """Schema of an answer of any kind, chosen by the key `kind`; kinds may join `KINDS` later."""
 
     @classmethod
     def __get_pydantic_core_schema__(
@@ -75,7 +75,7 @@ def parse_answer(kind: str, text: str) -> Answer:
     """Read the JSON of an answer to a task of this kind.
 
     Raises:
-        ValidationError: pydantic's; it is no such answer.
+        ValidationError (pydantic): the JSON is not an answer of this kind.
     """
     answer: Answer = KINDS[kind].answer.model_validate_json(text)
     return answer
@@ -89,12 +89,12 @@ def check_answer(
     *,
     has_steps: bool = True,
 ) -> None:
-    """Check that the answer is of this kind, about exactly these images and to this axis.
+    """Check that the answer is of this kind, about exactly these images and this axis.
 
-    `has_steps` is whether much better is told from slightly better.
+    `has_steps` says whether raters distinguish much better from slightly better.
 
     Raises:
-        InvalidAnswer: it is not.
+        InvalidAnswer: the answer does not fit.
     """
     if answer.kind != kind:
         raise InvalidAnswer(
@@ -109,12 +109,12 @@ def is_skip(answer: Answer) -> bool:
 
 
 def reported_images(answer: Answer, image_ids: Sequence[str]) -> set[str]:
-    """Return the images that nobody should be shown, by the answer to a task about `image_ids`."""
+    """Return the images of `image_ids` that the answer reports as unsafe."""
     return kind_of(answer).reported(answer, image_ids)
 
 
 def agrees_with_gold(answer: Answer, gold: Answer) -> bool | None:
-    """Return whether an answer is right; None where it can be neither right nor wrong."""
+    """Return whether an answer is right; None if it is neither right nor wrong."""
     if answer.kind != gold.kind:
         return None if is_skip(answer) else False
     return kind_of(answer).agrees(answer, gold)

@@ -13,9 +13,9 @@ class BinaryAnswer(Answer, frozen=True):
 
     kind: Literal["binary"] = "binary"
     verdict: Literal["good", "bad", "skip", "unsafe"]
-    """`skip` is can't tell; `unsafe` is an image that nobody should be shown."""
+    """`skip` is "can't tell"; `unsafe` reports an image that nobody should see."""
     reason: Remark | None = None
-    """Reason why it was skipped, or is bad or unsafe."""
+    """Reason for a skip, a bad verdict or a report."""
     comment: Remark | None = None
     """Free text."""
 
@@ -38,7 +38,7 @@ class Verdict(Kind[BinaryAnswer]):
         return answer.verdict
 
     def agrees(self, answer: BinaryAnswer, gold: BinaryAnswer) -> bool | None:
-        """Return whether it is the gold verdict; None for a skip, unless that is right itself."""
+        """Return whether the verdict is right; None for a skip, unless skip is right."""
         if self.is_skip(answer) and not self.is_skip(gold):
             return None
         return answer.verdict == gold.verdict

@@ -19,10 +19,10 @@ DISPUTED = 0.25
 rankings."""
 
 MOST = 100
-"""Disputed tasks that are named; the others are only counted."""
+"""Largest number of disputed tasks that are listed; further tasks are only counted."""
 
 Level = Literal["nominal", "ordinal"]
-"""Level of measurement: answers are just different, or more or less so (Stevens 1946)."""
+"""Level of measurement: nominal or ordinal (Stevens 1946)."""
 
 
 def agreement_of(
@@ -33,15 +33,15 @@ def agreement_of(
     1 is full agreement, 0 is agreement by chance, and below 0 is worse than chance.
 
     Args:
-        judgments: labels; people's are taken, or simulated ones where there are no others.
+        judgments: labels by people; without any, labels by simulated raters.
         categories: the category of each prompt id; a prompt without one is `other`.
         seed: seed of the bootstrap over tasks.
 
     Returns:
         `source`, and under `binary` and `ranking` each `alpha`, `alpha_ci_low`, `alpha_ci_high`
-        (95 %), `n_tasks` with two raters or more and their `n_labels`, and `categories`: a list of
-        the same with `category`. Alpha is None where there is nothing to compare, and its interval
-        where there is one task.
+        (95 %), `n_tasks` with two raters or more and their `n_labels`, and `categories`: a list
+        with the same figures by `category`. Alpha is None without labels to compare; its interval
+        is None for a single task.
     """
     source, mine = judgments.of_raters
     known = categories or {}
@@ -121,7 +121,7 @@ def alpha_of_repeated(counts: NDArray[Any], times: NDArray[Any], level: Level) -
     """Compute Krippendorff's alpha of units that occur `times` times each.
 
     It equals `krippendorff.alpha` on the expanded table, but is fast enough for a bootstrap. None
-    where every value is the same.
+    if all values are the same.
 
     Args:
         counts: [units, values], number of raters who gave each unit each value; a unit has two
@@ -145,7 +145,7 @@ def alpha_of_repeated(counts: NDArray[Any], times: NDArray[Any], level: Level) -
 
 
 def disputes_of(judgments: Judgments) -> dict[str, Any]:
-    """Find the tasks that are disputed among people, or simulated raters where there are no others.
+    """Find tasks that are disputed among people; without people, among simulated raters.
 
     The disagreement of a task is the share of pairs of raters who differ; for rankings, the mean
     over pairs of images of the share of pairs of raters who order them differently, where a tie
@@ -179,8 +179,8 @@ def _disputed_rankings(judgments: Judgments) -> Iterator[dict[str, Any]]:
 def order_disagreement(ranks: NDArray[np.float64]) -> float:
     """Return the disagreement of rankings [raters, images], as `disputes_of` defines it.
 
-    A pair of images counts where two raters or more have ranked both; NaN is no rank. 0 where
-    there is no such pair.
+    A pair of images counts if two raters or more ranked both; NaN is no rank. The result is 0
+    without such a pair.
     """
     shares = []
     for one, other in combinations(range(ranks.shape[1]), 2):

@@ -1,4 +1,4 @@
-"""Quality of a campaign that runs, read from its feedback store."""
+"""Quality of a running campaign, read from its feedback store."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,8 +21,7 @@ def campaign_quality(
         `raters`: one row per rater, by when they joined, with the columns of `data.schema.RATERS`
         the columns of `habits_of`, `name`, `role` and `share`; `rater_id` is the store's own id,
         and the exported one is `public_id`. Adjudicators are no raters.
-        `agreement`: see `agreement_of`; of the labels by people, or of simulated ones where there
-        are no others.
+        `agreement`: see `agreement_of`.
         `disputes`: see `disputes_of`.
     """
     judgments, everyone = _read_store(store)

@@ -24,7 +24,7 @@ def consensus(judgments: Judgments) -> pa.Table:
 
 
 def _verdicts(judgments: Judgments) -> pd.DataFrame:
-    """Compute the majority vote and, if there is one, Dawid-Skene's verdict for each task."""
+    """Compute the majority vote and, if possible, Dawid-Skene's verdict for each task."""
     from scipy.stats import entropy  # noqa: PLC0415 - takes a second
 
     votes = judgments.verdicts.groupby("task_id").agg(
@@ -41,7 +41,7 @@ def _verdicts(judgments: Judgments) -> pd.DataFrame:
 
 
 def _borda(ranks: pd.DataFrame) -> pd.DataFrame:
-    """Compute each ranked image's mean share of the others that it beats; a tie counts as half."""
+    """Compute for each ranked image the mean share of others that it beats; ties count half."""
     by_label = ranks.groupby("label_id")["rank"]
     others = by_label.transform("size") - 1
     # an average rank of k of n is above n - k others, a tie counting as half

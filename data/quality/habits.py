@@ -1,7 +1,7 @@
-"""Habits that give away a rater who does not look: answers in tenths of a second, one place always.
+"""Habits of raters who do not look: answers in tenths of a second, or always the same position.
 
-All are exact tests, at a level so low that a page that looks again and again at twenty raters
-stays silent about honest ones.
+All tests are exact. Their level is so low that repeated tests of twenty honest raters raise no
+flag.
 """
 
 import numpy as np
@@ -12,11 +12,11 @@ from scipy.stats import binom, binomtest
 from data.quality.judgments import RATER_KEY, Judgments
 
 QUICK_MS = 500
-"""Milliseconds per image in which nobody reads a prompt and judges: to tell an animal from none and
-press a key takes trained people 450 (Thorpe et al. 1996), without any prompt to read."""
+"""Milliseconds per image that are too short to read a prompt and judge. Trained people need 450 to
+detect an animal and press a key (Thorpe et al. 1996), without a prompt to read."""
 
 TOLERATED = 0.1
-"""Share of quick answers that may be slips of the hand."""
+"""Share of quick answers that is tolerated as accidental."""
 
 LEVEL = 0.001
 """Level of the tests."""
@@ -42,11 +42,11 @@ def habits_of(judgments: Judgments) -> pd.DataFrame:
 
     Returns:
         By rater (`RATER_KEY`): `timed_n` answers with a time and `quick_n` of them below `QUICK_MS`
-        per image; `quick_p`, the probability of so many where the share is `TOLERATED` (binomial
-        test); `first_place_p`, the probability of so many rankings won by the image shown first
-        where places make no difference (Poisson binomial test); `sided_n` comparisons that prefer
-        one of two images and `left_n` of them the one at the left; `one_side_p`, the probability of
-        a share as far from a half (binomial test); and `flags`, the habits found.
+        per image; `quick_p`, the p-value of the binomial test against the share `TOLERATED`;
+        `first_place_p`, the p-value of the wins of the image shown first, if positions make no
+        difference (Poisson binomial test); `sided_n` comparisons that prefer one of two images and
+        `left_n` of them the one at the left; `one_side_p`, the p-value of the binomial test against
+        one half; and `flags`, the habits found.
     """
     parts = (_quick(judgments), _first_place(judgments), _one_side(judgments))
     table = pd.concat(parts, axis="columns")

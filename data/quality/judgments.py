@@ -1,4 +1,4 @@
-"""The live labels and their tasks as pandas tables, which all measures of quality read."""
+"""The live labels and their tasks as pandas tables: the input of all measures of quality."""
 
 import warnings
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ _TASK_COLUMNS = ["task_id", "kind", "prompt_id", "gold_json", "repeat_of"]
 
 @dataclass(frozen=True, eq=False)
 class DawidSkeneEstimate:
-    """Dawid and Skene's estimate of the right verdicts, and of how often each rater gives them."""
+    """Dawid and Skene's estimate of the right verdicts and of each rater's skill."""
 
     p_good: "pd.Series[float]"
     """Probability of good, by task id."""
@@ -72,14 +72,14 @@ class Judgments:
 
     @property
     def skipped(self) -> pd.DataFrame:
-        """All labels with the column `skipped`: whether they say nothing about quality."""
+        """All labels; the column `skipped` is true for labels that say nothing about quality."""
         return pd.concat(
             table.assign(skipped=KINDS[name].skipped(table)) for name, table in self.labels.items()
         )
 
     @cached_property
     def by_source(self) -> dict[str, "Judgments"]:
-        """The judgments of each source that has any, sorted by source.
+        """The judgments by source, without empty sources, sorted by source.
 
         Sources are people (`human`), people elsewhere (`imported`), `simulated` raters, and admins
         who decide disputes (`adjudicator`).
@@ -95,20 +95,20 @@ class Judgments:
 
     @property
     def of_raters(self) -> tuple[str, "Judgments"]:
-        """The first source of raters, and its judgments: people, or others where there are none."""
+        """The first source that has judgments (people before other raters), and its judgments."""
         raters = [pair for pair in self.by_source.items() if pair[0] != "adjudicator"]
         return next(iter(raters), ("human", self))
 
     @cached_property
     def verdicts(self) -> pd.DataFrame:
-        """Labels good or bad on questions asked for the first time; `good` is true or false."""
+        """Good and bad verdicts, without repeats; the column `good` is true or false."""
         given = self._asked_first("binary")
         judged = given[given["label"].isin(["good", "bad"])]
         return judged.assign(good=judged["label"] == "good")
 
     @property
     def first_rankings(self) -> pd.DataFrame:
-        """Rankings on questions asked for the first time."""
+        """Rankings of tasks that are no repeats."""
         return self._asked_first("ranking")
 
     def _asked_first(self, kind: str) -> pd.DataFrame:
@@ -117,7 +117,10 @@ class Judgments:
 
     @property
     def won(self) -> pd.DataFrame:
-        """Rankings with one best image: `first`, whether it was shown first, and `images`."""
+        """Rankings with one best image.
+
+        `first` says whether it was shown first; `images` counts images.
+        """
         rows = self.labels["ranking"].dropna(subset="best_image_id")
         columns = (rows[name] for name in ("image_ids", "shown_order", "best_image_id"))
         first = [
@@ -129,7 +132,7 @@ class Judgments:
 
     @property
     def ranks(self) -> pd.DataFrame:
-        """One row per ranked image on questions asked for the first time: `image_id`, `rank`."""
+        """One row per ranked image of tasks that are no repeats: `image_id`, `rank`."""
         exploded = self.first_rankings.explode(["image_ids", "ranks"]).rename(
             columns={"image_ids": "image_id", "ranks": "rank"}
         )
@@ -137,9 +140,9 @@ class Judgments:
 
     @cached_property
     def dawid_skene(self) -> DawidSkeneEstimate | None:
-        """The estimate from tasks that two raters or more have judged.
+        """The estimate from tasks with verdicts of two raters or more.
 
-        None when there are no such tasks, or when all their verdicts are the same.
+        None without such tasks, or if all their verdicts are the same.
         """
         shared = self.verdicts[self.verdicts.groupby("task_id")["good"].transform("size") > 1]
         return _dawid_skene(shared) if shared["good"].nunique() > 1 else None
@@ -152,14 +155,14 @@ def _dawid_skene(shared: pd.DataFrame) -> DawidSkeneEstimate:
     verdicts = shared["good"].astype("int64").to_numpy()
     coded = pd.DataFrame({"task": tasks.codes, "worker": raters.codes, "label": verdicts})
     with warnings.catch_warnings():
-        # crowd-kit 1.4 asks pandas 3 for what pandas 4 will not have
+        # crowd-kit 1.4 uses a feature of pandas 3 that pandas 4 removes
         warnings.simplefilter("ignore", DeprecationWarning)
         model = DawidSkene(n_iter=_DAWID_SKENE_STEPS).fit(coded)
     errors, priors, probabilities = model.errors_, model.priors_, model.probas_
     assert errors is not None
     assert priors is not None
     assert probabilities is not None
-    # errors are indexed by (worker, label given) and have a column for each label that may be right
+    # errors: indexed by (worker, given label), with a column for each possible right label
     every_rater = range(len(raters.categories))
     right = {
         label: errors.xs(label, level="label")[label].reindex(every_rater, fill_value=0.0)

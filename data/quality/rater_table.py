@@ -16,7 +16,7 @@ from data.store.views.rows import RaterFacts
 
 
 def rater_quality(judgments: Judgments, raters: Sequence[RaterFacts]) -> pa.Table:
-    """Return RATERS of these raters, in their order."""
+    """Return the table RATERS for `raters`, in the same order."""
     facts = [(r.public_id, r.source, r.joined_at, r.status) for r in raters]
     known = pd.DataFrame(facts, columns=["rater_id", "source", "joined_at", "status"])
     known = known.set_index(RATER_KEY)
@@ -30,7 +30,7 @@ def rater_quality(judgments: Judgments, raters: Sequence[RaterFacts]) -> pa.Tabl
 
 
 def _shares(rows: pd.DataFrame, column: str, name: str, share: str) -> pd.DataFrame:
-    """Count rows and their share in which `column` is true, by rater.
+    """Count the rows of each rater, and compute the share of rows where `column` is true.
 
     Returns:
         By rater: `<name>_n` rows, the column named by `share`, and its 95 % interval.
@@ -99,7 +99,7 @@ def _same_verdict(row: Mapping[Any, Any]) -> float:
 
 
 def _same_order(row: Mapping[Any, Any]) -> float:
-    """Return the share of the image pairs ranked twice that are in order, or tied, both times."""
+    """Return the share of image pairs that both rankings order, or tie, in the same way."""
     now, before = (
         dict(zip(row[f"image_ids{end}"], row[f"ranks{end}"], strict=True))
         for end in ("", "_before")
@@ -113,9 +113,9 @@ def _same_order(row: Mapping[Any, Any]) -> float:
 
 
 def _positions(judgments: Judgments) -> pd.DataFrame:
-    """Take the share of rankings that the image shown first wins, and the expected share, by rater.
+    """Return by rater the share of rankings won by the image shown first, and the expected share.
 
-    Images are shown in random order, so that every place is as likely to win as any other.
+    Images are shown in random order, so every position should win equally often.
     """
     rows = judgments.won.assign(expected=lambda rows: 1.0 / rows["images"])
     shares = _shares(rows, "first", "first_place", "first_place_wins")
@@ -123,7 +123,7 @@ def _positions(judgments: Judgments) -> pd.DataFrame:
 
 
 def _skills(judgments: Judgments) -> pd.DataFrame:
-    """Take agreement with others by rater, and Dawid-Skene's estimate for those who share tasks."""
+    """Return each rater's agreement with others, and Dawid-Skene's skills if raters share tasks."""
     names = ["others_n", "others_agreement", "skill", "ds_sensitivity", "ds_specificity"]
     parts = [_skills_of_source(mine) for mine in judgments.by_source.values()]
     if parts:

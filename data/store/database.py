@@ -1,6 +1,6 @@
 """Connections to the feedback store's database.
 
-Commits are durable, SQLite has one writer at a time, and errors say what to do.
+Commits are durable, SQLite has one writer at a time, and error messages say what to do.
 """
 
 import os
@@ -23,22 +23,22 @@ BUSY_TIMEOUT_MS = 30_000
 """Milliseconds that a connection waits for another process to finish writing."""
 
 OWNERS_ALONE = 0o600
-"""Mode of the database's files, which hold names, comments and hashes of passwords."""
+"""Mode of the database's files, since they hold names, comments and password hashes."""
 
 READ_ONLY_OPTION = "reading"
 """Execution option of connections that never write."""
 
 _ALONE = 7_428_863
-"""Number of PostgreSQL's lock that `Database.write_alone` holds: any that nobody else has."""
+"""Arbitrary number of the PostgreSQL advisory lock of `Database.write_alone`."""
 
 
 class StoreConfig(BaseModel, frozen=True, extra="forbid"):
-    """Place where labels are kept."""
+    """Settings of the database of labels."""
 
     url: str | None = None
-    """SQLAlchemy URL of a PostgreSQL database, as `postgresql+psycopg://USER@HOST/NAME`; without it
-    labels are kept in `labels/feedback.db` of the run. The URL is recorded with the run: leave the
-    password to `~/.pgpass` or `PGPASSWORD`."""
+    """SQLAlchemy URL of a PostgreSQL database, as `postgresql+psycopg://USER@HOST/NAME`; by default
+    labels are stored in `labels/feedback.db` of the run. The URL is recorded with the run: put the
+    password into `~/.pgpass` or `PGPASSWORD`, not into the URL."""
 
 
 class Database:
@@ -60,7 +60,7 @@ class Database:
         if self.is_sqlite:
             sa.event.listen(self.engine, "connect", _set_up_connection)
             sa.event.listen(self.engine, "begin", _begin)
-        # Threads wait here rather than in SQLite, which waits by polling and starves the unlucky.
+        # Threads wait here rather than in SQLite: it polls, and some threads would wait very long.
         self._writing = Lock() if self.is_sqlite else nullcontext()
         self._of_thread = local()
 
@@ -96,10 +96,10 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """Open a transaction that may write; it is on disk once the block ends without an error.
+        """Open a transaction that may write; after the block it is on disk.
 
-        Further writes and reads of the same thread within the block are part of it: all is one
-        commit.
+        Nested writes and reads of the same thread join the transaction. An error in the block takes
+        everything back.
         """
         outer: sa.Connection | None = getattr(self._of_thread, "writing", None)
         if outer is not None:
@@ -114,22 +114,21 @@ class Database:
 
     @contextmanager
     def write_alone(self) -> Iterator[sa.Connection]:
-        """Open a transaction as `write` does; all processes together have one at a time.
+        """Open a transaction as `write` does, at most one at a time over all processes.
 
-        For what replicas do as they start: one inserts what is missing, the others find it.
+        Replicas use it at their start: the first one inserts missing rows, the others find them.
         """
         with self.write() as connection:
-            if not self.is_sqlite:  # whose every write is alone
+            if not self.is_sqlite:  # SQLite has one write transaction at a time anyway
                 connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_ALONE})")
             yield connection
 
     @contextmanager
     def read(self, *, settled: sa.Table | None = None) -> Iterator[sa.Connection]:
-        """Open a transaction that sees one moment of the database.
+        """Open a read-only transaction on one snapshot of the database.
 
-        With `settled` that moment comes after every write that had begun on this table, so that
-        numbers given out earlier are all there. SQLite, with its one writer, need not wait for
-        that.
+        With `settled`, the snapshot is taken after all writes to this table that had begun, so that
+        no earlier sequence number is missing. SQLite has one writer and need not wait.
         """
         outer: sa.Connection | None = getattr(self._of_thread, "writing", None)
         if outer is not None and settled is None:
@@ -164,14 +163,14 @@ class Database:
 
 @dataclass(eq=False)
 class StorePart:
-    """One part of the feedback store; each of its methods is one transaction."""
+    """Base of the parts of the feedback store; each method is one transaction."""
 
     database: Database
     clock: Callable[[], datetime]
 
     @contextmanager
     def write(self) -> Iterator[tuple[sa.Connection, datetime]]:
-        """Open a transaction that may write, see `Database.write`; yield it with its moment."""
+        """Open a transaction that may write, see `Database.write`; yield it with its time."""
         with self.database.write() as connection:
             yield connection, self.clock()
 
@@ -179,7 +178,7 @@ class StorePart:
 def _prepare_file(address: sa.URL) -> None:
     """Create the file for its owner alone; SQLite then creates `-wal` and `-shm` likewise.
 
-    Files that are open to others are closed to them.
+    Existing files lose the permissions of other users.
     """
     if not address.database or address.database == ":memory:":
         raise PictuneError(
@@ -189,7 +188,7 @@ def _prepare_file(address: sa.URL) -> None:
     file = Path(address.database)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Opening an existing file to close it again would take SQLite's locks off.
+        # Opening and closing an existing file would release SQLite's locks.
         with suppress(FileExistsError):
             os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, OWNERS_ALONE))
     except OSError as error:
@@ -197,7 +196,7 @@ def _prepare_file(address: sa.URL) -> None:
             f"{file}: {error.strerror}; choose a folder that you may write to"
         ) from error
     for path in (file, *(file.with_name(file.name + end) for end in ("-wal", "-shm"))):
-        with suppress(OSError):  # not there, somebody else's, or on a disk that is not written to
+        with suppress(OSError):  # missing, owned by another user, or on a read-only disk
             mode = path.stat().st_mode & 0o777
             if mode & ~OWNERS_ALONE:
                 path.chmod(mode & OWNERS_ALONE)

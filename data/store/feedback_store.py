@@ -1,16 +1,16 @@
-"""The feedback store: the only place that keeps who was asked what, and what they answered.
+"""The feedback store: the only record of tasks, leases and labels.
 
-Guarantees: a method that returns has its effect on disk; labels are only ever added; a claim never
-lets live labels and live leases of a task exceed its overlap (a late answer is accepted and
-flagged; it may exceed the overlap); a rater is never given a task twice unless the answer was
-undone, nor one with an image that was reported (`data.store.people.reports`). One process with any
+Guarantees: when a method returns, its effect is on disk; labels are only added, never changed; a
+claim never lets live labels and live leases of a task exceed its overlap (a late answer is accepted
+and flagged; it may exceed the overlap); a rater never gets a task twice unless the answer was
+undone, and never a task with a reported image (`data.store.people.reports`). One process with any
 number of threads may share a store.
 
 Each task has its overlap of places for people, and as many for simulated raters. Imported labels
 fill places of both.
 
-Each method of `FeedbackStore` is one transaction. The modules beside this one have the steps, which
-work in a transaction that they are called with.
+Each method of `FeedbackStore` is one transaction. The modules beside this one have the steps of
+these transactions.
 """
 
 import hashlib
@@ -104,9 +104,9 @@ class FeedbackStore(StorePart):
         Args:
             url: names the database.
             clock: returns the present moment.
-            rng: draws the order in which a task's images are shown, which claims are given a task
-                that checks the rater and, when the store is new, its salt and order seed. By
-                default it is the operating system's randomness, which nobody can predict.
+            rng: draws the order of a task's images on the screen, the claims that get a check and,
+                for a new store, its salt and order seed. By default it is the operating system's
+                unpredictable randomness.
             lease: settings of the leases.
             checks: settings of the tasks that check raters.
 
@@ -138,9 +138,9 @@ class FeedbackStore(StorePart):
         return str(uuid.UUID(digest[:32], version=5))
 
     def add_rater(self, name: str, *, source: Source = "human", by: str | None = None) -> str:
-        """Add a rater, or find the one of this name and source; return the rater's id.
+        """Add a rater, or find the rater with this name and source; return the rater's id.
 
-        `data.store.people.raters.find_named` says which names are the same. `by` is the admin who
+        `data.store.people.raters.find_named` says which names count as equal. `by` is the admin who
         adds.
         """
         if not 1 <= len(name.strip()) <= 200:
@@ -157,9 +157,10 @@ class FeedbackStore(StorePart):
     def add_tasks(self, new_tasks: Iterable[NewTask]) -> int:
         """Add tasks, all or none; return how many are new.
 
-        A task of the same kind about the same images is the same task, in whatever order these are.
-        Its overlap and hidden gold follow the new one, see `data.store.plan.planning.update_plan`.
-        All else stays as it was at first. An overlap that an admin asked for (`plan`) goes first.
+        Tasks of the same kind about the same images, in any order, are the same task. A known task
+        takes the overlap and the hidden gold of the new one (see
+        `data.store.plan.planning.update_plan`) and keeps all other fields. An overlap that an admin
+        set (`plan`) has precedence.
         """
         with self.database.write_alone() as connection:
             wanted = planning.with_asked_overlap(connection, new_tasks)
@@ -177,12 +178,12 @@ class FeedbackStore(StorePart):
         *,
         finish: Callable[[], None],
     ) -> Added:
-        """Add tasks and labels that were given elsewhere, with their own raters and times.
+        """Add imported tasks and labels, with their own raters and times.
 
-        All are added or none, and no label twice. A known task stays as it is. A label whose
-        submission id the store has is skipped. A further label of the same rater about the same
-        task is a new revision. `finish` is called at the end, before the commit: if it raises,
-        everything is taken back.
+        All are added or none, and no label twice. A known task stays as it is. A label with a known
+        submission id is skipped. A further label of the same rater about the same task is a new
+        revision. `finish` is called at the end, before the commit: if it raises, everything is
+        taken back.
         """
         with self.write() as (connection, now):
             n_tasks = planning.insert_tasks(connection, new_tasks, now, order_seed=self._order_seed)
@@ -198,14 +199,14 @@ class FeedbackStore(StorePart):
         excluding: Collection[str] = (),
         wanted: str | None = None,
     ) -> Claim | None:
-        """Lease a task to the rater, in one transaction; None when no task is left for this rater.
+        """Lease a task to the rater, in one transaction; None if no task is left for this rater.
 
-        If the rater has a live lease on a task that is not one of `excluding`, this task is given
-        again and its lease renewed; of several the one `wanted`, or the last. Otherwise the rater
-        is given the task of highest priority with a place left, in random order within a priority,
-        or now and then a task that checks the rater. Its images are put into a random order. A
-        rater who has given their share of the wanted labels is given no more. Tasks that the rater
-        has put aside (`own_work`) come after all others, and not to those who exclude others.
+        If the rater has a live lease on a task outside `excluding`, that task is returned and its
+        lease renewed; of several such tasks, the task `wanted` or else the latest. Otherwise the
+        rater gets the task of highest priority with a free place (in random order within a
+        priority), or sometimes a check. Its images are put into a random order. A rater who has
+        reached their share of the wanted labels gets no further task. Tasks that the rater has put
+        aside (`own_work`) come last, and only to claims without `excluding`.
 
         Raises:
             NotFound: no such rater.
@@ -218,12 +219,12 @@ class FeedbackStore(StorePart):
                 return leases.hand_out_again(request, held)
             more = True
             if rater.share is not None:
-                load_rater(connection, rater_id, lock=True)  # of two claims the second sees both
+                load_rater(connection, rater_id, lock=True)  # serializes the claims
                 more = not self.has_given_share(rater_id, rater.share)
             others = [*excluding, *(row.task_id for row in rows_aside(request))]
             task_id = free_task(request, others) if more else None
             if task_id is None and excluding:
-                return None  # nobody fetches ahead what they have put aside
+                return None  # tasks put aside are never prefetched
             if task_id is None:
                 return take_first_aside(request, rows_aside(request), more=more)
             check = draw_check(request, others, self.checks, self.rng)
@@ -235,11 +236,11 @@ class FeedbackStore(StorePart):
             return leases.hand_out(request, task, shown_order)
 
     def renew(self, rater_id: str, task_id: str) -> datetime:
-        """Renew the rater's lease on a task; return when it will run out.
+        """Renew the rater's lease on a task; return the time of its end.
 
         Raises:
-            NotFound: the rater has no lease on the task: it was never claimed or is answered, an
-                image of it was reported, or the lease ran out and others have the place.
+            NotFound: the rater has no lease on the task: the task was never claimed or is answered,
+                one of its images was reported, or the lease ended and others have the place.
         """
         with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)
@@ -247,7 +248,7 @@ class FeedbackStore(StorePart):
             return leases.renew_lease(connection, task, rater_id, now, self.lease)
 
     def release(self, rater_id: str, task_id: str) -> None:
-        """End the rater's lease on a task: from now on others are given it.
+        """End the rater's lease on a task: from now on other raters can get it.
 
         A late answer is still accepted. Without a live lease nothing happens.
 
@@ -264,9 +265,9 @@ class FeedbackStore(StorePart):
         """Save an answer; when this returns it is on disk.
 
         The same submission again returns the same receipt and changes nothing. Another submission
-        of the same rater for the same task is an edit: a new revision that takes the place of the
-        one before. An image that the answer reports is out of circulation from now on; an
-        image that only the answer before reported is back.
+        of the same rater for the same task is an edit: a new revision that replaces the previous
+        one. Images that the answer reports go out of circulation; images that only the previous
+        answer reported come back.
 
         Raises:
             NotFound: no such task or rater.
@@ -294,13 +295,13 @@ class FeedbackStore(StorePart):
             receipt = revisions.add_revision(connection, lease, now, values)
             if not is_edit:
                 revisions.recount_live(connection, [task.task_id])
-            open_reports(connection, receipt.label_id, task, answer, bound_of=rater_id)
+            open_reports(connection, receipt.label_id, task, answer, limited_rater=rater_id)
             return receipt
 
     def undo(self, rater_id: str) -> Task | None:
         """Take back the rater's last live label; return its task, or None without such a label.
 
-        A revision without an answer takes its place, and the task is given to the rater again.
+        A revision without an answer replaces it, and the rater gets the task again.
 
         Raises:
             NotFound: no such rater.
@@ -310,11 +311,11 @@ class FeedbackStore(StorePart):
             while (last := revisions.latest_live(connection, rater_id)) is not None:
                 task = load_task(connection, last.task_id, lock=True)
                 if not revisions.retire_live(connection, task.task_id, rater_id):
-                    continue  # another undo took this one back before the lock was ours
+                    continue  # another undo removed this label before this one got the lock
                 revisions.recount_live(connection, [task.task_id])
                 lease = leases.find_lease(connection, task.task_id, rater_id)
                 assert lease is not None
-                # random: a client may have sent any id that is made of what it knows
+                # random: a client could have used any predictable id already
                 undo_id = f"undo-{uuid.UUID(int=self.rng.getrandbits(128), version=4)}"
                 no_answer = {"kind": task.kind, "is_live": False, "lease_late": False}
                 revisions.add_revision(
@@ -341,7 +342,7 @@ class FeedbackStore(StorePart):
         return Progress(mine, totals.done, totals.total, totals.seconds_left, fair_hold(totals))
 
     def has_given_share(self, rater_id: str, share: float) -> bool:
-        """Whether the rater has given, or holds, this share of the wanted labels."""
+        """Whether the rater's labels and leases reach this share of the wanted labels."""
         with self.database.read() as connection:
             now = self.clock()
             total = self._totals.get(connection, "human", now).total
@@ -349,15 +350,12 @@ class FeedbackStore(StorePart):
 
     @property
     def is_paused(self) -> bool:
-        """Whether the campaign hands out no tasks for now.
-
-        It is kept in the store, so that all replicas and the next start know.
-        """
+        """Whether the campaign is paused, for all replicas and after a restart."""
         with self.database.read() as connection:
             return read_setting(connection, "paused") is not None
 
     def set_paused(self, paused: bool, *, by: str | None = None) -> None:
-        """Pause the campaign or go on with it; the app reads `is_paused`, `claim` does not."""
+        """Pause or resume the campaign; the app reads `is_paused`, `claim` does not."""
         with self.write() as (connection, now):
             was_paused = self.is_paused
             if was_paused != paused:

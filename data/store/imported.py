@@ -1,7 +1,4 @@
-"""Labels that were given elsewhere, on their way into the store by `FeedbackStore.import_labels`.
-
-Each function works in its caller's transaction.
-"""
+"""The steps of `FeedbackStore.import_labels`. Each function works in its caller's transaction."""
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -21,7 +18,7 @@ from data.store.revisions import SENT_WITH_AN_ANSWER, answer_values, recount_liv
 from data.store.tables import labels, leases, raters
 
 LABELS_AT_ONCE = 500
-"""Few enough for one statement's parameters, many enough for speed."""
+"""Labels in one statement: few enough for its limit of parameters, many enough for speed."""
 
 RaterIdOf = Callable[[Source, str], str]
 """Function from a rater's source and name to the store's own id."""
@@ -32,14 +29,15 @@ class ImportedLabel:
     """An answer with its own rater and time."""
 
     submission_id: str
-    """The same label always has the same id, so that importing it again adds nothing."""
+    """Id of the answer; equal for each import of the same label, so that a second import adds
+    nothing."""
     rater: str
     """The rater's name, unique within the source."""
     source: Source
     task: NewTask
     answer: Answer
     shown_order: tuple[int, ...]
-    """The place on the screen, from 0, of each image of `task.image_ids`."""
+    """Position on the screen, from 0, of each image of `task.image_ids`."""
     submitted_at: datetime | None = None
     """Time of the answer; None for the time of the import."""
     shown_at: datetime | None = None
@@ -56,7 +54,7 @@ class ImportedLabel:
 
 @dataclass(frozen=True)
 class Added:
-    """Numbers of new rows of an import."""
+    """Numbers of new rows that an import added."""
 
     tasks: int
     labels: int
@@ -113,7 +111,7 @@ def _insert_chunk(
 ) -> None:
     """Insert labels, each with its key of task and rater id."""
     task_ids = sorted({task_id for task_id, _ in keys})
-    # as for one answer: nobody else answers these tasks until this transaction ends
+    # as for a single answer: a lock on the tasks until this transaction ends
     asked = load_tasks(connection, task_ids, lock=True)
     columns = (labels.c.task_id, labels.c.rater_id, labels.c.revision, labels.c.is_live)
     given = sa.select(*columns).where(labels.c.task_id.in_(task_ids)).order_by(labels.c.revision)
@@ -133,7 +131,7 @@ def _insert_chunk(
     for one, (task_id, _), row in zip(new, keys, rows, strict=True):
         if row["is_live"]:
             open_reports(connection, row["label_id"], asked[task_id], one.answer)
-    # An answered lease for each label: the record of what was shown, for an undo.
+    # An answered lease for each label records what was shown, for an undo.
     leased = sa.select(leases.c.task_id, leases.c.rater_id).where(leases.c.task_id.in_(task_ids))
     known = set(map(tuple, connection.execute(leased)))
     kept = ("task_id", "rater_id", "shown_order", "shown_at", "wording")
@@ -145,7 +143,7 @@ def _insert_chunk(
 def _row(
     label: ImportedLabel, key: tuple[str, str], image_ids: Sequence[str], now: datetime
 ) -> dict[str, Any]:
-    """Return the columns of a label but its revision, for images in the order of the store."""
+    """Return the columns of a label except its revision, for images in the store's order."""
     places = dict(zip(label.task.image_ids, label.shown_order, strict=True))
     submitted_at = label.submitted_at or now
     same = {name: getattr(label, name) for name in (*SENT_WITH_AN_ANSWER, "lease_late", "wording")}

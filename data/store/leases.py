@@ -1,4 +1,4 @@
-"""Leases: which rater has claimed which task until when.
+"""Leases: the times for which raters have claimed tasks.
 
 Each function works in its caller's transaction.
 """
@@ -31,17 +31,17 @@ from data.store.queries import (
 from data.store.tables import labels, leases, raters, task_images, tasks, wordings
 
 RECENT_LABELS = 101
-"""Number of latest labels whose median time on task sets a lease's length, and for who works."""
+"""Number of latest labels for the median time on task (the length of a lease) and for the raters at
+work."""
 
 LOOK_BACK = 1000
-"""Number of latest labels among which the recent ones are searched.
-
-Nobody may label a kind of task now, or labels may have no times: the search must end early."""
+"""Number of latest labels that the search for recent ones reads. The limit matters if nobody labels
+a kind of task now, or if labels have no times."""
 
 IN_REACH = (
     labels.c.sequence > sa.select(sa.func.max(labels.c.sequence) - LOOK_BACK).scalar_subquery()
 )
-"""The condition that a label is one of the latest `LOOK_BACK`."""
+"""Condition: the label is among the latest `LOOK_BACK` labels."""
 
 _IS_LEASE = sa.and_(leases.c.task_id == TASK, leases.c.rater_id == RATER)
 _FIND = sa.select(leases).where(_IS_LEASE)
@@ -61,7 +61,7 @@ _TIMES = (
 
 @dataclass(frozen=True)
 class ClaimRequest:
-    """A rater's request for a task of a kind, or of any kind, in one transaction."""
+    """A rater's request for a task of one kind or of any kind, within one transaction."""
 
     connection: sa.Connection
     rater: Row
@@ -94,7 +94,7 @@ def end_lease(connection: sa.Connection, task_id: str, rater_id: str, end: datet
 def renew_lease(
     connection: sa.Connection, task: Task, rater_id: str, now: datetime, config: LeaseConfig
 ) -> datetime:
-    """Let the rater's lease on the task begin again; return when it will run out."""
+    """Restart the rater's lease on the task; return the time of its end."""
     end = lease_end(connection, task.kind, now, config)
     end_lease(connection, task.task_id, rater_id, end)
     return end
@@ -103,7 +103,7 @@ def renew_lease(
 def lease_end(
     connection: sa.Connection, kind: TaskKind, now: datetime, config: LeaseConfig
 ) -> datetime:
-    """Return when a lease that begins now will run out.
+    """Return the end of a lease that begins now.
 
     Its length follows the median time on task of the latest labels of the kind.
     """
@@ -115,9 +115,9 @@ def lease_end(
 def hand_out(
     request: ClaimRequest, task: Task, shown_order: list[int], aside_at: datetime | None = None
 ) -> Claim:
-    """Lease a task to the rater, to be shown now with the present words of its axis.
+    """Lease a task to the rater, with the current wording of its axis.
 
-    `aside_at` is when the rater had put it aside.
+    `aside_at` is the time at which the rater put the task aside.
     """
     connection, now = request.connection, request.now
     wording = present_wording(connection, task)
@@ -129,7 +129,7 @@ def hand_out(
 
 
 def hand_out_again(request: ClaimRequest, lease: Row) -> Claim:
-    """Renew a live lease; the task is shown as it was."""
+    """Renew a live lease; order of images and wording stay the same."""
     connection = request.connection
     task = load_task(connection, lease.task_id)
     end = renew_lease(connection, task, lease.rater_id, request.now, request.config)
@@ -138,23 +138,23 @@ def hand_out_again(request: ClaimRequest, lease: Row) -> Claim:
 
 
 def present_wording(connection: sa.Connection, task: Task) -> str | None:
-    """Return the version of the words with which a task is asked now; None without any."""
+    """Return the version of the axis's current wording; None without a wording."""
     return None if task.axis is None else read_setting(connection, f"wording {task.axis}")
 
 
 def wording_text(connection: sa.Connection, version: str | None) -> str | None:
-    """Return the words of a version; None without any."""
+    """Return the text of a version of a wording; None without a version."""
     row = None if version is None else find_row(connection, wordings, version)
     return None if row is None else str(row.text)
 
 
 def is_over(lease: Row, now: datetime) -> bool:
-    """Whether the lease has run out or its task was answered."""
+    """Whether the lease has ended or its task was answered."""
     return lease.expires_at is None or lease.expires_at <= now
 
 
 def live_leases(source: Source) -> sa.ColumnElement[int]:
-    """Return the number of a task's live leases in the places of raters of this source."""
+    """Return the number of a task's live leases by raters of this source."""
     has_such_places = (
         raters.c.source == "simulated" if source == "simulated" else raters.c.source != "simulated"
     )
@@ -175,20 +175,20 @@ def _free_places(source: Source) -> sa.Select[Any]:
 
 
 def has_place(connection: sa.Connection, task_id: str, source: Source, now: datetime) -> bool:
-    """Whether the task can be given to one more rater of this source.
+    """Whether one more rater of this source can get the task.
 
-    It can when live labels and live leases of such raters are fewer than its overlap and none of
-    its images is withheld.
+    This holds if the live labels and live leases of such raters are fewer than the overlap, and no
+    image of the task is withheld.
     """
     values = {"of_task": task_id, "now": now}
     return bool((connection.scalar(_free_places(source), values) or 0) > 0)
 
 
 def check_hold(connection: sa.Connection, rater: Row, task_id: str, now: datetime) -> None:
-    """Check that the rater holds the task, or that nobody has taken the place since.
+    """Check that the rater holds the task, or that it still has a free place.
 
     Raises:
-        NotFound: neither.
+        NotFound: the rater does not hold the task, and it has no free place.
     """
     lease = find_lease(connection, task_id, rater.rater_id)
     if lease is None or lease.expires_at is None:
@@ -206,7 +206,7 @@ def check_hold(connection: sa.Connection, rater: Row, task_id: str, now: datetim
 
 
 def withheld_tasks(connection: sa.Connection, task_ids: Collection[str]) -> list[str]:
-    """Select the tasks that have an image which is out of circulation."""
+    """Select the tasks with an image that is out of circulation."""
     among = WITHHELD_TASKS.where(task_images.c.task_id.in_(task_ids))
     return list(connection.scalars(among.distinct()))
 
@@ -226,10 +226,10 @@ def _live_of_rater(kind: TaskKind | None) -> sa.Select[Any]:
 
 
 def live_lease(request: ClaimRequest, excluding: Collection[str], wanted: str | None) -> Row | None:
-    """Return the rater's live lease on the task `wanted`, or else the lease that was given last.
+    """Return the rater's live lease on the task `wanted`, or else the rater's latest live lease.
 
-    Leases on the tasks `excluding`, and on tasks that the rater has put aside, do not count. After
-    an undo the last lease is on the task whose answer was taken back.
+    Leases on the tasks `excluding`, and on tasks put aside, do not count. After an undo, the latest
+    lease is the lease of the undone task.
     """
     values = {
         "of_rater": request.rater.rater_id,

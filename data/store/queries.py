@@ -1,8 +1,8 @@
 """Rows, settings and conditions that several modules of the feedback store need.
 
-Each function works in its caller's transaction. Statements that every claim and every answer needs
-are built once, here and in the modules beside this one, with their values as parameters: SQLAlchemy
-takes five times as long to build a statement as to run it.
+Each function works in its caller's transaction. Statements of claims and answers are built once,
+here and in the modules beside this one, and take their values as parameters: SQLAlchemy needs five
+times as long to build a statement as to run it.
 """
 
 from collections.abc import Collection, Iterable
@@ -26,31 +26,30 @@ NOW: sa.BindParameter[datetime] = sa.bindparam("now")
 EXCLUDED_TASKS: sa.BindParameter[str] = sa.bindparam("excluding", expanding=True)
 
 NO_CHECK = sa.and_(tasks.c.gold_source.is_(None), tasks.c.repeat_of.is_(None))
-"""The condition that a task is neither hidden gold nor a repeat."""
+"""Condition: the task is neither hidden gold nor a repeat."""
 
 OUT_OF_CIRCULATION = reports.c.state.in_(("open", "removed"))
-"""The condition that a report keeps its image from raters."""
+"""Condition: the report takes its image out of circulation."""
 
 UNDECIDED = reports.c.state.in_(("open", "waiting"))
-"""The condition that a report waits for an admin's decision."""
+"""Condition: the report waits for an admin's decision."""
 
 WITHHELD_IMAGES = sa.select(reports.c.image_id).where(OUT_OF_CIRCULATION)
-"""The images that are kept from raters; some occur more than once."""
+"""Query of the images that are out of circulation, with duplicates."""
 
 WITHHELD_TASKS = sa.select(task_images.c.task_id).where(task_images.c.image_id.in_(WITHHELD_IMAGES))
-"""The tasks with an image that is kept from raters; some occur more than once."""
+"""Query of the tasks with an image that is out of circulation, with duplicates."""
 
 IS_WITHHELD = sa.exists().where(
     task_images.c.task_id == tasks.c.task_id,
     reports.c.image_id == task_images.c.image_id,
     OUT_OF_CIRCULATION,
 )
-"""The condition that a task is one of `WITHHELD_TASKS`.
-
-It is quicker to check for a few tasks; to select all of them `WITHHELD_TASKS` is quicker."""
+"""Condition: the task is withheld. Faster than `WITHHELD_TASKS` for a check of few tasks; to select
+all withheld tasks, `WITHHELD_TASKS` is faster."""
 
 ROWS_AT_ONCE = 10_000
-"""Rows that one statement inserts; the rows of a million tasks would not fit into memory."""
+"""Rows of one insert statement; the rows of a million tasks would not fit into memory."""
 
 _AMONG = tasks.c.task_id.in_(sa.bindparam("task_ids", expanding=True))
 _ASKED = (
@@ -58,7 +57,7 @@ _ASKED = (
     .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
     .where(_AMONG)
 )
-# in order, so that no two transactions wait for each other
+# in order, to avoid deadlocks
 _ASKED_LOCKED = _ASKED.order_by(tasks.c.task_id).with_for_update(of=tasks)
 _IMAGES = (
     sa.select(task_images.c.task_id, task_images.c.image_id)
@@ -73,9 +72,9 @@ def is_of_kind(kind: TaskKind | None) -> sa.ColumnElement[bool]:
 
 
 def live_labels(source: Source) -> sa.Column[int]:
-    """Return the column that counts a task's live labels in the places of raters of this source.
+    """Return the column that counts a task's live labels by raters of this source.
 
-    People and simulated raters have separate places; an imported label takes one of each.
+    People and simulated raters are counted separately; an imported label counts as both.
     """
     return tasks.c.n_simulated if source == "simulated" else tasks.c.n_live
 
@@ -113,7 +112,7 @@ def write_setting(connection: sa.Connection, name: str, value: str | None) -> No
 
 
 def load_rater(connection: sa.Connection, rater_id: str, *, lock: bool = False) -> Row:
-    """Return the rater's row; with `lock` no other transaction can change it until this one ends.
+    """Return the rater's row; `lock` keeps other transactions from changing it.
 
     Raises:
         NotFound: no such rater.
@@ -127,7 +126,7 @@ def load_rater(connection: sa.Connection, rater_id: str, *, lock: bool = False) 
 def load_tasks(
     connection: sa.Connection, task_ids: Collection[str], *, lock: bool = False
 ) -> dict[str, Task]:
-    """Return the tasks that are known, by id, as raters see them."""
+    """Return the known tasks by id, as raters see them."""
     wanted = {"task_ids": list(task_ids)}
     rows = connection.execute(_ASKED_LOCKED if lock else _ASKED, wanted).mappings().all()
     image_ids: dict[str, list[str]] = {}
@@ -139,8 +138,8 @@ def load_tasks(
 def load_task(connection: sa.Connection, task_id: str, *, lock: bool = False) -> Task:
     """Return the task as raters see it.
 
-    With `lock` no other transaction can answer or claim the task until this one ends. SQLite's
-    write transaction is alone anyway; PostgreSQL serializes here what touches one task.
+    With `lock` no other transaction can answer or claim the task until this one ends. SQLite has
+    one write transaction anyway; PostgreSQL serializes changes of one task here.
 
     Raises:
         NotFound: no such task.

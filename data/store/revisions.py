@@ -16,7 +16,7 @@ SENT_WITH_AN_ANSWER = (set(Submission.model_fields) & set(labels.c.keys())) - {
     "task_id",
     "rater_id",
 }
-"""Columns of labels whose values come from the app as they are."""
+"""Columns of labels that are copied from the submission."""
 
 _OF_RATER = sa.and_(labels.c.task_id == TASK, labels.c.rater_id == RATER)
 _RETIRE = sa.update(labels).where(_OF_RATER, labels.c.is_live).values(is_live=sa.false())
@@ -82,7 +82,7 @@ def add_revision(
 
 
 def answer_values(answer: Answer) -> dict[str, object]:
-    """Return the columns of a label that follow from its answer."""
+    """Return the columns of a label that are derived from its answer."""
     return {
         "kind": answer.kind,
         "answer_json": answer.model_dump_json(),
@@ -92,7 +92,7 @@ def answer_values(answer: Answer) -> dict[str, object]:
 
 
 def earlier_receipt(connection: sa.Connection, submission: Submission) -> Receipt | None:
-    """Return the receipt of the label that this submission made before, if it did.
+    """Return the receipt of an earlier call with this submission; None without one.
 
     Raises:
         InvalidAnswer: that label is about another task or by another rater.
@@ -110,9 +110,9 @@ def earlier_receipt(connection: sa.Connection, submission: Submission) -> Receip
 
 
 def retire_live(connection: sa.Connection, task_id: str, rater_id: str) -> bool:
-    """Make the rater's live label of the task an earlier revision; return whether there was one.
+    """Make the rater's live label of the task an earlier revision; return whether it existed.
 
-    The reports of images that it opened are withdrawn.
+    The label's reports of images are withdrawn.
     """
     ids = {"of_task": task_id, "of_rater": rater_id}
     if connection.execute(_RETIRE, ids).rowcount == 0:
@@ -122,5 +122,5 @@ def retire_live(connection: sa.Connection, task_id: str, rater_id: str) -> bool:
 
 
 def recount_live(connection: sa.Connection, task_ids: Sequence[str]) -> None:
-    """Set the tasks' numbers of live labels after a change of labels."""
+    """Update the tasks' numbers of live labels after a change of labels."""
     connection.execute(_RECOUNT, {"of_tasks": list(task_ids)})

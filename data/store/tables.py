@@ -1,8 +1,8 @@
-"""The tables of the feedback store, in types that SQLite and PostgreSQL share.
+"""The tables of the feedback store, with types that SQLite and PostgreSQL share.
 
-The migrations in `data/store/migrations` lead to these tables. Labels are only ever added: an edit
-is a new revision and an undo is a revision without an answer. Of the revisions of one rater's
-answer to one task at most one is `is_live`.
+The migrations in `data/store/migrations` produce these tables. Labels are only ever added: an edit
+is a new revision and an undo is a revision without an answer. At most one revision of one rater's
+answer to one task is live (`is_live`).
 """
 
 from datetime import UTC, datetime
@@ -12,16 +12,13 @@ import sqlalchemy as sa
 
 
 class UtcDateTime(sa.TypeDecorator[datetime]):
-    """A moment in UTC.
-
-    SQLite keeps no time zone, so it is removed when a value is stored and added when it is read.
-    """
+    """A time in UTC; SQLite stores it without a time zone, which is added on reading."""
 
     impl = sa.DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Refuse moments without a time zone, which `astimezone` would take for local time."""
+        """Refuse times without a time zone, which `astimezone` would treat as local time."""
         if value is None:
             return None
         if value.tzinfo is None:
@@ -30,7 +27,7 @@ class UtcDateTime(sa.TypeDecorator[datetime]):
         return moment.replace(tzinfo=None) if dialect.name == "sqlite" else moment
 
     def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """Return the moment with its time zone."""
+        """Return the time with its time zone."""
         del dialect  # the signature is SQLAlchemy's
         if value is None:
             return None
@@ -49,7 +46,7 @@ metadata = sa.MetaData(
 
 
 def _sequence() -> sa.Column[int]:
-    # SQLite numbers rows itself only in a column of its own integer type
+    # SQLite numbers rows automatically only in a column of type INTEGER
     number = sa.BigInteger().with_variant(sa.Integer, "sqlite")
     return sa.Column("sequence", number, primary_key=True, autoincrement=True)
 
@@ -60,7 +57,7 @@ def _partial_index(
     *columns: sa.ColumnElement[Any],
     unique: bool = False,
 ) -> None:
-    """Add an index of the rows for which the condition `where` holds."""
+    """Add a partial index of the rows that meet the condition `where`."""
     sa.Index(name, *columns, unique=unique, sqlite_where=where, postgresql_where=where)
 
 

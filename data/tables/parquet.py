@@ -1,11 +1,11 @@
-"""Parquet from the feedback store: a copy that can be made again at any time.
+"""Export of the feedback store to Parquet.
 
-The labels themselves are kept in the store alone. `labels/latest` is a link to the newest folder of
-`labels/snapshots/`, which has one file per table with the live labels. The link moves once all of
-them are on disk, so that a reader never sees half an export. `labels/parts/` has every revision, in
-files of `PART_ROWS` sequence numbers that are written once, when their range is full. The same
-store and the same images lead to the same bytes. The manifest names every file with its rows and
-hash; `data.tables.verification` compares it with the store.
+The store alone keeps the labels; the export can be made again at any time. `labels/latest` is a
+link to the newest folder of `labels/snapshots/`, which has one file per table with the live labels.
+The link moves when all files are on disk, so that a reader never sees a partial export.
+`labels/parts/` has every revision, in files of `PART_ROWS` sequence numbers, each written once when
+its range is full. The same store and the same images lead to the same bytes. The manifest names
+every file with its rows and hash; `data.tables.verification` compares it with the store.
 """
 
 import hashlib
@@ -45,15 +45,15 @@ class ExportedFile(BaseModel, frozen=True, extra="forbid"):
 
 
 class Manifest(BaseModel, frozen=True, extra="forbid"):
-    """Record of what an export wrote; as JSON it is `labels/latest/_manifest.json`."""
+    """Description of an export; its JSON is `labels/latest/_manifest.json`."""
 
     schema_version: int
     export_id: str
     """Hash of the tables' hashes, and the name of the folder in `labels/snapshots/`."""
     inputs: str
-    """Hash of what the tables were made from: as long as it is the same, so are they."""
+    """Hash of the inputs of the tables: equal inputs make equal tables."""
     last_sequence: int
-    """The highest sequence number of a label that the export saw; 0 when there was none."""
+    """Highest sequence number of a label in the export; 0 without labels."""
     files: dict[str, ExportedFile]
     """Files by path relative to `labels/`."""
 
@@ -72,7 +72,7 @@ def export(store: FeedbackStore, run: RunFolder) -> Manifest:
         "prompts": read_table(run.prompts_table, schema.PROMPTS),
         "images": read_table(run.images_table, schema.IMAGES),
     }
-    # a short transaction: it makes PostgreSQL's writers wait
+    # a short transaction, since it blocks PostgreSQL's writers
     with store.database.read(settled=labels) as connection:
         settled = last_sequence(connection)
     with locked(run.export_lock), store.database.read() as connection:
@@ -104,7 +104,7 @@ def read_manifest(run: RunFolder) -> Manifest:
     """Read the manifest of the run's last export.
 
     Raises:
-        PictuneError: there is none, or it is broken.
+        PictuneError: the manifest is missing or broken.
     """
     path = run.latest / MANIFEST
     try:
@@ -116,9 +116,9 @@ def read_manifest(run: RunFolder) -> Manifest:
 
 
 def learned_from_digest(run: RunFolder) -> str:
-    """Return a hash of the labels of the last export that training learns from.
+    """Return a hash of the last export's labels that training uses.
 
-    Comparisons of models are not among them: what they compare is trained already.
+    Comparisons of models are excluded, since training never uses them.
 
     Raises:
         PictuneError: there is no export, or its manifest is broken.
@@ -130,12 +130,12 @@ def learned_from_digest(run: RunFolder) -> str:
 
 
 def last_sequence(connection: sa.Connection) -> int:
-    """Return the highest sequence number of a label; 0 before the first."""
+    """Return the highest sequence number of a label; 0 without labels."""
     return connection.scalar(sa.select(sa.func.max(labels.c.sequence))) or 0
 
 
 def _is_intact(run: RunFolder, manifest: Manifest) -> bool:
-    """Whether `labels/latest` has the tables that the manifest names, unchanged."""
+    """Whether `labels/latest` has all tables of the manifest, unchanged."""
     return run.latest.is_symlink() and all(
         (path := run.labels_dir / name).is_file() and sha256_of(path) == file.sha256
         for name, file in manifest.files.items()
@@ -150,7 +150,7 @@ def _full_parts(
     last: int,
     earlier: Manifest | None,
 ) -> Iterator[tuple[str, ExportedFile]]:
-    """Write the parts whose range is full and that are not there yet; yield all of them."""
+    """Write the missing parts whose range is full; yield all parts."""
     for killed in run.parts.glob(".tmp-*"):
         killed.unlink()
     for first in range(1, last - PART_ROWS + 2, PART_ROWS):
@@ -211,10 +211,10 @@ def _manifest_of(folder: Path, inputs: str, last: int, parts: dict[str, Exported
 
 
 def _switch(run: RunFolder, folder: Path, export_id: str) -> None:
-    """Make the new tables the latest, and keep those before for readers in the middle of them."""
+    """Make the new tables the latest; keep the previous tables for readers that still use them."""
     before = run.latest.resolve().name
     new = run.snapshots / export_id
-    if new.exists():  # the same tables, but damaged since
+    if new.exists():  # the same tables, but damaged later
         for path in folder.iterdir():
             path.replace(new / path.name)
     else:
@@ -230,7 +230,7 @@ def _switch(run: RunFolder, folder: Path, export_id: str) -> None:
 
 
 def _remove(snapshot: Path) -> None:
-    """Remove an export; a file that somebody else put there stays."""
+    """Remove the files of an export; other files in its folder stay."""
     for path in [*snapshot.glob("*.parquet"), *snapshot.glob(f"*{MANIFEST}")]:
         path.unlink()
     with suppress(OSError):

@@ -1,10 +1,10 @@
-"""A copy of a run's export in any place that fsspec writes to, such as `s3://`.
+"""A copy of a run's export at any target of fsspec, such as `s3://`.
 
-It is for readers that do not see the run's folder. The layout is as in `labels/`: `parts/`,
+It serves readers without access to the run's folder. The layout is as in `labels/`: `parts/`,
 `snapshots/<export_id>/` and `latest/`. An object store has no links, so `latest/` is a copy there,
 file by file and its manifest last. Each file is whole at any time, and the snapshot that the
-manifest names is complete before `latest/_manifest.json` names it. A reader of several tables that
-must fit together reads that manifest and then its snapshot.
+manifest names is complete before `latest/_manifest.json` names it. To read several consistent
+tables, read the manifest first and then its snapshot.
 """
 
 import hashlib
@@ -26,16 +26,16 @@ _LATEST, _SNAPSHOTS = "latest/", "snapshots/"
 
 
 class DatasetConfig(BaseModel, frozen=True, extra="forbid"):
-    """Place that the exported tables are copied to."""
+    """Target of copies of the exported tables."""
 
     target: str | None = None
-    """A folder, or a URL that fsspec knows such as `s3://bucket/folder`, that every export is
-    copied to; none keeps it in the run's folder alone. Keys and endpoint of an object store come
-    from its usual environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`)."""
+    """Folder or fsspec URL, such as `s3://bucket/folder`, to which every export is copied; by
+    default exports stay in the run's folder only. Keys and endpoint of an object store come from
+    its usual environment variables (`AWS_ACCESS_KEY_ID`, `AWS_ENDPOINT_URL`)."""
 
 
 def publish(run: RunFolder, target: str) -> None:
-    """Copy the run's last export to `target`; files that are there already are not sent again.
+    """Copy the run's last export to `target`; files that exist there are not sent again.
 
     Raises:
         PictuneError: there is no export, or the target cannot be written.
@@ -60,7 +60,7 @@ def publish(run: RunFolder, target: str) -> None:
 
 
 def published_faults(run: RunFolder, target: str) -> list[str]:
-    """Return the faults of the copy at `target`, a line each; empty if it is the run's last export.
+    """Return the faults of the copy at `target`, one line each; empty if it equals the last export.
 
     Raises:
         PictuneError: there is no export, or the target cannot be read.
@@ -84,12 +84,12 @@ class _Place:
     """A folder on a file system of fsspec."""
 
     def __init__(self, target: str) -> None:
-        # other processes write there too, so that no listing of a folder may be remembered
+        # listings of folders must not be cached, because other processes write there too
         self.files, root = url_to_fs(target, use_listings_cache=False)
         self.root: str = root.rstrip("/")
 
     def manifest(self) -> Manifest | None:
-        """Read the manifest at the place; None where it is missing or broken."""
+        """Read the manifest at the target; None if it is missing or broken."""
         try:
             return Manifest.model_validate_json(
                 self.files.cat_file(f"{self.root}/{_LATEST}{MANIFEST}")
@@ -109,7 +109,7 @@ class _Place:
                 self.files.put_file(source, path)
 
     def sha256_of(self, name: str) -> str | None:
-        """Return the hash of a file's bytes; None when it is not there."""
+        """Return the hash of a file's bytes; None if the file does not exist."""
         try:
             with self.files.open(f"{self.root}/{name}", "rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
@@ -117,7 +117,7 @@ class _Place:
             return None
 
     def keep_snapshots(self, names: set[str]) -> None:
-        """Remove all snapshots but these."""
+        """Remove all other snapshots."""
         for path in self.files.ls(f"{self.root}/{_SNAPSHOTS.rstrip('/')}", detail=False):
             if path.rstrip("/").rpartition("/")[2] not in names:
                 self.files.rm(path, recursive=True)

@@ -1,4 +1,4 @@
-"""Comparison of store, Parquet and image files: `verify` reports everything that does not agree."""
+"""Comparison of store, Parquet and image files: `verify` reports all differences."""
 
 import sqlite3
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ from data.store.views import rows
 from data.tables.parquet import MANIFEST, PART_ROWS, Manifest, last_sequence, read_manifest
 
 MOST_IDS_NAMED = 3
-"""A line names so many ids and only counts the others."""
+"""Largest number of ids in one line; further ids are only counted."""
 
 
 @contextmanager
 def store_to_read(run: RunFolder) -> Iterator[FeedbackStore]:
-    """Open the run's store for reading alone.
+    """Open the run's store read-only.
 
-    An SQLite file is copied first, so that it may lie on a disk that cannot be written.
+    An SQLite file is copied first, so that it can lie on a read-only disk.
     """
     url = sa.make_url(run.store_url)
     if url.get_backend_name() != "sqlite":
@@ -43,8 +43,9 @@ def store_to_read(run: RunFolder) -> Iterator[FeedbackStore]:
 
 
 def _copy(database: Path, copy: Path) -> None:
-    """Copy all that is committed, including what is in the write-ahead log alone."""
-    # Without a log nobody has the database open. `immutable` then keeps SQLite from making one.
+    """Copy all commits, including commits that are only in the write-ahead log."""
+    # Without a log no process has the database open. `immutable` then keeps SQLite from creating a
+    # log.
     immutable = "" if database.with_name(f"{database.name}-wal").exists() else "&immutable=1"
     read_only = f"{database.resolve().as_uri()}?mode=ro{immutable}"
     try:
@@ -60,7 +61,7 @@ def _copy(database: Path, copy: Path) -> None:
 
 
 def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
-    """Return the faults of the run's images, labels and export, a line each; empty without faults.
+    """Return the faults of the run's images, labels and export, one line each.
 
     Every image file is hashed and opened, and every exported file is hashed. The exported tables of
     tasks and labels are compared with the store.
@@ -69,7 +70,7 @@ def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
         PictuneError: the run's `images.parquet` or `prompts.parquet` is missing or broken.
     """
     images, prompts = read_table(run.images_table, IMAGES), read_table(run.prompts_table, PROMPTS)
-    # The export comes first: hashing the images takes long, and raters are at work.
+    # The export comes first: hashing the images takes long, and raters may add labels meanwhile.
     with locked_to_read(run.export_lock):
         export_faults = list(_export_faults(store, run))
     return [
@@ -95,7 +96,7 @@ def _image_faults(run: RunFolder, images: pa.Table) -> Iterator[str]:
 
 
 def _orphans(store: FeedbackStore, images: pa.Table, prompts: pa.Table) -> Iterator[str]:
-    """Find live labels of images and prompts that the run does not know."""
+    """Find live labels of images and prompts that are not in the run's tables."""
     with store.database.read() as connection:
         for name, table, column, task_id in (
             ("image", images, task_images.c.image_id, task_images.c.task_id),
@@ -189,7 +190,7 @@ def _differing_tables(
 
 
 def _difference(path: Path, exported: pa.Table, stored: pa.Table) -> Iterator[str]:
-    """Report the rows in which an exported table and the store differ, by the first column."""
+    """Report rows where an exported table and the store differ, by the first column."""
     if exported.equals(stored):
         return
     key = stored.column_names[0]

@@ -41,7 +41,7 @@ from labeling_app.refusals import may_refuse
 from labeling_app.sign_in import Admin, Name
 
 FILE = {"schema": {"type": "string", "format": "binary"}}
-"""A file, in the words of OpenAPI."""
+"""OpenAPI schema of a file."""
 
 PARQUET = "application/vnd.apache.parquet"
 """Media type of the tables."""
@@ -67,7 +67,7 @@ class PauseBody(_Body, frozen=True):
     """Body of a pause or of its end."""
 
     rater: Name | None = None
-    """One rater's name; without it, the whole campaign."""
+    """Name of one rater; without it, the pause is for the whole campaign."""
 
 
 class ImageBody(_Body, frozen=True):
@@ -77,7 +77,7 @@ class ImageBody(_Body, frozen=True):
 
 
 class TaskBody(_Body, frozen=True):
-    """Body of what concerns a task."""
+    """Body of a call about a task."""
 
     task_id: Identifier
 
@@ -89,7 +89,7 @@ class AdjudicationBody(TaskBody, frozen=True):
 
 
 class RaterBody(_Body, frozen=True):
-    """Body of what concerns a rater."""
+    """Body of a call about a rater."""
 
     rater: Name
 
@@ -104,23 +104,23 @@ class ShareBody(RaterBody, frozen=True):
     """Body of a limit to a share of the labels."""
 
     share: Annotated[float, Field(gt=0, le=1)] | None
-    """Largest share of the wanted labels; null for any."""
+    """Largest share of the wanted labels; null for no limit."""
 
 
 class OverlapBody(_Body, frozen=True):
-    """Body of another overlap."""
+    """Body of a new overlap."""
 
     kind: TaskKind
     overlap: Annotated[int, Field(ge=1, le=LARGEST_OVERLAP)]
 
 
 class GoldBody(_Body, frozen=True):
-    """Body of images whose right answers are known."""
+    """Body of gold: images with known right answers."""
 
     name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$")]
     """Name of the CSV file, for errors."""
     csv: str
-    """Its content, as of `tasks.gold`."""
+    """Content of the file, in the format of `tasks.gold`."""
 
 
 @router.get("/summary")
@@ -131,19 +131,19 @@ def summary(state: State, _admin: Admin) -> Summary:
 
 @router.get("/quality")
 def quality(state: State, _admin: Admin) -> Quality:
-    """Return agreement, each rater's figures and disputes; of many labels it takes seconds."""
+    """Return agreement, each rater's figures and disputes; takes seconds with many labels."""
     return figures.measure_quality(state)
 
 
 @router.get("/reports")
 def reports(state: State, _admin: Admin) -> Reports:
-    """Return the reported images that wait for a decision, and those that are removed."""
+    """Return the reported images that wait for a decision, and the removed images."""
     return figures.list_reports(state)
 
 
 @router.get("/disputes")
 def disputes(state: State, _admin: Admin) -> Disputes:
-    """Return the tasks that raters disagree on with their answers, and those that were decided."""
+    """Return the disputed tasks with their answers, and the decided tasks."""
     return figures.list_disputes(state)
 
 
@@ -202,7 +202,7 @@ def put_back(body: ImageBody, state: State, account: Admin) -> Decided:
 
 @router.post("/put-back-all", responses=ABOUT_SOMETHING)
 def put_back_all(body: RaterBody, state: State, account: Admin) -> PutBack:
-    """Put all images back that this rater alone reported and nobody has decided about."""
+    """Put back all undecided images that only this rater reported."""
     return PutBack(images=state.store.reports.put_back_all(body.rater, account.rater_id))
 
 
@@ -222,7 +222,7 @@ def adjudicate(body: AdjudicationBody, state: State, account: Admin) -> Adjudica
 
 @router.post("/withdraw", status_code=204, responses=ABOUT_SOMETHING)
 def withdraw(body: TaskBody, state: State, account: Admin) -> None:
-    """Take the answer in the raters' place back; it stays in the log."""
+    """Withdraw the answer in the raters' place; it stays in the log."""
     state.store.adjudications.withdraw(body.task_id, account.rater_id)
 
 
@@ -239,7 +239,7 @@ def export(_body: EmptyBody, state: State, account: Admin) -> Exported:
 
 @router.post("/pause", responses=ABOUT_SOMETHING)
 def pause(body: PauseBody, state: State, account: Admin) -> PauseState:
-    """Hand out no more tasks, to one rater or to anyone; answers are still accepted."""
+    """Stop handing out tasks, to one rater or to all; answers are still accepted."""
     return _set_paused(state, account, body.rater, paused=True)
 
 
@@ -266,7 +266,7 @@ def password(body: RaterBody, state: State, account: Admin) -> NewPassword:
     """Give a rater a new password, which ends their earlier sign-ins."""
     named = _named(state, body.rater)
     drawn = draw_password()
-    # on the threads that check passwords, as a hash takes as much memory as a check
+    # on the threads that check passwords, because a hash takes as much memory as a check
     password_hash = state.signing_in.submit(hash_password, drawn).result()
     state.store.raters.set_password(named.rater_id, password_hash, by=account.rater_id)
     return NewPassword(rater=named.name, role=named.role, password=drawn)
@@ -292,13 +292,13 @@ def share(body: ShareBody, state: State, account: Admin) -> None:
 
 @router.post("/overlap", status_code=204, responses=OF_A_BODY)
 def overlap(body: OverlapBody, state: State, account: Admin) -> None:
-    """Ask so many people about each task of this kind, also after the next start."""
+    """Set the number of people who answer each task of this kind, also after a restart."""
     state.store.plan.set_overlap(body.kind, body.overlap, account.rater_id)
 
 
 @router.post("/gold", responses=OF_A_BODY)
 def gold(body: GoldBody, state: State, account: Admin) -> GoldAdded:
-    """Add images whose right answers are known, all or none."""
+    """Add gold (images with known right answers), all or none."""
     if state.images is None:
         raise HTTPException(422, "this app does not know the campaign's images by their paths")
     try:

@@ -1,7 +1,7 @@
-"""Events of the admin page: each is a plain POST of JSON, answered with all figures that changed.
+"""Events of the admin page: each event is a plain POST of JSON; its answer has all changed figures.
 
-Handlers get whatever JSON was sent, as Gradio's own preparation would fetch the files and addresses
-that an input names.
+Handlers get the JSON as it was sent, because Gradio's own preprocessing would fetch files and
+addresses named by an input.
 """
 
 import hashlib
@@ -38,10 +38,10 @@ from labeling_app.refusals import UNREADABLE
 LOGGER = logging.getLogger(__name__)
 
 ADMIN = "pictune.admin"
-"""Key of a request's scope: the account of the admin who was let in."""
+"""Key of a request's scope for the admin's account."""
 
 EVERY_S = 10
-"""Seconds between two looks at the figures."""
+"""Seconds between two updates of the figures."""
 
 WITH_PLACE = """(_, ...rest) => [
   `${self.origin} ${Intl.DateTimeFormat().resolvedOptions().timeZone}`, ...rest
@@ -51,30 +51,30 @@ WITH_PLACE = """(_, ...rest) => [
 PLACE = re.compile(r"(https?://[^/\s]+) (.*)")
 
 Component = Any
-"""A component of Gradio, or a row of them."""
+"""A component of Gradio, or a row of components."""
 Update = dict[Any, Any]
 """Component -> its new value."""
 
 
 @dataclass(frozen=True)
 class Look:
-    """One look at the campaign, from a page that shows this report and this dispute."""
+    """State of the campaign for one update of a page that shows this report and this dispute."""
 
     state: AppState
     origin: str
-    """Address of the app, as the browser knows it: `gr.Gallery` takes whole addresses alone."""
+    """Address of the app in the browser: `gr.Gallery` takes absolute addresses only."""
     zone: ZoneInfo
     image_id: object
     task_id: object
 
     @cached_property
     def summary(self) -> Summary:
-        """How the campaign goes."""
+        """State of the campaign."""
         return figures.summarize(self.state)
 
     @cached_property
     def plan(self) -> Plan:
-        """How many people are asked."""
+        """Overlap by kind of task."""
         return figures.list_plan(self.state)
 
     @cached_property
@@ -84,21 +84,21 @@ class Look:
 
     @cached_property
     def disputes(self) -> Disputes:
-        """The disputes; none before `measure_quality` has found them, which may take seconds."""
-        if self.state.judged.quality is None:
+        """The disputes; None before the first call of `measure_quality`, which may take seconds."""
+        if self.state.quality_cache.quality is None:
             return Disputes(total=0, open=[], n_decided=0, decided=[])
         return figures.list_disputes(self.state)
 
     @cached_property
     def report(self) -> ReportedImageView | None:
-        """The report that the page shows: the chosen one, or the first that waits."""
+        """The report on the page: the chosen report, or else the first open report."""
         waiting = self.reports.open
         known = {one.image_id: one for one in (*waiting, *self.reports.removed)}
         return known.get(str(self.image_id)) or next(iter(waiting), None)
 
     @cached_property
     def dispute(self) -> Dispute | None:
-        """The dispute that the page shows: the chosen one, or the first that waits."""
+        """The dispute on the page: the chosen dispute, or else the first open dispute."""
         waiting = self.disputes.open
         known = {one.task_id: one for one in (*waiting, *self.disputes.decided)}
         return known.get(str(self.task_id)) or next(iter(waiting), None)
@@ -106,15 +106,15 @@ class Look:
 
 @dataclass(frozen=True)
 class Call:
-    """An event of an admin."""
+    """An event from an admin's page."""
 
     admin: Account
     chosen: Mapping[str, Any]
-    """What was clicked in a table or a gallery."""
+    """The cell or image that was clicked in a table or a gallery."""
 
 
 class Board:
-    """Components of the page with what they show, and its events."""
+    """Components of the page with their figures, and the page's events."""
 
     def __init__(self, state: AppState) -> None:
         self.state = state
@@ -123,7 +123,7 @@ class Board:
         self.task: Any = gr.Dropdown([], label="Disputed task", render=False)
         self.rater: Any = gr.Dropdown([], label="Rater", render=False)
         self.fields: set[Component] = set()
-        """Fields that the next dispute empties."""
+        """Fields that are cleared for the next dispute."""
         self._place = gr.Textbox("", visible="hidden", label="Place")
         self._shown = gr.JSON([], visible="hidden", label="Shown")
         self._judged = gr.JSON([], visible="hidden", label="Judged")
@@ -154,9 +154,9 @@ class Board:
 
         Args:
             trigger: method of a component, such as `button.click`.
-            act: is called with the event and the values of `inputs`; returns what `outputs` show.
-            inputs: components whose values it needs.
-            outputs: components besides those that show figures.
+            act: is called with the event and the values of `inputs`; returns values of `outputs`.
+            inputs: components whose values `act` needs.
+            outputs: further components besides the figures.
             js: JavaScript that changes the values of all inputs of the event.
             judges: whether the slow figures are drawn again as well.
         """
@@ -186,7 +186,7 @@ class Board:
         self._events.append(connect)
 
     def connect(self, page: gr.Blocks) -> None:
-        """Connect all triggers, and the page itself, which looks again every few seconds."""
+        """Connect all triggers, and the page itself, which updates every few seconds."""
 
         def look(*given: JsonValue) -> Update:
             return self._look(dict(zip(self._seen, given, strict=True)), "")
@@ -194,8 +194,8 @@ class Board:
         for connect in self._events:
             connect()
         timer = gr.Timer(EVERY_S)
-        # Gradio drops the answer to an event that is asked for again meanwhile: so there are two
-        # events, and a tick waits for the answer before it
+        # Gradio drops the answer to an event that is triggered again meanwhile: so there are two
+        # events, and a tick waits for the previous answer
         once: dict[str, Any] = {"trigger_mode": "once"}
         often = [page.load, timer.tick]
         gr.on(often, look, self._seen, self._outputs, **_plain("look", WITH_PLACE), **once)
@@ -213,7 +213,7 @@ class Board:
         return [self._judged, self.rater], [*self._slow, self._judged, self.notice]
 
     def _look(self, seen: Mapping[Component, Any], notice: str) -> Update:
-        """Return the quick figures that have changed, with a notice or what went wrong."""
+        """Return the changed quick figures, with a notice or an error."""
         place = PLACE.fullmatch(str(seen[self._place]))
         origin, zone = place.groups() if place else ("http://localhost", "")
         look = Look(self.state, origin, zone_named(zone), seen[self.image], seen[self.task])
@@ -245,7 +245,7 @@ class Board:
 
 
 def listing(label: str, columns: Mapping[str, Any], *, pinned: int = 0) -> gr.Dataframe:
-    """Return a table that the page's reader can sort and filter."""
+    """Return a table that admins can sort and filter."""
     return gr.Dataframe(
         headers=list(columns),
         datatype=list(columns.values()),
@@ -258,20 +258,20 @@ def listing(label: str, columns: Mapping[str, Any], *, pinned: int = 0) -> gr.Da
 
 
 def said(text: str, role: str = "status") -> str:
-    """Return the HTML of a line that is read out; nothing for none."""
+    """Return the HTML of a line for screen readers; empty for an empty text."""
     return f'<p role="{role}">{escape(text)}</p>' if text else ""
 
 
 def zone_named(name: str) -> ZoneInfo:
-    """Return a time zone; UTC where the browser names one that is not known here."""
+    """Return a time zone; UTC if the browser's time zone is unknown here."""
     try:
         return ZoneInfo(name)
-    except (KeyError, ValueError, OSError):  # unknown, no name of a zone, or one of a folder
+    except (KeyError, ValueError, OSError):  # unknown, not a name, or the name of a folder
         return ZoneInfo("UTC")
 
 
 def _plain(name: str, js: str | None = None) -> dict[str, Any]:
-    """Return the settings of an event that is one POST, answered at once."""
+    """Return Gradio's settings for an event that is one POST, answered at once."""
     return {
         "api_name": name,
         "api_visibility": "private",
@@ -283,7 +283,7 @@ def _plain(name: str, js: str | None = None) -> dict[str, Any]:
 
 
 def _notice_of(act: Callable[[], object]) -> str:
-    """Act; return what went wrong, or nothing."""
+    """Act; return the error message, or an empty text."""
     try:
         act()
     except HTTPException as refusal:
@@ -301,9 +301,9 @@ def _notice_of(act: Callable[[], object]) -> str:
 
 
 def _changed(found: Update, digests: list[str], shown: object, store: Component) -> Update:
-    """Return the figures of which the page shows others, with the digests of all.
+    """Return the changed figures, with the digests of all figures.
 
-    What has not changed is not sent: an image that is open stays open, half-typed numbers stay.
+    Unchanged figures are not sent, so that an open image stays open and half-typed numbers stay.
     """
     before = (
         shown if isinstance(shown, list) and len(shown) == len(digests) else [""] * len(digests)

@@ -1,4 +1,4 @@
-"""Figures of the admins' part: what the JSON routes return and the admin page draws."""
+"""Figures for admins: the answers of the JSON routes, which the admin page draws."""
 
 import json
 from collections import Counter
@@ -41,7 +41,7 @@ STREAM = 30
 """Labels in the stream of the page."""
 
 DISPUTES_SHOWN = 6
-"""Disputed tasks that are shown at once; the next ones come when these are decided."""
+"""Disputed tasks that are shown at once; further tasks follow when these are decided."""
 
 DECIDED_SHOWN = 6
 """Decided tasks that are shown, the latest first."""
@@ -50,14 +50,14 @@ AUDIT_SHOWN = 100
 """Entries of the trail that are shown."""
 
 PROMPTS_SHOWN = 300
-"""Prompts whose progress is shown: those of which most is still wanted."""
+"""Largest number of prompts whose progress is shown: the prompts with the most labels missing."""
 
 HOURS_SHOWN = 24
-"""Hours of the clock whose labels are counted."""
+"""Clock hours whose labels are counted."""
 
 
 def summarize(state: AppState) -> Summary:
-    """Return how the campaign goes."""
+    """Return the state of the campaign."""
     counts = counts_by_prompt(state.store)
     prompts = sorted(counts, key=lambda one: (one.done - one.total, one.prompt, one.kind))
     return Summary(
@@ -83,7 +83,7 @@ def summarize(state: AppState) -> Summary:
 
 
 def measure_quality(state: AppState) -> Quality:
-    """Return agreement, each rater's figures and the disputes; of many labels it takes seconds."""
+    """Return agreement, each rater's figures and the disputes; takes seconds with many labels."""
     return Quality.model_validate(_judge(state))
 
 
@@ -103,11 +103,12 @@ def list_reports(state: AppState) -> Reports:
 
 
 def list_disputes(state: AppState) -> Disputes:
-    """Return the tasks that raters disagree on, and those that were decided.
+    """Return the disputed tasks and the decided tasks.
 
-    They are those that `measure_quality` found last; it is called where it never was.
+    The disputed tasks are the result of the last call of `measure_quality`; if it was never called,
+    it is called now.
     """
-    quality = state.judged.quality
+    quality = state.quality_cache.quality
     found = (_judge(state) if quality is None else quality)["disputes"]
     decided = state.store.adjudications.task_ids()
     waiting = [one for one in found["tasks"] if one["task_id"] not in decided]
@@ -172,7 +173,7 @@ def table_file(state: AppState, name: str) -> Path:
 
 
 def _judge(state: AppState) -> Mapping[str, Any]:
-    found = state.judged.quality = state.quality(state.categories)
+    found = state.quality_cache.quality = state.quality(state.categories)
     return found
 
 
@@ -182,7 +183,7 @@ def _progress(state: AppState) -> CampaignProgress:
 
 
 def _hours(state: AppState) -> list[HourCount]:
-    """Count labels in each of the last hours, also in those without any."""
+    """Count labels in each of the last hours, also in hours without labels."""
     this = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     first = this - timedelta(hours=HOURS_SHOWN - 1)
     counts = labels_by_hour(state.store, first)

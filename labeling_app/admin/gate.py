@@ -1,7 +1,7 @@
-"""The way to the admin page: open to admins alone, and to the few addresses that the page needs.
+"""Access control of the admin page: for admins only, and only at the addresses that it needs.
 
-Gradio has more than sixty routes, some of which ask for no sign-in. Of those under `/admin`, only
-the drawn files and the events of the page are ever reached.
+Gradio has more than sixty routes; some require no sign-in. Under `/admin`, only the drawn files and
+the page's events can be reached.
 """
 
 import httpx
@@ -32,7 +32,7 @@ KNOWN = ("type", "asgi", "http_version", "method", "path")
 """Parts of a request's scope that reach Gradio."""
 
 HANDED_ON = (b"content-type",)
-"""Headers that reach Gradio, which might repeat any other."""
+"""Headers that reach Gradio; others are removed, because Gradio might repeat them."""
 
 LEAVE_WHEN_SIGNED_OUT = """<script>
 const send = window.fetch;
@@ -43,7 +43,7 @@ window.fetch = async (...call) => {
   return answer;
 };
 </script>"""
-"""HTML of the page's head: a page whose sign-in has ended becomes that of the sign-in."""
+"""HTML of the page's head: it replaces the page by the sign-in page when the sign-in has ended."""
 
 
 def mount_admin_page(app: FastAPI, state: AppState) -> None:
@@ -61,7 +61,7 @@ def mount_admin_page(app: FastAPI, state: AppState) -> None:
 
 
 class _Gate:
-    """ASGI app that lets admins through, and nobody else."""
+    """ASGI app that lets only admins through."""
 
     def __init__(self, state: AppState, gradio: FastAPI, drawn: dict[str, Drawn]) -> None:
         self._state = state
@@ -71,7 +71,7 @@ class _Gate:
         self._sign_in = Template(page, autoescape=True)
 
     async def page(self, request: Request) -> Response:
-        """Return the page; or that of the sign-in, with the status that says why."""
+        """Return the page, or the sign-in page with the status of the refusal."""
         try:
             await run_in_threadpool(self._admin, request)
         except HTTPException as refusal:
@@ -105,7 +105,7 @@ class _Gate:
 
 
 def _let_in(gradio: ASGIApp, account: Account | None, body: bytes = b"") -> ASGIApp:
-    """Return Gradio for one admin; nothing of a request reaches it except what it needs."""
+    """Return Gradio for one admin, with only the necessary parts of the request."""
     origin = httpx.URL(ORIGIN)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -119,8 +119,8 @@ def _let_in(gradio: ASGIApp, account: Account | None, body: bytes = b"") -> ASGI
 
 
 def _user(request: Request) -> str | None:
-    """Return the admin who was let in: Gradio refuses all requests that did not pass the gate."""
+    """Return the admin; Gradio refuses requests that did not pass the gate."""
     if ADMIN not in request.scope:
         return None
     account: Account | None = request.scope[ADMIN]
-    return account.rater_id if account else ""  # it is drawn for nobody
+    return account.rater_id if account else ""  # drawing the page needs no admin

@@ -36,7 +36,7 @@ WITH_FILE = f"""(...given) => new Promise((go) => {{
 }})"""
 """JavaScript that puts name and content of a chosen file into the last inputs of an event.
 
-`gr.File` would send it to Gradio's own route for uploads, which keeps all that it gets.
+`gr.File` would send it to Gradio's own upload route, which keeps all files.
 """
 
 ABOUT_AGREEMENT = (
@@ -282,7 +282,7 @@ def _share(quality: Quality, name: object) -> Any:
 
 
 def _prompts_note(summary: Summary) -> str:
-    """Return how many of the prompts are shown, where these are not all."""
+    """Return a note on the number of prompts shown, unless all are shown."""
     shown = len({one.prompt for one in summary.prompts})
     if shown >= summary.n_prompts:
         return ""
@@ -299,7 +299,7 @@ def _names(quality: Quality) -> list[str]:
 
 
 def _flags(quality: Quality) -> str:
-    """Return the raters who do not seem to look."""
+    """Return a line that names the raters with flags."""
     flagged = [
         f"{rater.name} {' and '.join(tables.FLAGS[flag] for flag in rater.flags)}"
         for rater in quality.raters

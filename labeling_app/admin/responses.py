@@ -14,7 +14,7 @@ from data.store.people.audit import AuditEntry
 from data.store.people.reports import Report
 
 Share = float | None
-"""Between 0 and 1; null where there is nothing to count."""
+"""Share between 0 and 1; null if there is nothing to count."""
 
 
 class CampaignProgress(BaseModel, frozen=True):
@@ -23,7 +23,8 @@ class CampaignProgress(BaseModel, frozen=True):
     done: int
     total: int
     seconds_left: float | None
-    """Active time that the rest takes all raters together; null when too few labels tell."""
+    """Estimated active time of the remaining labels, summed over raters; null while there are too
+    few labels for an estimate."""
 
 
 class PromptProgress(BaseModel, frozen=True):
@@ -74,12 +75,12 @@ class Summary(BaseModel, frozen=True):
     progress: CampaignProgress
     categories: list[CategoryCount]
     prompts: list[PromptProgress]
-    """Those of which most is still wanted, at most 300."""
+    """The up to 300 prompts with the most labels missing."""
     n_prompts: int
     hours: list[HourCount]
     """The last 24 hours, the oldest first."""
     stream: list[StreamEntry]
-    """Newest first."""
+    """The latest labels, newest first."""
     last_export: datetime | None
     export_error: str | None
 
@@ -111,12 +112,12 @@ class RaterQuality(_OfTable):  # type: ignore[misc]  # made of the table's colum
     left_n: int
     one_side_p: float | None
     flags: tuple[Literal["quick", "first_place", "one_side"], ...]
-    """Habits that give away a rater who does not look (`data.quality.habits`)."""
+    """Habits of a rater who does not look (`data.quality.habits`)."""
     public_id: str
     name: str
     role: Role
     share: Share
-    """Largest share of the wanted labels that the rater may give; null for any."""
+    """Largest share of the wanted labels that the rater may give; null for no limit."""
 
 
 class DisputeFound(BaseModel, frozen=True):
@@ -134,11 +135,11 @@ class DisputesFound(BaseModel, frozen=True):
 
     total: int
     tasks: list[DisputeFound]
-    """The most disputed first, at most 100."""
+    """The up to 100 most disputed tasks, the most disputed first."""
 
 
 class Alpha(BaseModel, frozen=True):
-    """Krippendorff's alpha with its 95 % interval; null where there is nothing to compare."""
+    """Krippendorff's alpha with its 95 % interval; null without labels to compare."""
 
     alpha: float | None
     alpha_ci_low: float | None
@@ -166,16 +167,16 @@ class Agreement(BaseModel, frozen=True):
     """Agreement of raters: nominal alpha of verdicts, ordinal alpha of ranks."""
 
     source: Source
-    """Whose labels are compared: people's, or others where there are none by people."""
+    """Source of the compared labels: people, or other raters without labels by people."""
     binary: KindAlpha
     ranking: KindAlpha
 
 
 class Quality(BaseModel, frozen=True):
-    """Figures on how far labels can be trusted (`data.quality.campaign_quality`)."""
+    """Figures on the quality of labels (`data.quality.campaign.campaign_quality`)."""
 
     raters: list[RaterQuality]
-    """In the order in which they joined."""
+    """Raters in order of joining."""
     agreement: Agreement
     disputes: DisputesFound
 
@@ -188,21 +189,21 @@ class Dispute(BaseModel, frozen=True):
     prompt: str
     image_ids: list[str]
     disagreement: float | None
-    """Share of pairs of raters who differ; null where it was not computed."""
+    """Share of pairs of raters who differ; null if it was not computed."""
     answers: list[StreamEntry]
-    """The oldest first; an admin's that decides has the source `adjudicator`."""
+    """Answers, the oldest first; an admin's decision has the source `adjudicator`."""
 
 
 class Disputes(BaseModel, frozen=True):
-    """Tasks that raters disagree on, and those that were decided."""
+    """Disputed tasks and decided tasks."""
 
     total: int
     """Disputed tasks that wait for a decision."""
     open: list[Dispute]
-    """The most disputed of these."""
+    """The most disputed tasks."""
     n_decided: int
     decided: list[Dispute]
-    """The latest first."""
+    """Decided tasks, the latest first."""
 
 
 class Adjudicated(BaseModel, frozen=True):
@@ -221,7 +222,7 @@ class KindPlan(BaseModel, frozen=True):
 
 
 class Plan(BaseModel, frozen=True):
-    """Number of people who are asked, by kind of task."""
+    """Overlap of tasks (the number of people who answer), by kind of task."""
 
     kinds: list[KindPlan]
 
@@ -230,7 +231,7 @@ class GoldAdded(BaseModel, frozen=True):
     """Numbers of gold tasks."""
 
     tasks: int
-    """Rows understood."""
+    """Rows of the file."""
     new: int
     """Tasks that were not in the campaign before."""
 
@@ -247,7 +248,7 @@ class AuditTrail(BaseModel, frozen=True):
     """Actions of admins."""
 
     entries: Sequence[AuditEntry]
-    """Newest first."""
+    """Actions, newest first."""
 
 
 class TableFile(BaseModel, frozen=True):
@@ -265,22 +266,22 @@ class Tables(BaseModel, frozen=True):
 
 
 class ReportedImageView(BaseModel, frozen=True):
-    """An image that is out of circulation, or of which a report waits."""
+    """An image that is out of circulation or has an undecided report."""
 
     image_id: str
     prompt: str
     withheld: bool
-    """Whether raters are not shown it; false where its rater has more open reports than count."""
+    """Whether the image is hidden from raters; false if its rater had too many open reports."""
     reports: Sequence[Report]
-    """Those that are not settled, oldest first."""
+    """Unsettled reports, oldest first."""
     url: str
 
 
 class Reports(BaseModel, frozen=True):
-    """The reported images, the one reported first at the beginning."""
+    """The reported images, in order of their first report."""
 
     open: list[ReportedImageView]
-    """Those that wait for a decision."""
+    """Images that wait for a decision."""
     removed: list[ReportedImageView]
 
 

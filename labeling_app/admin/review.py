@@ -1,4 +1,4 @@
-"""The part of the admin page where admins decide: reported images and disputed tasks."""
+"""The part of the admin page for decisions: reported images and disputed tasks."""
 
 import re
 from collections import Counter
@@ -26,7 +26,7 @@ ABOUT_DISPUTES = (
 
 
 def reports(board: Board) -> None:
-    """Build the reported images, of which one is chosen."""
+    """Build the list of reported images, with one chosen image."""
 
     def choose(call: Call) -> Update:
         address = re.search(tables.THUMBNAIL.format(r"(\w+)"), str(call.chosen.get("value")))
@@ -78,7 +78,7 @@ def reports(board: Board) -> None:
 
 
 def disputes(board: Board) -> None:
-    """Build the disputed tasks, of which one is chosen."""
+    """Build the list of disputed tasks, with one chosen task."""
 
     def decide(call: Call, task_id: str, comment: object, answer: dict[str, Any]) -> Update:
         facts = {
@@ -176,7 +176,7 @@ def _report_choices(look: Look) -> Any:
 
 
 def _of_one_rater(look: Look) -> Any:
-    """Return a button for the rater who reported several images, among them the chosen one."""
+    """Return the button for a rater who reported the chosen image and further images."""
     by_rater = Counter(report.rater for image in look.reports.open for report in image.reports)
     raters = [one.rater for one in look.report.reports] if look.report else []
     rater = next((one for one in raters if by_rater[one] > 1), None)

@@ -1,4 +1,4 @@
-"""Tables of the admin page, as values of `gr.Dataframe`: what raters wrote stays text there."""
+"""Tables of the admin page, as values of `gr.Dataframe`; texts of raters are never HTML."""
 
 import json
 from collections.abc import Callable, Iterable, Sequence
@@ -34,7 +34,7 @@ FLAGS = {
 
 THUMBNAIL = "/api/v1/admin/thumbnails/{}"
 BLURRED = "reported"
-"""Title of the images that the style sheet blurs until somebody looks at them."""
+"""Title of images that the style sheet blurs until the pointer is on them."""
 
 # Title of each column -> its type in `gr.Dataframe`; only `markdown` is no plain text.
 COUNTS = {"Done": "number", "Wanted": "number", "Share": "number"}
@@ -66,14 +66,14 @@ AUDIT = {"When": "str", "Who": "str", "What": "str", "About": "str", "Change": "
 }
 
 Cell = str | int | tuple[float | None, str]
-"""Text, a number, or a number to sort by with the text that stands for it."""
+"""Text, a number, or a number for sorting with its text."""
 
 Table = dict[str, Any]
 """Value of a `gr.Dataframe`."""
 
 
 def table(titles: Iterable[str], rows: Iterable[Sequence[Cell]]) -> Table:
-    """Return a table that sorts by numbers and shows the texts that stand for them."""
+    """Return a table that sorts by numbers and shows their texts."""
     listed = list(rows)
     data = [[cell[0] if isinstance(cell, tuple) else cell for cell in row] for row in listed]
     shown = [[cell[1] if isinstance(cell, tuple) else cell for cell in row] for row in listed]
@@ -87,7 +87,7 @@ def category_table(summary: Summary) -> Table:
 
 
 def prompt_table(summary: Summary) -> Table:
-    """Return labels done and wanted, by prompt and kind, those with most to do first."""
+    """Return labels done and wanted, by prompt and kind; most missing labels first."""
     rows = [
         (one.prompt, one.category, one.kind, *_done(one.done, one.total)) for one in summary.prompts
     ]
@@ -137,13 +137,13 @@ def agreement_table(quality: Quality) -> Table:
 
 
 def rater_table(quality: Quality) -> Table:
-    """Return each rater's figures, in the order in which they joined."""
+    """Return each rater's figures, in order of joining."""
     total = sum(rater.n for rater in quality.raters if rater.source == "human")
     return table(RATERS, [_rater_row(rater, total) for rater in quality.raters])
 
 
 def one_rater(quality: Quality, name: object) -> Table:
-    """Return the figures of one rater, one below the other, as a phone shows them."""
+    """Return the figures of one rater in one column, for phones."""
     rows = rater_table(quality)["metadata"]["display_value"]
     mine = [row for row in rows if row[0] == name]
     return table(
@@ -192,7 +192,7 @@ def file_table(tables: Tables) -> Table:
 
 
 def audit_table(trail: AuditTrail, zone: ZoneInfo) -> Table:
-    """Return what admins did, newest first."""
+    """Return the actions of admins, newest first."""
     rows = []
     for entry in trail.entries:
         is_image = entry.action == "decide_image" and entry.subject is not None
@@ -239,7 +239,7 @@ def _images(image_ids: Iterable[str | None], *, blurred: bool = False) -> str:
 
 
 def _change(entry: AuditEntry) -> str:
-    """Return what an action changed, in words."""
+    """Return the changes by an action, in words."""
     before, after = entry.before or {}, entry.after or {}
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     parts = []

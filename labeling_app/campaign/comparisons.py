@@ -17,52 +17,52 @@ from data.errors import PictuneError
 from data.feedback import NewTask
 
 WORDINGS = Path(__file__).parents[1] / "wordings"
-"""Our own words, a Markdown file for each axis."""
+"""Folder of the built-in wordings, one Markdown file for each axis."""
 
 FEWEST_RANKED = 3
-"""Images of a ranking; two are a comparison."""
+"""Fewest images of a ranking; two images are a comparison."""
 
 OBJECT = "{object}"
-"""Stands for what is counted in the words of the axis count."""
+"""Placeholder of the counted object in the wording of the axis count."""
 
 
 class CompareConfig(BaseModel, frozen=True, extra="forbid"):
-    """Comparisons of models by people: what is compared, on which axes, and how it is asked."""
+    """Settings of comparisons of models by people: models, axes and questions."""
 
     models: tuple[str, ...] = ()
-    """Names of the models: `base`, a method such as `rwl`, with the round after the first as
-    `rwl-round2`, or a model of another run such as `second/rwl`, whose images are those of its
-    evaluation. None named: the base and all tuned models of the latest round."""
+    """Names of the models: `base`, a method such as `rwl`, in later rounds `rwl-round2`, or a model
+    of another run such as `second/rwl`, whose images are those of its evaluation. By default, the
+    base and all tuned models of the latest round are compared."""
     axes: tuple[Axis, ...] = ("overall", "alignment", "appeal")
     """Questions, each asked by itself, one after the other: overall preference; alignment with the
     prompt; visual appeal, the prompt not shown; detailed alignment, with a reference image or a
-    longer text where there is one; count, the number of things in a single image."""
+    longer text, if given; count, the number of things in a single image."""
     steps: Literal[3, 5] = 3
-    """Answers about two images: the first is better, the second is better, or a tie; 5 also tells
-    much better from slightly better, as Imagen 3 asks. Both count as better in the report."""
+    """Answers about two images: the first is better, the second is better, or a tie; 5 also
+    distinguishes "much better" from "slightly better", as Imagen 3 does. The report counts both as
+    better."""
     rankings: bool = False
-    """Also asks to rank one image of each model, three models or more, on the page of rankings. No
-    reward learns from these rankings."""
+    """Also asks raters to rank one image of each model (three models or more), on the page of
+    rankings. No reward learns from these rankings."""
     prompts_file: Path | None = None
     """Text file with one prompt a line; without it, the prompts of the evaluation."""
     images_per_prompt: PositiveInt = 2
     """Images of each prompt by each model, with the first seeds of the evaluation."""
     eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Sampler that draws them: 0 is deterministic DDIM, which users run, 1 ancestral sampling."""
+    """Noise of the sampler: 0 is deterministic DDIM, which users run; 1 is ancestral sampling."""
     overlap: Annotated[int, Field(ge=1, le=1000)] = 1
-    """People who answer each comparison; simulated raters have as many places of their own."""
+    """Number of people who answer each comparison; as many simulated raters may answer as well."""
     priority: float = 1.0
     """Priority of the last axis; the others come before it. Tasks of other kinds have 0, and higher
     is asked first."""
     wording: dict[Axis, Path] = {}
-    """Markdown file with the words of an axis, in place of our own in `labeling_app/wordings/`.
-    Each label keeps the version that was shown."""
+    """Markdown file with the wording of an axis, in place of the built-in file in
+    `labeling_app/wordings/`. Each label records the version that was shown."""
     objects: dict[str, str] = {}
-    """Name of what is counted in the images of a prompt, such as "wolves"; the axis count asks
-    about the prompts named here."""
+    """Object to count in the images of a prompt, such as "wolves"; the axis count asks about the
+    prompts listed here."""
     references: dict[str, Path] = {}
-    """For the axis detailed: the image, or the text file (.txt or .md), that tells what a prompt
-    describes."""
+    """Reference of a prompt for the axis detailed: an image or a text file (.txt or .md)."""
 
     @field_validator("models", "axes")
     @classmethod
@@ -103,9 +103,10 @@ class Plan:
 
     tasks: list[NewTask]
     same: int = 0
-    """Pairs that are left out because both models drew the same image."""
+    """Number of pairs that were left out because both models drew the same image."""
     repeated: int = 0
-    """Pairs that are left out because another pair of models drew the same two images."""
+    """Number of pairs that were left out because another pair of models drew the same two
+    images."""
 
 
 def plan_comparisons(
@@ -116,9 +117,9 @@ def plan_comparisons(
 ) -> Plan:
     """Return the comparisons of all pairs of models on each axis, and the rankings of all models.
 
-    Pass by pass: each pass asks once about every prompt and pair of models, so that answers are
-    spread evenly over prompts whenever raters stop. The image of the model that `models` names
-    first is the first of its task.
+    Tasks come in passes: each pass asks once about every prompt and pair of models, so that answers
+    are spread evenly over prompts whenever raters stop. The first image of a task is from the model
+    that comes first in `models`.
     """
     groups: dict[str, dict[int, dict[str, str]]] = {}
     for image in images:
@@ -160,7 +161,7 @@ def _rankings(
     models: Sequence[str],
     passes: int,
 ) -> list[NewTask]:
-    """Return a ranking for each prompt and seed, of the models that drew different images."""
+    """Return a ranking of the models' different images for each prompt and seed."""
     found = []
     for prompt, seeds in sorted(groups.items()):
         for number, seed in enumerate(sorted(seeds)):
@@ -193,10 +194,10 @@ def _shown_beside(
 
 
 def read_wordings(config: CompareConfig) -> dict[Axis, str]:
-    """Return the words of every axis.
+    """Return the wording of every axis.
 
     Raises:
-        PictuneError: a file cannot be read or lacks what it must have.
+        PictuneError: a file cannot be read or lacks a required part.
     """
     return {axis: _read_wording(axis, config.wording.get(axis)) for axis in AXES}
 

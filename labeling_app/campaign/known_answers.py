@@ -24,13 +24,13 @@ from data.kinds.verdict import BinaryAnswer
 from labeling_app.campaign.tasks import LARGEST_RANKING, ImageRow
 
 GOLD_OVERLAP = 1000
-"""Every rater may be given every gold task."""
+"""Overlap of gold tasks, large enough for every rater to get every task."""
 
 SEPARATOR = "|"
 
 ADDED_BY_ADMINS = "admin page: "
-"""Beginning of the source of gold that came over the admin page: the plan of the run's settings
-knows no such source, and so leaves it as it is."""
+"""Prefix of the source of gold from the admin page. The run's settings never name such a source, so
+a new plan keeps this gold."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class TrainingItem:
     explanation: str
 
     def is_correct(self, answer: Answer) -> bool:
-        """Whether an answer is right: the same verdict, or no pair of images reversed or tied.
+        """Whether an answer is right: the same verdict, or the right order of all image pairs.
 
         Raises:
             InvalidAnswer: the answer does not fit the question.
@@ -73,7 +73,7 @@ def parse_gold(text: str, name: str, images: Mapping[str, ImageRow]) -> list[New
     """Return the gold tasks of a file's text; `name` is the file's, for errors.
 
     Raises:
-        PictuneError: a row cannot be understood, or there is none.
+        PictuneError: a row cannot be understood, or the file has no rows.
     """
     rows = list(_rows(io.StringIO(text.removeprefix("\ufeff"), newline=""), name, images))
     if not rows:

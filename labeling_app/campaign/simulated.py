@@ -1,12 +1,12 @@
-"""Simulated raters: each has a state that decides; the store gets their answers as a browser's.
+"""Simulated raters, whose answers reach the store like answers from a browser.
 
 A rater sees the judged quality q of an image at place p (from 0) of n as
 q + position_bias * (1 - p / (n - 1)). A single image is good when the quality seen reaches the
 rater's threshold; a slip of attention, of probability `noise`, reverses the verdict. In a ranking a
 slip replaces the quality seen by a random one. Images that are closer to the best of their group
 than the just noticeable difference are tied with it. A comparison is a ranking of two, the place
-counted from the left; a tie of images that are both below the threshold is `both_bad`. Things in an
-image are counted as the judge counts them; a slip of attention is off by one.
+counted from the left; a tie of images that are both below the threshold is `both_bad`. A rater
+counts things in an image like the judge; a slip of attention is off by one.
 """
 
 import random
@@ -28,10 +28,10 @@ Judge = Callable[[str, str], float]
 """Image id and prompt -> quality in 0..1."""
 
 Counter = Callable[[str, str], int | None]
-"""Image id and name of what is counted -> number of them; None where it is not known."""
+"""Image id and name of the object -> number of objects; None if unknown."""
 
 MUCH = 4.0
-"""Just noticeable differences from which an image is much better than the other."""
+"""Number of just noticeable differences from which an image is much better."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -40,19 +40,19 @@ SUBMISSIONS = uuid.UUID("8f0f7d5e-6c0b-4f0e-9a53-3d0f6a3f6b1e")
 
 
 class SimulatedRaterConfig(BaseModel, frozen=True, extra="forbid"):
-    """Number of simulated raters, and how they differ from a perfect judge."""
+    """Number of simulated raters, and their differences from a perfect judge."""
 
     raters: Annotated[int, Field(ge=1)] = 3
     """Number of raters."""
     noise: Share = 0.1
     """Probability that attention slips on an image."""
     threshold: Share = 0.5
-    """Lowest quality of an image that is called good."""
+    """Lowest quality that gets the verdict good."""
     position_bias: float = 0.0
-    """Quality added to the first place of a ranking, falling evenly to none at the last; in a
-    comparison, to the image on the left."""
+    """Quality added to the image at the first place of a ranking, falling linearly to 0 at the last
+    place; in a comparison, added to the left image."""
     just_noticeable_difference: NonNegativeFloat = 0.05
-    """Qualities that differ by no more are tied."""
+    """Largest difference of quality that counts as a tie."""
     skip_rate: Share = 0.02
     """Probability that a task is skipped."""
     seconds_per_image: PositiveFloat = 2.0
@@ -89,7 +89,7 @@ class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
     def ranking(
         self, qualities: Mapping[str, float], places: Sequence[int], *, rng: random.Random
     ) -> RankingAnswer:
-        """Order images of one prompt, by id; a skip leaves all of them unranked.
+        """Rank images of one prompt, by id; a skip gives no image a rank.
 
         `places` are the images' places on the screen, from 0.
         """
@@ -108,7 +108,7 @@ class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
     ) -> ComparisonAnswer:
         """Compare two images of one prompt; `places` are 0 for the left and 1 for the right.
 
-        With five steps a difference of `MUCH` just noticeable ones is much better.
+        With five steps, `MUCH` just noticeable differences or more are "much better".
         """
         if rng.random() < self.skip_rate:
             return ComparisonAnswer(outcome="skip")
@@ -126,7 +126,7 @@ class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
         )
 
     def count(self, number: int | None, *, rng: random.Random) -> ComparisonAnswer:
-        """Count what the judge counts in an image; what it does not know is skipped."""
+        """Count things in an image; skip if the judge does not know the number."""
         if rng.random() < self.skip_rate or number is None:
             return ComparisonAnswer(outcome="skip")
         if rng.random() < self.noise:
@@ -152,7 +152,7 @@ class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
 def tied_ranks(seen: dict[str, float], just_noticeable_difference: float) -> dict[str, int]:
     """Return ranks from 1 for the best.
 
-    An image within the difference of the best of its group shares the group's rank.
+    An image whose quality is within `difference` of the best of a group shares the group's rank.
     """
     ranks: dict[str, int] = {}
     best_of_group = float("inf")
@@ -186,9 +186,9 @@ def simulate(
     rng: random.Random,
     counter: Counter | None = None,
 ) -> Iterator[Receipt]:
-    """Let the raters take turns until none of them is given another task.
+    """Let the raters take turns until no rater gets another task.
 
-    Yields the receipt of each label once it is stored.
+    Yields the receipt of each label after it is stored.
     """
     working = create_raters(store, config, rng=rng)
     while working:
@@ -205,8 +205,8 @@ def simulate(
 def _submission(
     rater: SimulatedRater, claim: Claim, answer: Answer, *, rng: random.Random
 ) -> Submission:
-    # named by what is answered, not drawn: a second run with the same seed must not repeat ids
-    # that the store knows
+    # derived from the task, not drawn: a second run with the same seed must not repeat ids in the
+    # store
     name = f"{rater.rater_id} {claim.task.task_id} {claim.shown_at.isoformat()}"
     return Submission(
         submission_id=str(uuid.uuid5(SUBMISSIONS, name)),

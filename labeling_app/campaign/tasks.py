@@ -16,27 +16,27 @@ from pydantic import Field
 from data.feedback import ChecksConfig, NewTask
 
 LARGEST_RANKING = 9
-"""Each place on the screen and each rank has its number key."""
+"""Largest ranking: each position on the screen and each rank needs a number key."""
 
 
 class TasksConfig(ChecksConfig, frozen=True, extra="forbid"):
-    """Tasks that are made of a set of images, and how often raters are checked."""
+    """Settings of the tasks for a set of images, and of the checks of raters."""
 
     binary_overlap: Annotated[int, Field(ge=0, le=1000)] = 1
-    """People who judge each image good or bad; simulated raters have as many places of their own.
-    0 asks for no binary labels."""
+    """Number of people who judge each image good or bad; as many simulated raters may judge it as
+    well. 0 makes no binary tasks."""
     rankings_per_prompt: Annotated[int, Field(ge=0)] = 2
-    """Rankings of each prompt that has two images or more, each of a different set of images;
-    0 asks for no rankings."""
+    """Rankings of each prompt that has two images or more, each of a different set of images; 0
+    makes no rankings."""
     ranking_size: Annotated[int, Field(ge=2, le=LARGEST_RANKING)] = 4
-    """Images of a ranking; a prompt with fewer images is ranked with those it has."""
+    """Number of images of a ranking; a prompt with fewer images gets a smaller ranking."""
     ranking_overlap: Annotated[int, Field(ge=1, le=1000)] = 1
-    """People who answer each ranking, and simulated raters."""
+    """Number of people who answer each ranking; as many simulated raters may answer it as well."""
     gold: Path | None = None
-    """CSV file of images whose right answers are known; everybody is asked about them, hidden among
-    the others."""
+    """CSV file of gold: images with known right answers. Every rater gets them, hidden among the
+    other tasks."""
     gold_share: Annotated[float, Field(ge=0, le=1)] = 0.05
-    """Probability that the next task is gold, where there is a file of gold."""
+    """Probability that the next task is gold, if `gold` is set."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ImageRow:
     image_id: str
     prompt: str
     round: int = 1
-    """Round that drew it."""
+    """Round in which the image was drawn."""
 
 
 def plan_tasks(images: Sequence[ImageRow], config: TasksConfig) -> list[NewTask]:
@@ -78,13 +78,13 @@ def ranking_groups(
 ) -> list[tuple[str, ...]]:
     """Return at most `groups` different sets of `size` images.
 
-    No image is used again before the others of its pass had their turn. There are fewer sets when
-    the images do not make as many different ones within `groups` passes.
+    Each pass uses every image once before it repeats any. The result has fewer sets if `groups`
+    passes do not make enough different sets.
     """
     size = min(size, len(image_ids))
     if size < 2:
         return []
-    rng = random.Random(prompt)  # the prompt is the seed: replanning must not make new sets
+    rng = random.Random(prompt)  # seeded by the prompt: planning again must not make new sets
     chosen: dict[tuple[str, ...], None] = {}
     for _ in range(groups):
         order = rng.sample(image_ids, len(image_ids))

@@ -1,6 +1,6 @@
-"""HTTP interface, version 1: the page uses it, and so may any other client; all of it is JSON.
+"""HTTP interface, version 1, in JSON, for the page and for any other client.
 
-Answers are models of `labeling_app.rater.responses`; `labeling_app.refusals` has the refusals.
+`labeling_app.rater.responses` has the models of answers, `labeling_app.refusals` the refusals.
 """
 
 import asyncio
@@ -56,13 +56,13 @@ from labeling_app.sign_in import (
 )
 
 MOST_HELD = 30
-"""Tasks that a page may hold or be sending answers to while it asks for another one."""
+"""Largest number of tasks that a page may hold, or be sending answers to, at a claim."""
 
 OF_A_BODY = (400, 413, 422)
-"""Statuses of a body that is refused."""
+"""Statuses of refused bodies."""
 
 PNG = {"schema": {"type": "string", "format": "binary"}}
-"""An image, in the words of OpenAPI."""
+"""OpenAPI schema of an image."""
 
 router = APIRouter(responses=may_refuse(403, 503))
 
@@ -73,11 +73,11 @@ class ClaimBody(BaseModel, frozen=True, extra="forbid"):
     kind: TaskKind | None = None
     """Only tasks of this kind."""
     excluding: Annotated[tuple[Identifier, ...], Field(alias="except", max_length=MOST_HELD)] = ()
-    """Tasks that the page holds already or has answered: another one is wanted."""
+    """Tasks that the page already holds or has answered; the claim returns another task."""
     wanted: Identifier | None = None
-    """Task that is given first, if the rater holds it."""
+    """Task that the claim returns if the rater holds it."""
     aside: Identifier | None = None
-    """This task, which the rater had put aside."""
+    """Task put aside that the rater wants back."""
 
 
 class SubmissionBody(SentAnswer, frozen=True, extra="forbid"):
@@ -128,7 +128,7 @@ def settings(state: State) -> Settings:
 
 @router.get("/api/v1/words")
 def words(state: State) -> PageWords:
-    """Return the words of the page in all its languages; what one lacks is English."""
+    """Return the words of the page in all languages; missing words are English."""
     return PageWords(
         preferred=state.config.language,
         languages=dict(state.words),
@@ -146,7 +146,7 @@ async def login(request: Request, body: Login, state: State) -> Identity:
 
 @router.post("/api/v1/logout", status_code=204, responses=may_refuse(413))
 def logout(request: Request, state: State) -> None:
-    """Sign this browser out: its cookie, and any copy of it, is worth nothing any more."""
+    """Sign this browser out; its cookie and any copy of the cookie become invalid."""
     sign_out(request, state)
 
 
@@ -164,9 +164,9 @@ def me(account: Present, rater: SignedIn, state: State) -> Me:
 
 @router.post("/api/v1/claim", response_model=Claimed, responses=may_refuse(*OF_A_BODY, 401))
 def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
-    """Hand out the next task, or a task that the rater holds already.
+    """Hand out the next task, or a task that the rater already holds.
 
-    `task` is null when there is none, and `code` and `reason` say why.
+    Without a task, `task` is null, and `code` and `reason` say why.
     """
     # Raters wait for claims and submissions: each is one transaction on one thread, with the
     # check of the sign-in and its answer.
@@ -181,7 +181,7 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
             claimed = state.store.claim(
                 account.rater_id, kind=body.kind, excluding=body.excluding, wanted=body.wanted
             )
-        # "everything is labeled" is said of this moment, so that it must not come from a cache
+        # "everything is labeled" must be true now, so the progress must not come from a cache
         progress = state.store.progress(account.rater_id, newest=claimed is None)
         withdrawn = _withdrawn(state, body.excluding)
     if claimed is None and code is None:
@@ -216,7 +216,7 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
     | {200: {"model": Saved, "description": "received before"}},
 )
 def submit(body: SubmissionBody, state: State, rater: SignedIn) -> Response:
-    """Store an answer; the reply is sent once it is on disk: 201, or 200 if it came before."""
+    """Store an answer; reply after it is on disk: 201, or 200 if it was stored before."""
     submission = Submission(
         **{name: value for name, value in body if name != "language"},
         rater_id=rater.rater_id,
@@ -243,7 +243,7 @@ def undo(state: State, account: Present) -> Undone:
     with state.store.database.write():
         last = latest_labels(state.store, rater_id=account.rater_id, limit=1)
         task = state.store.undo(account.rater_id)
-    # another undo may have come between: then the label belongs to another task
+    # another undo may have come first: then the label belongs to another task
     answer = next((one.answer for one in last if one.task == task), None)
     return Undone(
         task=None if task is None else TaskToShow.from_task(task, range(len(task.image_ids))),
@@ -270,7 +270,7 @@ def training(state: State, account: Present) -> Training:
 
 @router.post("/api/v1/training", responses=may_refuse(*OF_A_BODY, 401, 404))
 def train(body: TrainingBody, state: State, account: Present) -> TrainingFeedback:
-    """Say whether an answer to a training item is right, and why; it is not a label."""
+    """Return whether an answer to a training item is right, and why; it is not a label."""
     item = next((item for item in state.training if item.task.task_id == body.item_id), None)
     if item is None:
         raise HTTPException(404, "no such training item; ask for the items first")
@@ -289,7 +289,7 @@ def progress(
     account: Present,
     held: Annotated[tuple[Identifier, ...], Query(max_length=MOST_HELD)] = (),
 ) -> RaterProgress:
-    """Return how many labels are done, by this rater and by all, and how many are wanted."""
+    """Return the numbers of labels done, by this rater and by all, and of wanted labels."""
     now = state.store.progress(account.rater_id)
     return RaterProgress(**asdict(now), withdrawn=_withdrawn(state, held))
 
@@ -300,11 +300,11 @@ def progress(
     responses=may_refuse(401, 404, 410) | {200: {"content": {"image/png": PNG}}},
 )
 async def image(image_id: str, state: State, account: Present) -> Response:
-    """Return one image of the campaign as PNG, without metadata; a reported one to admins alone."""
+    """Return an image of the campaign as PNG, without metadata; reported images to admins only."""
     content = await asyncio.get_running_loop().run_in_executor(
         state.decoding, _png, state, account, image_id
     )
-    # the id names the content, so a browser may keep it for good
+    # the id is a hash of the content, so a browser may cache it forever
     kept = {"Cache-Control": "private, max-age=31536000, immutable"}
     return Response(content, media_type="image/png", headers=kept)
 
@@ -314,7 +314,7 @@ async def image(image_id: str, state: State, account: Present) -> Response:
     responses={503: {"model": Health, "description": "the store cannot be read"}},
 )
 def health(state: State, response: Response) -> Health:
-    """Return the state of the app; the status is 503 when the store cannot be read."""
+    """Return the state of the app; the status is 503 if the store cannot be read."""
     status = "ok"
     try:
         state.store.progress()
@@ -325,7 +325,7 @@ def health(state: State, response: Response) -> Health:
 
 
 def _json(content: BaseModel, status: int = 200) -> Response:
-    # FastAPI would check it again, on another thread
+    # FastAPI would validate it again, on another thread
     return Response(content.model_dump_json(), status, media_type="application/json")
 
 
@@ -345,5 +345,5 @@ def _png(state: AppState, account: Account, image_id: str) -> bytes:
 
 
 def _withdrawn(state: AppState, held: Collection[str]) -> list[str] | None:
-    """Return the tasks of `held` that must not be shown any more; None where `held` is empty."""
+    """Return the tasks of `held` that must not be shown any more; None if `held` is empty."""
     return state.store.reports.withheld_tasks(held) if held else None

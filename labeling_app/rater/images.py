@@ -1,4 +1,4 @@
-"""Images as raters get them: only pixels, so that nothing tells which model drew them."""
+"""Images for raters: only pixels, so that nothing reveals the model that drew them."""
 
 import io
 from collections.abc import Callable
@@ -11,20 +11,24 @@ from data.errors import PictuneError
 from data.image_files import open_image
 
 THUMBNAIL = 320
-"""Pixels of the longer side of a thumbnail: sharp at 160 on screens of double density."""
+"""Pixels of the longer side of a thumbnail: 160 CSS pixels on screens of double density."""
 
 
 def encoded(path: Path | None, encode: Callable[[Path], bytes]) -> bytes:
     """Return an image as `encode` makes it.
 
     Raises:
-        HTTPException: 404, there is no such image or its file is of no use.
+        HTTPException: 404, the image does not exist or its file is unusable.
     """
     if path is None:
         raise HTTPException(404, "no such image")
     try:
         return encode(path)
-    except (OSError, SyntaxError, ValueError) as error:  # of a broken PNG it is a SyntaxError
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+    ) as error:  # Pillow raises SyntaxError for a broken PNG
         raise HTTPException(404, "the image's file is missing or damaged") from error
     except PictuneError as error:
         raise HTTPException(404, "the image has too many pixels to be shown") from error
@@ -46,13 +50,15 @@ def bare_png(path: Path) -> bytes:
     Metadata are EXIF, prompts and names of models.
 
     Raises:
-        OSError: the file is missing or is no image.
-        PictuneError: it has too many pixels.
+        OSError: the file is missing or is not an image.
+        PictuneError: the image has too many pixels.
     """
     pixels = _upright(path)
     pixels.info.clear()
     out = io.BytesIO()
-    pixels.save(out, "PNG", compress_level=1)  # a rater waits for this: size matters less than time
+    pixels.save(
+        out, "PNG", compress_level=1
+    )  # a rater waits for this: speed matters more than size
     return out.getvalue()
 
 

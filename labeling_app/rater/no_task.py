@@ -1,4 +1,4 @@
-"""Decisions about a rater's next task: why there is none, and who is paused for bad answers."""
+"""Reasons why a rater gets no task, and the pause of raters with too many wrong answers."""
 
 from scipy.stats import binomtest
 
@@ -11,11 +11,11 @@ FEWEST = 5
 """Fewest answers to gold tasks from which a rater's accuracy is estimated."""
 
 CONFIDENCE = 0.99
-"""Confidence of the interval; high, as it is looked at after every answer."""
+"""Confidence of the interval; high, because it is checked after every answer."""
 
 
 def reason_to_wait(state: AppState, account: Account) -> str | None:
-    """Return the code of `NO_TASK` for which this rater must wait; None: nothing is in the way."""
+    """Return the code of `NO_TASK` for which this rater must wait; None if there is no reason."""
     if state.store.is_paused:
         return "campaign_paused"
     if account.status == "paused":
@@ -24,7 +24,7 @@ def reason_to_wait(state: AppState, account: Account) -> str | None:
 
 
 def reason_for_none(state: AppState, account: Account, progress: Progress) -> str:
-    """Return the code of `NO_TASK` for which the store has no task for this rater."""
+    """Return the code of `NO_TASK` that explains why the store has no task for this rater."""
     if progress.done >= progress.total:
         return "all_labeled"
     if account.share is not None and state.store.has_given_share(account.rater_id, account.share):
@@ -45,14 +45,14 @@ def training_left(state: AppState, account: Account) -> set[str]:
     return items - state.store.raters.trained(account.rater_id)
 
 
-def pause_if_below(store: FeedbackStore, rater_id: str, bound: float) -> None:
-    """Pause the rater when even the upper end of their accuracy's interval is below the bound.
+def pause_if_below(store: FeedbackStore, rater_id: str, least_accuracy: float) -> None:
+    """Pause the rater if the upper end of their accuracy's interval is below `least_accuracy`.
 
-    The interval is the exact one (Clopper and Pearson 1934).
+    The interval is exact (Clopper and Pearson 1934).
     """
     record = gold_record(store, rater_id)
     if len(record) < FEWEST:
         return
     interval = binomtest(sum(record), len(record)).proportion_ci(CONFIDENCE, method="exact")
-    if interval.high < bound:
+    if interval.high < least_accuracy:
         store.raters.set_status(rater_id, "paused")

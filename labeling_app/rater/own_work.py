@@ -25,9 +25,9 @@ class Wanted(BaseModel, frozen=True, extra="forbid"):
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
     before: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    """Only labels before this number: the `older` of an earlier answer."""
+    """Only labels with a smaller number; `older` of the previous page."""
     words: Annotated[str, Field(max_length=200)] = ""
-    """Only labels whose prompts have all these words."""
+    """Only labels whose prompts contain all these words."""
     kind: TaskKind | None = None
     """Only labels of tasks of this kind."""
     answer: AnswerGroup | None = None
@@ -42,9 +42,9 @@ class TaskBody(BaseModel, frozen=True, extra="forbid"):
 
 @router.get("/api/v1/history", responses=may_refuse(401, 422))
 def history(state: State, account: Present, wanted: Annotated[Wanted, Query()]) -> History:
-    """Return the rater's labels, newest first; an answer to one of their tasks is an edit."""
+    """Return the rater's labels, newest first; a new answer to one of their tasks is an edit."""
     among = matching(wanted.before, wanted.words, wanted.kind, wanted.answer)
-    limit = wanted.limit + 1  # one more tells whether there are older ones
+    limit = wanted.limit + 1  # one more than needed, to see if there are older labels
     given = latest_labels(state.store, rater_id=account.rater_id, among=among, limit=limit)
     page = given[: wanted.limit]
     withheld = state.store.reports.withheld_images(
@@ -74,22 +74,22 @@ def aside(state: State, account: Present) -> Aside:
 
 @router.post("/api/v1/aside", status_code=204, responses=OF_A_TASK)
 def put_aside(body: TaskBody, state: State, account: Present) -> None:
-    """Put a task aside: claims hand it out again after all others, as long as it has a place.
+    """Put a task aside: claims return it after all other tasks, as long as it has a free place.
 
-    The rater's place is kept for as long as a lease lasts.
+    The rater's place is reserved for the length of a lease.
     """
     state.store.own_work.put_aside(account.rater_id, body.task_id)
 
 
 @router.post("/api/v1/leases", responses=OF_A_TASK)
 def renew(body: TaskBody, state: State, account: Present) -> Lease:
-    """Renew the lease of a task; 404 when it has ended (an answer is accepted all the same)."""
+    """Renew the lease of a task; 404 if it has ended (an answer is still accepted)."""
     return Lease(lease_expires_at=state.store.renew(account.rater_id, body.task_id))
 
 
 @router.post("/api/v1/release", status_code=204, responses=OF_A_TASK)
 def release(body: TaskBody, state: State, account: Present) -> None:
-    """End the lease of a task, for others to be given it; an answer is accepted all the same."""
+    """End the lease of a task, so that others get it; an answer is still accepted."""
     state.store.release(account.rater_id, body.task_id)
 
 

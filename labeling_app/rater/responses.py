@@ -29,23 +29,23 @@ _MARKDOWN = MarkdownIt("commonmark", {"html": False})
 
 
 class Settings(BaseModel, frozen=True):
-    """Facts that a page needs before anyone has signed in."""
+    """Settings that a page needs before the sign-in."""
 
     needs_password: bool
     guideline_version: str
     guideline_versions: dict[str, str]
-    """The versions in other languages that the guidelines are written in, by language."""
+    """Versions of the translated guidelines, by language."""
 
 
 class PageWords(BaseModel, frozen=True):
     """The words of the page."""
 
     preferred: str | None
-    """Language of raters who have not chosen one; null is their browser's."""
+    """Language of raters who have not chosen a language; null means the browser's language."""
     languages: dict[str, Words]
-    """The words by language; `{name}` in a word stands for what the page puts there."""
+    """The words by language; `{name}` in a word is a placeholder."""
     reasons: dict[ReasonsQuestion, list[OfferedReason]]
-    """Reasons that raters choose from, by what is asked; none where nothing is to be asked."""
+    """Offered reasons by question; a question without reasons is not asked."""
 
 
 NO_TASK: Mapping[str, str] = {
@@ -57,14 +57,14 @@ NO_TASK: Mapping[str, str] = {
     "taken": "others have answered that task meanwhile, or an image of it was reported",
     "not_for_you": "the remaining tasks are reserved for other raters",
 }
-"""Reasons why a rater gets no task, in words, by the code that programs read."""
+"""Texts of the reasons why a rater gets no task, by code for programs."""
 
 
 class Me(Identity, frozen=True):
     """The rater who is signed in, and whether they are trained."""
 
     trained: bool
-    """Whether no training item is left for them."""
+    """Whether the rater has answered all training items."""
 
 
 class ShownImage(BaseModel, frozen=True):
@@ -72,7 +72,7 @@ class ShownImage(BaseModel, frozen=True):
 
     image_id: str
     url: str | None
-    """Null where the image was reported, in a history."""
+    """Address of the image; null for a reported image in a history."""
 
 
 class Question(BaseModel, frozen=True):
@@ -80,13 +80,13 @@ class Question(BaseModel, frozen=True):
 
     axis: Axis
     html: str
-    """The words of the axis, from Markdown without HTML of its own."""
+    """Wording of the axis, rendered from Markdown; raw HTML is escaped."""
     text: Annotated[str | None, OPTIONAL] = None
-    """A longer text than the prompt; absent where there is none."""
+    """Description that is longer than the prompt, if any."""
     reference: Annotated[ShownImage | None, OPTIONAL] = None
-    """The image that shows what the prompt describes; absent where there is none."""
+    """Reference image of the prompt, if any."""
     steps: Annotated[int | None, OPTIONAL] = None
-    """5 where much better is told from slightly better; absent where it is not."""
+    """5 if raters distinguish much better from slightly better; otherwise absent."""
 
 
 class TaskToShow(BaseModel, frozen=True):
@@ -95,9 +95,9 @@ class TaskToShow(BaseModel, frozen=True):
     task_id: str
     kind: TaskKind
     prompt: str
-    """Empty where raters are not told it: on the axes appeal and count."""
+    """The prompt; empty on the axes appeal and count, where it is hidden."""
     images: tuple[ShownImage, ...]
-    """In the order in which they are to be shown; one, where it is the axis count."""
+    """Images in the order on the screen; a single image on the axis count."""
     question: Annotated[Question | None, OPTIONAL] = None
     """Question of a comparison; absent for other kinds."""
 
@@ -113,7 +113,7 @@ class TaskToShow(BaseModel, frozen=True):
     ) -> Self:
         """Return the task with its images in the order shown; `more` has a subclass's own fields.
 
-        `wording` has the words of a comparison's axis.
+        `wording` is the wording of a comparison's axis.
         """
         places = sorted(zip(shown_order, task.image_ids, strict=True))
         facts: dict[str, object] = {
@@ -138,23 +138,23 @@ class ClaimedTask(TaskToShow, frozen=True):
     """A task that is leased to the rater."""
 
     lease_expires_at: datetime
-    """Until then nobody else is given the rater's place; a later answer is still accepted."""
+    """Time until which the rater's place is reserved; a later answer is still accepted."""
     was_aside: Annotated[bool, Field(exclude_if=lambda was_aside: not was_aside)] = False
-    """Whether the rater had put it aside; absent where they had not."""
+    """True if the rater had put the task aside; otherwise absent."""
 
 
 class Claimed(BaseModel, frozen=True):
     """Answer to a claim."""
 
     task: ClaimedTask | None
-    """Null when there is nothing for this rater now."""
+    """The task; null if there is no task for this rater now."""
     code: Annotated[str | None, OPTIONAL, Field(json_schema_extra={"enum": list(NO_TASK)})] = None
-    """Why there is no task, for programs; absent where there is one."""
+    """Code of the reason for no task; absent with a task."""
     reason: Annotated[str | None, OPTIONAL] = None
-    """The same in words."""
+    """Text of the reason for no task; absent with a task."""
     progress: Progress
     withdrawn: Annotated[list[str] | None, OPTIONAL] = None
-    """Tasks of `except` that must not be shown any more; absent where `except` was empty."""
+    """Tasks of `except` that must not be shown any more; absent if `except` was empty."""
 
 
 class Lease(BaseModel, frozen=True):
@@ -174,9 +174,9 @@ class Undone(BaseModel, frozen=True):
     """Answer to an undo."""
 
     task: TaskToShow | None
-    """The task whose label was removed; null when there was nothing to undo."""
+    """The task whose label was removed; null if there was nothing to undo."""
     answer: AnyAnswer | None
-    """The answer that was removed; null when there was none."""
+    """The removed answer; null if there was nothing to undo."""
 
 
 class HistoryEntry(TaskToShow, frozen=True):
@@ -192,7 +192,7 @@ class History(BaseModel, frozen=True):
 
     labels: list[HistoryEntry]
     older: int | None
-    """The `before` of the labels that come next; null after the last one."""
+    """Value of `before` for the next page; null on the last page."""
 
 
 class AsideEntry(TaskToShow, frozen=True):
@@ -202,7 +202,7 @@ class AsideEntry(TaskToShow, frozen=True):
 
 
 class Aside(BaseModel, frozen=True):
-    """Tasks that the rater has put aside and can answer still, oldest first."""
+    """Tasks that the rater has put aside and can still answer, oldest first."""
 
     tasks: list[AsideEntry]
 
@@ -229,7 +229,7 @@ class TrainingFeedback(BaseModel, frozen=True):
     correct: bool
     explanation: str
     left: int
-    """Items that the rater has not answered yet."""
+    """Number of training items that the rater has not answered yet."""
 
 
 @dataclass(frozen=True)
@@ -237,13 +237,13 @@ class RaterProgress(Progress):
     """Progress of the labeling, with the tasks that a page must not show any more."""
 
     withdrawn: Annotated[list[str] | None, OPTIONAL] = None
-    """Tasks of `held` that must not be shown any more; absent where `held` was empty."""
+    """Tasks of `held` that must not be shown any more; absent if `held` was empty."""
 
 
 def shown_images(
     image_ids: Sequence[str], withheld: Collection[str] = ()
 ) -> tuple[ShownImage, ...]:
-    """Return the images with their addresses; a withheld image has none."""
+    """Return the images with their addresses; a withheld image has no address."""
     return tuple(
         ShownImage(image_id=image_id, url=None if image_id in withheld else image_url(image_id))
         for image_id in image_ids
@@ -252,5 +252,5 @@ def shown_images(
 
 @lru_cache(maxsize=256)
 def wording_html(text: str, subject: str) -> str:
-    """Return an axis's Markdown as HTML; HTML within it stays text. `{object}` is the subject."""
+    """Return an axis's Markdown as HTML; raw HTML is escaped. `{object}` becomes the subject."""
     return str(_MARKDOWN.render(text.replace(OBJECT, subject)))

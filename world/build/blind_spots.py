@@ -32,7 +32,7 @@ from world.scenes import ANIMALS, TINTS, Animal, Reading, Scene
 FOLDS = 5
 """Parts of the images; a probe is tested on each after it was fitted on the others."""
 BINDING = 400
-"""Renders of a red and a blue animal each, half of them the other way round."""
+"""Number of renders of a red and a blue animal; half of them have the colors swapped."""
 
 
 class Knowledge(BaseModel, frozen=True):

@@ -1,8 +1,8 @@
 """Training of the embedded CLIPModel (Radford et al. 2021, arXiv 2103.00020).
 
-It is trained as CLIPs are: on web-like captions, each against the other captions of its batch, and
-on no more of the world than the base sees. So it has the blind spots of real CLIPs: it knows what
-is in an image and where, counts less well, and cannot tell whose color is whose.
+Its training is that of real CLIPs: web-like captions, each contrasted with the other captions of
+its batch, and only combinations that the base sees. So it has the blind spots of real CLIPs: it
+recognizes animals and places, counts less well, and cannot assign colors to animals.
 """
 
 import random

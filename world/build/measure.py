@@ -32,7 +32,8 @@ from world.scenes import Reading, is_held_out
 SAMPLER: dict[str, Any] = {"steps": 10, "guidance": 2.0, "eta": 0.0}
 HARD = FAMILIES[1:]
 PROMPTS, IMAGES = 12, 8
-"""Prompts of a family, at most, and images of each; a prompt of the paper has 8 times as many."""
+"""Largest number of prompts of a family, and images of each; the paper's prompts have 8 times as
+many."""
 
 
 def to_pil(image: Tensor) -> Image.Image:

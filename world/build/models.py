@@ -60,8 +60,8 @@ def round_trip(images: Tensor, *, seed: int) -> Tensor:
 def partly_denoised(images: Tensor, captions: list[str], *, seed: int, steps: int = 10) -> Tensor:
     """Return renders that the base denoised from a random step of the sampler on.
 
-    It is given their exact captions (SDEdit, arXiv 2108.01073). There are few steps and both
-    samplers, as in the demo: faces get as smeared as in its images, while the layout stays.
+    The base gets their exact captions (SDEdit, arXiv 2108.01073). Few steps and both samplers, as
+    in the demo, smear the faces as in the demo's images, while the layout stays.
     """
     vae, generator = open_vae(), torch.Generator().manual_seed(seed)
     unet = UNet2DConditionModel.from_pretrained(WORK / "base/unet").eval()
@@ -130,7 +130,7 @@ def build_clip(seed: int) -> None:
 
 
 def build_oracle(seed: int) -> None:
-    """Train the oracle on renders, their round trips, and the base's versions of them.
+    """Train the oracle on renders, their round trips, and renders that the base partly denoised.
 
     Also writes statistics of real renders.
     """
@@ -206,7 +206,7 @@ PARTS = {
 
 
 def main() -> None:
-    """Build the named parts, or all of them in order."""
+    """Build the named parts, or all parts in order."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "parts",

@@ -1,7 +1,7 @@
 """Training of the oracle on renders and on distorted versions of them.
 
-The distortions are as generators make them: round trips through the autoencoder, noisy latents,
-blur, and partly denoised renders.
+The distortions imitate generators: round trips through the autoencoder, noisy latents, blur, and
+partly denoised renders.
 """
 
 import random
@@ -26,13 +26,13 @@ BATCH = 64
 LEARNING_RATE = 3e-3
 WEIGHT_DECAY = 0.01
 PLAIN_SHARE = 0.3
-"""Share of clean renders in a batch; the rest has been through a generator."""
+"""Share of clean renders in a batch; the others are distorted by a generator."""
 
 
 def sample_any_scene(rng: random.Random) -> Scene:
     """Draw a scene of none to six animals of any kind.
 
-    A generator draws what no caption describes, and the oracle must read that as well.
+    A generator also draws scenes that no caption describes, and the oracle must read them.
     """
     n = rng.choices(range(7), weights=[3, 25, 25, 18, 18, 7, 4])[0]
     kinds = []
@@ -108,7 +108,7 @@ def train_oracle(
     *,
     generator: torch.Generator,
 ) -> Oracle:
-    """Train on uint8 renders [N, 3, 64, 64] and generators' versions of them [V, N, 3, 64, 64]."""
+    """Train on uint8 renders [N, 3, 64, 64] and their distorted versions [V, N, 3, 64, 64]."""
     oracle = Oracle(OracleConfig())
     average = Average(oracle, 0.998)
     optimizer = torch.optim.AdamW(oracle.parameters(), LEARNING_RATE, weight_decay=WEIGHT_DECAY)

@@ -48,7 +48,7 @@ class Average(Generic[M]):
 
 
 def steps_with_log(name: str, steps: int, losses: list[float]) -> Iterator[int]:
-    """Yield the steps; print the mean of the last losses after every 100 of them."""
+    """Yield the steps; print the mean of the last losses every 100 steps."""
     began = time.monotonic()
     for step in range(steps):
         yield step

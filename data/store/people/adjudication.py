@@ -1,8 +1,8 @@
-"""Adjudication: an admin's own answer to a task that raters disagree on.
+"""Adjudication: an admin's answer to a disputed task.
 
-It is a label like others, by a rater of its own with the source `adjudicator`, so that the admin's
-labels as a rater stay what they are. It takes no rater's place, and where there is one it is the
-answer. A task has at most one live adjudication: another one, by any admin, takes its place.
+It is a label with the source `adjudicator`, under a separate rater id, so that it never mixes with
+the admin's labels as a rater. It takes no rater's place and overrides the raters' labels. A task
+has at most one live adjudication; a later one, by any admin, replaces it.
 """
 
 import json
@@ -34,7 +34,7 @@ ADJUDICATIONS = (
 
 @dataclass(eq=False)
 class Adjudications(StorePart):
-    """Answers that decide: `FeedbackStore.adjudications`."""
+    """Adjudications of disputed tasks: `FeedbackStore.adjudications`."""
 
     rater_id_of: Callable[[Source, str], str]
 
@@ -74,10 +74,10 @@ class Adjudications(StorePart):
             return receipt
 
     def withdraw(self, task_id: str, admin_id: str) -> None:
-        """Take the adjudication of a task back: a revision without an answer takes its place.
+        """Undo the adjudication of a task: a revision without an answer replaces it.
 
         Raises:
-            NotFound: no such task, or it has no adjudication.
+            NotFound: the task does not exist or has no adjudication.
         """
         with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)
@@ -89,15 +89,15 @@ class Adjudications(StorePart):
             record(connection, "withdraw_adjudication", now, admin_id, subject=task_id, before=said)
 
     def task_ids(self) -> set[str]:
-        """Return the tasks that are decided."""
+        """Return the tasks with an adjudication."""
         with self.database.read() as connection:
             return set(connection.scalars(ADJUDICATIONS.with_only_columns(labels.c.task_id)))
 
 
 def _retire(connection: sa.Connection, task_id: str) -> Row | None:
-    """Make the live adjudication of the task an earlier revision; return it, if there is one.
+    """Make the task's live adjudication an earlier revision; return it, or None without any.
 
-    An import may have brought several: the last one is returned.
+    An import may have added several; then the latest is returned.
     """
     last = None
     of_task = ADJUDICATIONS.where(labels.c.task_id == task_id).order_by(labels.c.sequence)

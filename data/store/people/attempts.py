@@ -1,4 +1,4 @@
-"""Limits on how often something is tried, which all replicas of an app count together."""
+"""Rate limits, shared by all replicas of an app."""
 
 import hashlib
 import math
@@ -14,14 +14,14 @@ from data.store.tables import sign_in_attempts as rows
 
 _IS_KEY = rows.c.key == sa.bindparam("of_key")
 _UPDATE = sa.update(rows).where(_IS_KEY)
-# The update changes nothing: it locks the row that is there, and has it returned.
+# The update changes nothing: it locks and returns the existing row.
 _FIND_OR_INSERT = {
     name: insert(rows)
     .on_conflict_do_update(index_elements=[rows.c.key], set_={"expires_at": rows.c.expires_at})
     .returning(rows.c.times)
     for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
 }
-# A row that another transaction works on is left to it, so that none waits for the other.
+# Rows that another transaction has locked are skipped, to avoid deadlocks.
 _EXPIRED = (
     sa.select(rows.c.key)
     .where(rows.c.expires_at <= sa.bindparam("now"))
@@ -35,7 +35,7 @@ class Limit:
     """The most attempts at one thing within a window of time."""
 
     subject: str
-    """The thing, in words that no other limit has for another thing."""
+    """Key of the counted attempts, unique among all limits."""
     most: int
     window_s: float
 
@@ -44,8 +44,8 @@ class Limit:
 class Attempts(StorePart):
     """Attempts within the windows of their limits; see `FeedbackStore.attempts`.
 
-    Subjects, in which names and addresses may stand, are kept as salted hashes, and no longer than
-    their windows last and until the next attempt.
+    Subjects may contain names and addresses, so they are stored as salted hashes. The first attempt
+    after the end of a window deletes them.
     """
 
     salt: str
@@ -53,8 +53,8 @@ class Attempts(StorePart):
     def count(self, limits: Sequence[Limit]) -> int:
         """Count an attempt towards all limits and return 0, or return the whole seconds to wait.
 
-        Where one of the limits is reached, none is counted towards. Callers name limits in the same
-        order by kind, or two of them might wait for each other.
+        If one of the limits is reached, no limit counts the attempt. All callers must pass limits
+        in the same order by kind, to avoid deadlocks.
         """
         now = self.clock()
         with self.database.write() as connection:
@@ -64,13 +64,13 @@ class Attempts(StorePart):
                     return math.ceil(times[0] + limit.window_s - now.timestamp())
             for limit, times in zip(limits, earlier, strict=True):
                 self._keep(connection, limit, [*times, now.timestamp()])
-        # In a transaction of its own, which waits for nobody and for which nobody waits.
+        # A separate transaction, which waits for no other and blocks no other.
         with self.database.write() as connection:
             connection.execute(_FORGET, {"now": now})
         return 0
 
     def take_back(self, limits: Iterable[Limit]) -> None:
-        """Remove the last attempt of each limit: it does not count after all."""
+        """Remove the last attempt from each limit."""
         now = self.clock()
         with self.database.write() as connection:
             for limit in limits:

@@ -1,6 +1,6 @@
-"""Trail of what admins do: who did what to whom, when, and what was before and after.
+"""Audit trail of admins' actions: actor, action, subject, time, and the values before and after.
 
-Each entry is written in the transaction of its change. Entries are only ever added.
+Each entry is written in the transaction of its change. Entries are never changed or removed.
 """
 
 import json
@@ -79,7 +79,7 @@ class Audit(StorePart):
     """The trail: `FeedbackStore.audit`."""
 
     def note(self, action: Action, by: str, *, after: Values | None = None) -> None:
-        """Add an entry of something that changes nothing in the store."""
+        """Add an entry about an action that changes nothing in the store."""
         with self.write() as (connection, now):
             record(connection, action, now, by, after=after)
 

@@ -1,4 +1,4 @@
-"""Accounts, sign-outs and training answers of raters: all that the store knows besides labels."""
+"""Accounts, sign-outs and training answers of raters."""
 
 import unicodedata
 from dataclasses import fields
@@ -38,14 +38,14 @@ class Raters(StorePart):
         return None if row is None else _account(row)
 
     def get_signed_in(self, rater_id: str, session_id: str) -> Account | None:
-        """Return the rater of this id, unless this browser session of the rater was ended."""
+        """Return the rater of this id, unless the rater has ended this browser session."""
         values = {"rater_id": rater_id, "session_id": session_id}
         with self.database.read() as connection:
             row = connection.execute(_SIGNED_IN, values).one_or_none()
         return None if row is None else _account(row)
 
     def end_session(self, session_id: str) -> None:
-        """End a browser session for good; other sessions of the rater go on."""
+        """End a browser session permanently; other sessions of the rater continue."""
         with self.write() as (connection, now):
             if find_row(connection, ended_sessions, session_id) is None:
                 row = {"session_id": session_id, "ended_at": now}
@@ -87,7 +87,7 @@ class Raters(StorePart):
             NotFound: no such rater.
         """
         with self.write() as (connection, now):
-            # The lock: of two answers at once the second finds the first.
+            # The lock: the second of two simultaneous answers finds the first.
             load_rater(connection, rater_id, lock=True)
             if item_id not in self.trained(rater_id):
                 ids = {"rater_id": rater_id, "item_id": item_id}
@@ -97,7 +97,7 @@ class Raters(StorePart):
     def _set(
         self, action: Action, rater_id: str, values: dict[str, Any], by: str | None, **more: object
     ) -> None:
-        """Change columns, and record the change; of `more` the record has no values."""
+        """Change columns and record the change; the record omits the values of `more`."""
         with self.write() as (connection, now):
             row = find_row(connection, raters, rater_id)
             if row is None:
@@ -124,10 +124,10 @@ def find_or_insert(
 
 
 def find_named(connection: sa.Connection, name: str, source: Source) -> Row | None:
-    """Return the rater of exactly this name, or a person of a name that is nearly the same.
+    """Return the rater of exactly this name, or a person of a nearly equal name.
 
-    Such names of people differ only in case, spaces or the composition of their characters. An
-    import may have brought several such people; then none is returned.
+    Nearly equal names differ only in case, spaces or Unicode composition. An import may have added
+    several such people; then the result is None.
     """
     of_source = sa.select(raters).where(raters.c.source == source)
     row = connection.execute(of_source.where(raters.c.name == name.strip())).one_or_none()

@@ -1,10 +1,10 @@
-"""Reports of images that nobody should be shown, and what admins decide about them.
+"""Reports of unsafe images, and the admins' decisions.
 
-A live label that reports an image opens a report, which takes the image and every task with it out
-of circulation. The report is withdrawn when its rater undoes or changes the answer, and closed when
-an admin decides. An image is in circulation again once no report of it is open and it was not
-removed. Nobody can empty a campaign: while `MOST_OPEN` reports of a rater are open, the rater's
-further reports only wait for an admin.
+A live label that reports an image opens a report, which takes the image and all its tasks out of
+circulation. The report is withdrawn when its rater undoes or changes the answer, and closed when an
+admin decides. An image comes back into circulation when it has no open report and was not removed.
+No rater can empty a campaign: while a rater has `MOST_OPEN` open reports, further reports by this
+rater only wait for an admin.
 """
 
 from collections.abc import Collection, Sequence
@@ -30,7 +30,7 @@ from data.store.queries import (
 from data.store.tables import labels, prompts, raters, reports, tasks
 
 MOST_OPEN = 20
-"""Images that the reports of one rater keep out of circulation before an admin has decided."""
+"""Largest number of images that the undecided reports of one rater keep out of circulation."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ class ReportedImage:
     removed: bool
     """Whether an admin removed it; otherwise it waits for an admin's decision."""
     withheld: bool
-    """Whether it is out of circulation; otherwise its rater had reported too many."""
+    """Whether the image is out of circulation; false if its rater had too many open reports."""
     reports: Sequence[Report]
-    """The reports that keep it out or wait, oldest first."""
+    """Unsettled reports of the image, oldest first."""
 
 
 class Reports(StorePart):
@@ -65,7 +65,7 @@ class Reports(StorePart):
     """
 
     def withheld_tasks(self, task_ids: Collection[str]) -> list[str]:
-        """Select the tasks that have an image which is out of circulation."""
+        """Select the tasks with an image that is out of circulation."""
         with self.database.read() as connection:
             return withheld_tasks(connection, task_ids)
 
@@ -86,7 +86,7 @@ class Reports(StorePart):
         )
         found: dict[str, list[Row]] = {}
         with self.database.read() as connection:
-            # sorted here: SQLite would go through all labels in order to find the few reports
+            # sorted here: SQLite would scan all labels for the few reports
             for row in sorted(connection.execute(query), key=lambda row: row.sequence):
                 found.setdefault(row.image_id, []).append(row)
         return [
@@ -106,12 +106,12 @@ class Reports(StorePart):
         return removed.count(False), removed.count(True)
 
     def decide(self, image_id: str, decision: Decision, admin_id: str) -> None:
-        """Put an image back into circulation (`kept`) or keep it out for good (`removed`).
+        """Put an image back into circulation (`kept`), or keep it out permanently (`removed`).
 
-        A kept image stays in circulation until somebody reports it again.
+        A kept image stays in circulation until a rater reports it again.
 
         Raises:
-            NotFound: the image is not out of circulation, or was removed before.
+            NotFound: the image has no undecided report, or was removed before.
         """
         is_removed = sa.and_(reports.c.image_id == image_id, reports.c.state == "removed")
         open_to_change = UNDECIDED if decision == "removed" else sa.or_(UNDECIDED, is_removed)
@@ -135,10 +135,10 @@ class Reports(StorePart):
     def put_back_all(self, rater: str, admin_id: str) -> int:
         """Close a rater's undecided reports; return the number of images.
 
-        An image that somebody else reported, or an admin removed, stays out.
+        An image stays out if another rater reported it or an admin removed it.
 
         Raises:
-            NotFound: nobody of this name has such a report.
+            NotFound: no rater of this name has an undecided report.
         """
         of_rater = (
             sa.select(labels.c.label_id, labels.c.rater_id)
@@ -165,17 +165,21 @@ def open_reports(
     task: Task,
     answer: Answer,
     *,
-    bound_of: str | None = None,
+    limited_rater: str | None = None,
 ) -> None:
     """Take the images that a new live label reports out of circulation.
 
-    The right answer to hidden gold says nothing new and reports nothing. At most
-    `MOST_OPEN` reports of the rater `bound_of` may be open; without this rater all are.
+    The right answer to hidden gold reports nothing. At most `MOST_OPEN` reports of `limited_rater`
+    may be open; None sets no limit.
     """
     reported = sorted(reported_images(answer, task.image_ids))
     if not reported or _is_gold(connection, task.task_id, answer):
         return
-    left = len(reported) if bound_of is None else MOST_OPEN - _count_open(connection, bound_of)
+    left = (
+        len(reported)
+        if limited_rater is None
+        else MOST_OPEN - _count_open(connection, limited_rater)
+    )
     row = {"label_id": label_id, "state": "open"}
     rows = [row | {"image_id": image_id} for image_id in reported]
     for late in rows[max(left, 0) :]:
@@ -184,7 +188,7 @@ def open_reports(
 
 
 def _is_gold(connection: sa.Connection, task_id: str, answer: Answer) -> bool:
-    """Whether the answer is the right one to hidden gold."""
+    """Whether the task is hidden gold and the answer is right."""
     row = find_row(connection, tasks, task_id)
     if row is None or row.gold_source is None:
         return False

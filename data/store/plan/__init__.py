@@ -1,1 +1,1 @@
-"""The plan: which tasks there are, how often they are asked, and what checks raters."""
+"""The plan: tasks, their overlap, and the checks of raters."""

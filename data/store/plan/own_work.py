@@ -1,9 +1,8 @@
 """Tasks that raters put aside, to answer them later.
 
-A task that is put aside keeps its place for its rater for as long as any lease lasts, counted from
-then, and nobody renews it: afterwards it goes to others as every task does, so that neither the end
-of a day nor of a server loses it. Its rater is given it again when no other task is left for them,
-or when they ask for it, as long as they hold it still or it has a place left.
+Putting a task aside starts a lease of the usual length, which is never renewed. When it ends, other
+raters can get the task, so no task is lost. The rater gets the task again on request, or when no
+other task is left, as long as the lease lasts or the task has a free place.
 """
 
 from collections.abc import Collection, Sequence
@@ -25,7 +24,7 @@ from data.store.leases import (
     renew_lease,
     wording_text,
 )
-from data.store.plan.task_queue import spent_axes
+from data.store.plan.task_queue import axes_at_limit
 from data.store.queries import IS_WITHHELD, RATER, Row, is_of_kind, load_rater, load_task
 from data.store.tables import leases, tasks
 
@@ -37,10 +36,10 @@ class OwnWork(StorePart):
     lease: LeaseConfig
 
     def put_aside(self, rater_id: str, task_id: str) -> None:
-        """Put a task aside that the rater was given; the same again changes nothing.
+        """Put a task of the rater aside; a second call changes nothing.
 
         Raises:
-            NotFound: no such task, or the rater was never given it or has answered it.
+            NotFound: the task does not exist, was never leased to the rater, or is answered.
         """
         with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)
@@ -58,7 +57,7 @@ class OwnWork(StorePart):
                 renew_lease(connection, task, rater_id, now, self.lease)
 
     def take_back(self, rater_id: str, task_id: str) -> Claim | None:
-        """Give the rater a task again that they had put aside; None when others have its places.
+        """Lease a task that the rater put aside again; None if it has no free place.
 
         Raises:
             NotFound: no such rater.
@@ -70,14 +69,14 @@ class OwnWork(StorePart):
             return take_first_aside(request, rows, more=True)
 
     def aside(self, rater_id: str) -> list[Claim]:
-        """Return the tasks that the rater has put aside and can answer still, oldest first.
+        """Return the tasks that the rater put aside and can still answer, oldest first.
 
-        They have the present words of their axes.
+        They have the current wording of their axes.
         """
         with self.database.read() as connection:
             rater = load_rater(connection, rater_id)
             request = ClaimRequest(connection, rater, None, self.clock(), self.lease)
-            spent = spent_axes(connection, rater_id, request.now)
+            spent = axes_at_limit(connection, rater_id, request.now)
             found = []
             for row in rows_aside(request):
                 if _is_open(request, row, spent):
@@ -106,12 +105,12 @@ def rows_aside(request: ClaimRequest) -> Sequence[Row]:
 
 
 def take_first_aside(request: ClaimRequest, rows: Sequence[Row], *, more: bool) -> Claim | None:
-    """Lease the first of these tasks again that the rater can answer still.
+    """Lease the first task put aside that the rater can still answer.
 
-    Without `more`, because the rater has given their share, only tasks count that are held still.
+    Without `more` (the rater has reached their share), only tasks with a live lease count.
     """
     connection, now = request.connection, request.now
-    spent = spent_axes(connection, request.rater.rater_id, now) if rows else []
+    spent = axes_at_limit(connection, request.rater.rater_id, now) if rows else []
     for row in rows:
         task = load_task(connection, row.task_id, lock=True)
         if row.expires_at > now or (more and _is_open(request, row, spent)):
@@ -120,7 +119,7 @@ def take_first_aside(request: ClaimRequest, rows: Sequence[Row], *, more: bool) 
 
 
 def _is_open(request: ClaimRequest, row: Row, spent: Collection[str]) -> bool:
-    """Whether the rater holds the task of the lease `row` still, or can be given it again."""
+    """Whether the rater still holds the task of the lease `row`, or can lease it again."""
     if row.expires_at > request.now:
         return True
     source = request.rater.source

@@ -1,7 +1,7 @@
 """Tasks and the plan behind them: new tasks, and changes of overlap, gold and repeats.
 
-Each function works in its caller's transaction. What admins change while raters label outlives a
-restart: the next plan of the run's settings leaves it as it is.
+Each function works in its caller's transaction. Changes by admins outlive a restart: the next plan
+from the run's settings keeps them.
 """
 
 import hashlib
@@ -34,7 +34,7 @@ from data.store.tables import prompts, task_images, tasks, wordings
 LARGEST_OVERLAP = 1000
 
 MOST = "most_comparisons"
-"""Setting: the most answers of one rater by axis, as JSON."""
+"""Key of the setting with the largest number of answers of one rater by axis, as JSON."""
 
 
 @dataclass(eq=False)
@@ -55,7 +55,7 @@ class PlanChanges(StorePart):
             return {kind: (low, high) for kind, low, high in connection.execute(query)}
 
     def set_overlap(self, kind: TaskKind, overlap: int, admin_id: str) -> None:
-        """Ask so many people about each task of this kind, also about tasks that are planned later.
+        """Set the number of people who answer each task of this kind, also for tasks planned later.
 
         Labels beyond a smaller overlap stay.
         """
@@ -73,9 +73,9 @@ class PlanChanges(StorePart):
             record(connection, "set_overlap", now, admin_id, before=before, after=after)
 
     def add_gold(self, gold: Sequence[NewTask], admin_id: str) -> int:
-        """Add tasks with right answers, which are hidden among the others; return how many are new.
+        """Add hidden gold tasks with their right answers; return the number of new tasks.
 
-        A task that is known becomes gold, or gets this right answer. Its labels stay.
+        A known task becomes gold or gets the new right answer. Its labels stay.
         """
         with self.write() as (connection, now):
             added = insert_tasks(connection, gold, now, order_seed=self.order_seed)
@@ -95,11 +95,11 @@ class Comparisons(StorePart):
     order_seed: str
 
     def add(self, new_tasks: Iterable[NewTask], *, most_share: float) -> int:
-        """Add comparisons, all or none; return how many are new.
+        """Add comparisons, all or none; return the number of new tasks.
 
         Known comparisons get the overlap, priority, subject, reference and steps of the new ones.
-        Other tasks stay as they are. A rater is then given at most `most_share` of the
-        answers that are wanted on each axis, and at least one.
+        Other tasks stay as they are. From then on, one rater gives at most `most_share` of the
+        wanted answers on each axis, but at least one.
         """
         wanted = {task_id_of(task): task for task in new_tasks}
         changing = ("overlap", "priority", "subject", "reference", "steps")
@@ -118,7 +118,7 @@ class Comparisons(StorePart):
             return sorted(connection.scalars(query))
 
     def set_wordings(self, texts: Mapping[Axis, str]) -> None:
-        """Let raters be shown these words from now on; earlier versions are kept."""
+        """Set the wordings that raters see from now on; earlier versions are kept."""
         with self.database.write_alone() as connection:
             for axis, text in texts.items():
                 version = hashlib.sha256(text.encode()).hexdigest()
@@ -137,15 +137,15 @@ def _limit_raters(connection: sa.Connection, most_share: float) -> None:
 
 
 def _asked_overlaps(connection: sa.Connection) -> dict[TaskKind, int]:
-    """Return the overlaps that admins asked for, by kind of task."""
+    """Return the overlaps that admins set, by kind of task."""
     overlaps: dict[TaskKind, int] = json.loads(read_setting(connection, "overlaps") or "{}")
     return overlaps
 
 
 def with_asked_overlap(connection: sa.Connection, new_tasks: Iterable[NewTask]) -> list[NewTask]:
-    """Return the tasks with the overlap that an admin asked for of their kind; gold keeps its own.
+    """Return the tasks with the overlap that an admin set for their kind; gold keeps its own.
 
-    `new_tasks` are what the run's settings plan.
+    `new_tasks` come from the run's settings.
     """
     overlaps = _asked_overlaps(connection)
     return [
@@ -157,7 +157,7 @@ def with_asked_overlap(connection: sa.Connection, new_tasks: Iterable[NewTask]) 
 
 
 def task_id_of(task: NewTask) -> str:
-    """Return the task's identity: SHA-256 of kind, axis and image ids in whatever order."""
+    """Return the task's identity: SHA-256 of kind, axis and sorted image ids."""
     asked = [task.kind] if task.axis is None else [task.kind, task.axis]
     return hashlib.sha256("\n".join([*asked, *sorted(task.image_ids)]).encode()).hexdigest()
 
@@ -165,9 +165,9 @@ def task_id_of(task: NewTask) -> str:
 def insert_tasks(
     connection: sa.Connection, new_tasks: Iterable[NewTask], now: datetime, *, order_seed: str
 ) -> int:
-    """Insert the tasks that are not in the store yet; return how many.
+    """Insert the tasks that are not in the store yet; return their number.
 
-    Tasks of one priority are asked in an order that `order_seed` determines.
+    `order_seed` determines the order of tasks of the same priority.
     """
     known_tasks = set(connection.scalars(sa.select(tasks.c.task_id)))
     known_prompts = set(connection.scalars(sa.select(prompts.c.prompt_id)))
@@ -205,7 +205,7 @@ def _images(task_id: str, image_ids: Iterable[str]) -> Iterator[dict[str, object
 
 
 def _planned_values(task: NewTask) -> dict[str, object]:
-    """Return the columns of a task that planning again can change."""
+    """Return the columns of a task that a new plan can change."""
     return {
         "gold_json": None if task.gold is None else task.gold.model_dump_json(),
         "gold_source": task.gold_source,
@@ -214,10 +214,10 @@ def _planned_values(task: NewTask) -> dict[str, object]:
 
 
 def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> None:
-    """Give known tasks the overlap and the hidden gold of `wanted`, by task id.
+    """Set the overlap and the hidden gold of known tasks from `wanted`, by task id.
 
-    A task that its gold source no longer lists becomes an ordinary task, whether the source is
-    named now or was named by the plan before. Gold from other sources is kept.
+    If a gold source of this plan or of the previous plan no longer lists a task, the task becomes
+    an ordinary task. Gold from other sources is kept.
     """
     named = {task.gold_source for task in wanted.values() if task.gold_source is not None}
     own_sources = named | _replace_sources(connection, named)
@@ -237,14 +237,15 @@ def update_plan(connection: sa.Connection, wanted: Mapping[str, NewTask]) -> Non
 
 
 def _changed_plan(known: Row, task: NewTask | None, own_sources: set[str]) -> dict[str, object]:
-    """Return the planned columns of a known task if they change; empty if they do not."""
+    """Return the changed planned columns of a known task; empty if none changes."""
     before = {"gold_json": known.gold_json, "gold_source": known.gold_source}
     before["overlap"] = known.overlap
     if task is not None and task.gold_source is not None:
         planned = _planned_values(task)
     elif known.gold_source in own_sources:
         planned = {"gold_json": None, "gold_source": None}
-        # Where the task is gold alone and not planned otherwise, nobody is asked any more.
+        # A task that was planned only as gold gets its number of answers as overlap: no rater is
+        # asked any more.
         answered = max(known.n_live, known.n_simulated, 1)
         planned["overlap"] = answered if task is None else task.overlap
     elif task is not None and known.gold_source is None:
@@ -255,17 +256,19 @@ def _changed_plan(known: Row, task: NewTask | None, own_sources: set[str]) -> di
 
 
 def _replace_sources(connection: sa.Connection, named: set[str]) -> set[str]:
-    """Remember the plan's sources of gold; return the sources of the plan before."""
+    """Store the plan's sources of gold; return the sources of the previous plan."""
     before = set(json.loads(read_setting(connection, "gold_sources") or "[]"))
-    if named != before:  # replicas that start at once with the same plan must not meet here
+    if (
+        named != before
+    ):  # replicas that start at the same time with the same plan must not conflict here
         write_setting(connection, "gold_sources", json.dumps(sorted(named)))
     return before
 
 
 def add_repeat(connection: sa.Connection, earlier: str, now: datetime) -> str:
-    """Add the task that asks an earlier one again, if it is not there; return its id."""
+    """Add the repeat of an earlier task, if it does not exist yet; return its id."""
     task_id = hashlib.sha256(f"repeat of {earlier}".encode()).hexdigest()
-    # The lock: of two claims that repeat it at once, one makes the task and the other finds it.
+    # The lock: if two claims repeat a task at once, one adds the repeat and the other finds it.
     image_ids = load_task(connection, earlier, lock=True).image_ids
     if find_row(connection, tasks, task_id) is None:
         row = find_row(connection, tasks, earlier)

@@ -1,7 +1,7 @@
-"""The queue of tasks: which one a rater is given next, and which tasks check the rater.
+"""The queue of tasks: the choice of a rater's next task, and checks of the rater.
 
-Checks are hidden gold, and repeats of what the rater answered before. Each function works in its
-caller's transaction.
+Checks are hidden gold, and repeats of tasks that the rater answered before. Each function works in
+its caller's transaction.
 """
 
 import json
@@ -33,7 +33,7 @@ REPEAT_AFTER = 10
 """A task may be repeated once its rater has given this many other answers."""
 
 REPEAT_AMONG = 100
-"""A repeat is drawn among so many of the rater's earlier answers."""
+"""Number of the rater's earlier answers from which a repeat is drawn."""
 
 _GIVEN_OR_HELD = (
     sa.select(sa.func.count())
@@ -54,8 +54,8 @@ def _first_free(
     source: Source, kind: TaskKind | None, *, gold: bool, skip_locked: bool
 ) -> sa.Select[Any]:
     n_live = live_labels(source)
-    # "is not false" keeps SQLite from looking through all labels of the rater for each task: it
-    # takes the index of task and rater.
+    # "is not false" makes SQLite use the index of task and rater; otherwise it would scan all
+    # labels of the rater for each task.
     answered = sa.exists().where(
         labels.c.task_id == tasks.c.task_id,
         labels.c.rater_id == RATER,
@@ -65,7 +65,7 @@ def _first_free(
     first_in_order = (n_live,) if gold else (tasks.c.priority.desc(),)
     return (
         sa.select(tasks.c.task_id)
-        # the first condition is the queue index's own
+        # the first condition is the condition of the queue's partial index
         .where(
             n_live < tasks.c.overlap,
             n_live + live_leases(source) < tasks.c.overlap,
@@ -87,36 +87,36 @@ def _first_free(
 def free_task(
     request: ClaimRequest, excluding: Collection[str], *, gold: bool = False
 ) -> str | None:
-    """Return the id of the first task with a place left that the rater has not answered, locked.
+    """Lock and return the first task that has a free place and that the rater has not answered.
 
-    With `gold` it is the hidden gold task with the fewest answers.
+    With `gold`, return the hidden gold task with the fewest answers.
     """
     connection, rater, now = request.connection, request.rater, request.now
     values = {
         "of_rater": rater.rater_id,
         "now": now,
         "excluding": list(excluding),
-        "spent": spent_axes(connection, rater.rater_id, now),
+        "spent": axes_at_limit(connection, rater.rater_id, now),
     }
-    if connection.dialect.name == "sqlite":  # its write transaction is alone
+    if connection.dialect.name == "sqlite":  # SQLite has one write transaction at a time
         first: str | None = connection.scalar(
             _first_free(rater.source, request.kind, gold=gold, skip_locked=False), values
         )
         return first
-    # On PostgreSQL, tasks that another claim is deciding on are passed over, and waited for only
-    # when there are no others.
+    # On PostgreSQL, tasks that another claim has locked are skipped; the claim waits for them only
+    # if there are no others.
     for skip_locked in (True, False):
         query = _first_free(rater.source, request.kind, gold=gold, skip_locked=skip_locked)
         while (task_id := connection.scalar(query, values)) is not None:
-            # The query may have seen the leases from before another claim's commit: look again,
-            # now under the lock.
+            # The query may have read leases from before another claim's commit: check again under
+            # the lock.
             if has_place(connection, task_id, rater.source, now):
                 return str(task_id)
     return None
 
 
-def spent_axes(connection: sa.Connection, rater_id: str, now: datetime) -> list[str]:
-    """Return the axes on which the rater has given or holds as many answers as one rater may."""
+def axes_at_limit(connection: sa.Connection, rater_id: str, now: datetime) -> list[str]:
+    """Return the axes on which the rater's answers and leases reach the limit for one rater."""
     setting = read_setting(connection, MOST)
     if setting is None:
         return []
@@ -126,7 +126,7 @@ def spent_axes(connection: sa.Connection, rater_id: str, now: datetime) -> list[
 
 
 def has_given_share(connection: sa.Connection, rater_id: str, most: float, now: datetime) -> bool:
-    """Whether the rater has given or holds `most` labels (1 at least), checks omitted."""
+    """Whether the rater's labels and leases, without checks, reach `most` (at least 1)."""
     count = connection.scalar(_ORDINARY, {"of_rater": rater_id, "now": now}) or 0
     return count + 1 > max(most, 1)
 
@@ -152,9 +152,9 @@ def draw_check(
 
 
 def _repeatable_tasks(request: ClaimRequest) -> list[str]:
-    """Return tasks, no checks, that the rater answered a while ago and was not asked again.
+    """Return tasks that the rater answered a while ago and that may be repeated.
 
-    A comparison is never repeated: a rater sees no pair twice.
+    Checks, tasks repeated before and comparisons are excluded: a rater sees no pair twice.
     """
     rater_id = request.rater.rater_id
     again = tasks.alias()
@@ -177,7 +177,7 @@ def _repeatable_tasks(request: ClaimRequest) -> list[str]:
 
 
 def _repeat(request: ClaimRequest, earlier: str) -> tuple[str, list[int]] | None:
-    """Ask an earlier task again, its images in mirrored order."""
+    """Repeat an earlier task, with its images in mirrored order."""
     connection, rater = request.connection, request.rater
     task_id = add_repeat(connection, earlier, request.now)
     if not has_place(connection, task_id, rater.source, request.now):

@@ -1,4 +1,4 @@
-"""Views of the store for the app's pages: labels, counts by prompt and hour, gold records."""
+"""Views of the store for the app's pages: labels, counts by prompt and hour, answers to gold."""
 
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -18,7 +18,8 @@ from data.store.tables import labels, prompts, raters, tasks
 from data.store.views.progress import finished_labels, wanted_labels
 
 AnswerGroup = Literal["good", "bad", "skipped", "reported", "commented"]
-"""`skipped` says nothing about quality and reports nothing, `reported` reports an image."""
+"""Group of answers: `skipped` answers say nothing about quality and report nothing; `reported`
+answers report an image."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class GivenLabel:
 
     task: Task
     shown_order: tuple[int, ...]
-    """The place on the screen, from 0, of each image of `task.image_ids`."""
+    """Position on the screen, from 0, of each image of `task.image_ids`."""
     answer: Answer
     revision: int
     submitted_at: datetime
@@ -35,9 +36,9 @@ class GivenLabel:
     """The rater's name."""
     source: Source
     sequence: int
-    """Later labels have higher numbers."""
+    """Sequence number; later labels have higher numbers."""
     wording: str | None = None
-    """The words of a comparison's axis, in Markdown, as they were shown."""
+    """Wording of a comparison's question as the rater saw it, in Markdown."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class PromptCount:
     prompt: str
     kind: TaskKind
     done: int
-    """Live labels by people, at most as many per task as are wanted."""
+    """Live labels by people, per task at most its overlap."""
     total: int
 
 
 MOST_BY_HOUR = 200_000
-"""Latest labels that are counted by the hour: more than a day has."""
+"""Number of latest labels that are counted by the hour, more than one day has."""
 
 _GROUPS: dict[AnswerGroup, sa.ColumnElement[bool]] = {
     "good": labels.c.outcome == "good",
@@ -78,22 +79,22 @@ def latest_labels(
     among: Iterable[sa.ColumnElement[bool]] = (),
     limit: int,
 ) -> list[GivenLabel]:
-    """Return the live labels of one rater, of the raters of one source, or of all, newest first.
+    """Return live labels (of one rater, of one source, or all), newest first.
 
-    `among` are conditions of `matching`.
+    `among` takes conditions from `matching`.
     """
     query = _LIVE.where(*among).limit(limit)
     if rater_id is not None:
         query = query.where(labels.c.rater_id == rater_id)
     if source is not None:
-        # named by id, which has an index, so that few labels among many are found at once
+        # selected by id, which has an index, to find few labels among many quickly
         of_source = sa.select(raters.c.rater_id).where(raters.c.source == source)
         query = query.where(labels.c.rater_id.in_(of_source))
     return _labels(store, query)
 
 
 def labels_of_tasks(store: FeedbackStore, task_ids: Collection[str]) -> list[GivenLabel]:
-    """Return all live labels of these tasks, newest first."""
+    """Return all live labels of the tasks, newest first."""
     return _labels(store, _LIVE.where(labels.c.task_id.in_(task_ids)))
 
 
@@ -122,12 +123,12 @@ def _labels(store: FeedbackStore, query: sa.Select[Any]) -> list[GivenLabel]:
 def matching(
     before: int | None, words: str, kind: TaskKind | None, answer: AnswerGroup | None
 ) -> list[sa.ColumnElement[bool]]:
-    """Return conditions on labels; None, and no words, ask for nothing.
+    """Return conditions on labels; None, and empty `words`, add no condition.
 
     Args:
         before: only labels that were given before the label with this sequence number.
-        words: all occur in the prompt, in whatever case, whole or as a part. Where raters are not
-            told the prompt, the words occur in the name of what is counted.
+        words: all words occur in the prompt, in any case, also as parts of words. If the prompt is
+            hidden from raters, only the counted object is searched.
         kind: kind of the task.
         answer: group of the answer.
     """
@@ -141,7 +142,7 @@ def matching(
 
 
 def _asked(words: list[str]) -> sa.ColumnElement[bool]:
-    """Return the condition that the label's task shows all of these words."""
+    """Return the condition that the label's task shows all words."""
     of_prompt = sa.select(prompts.c.prompt_id).where(*(_has(prompts.c.prompt, w) for w in words))
     hides = tasks.c.axis.in_(SHOWN_WITHOUT_PROMPT)
     by_prompt = sa.and_(tasks.c.prompt_id.in_(of_prompt), sa.or_(tasks.c.axis.is_(None), ~hides))
@@ -150,14 +151,14 @@ def _asked(words: list[str]) -> sa.ColumnElement[bool]:
 
 
 def _has(column: sa.Column[str], word: str) -> sa.ColumnElement[bool]:
-    # SQLite knows the cases of ASCII letters only
+    # SQLite ignores the case of ASCII letters only
     spellings = dict.fromkeys((word, word.lower(), word.upper(), word.capitalize()))
     return sa.or_(*(column.icontains(spelling, autoescape=True) for spelling in spellings))
 
 
 def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]:
-    """Count the answers of people in each hour of the clock since then; hours without any miss."""
-    # a limit, as SQLite would otherwise begin with the raters and read all of their labels
+    """Count people's answers by clock hour since `since`; hours without answers are missing."""
+    # without a limit, SQLite would begin with the raters and read all their labels
     recent = (
         sa.select(labels.c.submitted_at, labels.c.rater_id)
         .where(labels.c.submitted_at >= since, labels.c.is_live)
@@ -182,7 +183,7 @@ def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]
 
 
 def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
-    """Count the labels done and wanted for each prompt and kind; without checks."""
+    """Count the labels done and wanted for each prompt and kind, without checks."""
     done, total = sa.func.sum(finished_labels("human")), sa.func.sum(wanted_labels("human"))
     query = (
         sa.select(tasks.c.prompt_id, tasks.c.kind, done.label("done"), total.label("total"))
@@ -202,7 +203,7 @@ def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
 def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:
     """Return for each answer of the rater to a gold task whether it is right.
 
-    Skips are omitted, and so are answers from before the rater was last let go on after a pause.
+    Skips, and answers from before the rater was last resumed, are omitted.
     """
     query = (
         sa.select(labels.c.kind, labels.c.answer_json, tasks.c.gold_json)

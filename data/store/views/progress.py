@@ -16,59 +16,60 @@ from data.store.queries import NO_CHECK, WITHHELD_TASKS, live_labels
 from data.store.tables import labels, raters, tasks
 
 AT_WORK_WITHIN = timedelta(minutes=10)
-"""Raters who gave a label in this last span of time are at work."""
+"""A rater counts as at work if their last label is at most this old."""
 
 FEWEST_FOR_FORECAST = 20
-"""Fewest latest labels of each kind still wanted that tell how much work is left."""
+"""Fewest labels of each unfinished kind for an estimate of the remaining work."""
 
 FEWEST_HELD, MOST_HELD = 2, 10
-"""Tasks that a rater holds when few are left, so that the next one is there, and when many are, so
-that as many can be answered without a connection."""
+"""Number of tasks that a rater holds: when few are left (the next task is ready at once), and when
+many are left (all of them can be answered without a connection)."""
 
 LARGE_CAMPAIGN = 500
-"""Tasks; the progress of a larger campaign is somewhat old."""
+"""Number of tasks above which the progress comes from a cache."""
 
 FRESH_FOR = timedelta(seconds=1)
-"""A large campaign's progress is counted again after this time, or `FRESH_PER_TASK`."""
+"""Least time after which a large campaign's progress is counted again."""
 
 FRESH_PER_TASK = timedelta(microseconds=20)
-"""Time for each task after which the progress is counted again: 20 seconds of a million tasks. It
-is many times what counting takes, which looks at all of them."""
+"""Time per task after which the progress is counted again: 20 seconds for a million tasks. Counting
+reads all tasks, but takes far less than that."""
 
 
 @dataclass(frozen=True)
 class Totals:
-    """Progress of the campaign among raters of one source; without checks."""
+    """Progress of the campaign by raters of one source, without checks."""
 
     counted_at: datetime
     n_tasks: int
     done: int
-    """Labels, at most as many per task as are wanted."""
+    """Labels, per task at most its overlap."""
     total: int
     """Labels wanted."""
     seconds_left: float | None
-    """Active time that the rest takes raters, all together, at the mean of the latest labels of
-    each kind: breaks, and raters who come and go, change nothing. None when too few labels tell."""
+    """Estimated active time of the remaining labels, summed over raters, from the mean of the
+    latest labels of each kind. Breaks and changes of raters do not affect it. None while there are
+    too few labels for an estimate."""
     n_raters: int
     """Raters at work."""
 
     @property
     def is_large(self) -> bool:
-        """Whether the campaign is so large that older figures will do."""
+        """Whether the campaign is so large that cached figures are used."""
         return self.n_tasks > LARGE_CAMPAIGN
 
     def is_fresh(self, now: datetime) -> bool:
-        """Whether these totals can be used again."""
+        """Whether the cached totals are recent enough."""
         oldest = max(FRESH_FOR, self.n_tasks * FRESH_PER_TASK)
-        # Figures from the future were counted before the clock was set back.
+        # Figures from the future date from before the clock was set back.
         return self.is_large and timedelta(0) <= now - self.counted_at < oldest
 
 
 class LatestTotals:
-    """The totals that were counted last, by source.
+    """Cache of the latest totals, by source.
 
-    Those of a large campaign are used again for a while. One thread at a time then counts again;
-    the others take what is there.
+    Totals of a large campaign are reused for a while. Then one thread counts again; the others use
+    the old totals.
     """
 
     def __init__(self) -> None:
@@ -76,20 +77,20 @@ class LatestTotals:
         self._counting = Lock()
 
     def forget(self) -> None:
-        """Have them counted again next time."""
+        """Clear the cache."""
         self._totals = {}
 
     def get(
         self, connection: sa.Connection, source: Source, now: datetime, *, newest: bool = False
     ) -> Totals:
-        """Return the totals, counted now with `newest`."""
+        """Return the totals; `newest` bypasses the cache."""
         known = self._totals.get(source)
         if newest or (known is not None and not known.is_large):
             return self._count(connection, source, now)
         if known is not None and (known.is_fresh(now) or self._counting.locked()):
             return known
         with self._counting:
-            counted = self._totals.get(source)  # perhaps by the thread that was waited for
+            counted = self._totals.get(source)  # another thread may have counted meanwhile
             if counted is not None and counted.is_fresh(now):
                 return counted
             return self._count(connection, source, now)
@@ -102,8 +103,8 @@ class LatestTotals:
 def fair_hold(totals: Totals) -> int:
     """Return how many tasks one rater should hold now, from `FEWEST_HELD` to `MOST_HELD`.
 
-    The raters at work hold at most half of what is left, in equal parts, so that near the end
-    nobody has to wait for tasks that others were given: each has one at most that is not begun.
+    The raters at work hold at most half of the remaining labels, in equal parts. So near the end
+    nobody waits for tasks of others: each rater holds at most one task besides the current one.
     """
     left = totals.total - totals.done
     return min(max(left // (2 * max(totals.n_raters, 1)), FEWEST_HELD), MOST_HELD)
@@ -118,15 +119,15 @@ _LATEST_LABELS = (
 
 
 def finished_labels(source: Source) -> sa.ColumnElement[int]:
-    """Return a task's live labels in the places of raters of this source, at most its overlap."""
+    """Return a task's live labels by raters of this source, at most its overlap."""
     n_live = live_labels(source)
     return sa.case((n_live < tasks.c.overlap, n_live), else_=tasks.c.overlap)
 
 
 def wanted_labels(source: Source) -> sa.ColumnElement[int]:
-    """Return the labels of a task that are wanted from raters of this source.
+    """Return the number of labels of a task wanted from raters of this source.
 
-    Of a withheld task no more are wanted than there are.
+    A withheld task wants no further labels.
     """
     is_withheld = tasks.c.task_id.in_(WITHHELD_TASKS)
     return sa.case((is_withheld, finished_labels(source)), else_=tasks.c.overlap)
@@ -161,8 +162,8 @@ def _at_work(source: Source) -> sa.Select[int]:
 
 @cache
 def _active_times(source: Source) -> sa.Select[Any, Any]:
-    """Return the query of the mean active time of each kind that has enough labels."""
-    # a limit, as SQLite would otherwise begin with the raters and read all of their labels
+    """Return the query of the mean active time for each kind with enough labels."""
+    # without a limit, SQLite would begin with the raters and read all their labels
     latest = (
         sa.select(labels.c.kind, labels.c.active_ms, labels.c.rater_id)
         .where(IN_REACH, labels.c.is_live)

@@ -1,4 +1,4 @@
-"""The content of the feedback store as tables of `data/schema.py`, from one database snapshot."""
+"""The feedback store's content as tables of `data/schema.py`, from one database snapshot."""
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -71,7 +71,7 @@ def task_facts(table: pa.Table) -> dict[str, TaskFacts]:
 def rater_facts(
     connection: sa.Connection, public_id: Callable[[str], str]
 ) -> dict[str, RaterFacts]:
-    """Return all raters by the store's own id, in the order in which they joined."""
+    """Return all raters by the store's own id, in order of joining."""
     names = [field.name for field in fields(RaterFacts) if field.name in raters.c]
     query = sa.select(*(raters.c[name] for name in names))
     joined = connection.execute(query.order_by(raters.c.joined_at, raters.c.rater_id)).mappings()
@@ -97,9 +97,9 @@ def label_batches(
     known_tasks: Mapping[str, TaskFacts],
     known_raters: Mapping[str, RaterFacts],
 ) -> Iterator[pa.Table]:
-    """Yield the labels of a kind as its table, `ROW_GROUP_ROWS` rows at a time.
+    """Yield the table of a kind's labels, `ROW_GROUP_ROWS` rows at a time.
 
-    These are the live labels in the order in which they were saved.
+    The rows are the live labels in the order of saving.
     """
     names = [*LABELS_LOG.names, "wording"]
     live = (
@@ -131,7 +131,7 @@ def label_batches(
 
 
 def pair_batches(rankings: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """Yield LABELS_PAIRS from LABELS_RANKING: every two images that both have a rank."""
+    """Yield LABELS_PAIRS from LABELS_RANKING: every pair of images with a rank."""
     for table in rankings:
         pairs = [pair for ranking in table.to_pylist() for pair in _pairs_of(ranking)]
         yield pa.Table.from_pylist(pairs, schema=LABELS_PAIRS)

@@ -1,7 +1,7 @@
 """One seed's run of the comparison of methods: it trains the variants, draws, and measures.
 
-All variants share the run's images, labels and reward. Everything that is trained and drawn stays
-in the run's folder `methods/`, and a second call goes on from there.
+All variants share the run's images, labels and reward. Trained models and images stay in the run's
+folder `methods/`, and a second call goes on from there.
 """
 
 import json
@@ -57,15 +57,15 @@ from pipelines.settings.evaluate import EvaluateConfig
 from pipelines.settings.tables import TABLES
 
 SAMPLERS = ("DDIM", "DPM-Solver++", "as trained")
-"""The last is the one that DPOK and DDPO train with."""
+"""Names of samplers; DPOK and DDPO train with the last one."""
 FEW = 4
-"""Candidates of the base from which the reward picks one, for every sampler."""
+"""Number of candidates for best of n, with every sampler."""
 NOTHING = {"queries": 0, "kl": 0.0, "minutes": 0.0}
-"""Costs of a model that was not trained."""
+"""Costs of an untrained model."""
 LEAST_RIGHT = 4
-"""Right images of a prompt, of model and base each, from which on their diversity is compared."""
+"""Least number of right images of a prompt, by each model, for a comparison of diversity."""
 FIGURES = ("alignment", "reward", "readable", "distance", "diversity")
-"""Figures of a group of prompts that are compared."""
+"""Names of the figures of a group of prompts."""
 
 
 @dataclass
@@ -93,8 +93,8 @@ class VariantJob(Job):
         return self.place
 
 
-class Bed:
-    """One seed's run: everything that the variants share."""
+class MethodRun:
+    """One seed's run: images, labels and reward, which all variants share."""
 
     def __init__(
         self,
@@ -105,15 +105,14 @@ class Bed:
         candidates: int = 16,
         samplers: Sequence[str] = SAMPLERS,
     ) -> None:
-        """Draw the images, label them and train the reward, where that is not done yet.
+        """Draw the images, label them and train the reward, unless that is done already.
 
         Args:
-            name: of the run, before the seed.
-            seed: of the run.
+            name: name of the run, without the seed.
+            seed: seed of the run.
             changes: settings that differ from the demo's.
-            candidates: images of the base by DDIM from which the reward picks one; by the other
-                samplers there are four.
-            samplers: that draw with every model.
+            candidates: number of candidates for best of n by DDIM; other samplers have four.
+            samplers: names of the samplers for every model.
         """
         self.run, self.seed = RunFolder(Path("runs") / f"{name}-{seed}"), seed
         self.candidates, self.samplers, self.commit = candidates, samplers, commit()
@@ -136,7 +135,7 @@ class Bed:
         """The base's images by sampler, one for each prompt and seed."""
 
     def with_changes(self, changes: Sequence[str]) -> Settings:
-        """Return the run's settings with some others."""
+        """Return the run's settings with changes."""
         tables = override(self.tables, [parse_override(change) for change in changes])
         return check(tables, TABLES, self.run.root.name)
 
@@ -159,13 +158,13 @@ class Bed:
         return self.instruments.measure(planned, place, "measure")
 
     def planned(self, prompts: Sequence[EvaluationPrompt], *, candidates: int = 1) -> list[Planned]:
-        """Return the images of some prompts, of the evaluation's seeds."""
+        """Return the planned images of some prompts, with the evaluation's seeds."""
         return evaluation_images(prompts, self.config, self.seed, candidates=candidates)
 
     def row(self, drawn: Measured, sampler: str) -> Row:
-        """Return the figures of a model's images under a sampler.
+        """Return the figures of a model's images with a sampler.
 
-        They are by group of prompts, and by training prompt.
+        Figures are by group of prompts, and by training prompt.
         """
         rows = by_prompt(drawn, self.prompts)
         base = self.base_images[sampler]
@@ -180,9 +179,9 @@ class Bed:
 def diversity_of_right(
     drawn: Measured, base: Measured, prompts: Sequence[EvaluationPrompt], *, seed: int
 ) -> float | None:
-    """Return the Vendi score of a model's right images as a share of the base's, at equal n.
+    """Return the Vendi score of a model's right images relative to the base's, at equal n.
 
-    It is the mean over the prompts of which both have some; None where there is none.
+    The mean over prompts with enough right images of both; None without such prompts.
     """
     shares = []
     for prompt in prompts:
@@ -195,7 +194,7 @@ def diversity_of_right(
 
 
 def _right(part: Measured) -> Values:
-    """Return the embeddings of the images that show their prompt, [n, D]."""
+    """Return the embeddings of the right images, [n, D]."""
     assert part.verdicts is not None  # the embedded model has a judge
     return part.embeddings[[i for i, verdict in enumerate(part.verdicts) if verdict.met]]
 
@@ -229,75 +228,79 @@ def draw_stock(
             save_png(image, folder / one.file_name)
 
 
-def of_seed(bed: Bed, variants: Mapping[str, Variant]) -> dict[str, Any]:
+def of_seed(run: MethodRun, variants: Mapping[str, Variant]) -> dict[str, Any]:
     """Return the figures of one seed by model."""
-    found = base_rows(bed)
+    found = base_rows(run)
     for name, variant in variants.items():
         before = found.get(variant.start or "")
-        found[name] = variant_rows(bed, variant, bed.folder(name), before)
+        found[name] = variant_rows(run, variant, run.folder(name), before)
         alignment = found[name]["samplers"]["DDIM"]["groups"]["trained"]["alignment"]
-        print(f"seed {bed.seed}, {name}: {alignment:.2f}", flush=True)
+        print(f"seed {run.seed}, {name}: {alignment:.2f}", flush=True)
     return found
 
 
-def base_rows(bed: Bed) -> dict[str, Any]:
-    """Return the figures of the base and of the best of its images, by model and sampler."""
-    folder = bed.folder("base")
+def base_rows(run: MethodRun) -> dict[str, Any]:
+    """Return the figures of the base and of best of n, by model and sampler."""
+    folder = run.folder("base")
     found: dict[str, Any] = {"base": NOTHING | {"samplers": {}}}
-    for n in (FEW, bed.candidates):
+    for n in (FEW, run.candidates):
         kl = math.log(n) - (n - 1) / n
         found[f"best of {n}"] = NOTHING | {"queries": n, "kl": kl, "samplers": {}}
-    made_once(folder, made_from(bed.settings, ("run", "sampler", "images")), dict)
-    for sampler in bed.samplers:
-        most = bed.candidates if sampler == "DDIM" else FEW
-        with bed.model.adapter_off():
-            drawn = bed.drawn(sampler, folder, bed.planned(bed.prompts, candidates=most))
+    made_once(folder, made_from(run.settings, ("run", "sampler", "images")), dict)
+    for sampler in run.samplers:
+        most = run.candidates if sampler == "DDIM" else FEW
+        with run.model.adapter_off():
+            drawn = run.drawn(sampler, folder, run.planned(run.prompts, candidates=most))
         firsts = range(0, len(drawn.planned), most)
-        bed.base_images[sampler] = drawn.chosen(firsts)
-        found["base"]["samplers"][sampler] = bed.row(bed.base_images[sampler], sampler)
+        run.base_images[sampler] = drawn.chosen(firsts)
+        found["base"]["samplers"][sampler] = run.row(run.base_images[sampler], sampler)
         for n in dict.fromkeys((FEW, most)):
             rows = [first + i for first in firsts for i in range(n)]
             best = best_of(drawn.chosen(rows), n)
-            found[f"best of {n}"]["samplers"][sampler] = bed.row(best, sampler)
+            found[f"best of {n}"]["samplers"][sampler] = run.row(best, sampler)
     return found
 
 
 def variant_rows(
-    bed: Bed, variant: Variant, folder: Path, before: Mapping[str, Any] | None
+    run: MethodRun, variant: Variant, folder: Path, before: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the cost of training one variant, now or earlier, and its figures by sampler.
 
-    It goes on from the variant with the figures `before`, if given.
+    The variant continues the variant with the figures `before`, if given.
     """
-    start = BASE if variant.start is None else bed.folder(variant.start)
-    settings = bed.with_changes((*variant.changes, f"{variant.method}.adapter.start={start}"))
+    start = BASE if variant.start is None else run.folder(variant.start)
+    settings = run.with_changes((*variant.changes, f"{variant.method}.adapter.start={start}"))
     tables = ("run", "sampler", "images", "finetune", variant.method, "evaluate")
     inputs = made_from(settings, tables) | {
-        "reward": reward_hash(bed.run.reward_dir),
+        "reward": reward_hash(run.run.reward_dir),
         "start": before and before["made_from"],
     }
     earlier = before or {"queries": 0, "minutes": 0.0, "curve": []}
-    trained = made_once(folder, inputs, lambda: train(bed, settings, variant, folder, earlier))
-    bed.model.load_adapter(folder)
-    planned = bed.planned(bed.prompts)
-    with bed.model.adapter.at_strength(trained["strength"]):
+    trained = made_once(folder, inputs, lambda: train(run, settings, variant, folder, earlier))
+    run.model.load_adapter(folder)
+    planned = run.planned(run.prompts)
+    with run.model.adapter.at_strength(trained["strength"]):
         rows = {
-            sampler: bed.row(bed.drawn(sampler, folder, planned), sampler)
-            for sampler in bed.samplers
+            sampler: run.row(run.drawn(sampler, folder, planned), sampler)
+            for sampler in run.samplers
         }
     return trained | {"samplers": rows}
 
 
 def train(
-    bed: Bed, settings: Settings, variant: Variant, folder: Path, before: Mapping[str, Any]
+    run: MethodRun,
+    settings: Settings,
+    variant: Variant,
+    folder: Path,
+    before: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Train and save the adapter.
 
-    Return queries and curve, which go on from those `before`, the KL, and the guards' alarms.
+    Return queries and curve, which continue `before`, the KL, and the guards' alarms.
     """
     started, judging = time.monotonic(), 0.0
-    counted, job = _counted(bed, settings, variant, folder, before["queries"])
-    texts = [one.prompt for one in bed.trained]
+    counted, job = _counted(run, settings, variant, folder, before["queries"])
+    texts = [one.prompt for one in run.trained]
     state, model = job.method.start(job.training), job.training.model
     limits = job.training.validator.rules.limits
     alarms, curve = list[str](), list[Row](before["curve"])
@@ -313,7 +316,7 @@ def train(
         model.adapter.save(place)
         point = {"step": state.step, "queries": counted.queries}
         kl = float(np.mean(kl_to_base(model, texts, settings)))
-        curve.append(point | {"kl": kl} | _judged(bed, place))
+        curve.append(point | {"kl": kl} | _judged(run, place))
         judging += time.monotonic() - paused
     minutes = (time.monotonic() - started - judging) / 60
     state.restore_best()
@@ -325,7 +328,7 @@ def train(
         kl = float(np.mean(kl_to_base(model, texts, settings)))
     return {
         "method": variant.method,
-        "commit": bed.commit,
+        "commit": run.commit,
         "queries": counted.queries,
         "minutes": before["minutes"] + minutes,
         "strength": strength,
@@ -340,32 +343,32 @@ def train(
 
 
 def _counted(
-    bed: Bed, settings: Settings, variant: Variant, folder: Path, queries: int
+    run: MethodRun, settings: Settings, variant: Variant, folder: Path, queries: int
 ) -> tuple[Counted, Job]:
-    """Return the variant's training, and its reward, which counts on from these queries."""
-    job = open_job(bed.run, settings, variant.method)
-    assert job.training.reward is not None  # of the bed's own run
+    """Return the variant's training, and its reward, whose count of queries starts at `queries`."""
+    job = open_job(run.run, settings, variant.method)
+    assert job.training.reward is not None  # the inputs of the run itself
     counted = Counted(job.training.reward, queries)
-    # Learning from labels, the reward only shows how well it orders held-out labels itself.
+    # For a method that learns from labels, the reward only scores the order of held-out labels.
     is_asked = not job.method.learns_from_labels
     training = replace(job.training, reward=counted) if is_asked else job.training
     parts = {field.name: getattr(job, field.name) for field in fields(job)}
     return counted, with_images(VariantJob(**(parts | {"training": training}), place=folder))
 
 
-def _judged(bed: Bed, folder: Path) -> Row:
+def _judged(run: MethodRun, folder: Path) -> Row:
     """Return alignment and relative diversity by DDIM, with the adapter in this folder."""
-    bed.model.load_adapter(folder)
-    drawn = bed.drawn("DDIM", folder, bed.planned(bed.trained))
-    base = bed.base_images["DDIM"]
-    own, before = (by_group(one, by_prompt(one, bed.trained), None) for one in (drawn, base))
+    run.model.load_adapter(folder)
+    drawn = run.drawn("DDIM", folder, run.planned(run.trained))
+    base = run.base_images["DDIM"]
+    own, before = (by_group(one, by_prompt(one, run.trained), None) for one in (drawn, base))
     figures, base_figures = own["trained"], before["trained"]
     assert figures.diversity is not None
-    assert base_figures.diversity is not None  # there is more than one image of a prompt
+    assert base_figures.diversity is not None  # prompts have several images
     return {
         "alignment": figures.alignment,
         "diversity": figures.diversity / base_figures.diversity,
-        "diversity of right": diversity_of_right(drawn, base, bed.trained, seed=bed.seed),
+        "diversity of right": diversity_of_right(drawn, base, run.trained, seed=run.seed),
     }
 
 
@@ -378,7 +381,7 @@ def _relative_monitors(state: TrainState) -> dict[str, float]:
 
 
 def made_from(settings: Settings, tables: Sequence[str]) -> dict[str, Any]:
-    """Return the inputs of a training or drawing: these tables and the model's weights."""
+    """Return the inputs of a training or drawing: tables of settings and the model's weights."""
     resolved = settings.resolved()
     return {
         "settings": {table: resolved[table] for table in tables},
@@ -389,14 +392,13 @@ def made_from(settings: Settings, tables: Sequence[str]) -> dict[str, Any]:
 def made_once(
     folder: Path, inputs: dict[str, Any], make: Callable[[], dict[str, Any]]
 ) -> dict[str, Any]:
-    """Return the result of `make`, which fills the folder; it is called only once.
+    """Return the result of `make`, which fills the folder; later calls read it from there.
 
-    Raises:
-        PictuneError: the folder rests on other inputs.
+    Raises: PictuneError: the folder was made from other inputs.
     """
     path = folder / "made.json"
     if not path.exists():
-        shutil.rmtree(folder, ignore_errors=True)  # of a training that did not end
+        shutil.rmtree(folder, ignore_errors=True)  # left by an unfinished training
         write_json(path, make() | {"made_from": inputs})
     found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     if found["made_from"] != inputs:

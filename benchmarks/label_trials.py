@@ -1,7 +1,7 @@
-"""The cells of `benchmarks.labels`: a model is labeled, tuned and judged.
+"""The conditions of `benchmarks.labels`: each labels images, tunes a model and judges it.
 
-All cells of a seed share the base's images, the method (NFT), its reward queries and the seeds on
-which the judge looks at the tuned model, which nothing was chosen on.
+All conditions of a seed share the base's images, the method (NFT), the number of reward queries and
+the evaluation seeds, on which nothing was chosen.
 """
 
 import random
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.label_pool import BATCH, Cell, Labels, Pool, roc_auc_within, without_tests
+from benchmarks.label_pool import BATCH, Condition, Labels, Pool, roc_auc_within, without_tests
 from benchmarks.record import Row
 from finetune.learning.method import new_training
 from finetune.learning.reward_fn import RewardFn
@@ -36,14 +36,14 @@ from reward.settings import RewardConfig
 from world.oracle import Oracle
 
 TRAINING_SEEDS, ROUND_SEEDS, JUDGED_SEEDS = 1_000_003, 31_000_000, 55_000_000
-"""First seeds of the tuning's randomness, of a round's new images, and of the judged images."""
+"""First seeds of tuning, of a round's new images, and of the evaluated images."""
 CANDIDATE_SEEDS = 100_000
-"""Distance of the seeds of one image's candidates."""
+"""Offset between the seeds of the candidates of one image."""
 
 
 @dataclass(frozen=True)
-class Bench:
-    """Everything that the cells share."""
+class Setup:
+    """Settings, models and images that all conditions share."""
 
     settings: Settings
     oracle: Oracle
@@ -55,11 +55,11 @@ class Bench:
     queries: int
     """Images that the reward scores to tune a model, over all rounds."""
     judged: int
-    """Fresh images of each training prompt that the judge looks at."""
+    """Number of new images of each training prompt that are judged."""
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """The prompts that most cells train on, and the judge looks at."""
+        """The training prompts of most conditions, which are also judged."""
         return focus_of(self.settings.run)
 
     @property
@@ -76,15 +76,15 @@ class Bench:
         return model
 
     def by_judge(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Return 1 where the judge sees all that the prompt asks for, else 0, [B]."""
+        """Return 1 if the judge sees every part of the prompt, else 0, [B]."""
         verdicts = OracleJudge(self.oracle).verdicts(images, prompts)
         return torch.tensor([verdict.met for verdict in verdicts], dtype=torch.float32)
 
     @torch.no_grad()
     def roc_auc(self, reward: RewardFn, pool: Pool, rows: Sequence[int]) -> float | None:
-        """Return the mean ROC-AUC within the training prompts against the judge on these rows.
+        """Return the mean ROC-AUC within training prompts against the judge on the images `rows`.
 
-        None where no prompt has both right and wrong images.
+        None if no prompt has both right and wrong images.
         """
         mine = [row for row in rows if pool.prompts[row] in self.prompts]
         prompts = [pool.prompts[row] for row in mine]
@@ -97,9 +97,9 @@ class Bench:
         return roc_auc_within(prompts, torch.cat(scores).double().numpy(), good)
 
     def judge(self, model: DiffusionModel, seed: int, *, choose: RewardFn | None = None) -> Row:
-        """Return the judge's figures on fresh images by DDIM, in per cent, and their diversity.
+        """Return the judge's figures on new images by DDIM, in per cent, and their diversity.
 
-        With a reward that chooses, each is the best of four images.
+        With a reward, each image is the best of four.
         """
         groups = {
             "trained": [text for text in self.prompts for _ in range(self.judged)],
@@ -142,57 +142,57 @@ class Bench:
 
 @dataclass
 class Trial:
-    """One cell with one seed."""
+    """One condition with one seed."""
 
-    bench: Bench
+    setup: Setup
     name: str
-    cell: Cell
+    condition: Condition
     seed: int
     labels: Labels = field(default_factory=Labels)
 
     def __post_init__(self) -> None:
         """Start with the base's images and a model without training."""
-        self.pool = self.bench.images.copy()
+        self.pool = self.setup.images.copy()
         self.rng = random.Random(f"{self.name} {self.seed}")
-        self.model = self.bench.new_model(self.seed)
+        self.model = self.setup.new_model(self.seed)
 
     @property
     def prompts(self) -> tuple[str, ...]:
         """The prompts to train on."""
-        run = self.bench.settings.run
-        return tuple(prompts_of(run)) if self.cell.train_on == "all" else self.bench.prompts
+        run = self.setup.settings.run
+        return tuple(prompts_of(run)) if self.condition.train_on == "all" else self.setup.prompts
 
     def run(self) -> Row:
         """Label, train the reward and tune, round by round; return the judge's figures."""
         rows, queries, found = range(len(self.pool.paths)), 0, Row()
-        for number in range(self.cell.rounds):
+        for number in range(self.condition.rounds):
             reward = self.reward(rows)
-            found[f"roc_auc_{number + 1}"] = self.bench.roc_auc(reward, self.pool, rows)
+            found[f"roc_auc_{number + 1}"] = self.setup.roc_auc(reward, self.pool, rows)
             queries += self.tune(reward, number)
-            if number + 1 < self.cell.rounds:
+            if number + 1 < self.condition.rounds:
                 rows = self.new_images(number)
-                found[f"roc_auc_{number + 1}_stale"] = self.bench.roc_auc(reward, self.pool, rows)
+                found[f"roc_auc_{number + 1}_stale"] = self.setup.roc_auc(reward, self.pool, rows)
         found = {name: value for name, value in found.items() if value is not None}
-        return found | {"queries": queries} | self.bench.judge(self.model, self.seed)
+        return found | {"queries": queries} | self.setup.judge(self.model, self.seed)
 
     def reward(self, rows: Sequence[int]) -> RewardFn:
         """Return the reward of a round, after raters were asked about these rows of the pool."""
-        bench, cell = self.bench, self.cell
-        if cell.reward == "clip_score":
-            return bench.backbone.clip_score
-        if cell.reward == "judge":
-            return bench.by_judge
-        self.labels.ask(self.pool, rows, cell, self.rng)
-        config = without_tests(bench.settings.table("reward", RewardConfig), self.seed)
-        examples = prepare(self.labels.dataset(self.pool), config, bench.backbone)
-        return as_reward_fn(train_from_scratch(bench.backbone, examples, config))
+        setup, condition = self.setup, self.condition
+        if condition.reward == "clip_score":
+            return setup.backbone.clip_score
+        if condition.reward == "judge":
+            return setup.by_judge
+        self.labels.ask(self.pool, rows, condition, self.rng)
+        config = without_tests(setup.settings.table("reward", RewardConfig), self.seed)
+        examples = prepare(self.labels.dataset(self.pool), config, setup.backbone)
+        return as_reward_fn(train_from_scratch(setup.backbone, examples, config))
 
     def tune(self, reward: RewardFn, number: int) -> int:
         """Tune the adapter in a round; return the round's reward queries, validation aside."""
-        bench = self.bench
-        config = bench.settings.table("nft", NFTConfig)
+        setup = self.setup
+        config = setup.settings.table("nft", NFTConfig)
         images = min(config.prompts_per_iteration, len(self.prompts)) * config.images_per_prompt
-        iterations = bench.queries // self.cell.rounds // images
+        iterations = setup.queries // self.condition.rounds // images
         checked = config.validation.model_copy(update={"every": iterations, "images_per_prompt": 1})
         config = config.model_copy(update={"iterations": iterations, "validation": checked})
         training = new_training(
@@ -201,7 +201,7 @@ class Trial:
             reward,
             config,
             generator=torch.Generator().manual_seed(TRAINING_SEEDS * (self.seed + 1) + 1 + number),
-            sampler=bench.sampler,
+            sampler=setup.sampler,
         )
         for _ in METHOD.train(training, METHOD.start(training)):
             pass
@@ -209,17 +209,17 @@ class Trial:
 
     def new_images(self, number: int) -> range:
         """Draw a round's new images by the tuned model into the pool; return their rows."""
-        bench, cell = self.bench, self.cell
-        each = cell.verdicts // cell.rounds // cell.raters // len(bench.prompts)
-        texts = [text for text in bench.prompts for _ in range(each)]
+        setup, condition = self.setup, self.condition
+        each = condition.verdicts // condition.rounds // condition.raters // len(setup.prompts)
+        texts = [text for text in setup.prompts for _ in range(each)]
         first = ROUND_SEEDS + 1_000_000 * self.seed + 100_000 * number
         seeds = range(first, first + len(texts))
-        images = draw(self.model, texts, bench.sampler, seeds=seeds, batch=BATCH)
-        folder = bench.folder / f"{self.name}-{self.seed}" / f"round-{number + 2}"
+        images = draw(self.model, texts, setup.sampler, seeds=seeds, batch=BATCH)
+        folder = setup.folder / f"{self.name}-{self.seed}" / f"round-{number + 2}"
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{i:04d}.png" for i in range(len(texts))]
         for path, image in zip(paths, images, strict=True):
             save_png(image, path)
         before = len(self.pool.paths)
-        self.pool.add(bench.oracle, paths, texts)
+        self.pool.add(setup.oracle, paths, texts)
         return range(before, len(self.pool.paths))
