@@ -63,7 +63,7 @@ def test_every_layout_is_trained_and_the_size_of_micro_batches_changes_rounding_
     layouts: dict[str, Path], layout: str, method: str
 ) -> None:
     norms, rows = {}, list[int]()
-    pull = {"kl_weight": 1e3} if method == "reward_gradient" else {}
+    pull: dict[str, Any] = {"kl_weight": 1e3} if method == "reward_gradient" else {}
     for size in (2, 8):
         run = Run(layouts[layout], method, micro_batch=size, **pull)
         perturb(run.model)  # away from the base, so that every pull has a gradient
