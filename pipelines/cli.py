@@ -283,7 +283,7 @@ def load_settings(given: argparse.Namespace, run: RunFolder) -> Settings:
         ]
         origins = {".".join(path): "--set" for path, _ in changes}
         origins |= {".".join(path): f"--{flag}" for flag, path in flags.items()}
-        return check(
+        settings = check(
             override(tables, [*changes, *values]),
             STAGES[given.stage].checked_tables,
             str(source),
@@ -291,6 +291,17 @@ def load_settings(given: argparse.Namespace, run: RunFolder) -> Settings:
         )
     except RecursionError as error:
         raise PictuneError(f"{source}: {NESTED_TOO_DEEP}") from error
+    for path, value in changes:
+        apart = settings.unreached(path, value)
+        if method := getattr(given, "method", None):
+            apart = [name for name in apart if name == method]
+        if apart and os.environ.get("RANK", "0") == "0":
+            print(
+                f"pictune: --set {'.'.join(path)}: does not reach {', '.join(apart)}, where "
+                f"{'.'.join([apart[0], *path[1:]])} is set; set that as well",
+                file=sys.stderr,
+            )
+    return settings
 
 
 def _explained(error: Exception) -> str | None:

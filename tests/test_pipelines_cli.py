@@ -101,6 +101,24 @@ def test_a_wrong_setting_is_blamed_on_what_gave_it(
 
 
 @pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["finetune.adapter.rank=4"], "does not reach rwl, where rwl.adapter.rank is set"),
+        (["finetune.adapter.rank=4", "rwl.adapter.rank=4"], None),
+        (["finetune.adapter.alpha=4.0"], None),
+    ],
+)
+def test_a_shared_setting_that_does_not_reach_the_method_is_told(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, overrides: list[str], told: str | None
+) -> None:
+    words = ["finetune", "--method", "rwl", "--runs", str(tmp_path), "--dry-run"]
+    assert main([*words, *(f"--set={one}" for one in overrides)]) == 0
+    error = capsys.readouterr().err
+    assert error.count("\n") == (told is not None)
+    assert (told or "") in error
+
+
+@pytest.mark.parametrize(
     ("table", "stage"), [("images.parquet", "dataset"), ("labels/latest/tasks.parquet", "inspect")]
 )
 def test_a_table_with_a_damaged_footer_is_one_line_that_names_it(

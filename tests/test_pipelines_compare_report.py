@@ -14,6 +14,8 @@ from data.errors import PictuneError
 from data.feedback import NewTask
 from data.runs import RunFolder
 from data.tables.parquet import export
+from pipelines.compare.arena.figures import AutomaticFigures, Comparison, ShareFigures
+from pipelines.compare.page import table
 from pipelines.evaluate.page import peoples_verdict
 from reward.dataset import read_labels
 from tests.support.comparison_run import write_comparison_run
@@ -110,6 +112,11 @@ def test_the_command_prints_the_table(run: RunFolder, capsys: pytest.CaptureFixt
     assert re.search(r"rwl +1\d\d\d Elo +\d+ to \d+", printed)
     assert "Counts: rwl: 18" in printed
     assert str(run.comparison_dir / "report.html") in printed
+    figures = Comparison.model_validate(metrics_of(run))
+    alone = AutomaticFigures(name="reward", agreed=ShareFigures(share=0.0, n=1))
+    axis = figures.axes[0].model_copy(update={"automatic": [alone]})
+    lines = table(figures.model_copy(update={"axes": [axis]})).splitlines()
+    assert "  reward orders 0% of 1 decided votes as people" in lines
 
 
 @pytest.mark.parametrize("width", [390, 1280])

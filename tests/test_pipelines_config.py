@@ -176,6 +176,17 @@ def test_settings_change_freely_until_a_stage_rests_on_them(tmp_path: Path) -> N
     assert read_toml(run.config_file)["run"]["seed"] == 2
 
 
+def test_a_refusal_names_the_one_setting_of_a_shared_table_that_differs(tmp_path: Path) -> None:
+    run, tables = RunFolder(tmp_path / "run"), ("finetune", "rwl")
+    tuned = settings_of("[rwl.adapter]\nrank = 2\n", tmp_path, *tables)
+    with StageFolder(run, tuned, run.finetune_dir("rwl"), "finetune rwl", tables, {}).working():
+        pass
+    text = '[finetune.adapter]\nstart = "dpok"\n[rwl.adapter]\nrank = 2\nstart = "base"\n'
+    with pytest.raises(PictuneError) as error:
+        refuse_changes(run, settings_of(text, tmp_path, *tables))
+    assert "toml: finetune.adapter.start is 'base' there and 'dpok' now, but" in str(error.value)
+
+
 def test_a_stage_that_checks_few_tables_keeps_the_recorded_others(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     record(run, settings_of("[dpok]\niterations = 3\n", tmp_path, "run", "dpok"))

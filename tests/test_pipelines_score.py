@@ -287,3 +287,19 @@ def test_more_candidates_keep_those_that_were_drawn(
         assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", change) == 2
         assert "another model, sampler, size, type of weights or seed" in capsys.readouterr().err
     assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--keep", "4") == 2
+
+
+def test_the_best_are_picked_anew_for_other_prompts_and_by_another_reward(
+    models: Path, reward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts, other = tmp_path / "prompts.txt", tmp_path / "other"
+    shutil.copytree(reward, other)
+    (other / "note.json").write_text("{}")  # a part of what a reward is known by
+    asked = [("a dog", reward), ("two cats", reward), ("a dog", reward), ("a dog", other)]
+    for prompt, by in asked:
+        prompts.write_text(prompt)
+        words = ["--prompts", str(prompts), "--out", str(tmp_path / "out"), "--n", "2"]
+        assert best_of_n(models, by, tmp_path, *words) == 0
+        assert capsys.readouterr().out.startswith("best-of-n: 1 of 2 images in ")
+        rows = pq.read_table(tmp_path / "out" / "best_of_n.parquet").to_pylist()
+        assert {row["prompt"] for row in rows} == {prompt}

@@ -65,6 +65,8 @@ def test_bradley_terry_knows_only_the_difference(
         bradley_terry_loss(a_ + shift, b_ + shift, label_, ONE), loss, atol=1e-4, rtol=1e-4
     )
     torch.testing.assert_close(bradley_terry_loss(b_, a_, 1 - label_, ONE), loss)
+    of_win, of_loss = (torch.log1p(torch.exp(torch.tensor([m]).double())) for m in (b - a, a - b))
+    torch.testing.assert_close(loss, (label * of_win + (1 - label) * of_loss).mean().float())
 
 
 def _of_ranks(logits: list[float], ranks: Sequence[float]) -> Tensor:

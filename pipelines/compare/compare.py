@@ -87,7 +87,9 @@ def main(run: RunFolder, settings: Settings) -> None:
         elo = settings.table("arena", ArenaConfig).difference
         share = float(win_probability(elo))
         needed = {n: votes_needed(share, Design(n, len(prompts))) for n in CROWDS}
-        found = [f"{votes or 'no number of'} votes by {n} raters" for n, votes in needed.items()]
+        never = ", ".join(str(n) for n, votes in needed.items() if votes is None)
+        found = [f"no number of votes by {never} raters"] if never else []
+        found += [f"{votes} votes by {n} raters" for n, votes in needed.items() if votes]
         print(
             f"compare: {elo:g} Elo, {share:.0%} won, are found in four of five campaigns with "
             f"{', '.join(found)}, on each axis and pair of models"

@@ -175,8 +175,8 @@ def habits(rater: RaterRow) -> str:
 
 
 def _agreed(name: str, agreed: ShareFigures) -> str:
-    bounds = percent_interval(agreed.interval)
-    return f"{name} orders {percent(agreed.share)} of {agreed.n} decided votes as people ({bounds})"
+    bounds = f" ({percent_interval(agreed.interval)})" if agreed.interval else ""
+    return f"{name} orders {percent(agreed.share)} of {agreed.n} decided votes as people{bounds}"
 
 
 def _with_images(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> list[dict[str, Any]]:

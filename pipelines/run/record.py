@@ -12,13 +12,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.runs import RunFolder
-from pipelines.settings.config import Settings, Tables, check, read_toml, shortened
+from pipelines.settings.config import Settings, check, read_toml, shortened
 
 STAMP = "stage.json"
 UNBOUND = frozenset(
@@ -221,7 +222,9 @@ def refuse_changes(run: RunFolder, settings: Settings) -> None:
     folders: list[str] = []
     for folder, stamp in stamps(run).items():
         tables = [table for table in stamp.bound(folder) if table in new]
-        changed = [line for table in tables for line in _changes(table, old, new)]
+        changed = [
+            line for table in tables for line in _changes(table, old.get(table, {}), new[table])
+        ]
         if changed:
             problems += [line for line in changed if line not in problems]
             folders.append(str(folder))
@@ -234,11 +237,14 @@ def refuse_changes(run: RunFolder, settings: Settings) -> None:
         )
 
 
-def _changes(table: str, old: Tables, new: Tables) -> list[str]:
-    """Return a phrase for each setting of a table whose value differs and may not change."""
-    before, now = old.get(table, {}), new[table]
-    return [
-        f"{table}.{key} is {shortened(before.get(key))} there and {shortened(now.get(key))} now"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and not {table, f"{table}.{key}"} & UNBOUND
-    ]
+def _changes(path: str, before: Any, now: Any) -> list[str]:
+    """Return a phrase for each setting at `path` whose value differs and may not change."""
+    if before == now or path in UNBOUND:
+        return []
+    if isinstance(before, dict) and isinstance(now, dict):
+        return [
+            line
+            for key in sorted({*before, *now})
+            for line in _changes(f"{path}.{key}", before.get(key), now.get(key))
+        ]
+    return [f"{path} is {shortened(before)} there and {shortened(now)} now"]

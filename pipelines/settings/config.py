@@ -83,6 +83,13 @@ class Settings:
         """
         return {name: table | self.own.get(name, {}) for name, table in self.resolved().items()}
 
+    def unreached(self, path: Sequence[str], value: Any) -> list[str]:
+        """Return the methods whose own table gives another value for a setting of a shared one."""
+        if len(path) < 3 or path[0] != "finetune" or path[1] not in SHARED:
+            return []
+        tables = {name: own[path[1]] for name, own in self.own.items()}
+        return [name for name, own in tables.items() if own.get(path[2], value) != value]
+
     def as_toml(self) -> str:
         """Return the resolved settings as TOML."""
         return tomli_w.dumps(self.resolved(), multiline_strings=False)
