@@ -3,14 +3,19 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
 from finetune.learning.reward_fn import RewardFn
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampling import clean_latents, step_distribution
 from finetune.settings.sampler import Sampler
+from pipelines.progress import progress
+from pipelines.run.image_io import save_png
+from pipelines.run.image_plan import Planned
 
 Change = Callable[[int, Tensor, Tensor], Tensor]
 """(steps done, finished latents that the model sees, next latents) -> next latents."""
@@ -105,3 +110,32 @@ class Steering:
         images = chain(model, many, sampler, seeds=own, change=resample)
         rewards = self.reward(images, many).cpu().view(shape)
         return images[(first[:, 0] + rewards.argmax(1))]
+
+
+def draw_stock(
+    model: DiffusionModel,
+    planned: Sequence[Planned],
+    folder: Path,
+    sampler: Sampler,
+    *,
+    batch: int,
+) -> None:
+    """Draw missing images by the stock pipeline with DPM-Solver++ in float32, as users do."""
+    config = model.pipeline.scheduler.config
+    solver = DPMSolverMultistepScheduler.from_config(config, algorithm_type="dpmsolver++")
+    parts = {**model.pipeline.components, "scheduler": solver}
+    pipeline = type(model.pipeline)(**parts, requires_safety_checker=False)
+    pipeline.set_progress_bar_config(disable=True)
+    missing = [one for one in planned if not (folder / one.file_name).exists()]
+    starts = range(0, len(missing), batch)
+    for start in progress(starts, "DPM-Solver++", "batch"):
+        some = missing[start : start + batch]
+        images = pipeline(
+            [one.prompt for one in some],
+            num_inference_steps=sampler.steps,
+            guidance_scale=sampler.guidance,
+            generator=[torch.Generator().manual_seed(one.seed) for one in some],
+            output_type="pt",
+        ).images
+        for one, image in zip(some, images, strict=True):
+            save_png(image, folder / one.file_name)

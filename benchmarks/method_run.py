@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from diffusers import DPMSolverMultistepScheduler
 from torch import Tensor
 
+from benchmarks.chains import draw_stock
 from benchmarks.method_variants import EVALUATION, Variant
 from benchmarks.record import Row, commit
 from data.errors import PictuneError
@@ -26,7 +25,6 @@ from data.runs import RunFolder
 from finetune.learning.reward_fn import RewardFn
 from finetune.learning.strength import choose_strength
 from finetune.learning.training import TrainState
-from finetune.model.diffusion import DiffusionModel
 from finetune.settings.adapter_kinds import BASE
 from finetune.settings.method import DrawsImages
 from finetune.settings.sampler import Sampler
@@ -40,7 +38,6 @@ from pipelines.finetune.work import Job, open_job, with_images
 from pipelines.progress import progress
 from pipelines.reward import reward as reward_stage
 from pipelines.run.drawing import Drawer
-from pipelines.run.image_io import save_png
 from pipelines.run.image_plan import ImagesConfig, Planned
 from pipelines.run.model_hashes import reward_hash, weights_hash
 from pipelines.run.models import open_model
@@ -197,35 +194,6 @@ def _right(part: Measured) -> Values:
     """Return the embeddings of the right images, [n, D]."""
     assert part.verdicts is not None  # the embedded model has a judge
     return part.embeddings[[i for i, verdict in enumerate(part.verdicts) if verdict.met]]
-
-
-def draw_stock(
-    model: DiffusionModel,
-    planned: Sequence[Planned],
-    folder: Path,
-    sampler: Sampler,
-    *,
-    batch: int,
-) -> None:
-    """Draw missing images by the stock pipeline with DPM-Solver++ in float32, as users do."""
-    config = model.pipeline.scheduler.config
-    solver = DPMSolverMultistepScheduler.from_config(config, algorithm_type="dpmsolver++")
-    parts = {**model.pipeline.components, "scheduler": solver}
-    pipeline = type(model.pipeline)(**parts, requires_safety_checker=False)
-    pipeline.set_progress_bar_config(disable=True)
-    missing = [one for one in planned if not (folder / one.file_name).exists()]
-    starts = range(0, len(missing), batch)
-    for start in progress(starts, "DPM-Solver++", "batch"):
-        some = missing[start : start + batch]
-        images = pipeline(
-            [one.prompt for one in some],
-            num_inference_steps=sampler.steps,
-            guidance_scale=sampler.guidance,
-            generator=[torch.Generator().manual_seed(one.seed) for one in some],
-            output_type="pt",
-        ).images
-        for one, image in zip(some, images, strict=True):
-            save_png(image, folder / one.file_name)
 
 
 def of_seed(run: MethodRun, variants: Mapping[str, Variant]) -> dict[str, Any]:

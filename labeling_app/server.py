@@ -87,24 +87,7 @@ def create_app(
         images=images,
         tables=tables,
     )
-    app = _bare_app(state)
-    app.add_middleware(
-        SessionMiddleware,
-        secret_key=secret.hex(),
-        # All ports of a host share cookies: two campaigns must not sign out each other's raters,
-        # but replicas, which have one key, must accept each other's cookies.
-        session_cookie=f"pictune_{hashlib.sha256(secret).hexdigest()[:8]}",
-        same_site="strict",
-        https_only=config.https,
-    )
-    app.add_middleware(Guard)
-    Metrics(state).add_to(app)
-    for routes in (router, own_work_router, admin_router):
-        app.include_router(routes)
-    add_refusals(app)
-    mount_page(app, state.guidelines)
-    mount_admin_page(app, state)
-    return app
+    return _app_of(state, secret)
 
 
 def serve(app: FastAPI, config: ServerConfig, announce: Callable[[str], None] = print) -> None:
@@ -123,7 +106,7 @@ def serve(app: FastAPI, config: ServerConfig, announce: Callable[[str], None] = 
             server.run(sockets=[listener])
 
 
-def _bare_app(state: AppState) -> FastAPI:
+def _app_of(state: AppState, secret: bytes) -> FastAPI:
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         ending = asyncio.Event()
@@ -143,6 +126,22 @@ def _bare_app(state: AppState) -> FastAPI:
         redirect_slashes=False,  # a redirect would repeat the request's Host
     )
     app.state.labeling = state
+    app.add_middleware(
+        SessionMiddleware,
+        secret_key=secret.hex(),
+        # All ports of a host share cookies: two campaigns must not sign out each other's raters,
+        # but replicas, which have one key, must accept each other's cookies.
+        session_cookie=f"pictune_{hashlib.sha256(secret).hexdigest()[:8]}",
+        same_site="strict",
+        https_only=state.config.https,
+    )
+    app.add_middleware(Guard)
+    Metrics(state).add_to(app)
+    for routes in (router, own_work_router, admin_router):
+        app.include_router(routes)
+    add_refusals(app)
+    mount_page(app, state.guidelines)
+    mount_admin_page(app, state)
     return app
 
 

@@ -46,7 +46,7 @@ class Examples:
     """[images, T, W] as they enter the blocks that are trained; None where none is."""
 
     def embeddings_by(self, backbone: ClipBackbone, rows: Tensor) -> Tensor:
-        """Return `image_features` with `rows` computed anew by `backbone`.
+        """Return `image_features` with `rows` computed again by `backbone`.
 
         Each distinct image is encoded once. Without trained blocks the result is
         `image_features` itself.
