@@ -47,10 +47,11 @@ def open_family(
     weights: Weights = "fp32",
     image_size: int | None = None,
 ) -> Family:
-    """Open a diffusers folder or a model of the Hugging Face hub ("owner/name"). Only safetensors
-    files are read. `weights` is the data type of the weights; "int8" holds for the linear layers of
-    the largest parts, and all other weights are bf16. `image_size` is the side of the images in
-    pixels; omitted, it is the model's default.
+    """Open a diffusers folder or a model of the Hugging Face hub ("owner/name").
+
+    Only safetensors files are read. `weights` is the data type of the weights; "int8" holds for the
+    linear layers of the largest parts, and all other weights are bf16. `image_size` is the side of
+    the images in pixels; omitted, it is the model's default.
 
     Raises:
         PictuneError: there is no such model, it is incomplete, its family is unknown, it would draw

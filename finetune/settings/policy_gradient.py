@@ -20,8 +20,10 @@ class RolloutSampler(SamplerOverrides, frozen=True, extra="forbid"):
 
 
 class PolicyGradientConfig(DrawsImages, frozen=True, extra="forbid"):
-    """Settings of the training loop that policy gradients share. The defaults are for the embedded
-    model of 5 million parameters; "Paper" gives the values of DPOK's paper.
+    """Settings of the training loop that policy gradients share.
+
+    The defaults are for the embedded model of 5 million parameters; "Paper" gives the values of
+    DPOK's paper.
     """
 
     sampler: RolloutSampler = RolloutSampler()

@@ -29,9 +29,10 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
     def exceeded(
         self, present: Mapping[str, float], untuned: Mapping[str, float]
     ) -> dict[Measure, str]:
-        """Return the measures beyond their limits, each with a sentence. A measure without a value
-        for the untuned model is skipped. The staleness of the reward is also skipped if the untuned
-        model exceeds its limit.
+        """Return the measures beyond their limits, each with a sentence.
+
+        A measure without a value for the untuned model is skipped. The staleness of the reward is
+        also skipped if the untuned model exceeds its limit.
         """
         bounds: dict[Measure, tuple[float, float]] = {
             "saturation": (1 / self.saturation, self.saturation),
