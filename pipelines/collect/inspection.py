@@ -165,8 +165,7 @@ def _places(rankings: pd.DataFrame) -> Rows:
 
 
 def _disputed(votes: pd.DataFrame, images: pd.DataFrame, verdicts: pd.DataFrame) -> Rows:
-    """Return the images with the most disagreement on verdicts, without images that an admin
-    decided.
+    """Return the most disputed images by verdicts, without images that an admin decided.
 
     At equal disagreement, images with more raters come first.
     """

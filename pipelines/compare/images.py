@@ -237,7 +237,7 @@ class ImageStore:
 
 
 def _drawing(row: Mapping[str, object]) -> Drawing:
-    """Return the columns of a row that determine an image, with numbers in the table's precision."""
+    """Return the columns of a row that determine an image, in the table's precision."""
     names = ("prompt", "seed", "adapter_hash", "model_hash", "eta", "steps", "guidance")
     values = (row[name] for name in names)
     return tuple(round(one, 4) if isinstance(one, float) else one for one in values)

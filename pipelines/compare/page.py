@@ -32,7 +32,7 @@ UNANSWERED = "nobody has answered yet"
 
 
 def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
-    """Write `comparison/report.html`; `images` is the table IMAGES by image id. Return the page's path."""
+    """Write `comparison/report.html`; `images` is IMAGES by image id. Return its path."""
     page = run.comparison_dir / "report.html"
     colors = model_colors(figures.models)
     context = {
@@ -106,7 +106,7 @@ def _against(axis: AxisFigures, best: str, other: str) -> str:
 
 
 def pair_of(axis: AxisFigures, stronger: str, weaker: str) -> PairFigures | None:
-    """Return the figures of two models; None without votes. `axis.pairs` name the stronger first."""
+    """Return the figures of two models, or None; `axis.pairs` name the stronger first."""
     names = (stronger, weaker)
     return next((pair for pair in axis.pairs if (pair.first, pair.second) == names), None)
 
