@@ -13,9 +13,9 @@ from finetune.labels.rankings import (
     Rankings,
     agreement,
     draw_pairs,
+    good_probabilities,
     implicit_reward,
     ranking_errors,
-    winners_of,
 )
 from finetune.learning.method import Training
 from finetune.learning.validation import FIRST_SEED, Validation
@@ -135,6 +135,6 @@ def held_out_rankings(labels: Labels, most: int, *, generator: torch.Generator) 
     rankings = labels.rankings.where(labels.rankings.decided)
     if len(rankings):
         found.append(rankings.draw(most, generator=generator))
-    if winners_of(labels.verdicts).any():
+    if good_probabilities(labels.verdicts).any():
         found.append(draw_pairs(labels.verdicts, most, generator=generator))
     return found

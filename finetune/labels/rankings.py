@@ -97,7 +97,7 @@ def better_pairs(ranks: Tensor) -> Tensor:
     return ranks[..., :, None] < ranks[..., None, :]
 
 
-def winners_of(verdicts: Verdicts) -> Tensor:
+def good_probabilities(verdicts: Verdicts) -> Tensor:
     """Return the probability [V] of each image to be drawn as the good one of a pair.
 
     Each prompt with both a good and a bad image counts the same. All probabilities are 0 if no
@@ -118,7 +118,7 @@ def draw_pairs(verdicts: Verdicts, count: int, *, generator: torch.Generator) ->
     A pair is two opposite verdicts by any raters. Where raters disagree about an image, it is the
     good image of some pairs and the bad image of others.
     """
-    share = winners_of(verdicts)
+    share = good_probabilities(verdicts)
     good = torch.multinomial(share, count, replacement=True, generator=generator)
     bad_weight = verdicts.weight * (1 - verdicts.good)
     fits = verdicts.prompt[good, None] == verdicts.prompt[None, :]
@@ -175,7 +175,7 @@ def usable(labels: Labels, config: LabelBatchConfig) -> tuple[bool, bool]:
     if config.verdicts == "kto":
         both = bool((good > 0).any() and (good < 1).any())
     else:
-        both = bool(winners_of(labels.verdicts).any())
+        both = bool(good_probabilities(labels.verdicts).any())
     ranked = bool((labels.rankings.decided & (labels.rankings.weight > 0)).any())
     return config.ranking_weight > 0 and ranked, config.verdict_weight > 0 and both
 

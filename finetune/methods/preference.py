@@ -285,7 +285,7 @@ def ranking_losses(
         agreed = agreement(gains.detach(), ranks)
         factors, gained = (none, none), (none, none)
         if config.safeguard:
-            gains, factor = held_back(errors, ranks, config)
+            gains, factor = safeguarded_rewards(errors, ranks, config)
             factors = factor.sum(), none + len(factor)
         losses = plackett_luce(config.beta * gains, ranks)
     of_winners, of_losers = (((above * chosen).sum(), chosen.sum()) for chosen in (winners, losers))
@@ -293,7 +293,9 @@ def ranking_losses(
     return losses, Sums(*(figure.to(above.dtype) for figure in figures))
 
 
-def held_back(errors: Errors, ranks: Tensor, config: PreferenceConfig) -> tuple[Tensor, Tensor]:
+def safeguarded_rewards(
+    errors: Errors, ranks: Tensor, config: PreferenceConfig
+) -> tuple[Tensor, Tensor]:
     """Return implicit rewards [R, M] with the safeguard in the gradient, and its factors [R]."""
     gains = implicit_reward(errors.own, errors.reference)
     scores = (config.beta * gains.detach()).requires_grad_()

@@ -44,7 +44,7 @@ class Family(ABC):
     """Names of the text encoders; `tokenizer_of` names their tokenizers."""
     largest_parts: ClassVar[tuple[str, ...]]
     """Names of the largest parts: the network, and T5 if the pipeline has it."""
-    spared: ClassVar[tuple[str, ...]] = ()
+    optional_encoders: ClassVar[tuple[str, ...]] = ()
     """Names of the text encoders that a folder may omit to save memory."""
     embeds_guidance: bool = False
     """Whether the network takes the guidance scale as an input, and so needs no second pass."""
@@ -80,7 +80,7 @@ class Family(ABC):
     @classmethod
     def left_out(cls, about: Mapping[str, Any]) -> list[str]:
         """Return the text encoders that a folder's `model_index.json` omits."""
-        return [name for name in cls.spared if about.get(name) in (None, [None, None])]
+        return [name for name in cls.optional_encoders if about.get(name) in (None, [None, None])]
 
     @property
     def network(self) -> Any:

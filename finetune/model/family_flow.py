@@ -29,7 +29,7 @@ class StableDiffusion3(Family):
         "text_encoder_3",
     )
     largest_parts: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder_3")
-    spared: ClassVar[tuple[str, ...]] = ("text_encoder_3",)
+    optional_encoders: ClassVar[tuple[str, ...]] = ("text_encoder_3",)
     sampler_name = "FlowMatchEulerDiscreteScheduler"
 
     def _sizes(self) -> Sizes:
@@ -94,7 +94,7 @@ class Flux(StableDiffusion3):
     pipeline_class = FluxPipeline
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
     largest_parts: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder_2")
-    spared: ClassVar[tuple[str, ...]] = ()
+    optional_encoders: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, pipeline: Any, image_size: int | None = None) -> None:
         """Take the pipeline, see `Family`."""

@@ -16,7 +16,7 @@ class PlayConfig(ServerConfig, frozen=True, extra="forbid"):
     """Whether visitors may send images to the run's raters. Omitted, they may if the app serves
     this machine alone."""
     asks_an_hour: PositiveInt = 10
-    """How often per hour visitors from one address may send images to raters."""
+    """Largest number of times per hour that visitors from one address may send images to raters."""
 
     @property
     def may_ask(self) -> bool:
