@@ -98,7 +98,7 @@ def better_pairs(ranks: Tensor) -> Tensor:
 
 
 def good_probabilities(verdicts: Verdicts) -> Tensor:
-    """Return the probability [V] of each image to be drawn as the good one of a pair.
+    """Return the probability [V] of each image to be the good image of a drawn pair.
 
     Each prompt with both a good and a bad image counts the same. All probabilities are 0 if no
     prompt has both.

@@ -79,8 +79,8 @@ class Metrics(CommonMetrics):
     loss: float
     """Mean loss over rankings and verdicts, weighted."""
     accuracy: float | None
-    """Share of the pairs of better and worse images in which the implicit reward is higher for the
-    better one; with KTO, the share of verdicts that agree with the side of the baseline."""
+    """Share of pairs whose better image has the higher implicit reward; with KTO, the share of
+    verdicts that agree with the side of the baseline."""
     held_out_accuracy: float | None
     """Accuracy on held-out labels; None if no validation was due or no label is held out."""
     reward_accuracy: float | None

@@ -23,7 +23,7 @@ class Adapter(Protocol):
     ) -> Self:
         """Add the adapter of `settings.start`, or a new adapter, which changes nothing yet.
 
-        `name` is the network's attribute of the pipeline.
+        `name` is the attribute of the pipeline with the network.
 
         Raises:
             PictuneError: the folder `settings.start` has no adapter, or one of another model or

@@ -104,7 +104,7 @@ def noise_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
 
 
 def velocity_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
-    """Return factors [M, 1, 1, 1] that convert differences of outputs to those of velocities."""
+    """Return factors [M, 1, 1, 1] that convert differences of outputs to velocity differences."""
     at = schedule.level(timesteps)
     if schedule.prediction_type in ("v_prediction", "flow_prediction"):
         return torch.ones_like(at.signal)

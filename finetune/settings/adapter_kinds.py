@@ -57,7 +57,7 @@ def kind_of(folder: str | Path) -> AdapterKind:
     """Return the kind of the adapter in a folder.
 
     Raises:
-        PictuneError: there is none.
+        PictuneError: the folder has no adapter.
     """
     kind = kind_in(folder)
     if kind is None:
@@ -70,6 +70,6 @@ def adapter_file(folder: str | Path) -> Path:
     """Return the file of the adapter in a folder.
 
     Raises:
-        PictuneError: there is none.
+        PictuneError: the folder has no adapter.
     """
     return Path(folder) / kind_of(folder).file

@@ -52,8 +52,8 @@ class RewardGradientConfig(DrawsImages, frozen=True, extra="forbid"):
     """Sampler settings for training images that override the run's [sampler]."""
     truncation: Literal["fixed", "random", "one_step"] = "fixed"
     """Part of the denoising chain with a gradient. "fixed" is the last `steps_back` steps (DRaFT),
-    "random" a random number of them (AlignProp). "one_step" ends the chain at a random one of these
-    steps with its predicted clean image (ReFL)."""
+    "random" a random number of them (AlignProp). "one_step" ends the chain at one of these steps,
+    drawn at random, with its predicted clean image (ReFL)."""
     steps_back: PositiveInt = 1
     """K, at most the sampler's steps. More steps train the content of the image, and need the
     memory of K network calls. DRaFT: 1; AlignProp: up to 50 of 50; ReFL: 10 of 40."""

@@ -188,7 +188,7 @@ class Measured:
     """Verdicts of the judge; None without a judge for such images."""
 
     def rows_of(self, prompts: set[str]) -> list[int]:
-        """Return the indices of the images of these prompts."""
+        """Return the indices of all images of `prompts`."""
         return [i for i, one in enumerate(self.planned) if one.prompt in prompts]
 
     def chosen(self, rows: Sequence[int]) -> "Measured":

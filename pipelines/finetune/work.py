@@ -245,7 +245,7 @@ def _journal(job: Job, state: TrainState) -> Iterator[Callable[[dict[str, Any]],
     total = job.method.total_steps(job.training.config)
     device = job.training.model.device
     bar = progress_bar(job.name, "step", total=total, done=before)
-    # Without a checkpoint of step 0, its line is written again with step 1.
+    # The line of step 0 is written together with the line of step 1.
     with MetricsLog(job.folder, step=before or -1) as log, bar:
 
         def note(metrics: dict[str, Any]) -> None:
