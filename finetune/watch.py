@@ -1,4 +1,4 @@
-"""A watch that says where the time of a training goes."""
+"""Measures the time of each kind of work in a training."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -9,20 +9,20 @@ from typing import Literal, get_args
 Part = Literal[
     "preparing", "drawing", "decoding", "reward", "training", "validation", "waiting", "other"
 ]
-"""Kinds of work. Preparing: images and labels that are there before the first step. Validation: all
-of it, its images included. Waiting: for other processes, or exchanging tensors with them. Other:
-sheets, checkpoints and logs."""
+"""Kinds of work. Preparing: loading images and labels before the first step. Validation: all its
+work, drawing of its images included. Waiting: for other processes, exchange of tensors included.
+Other: sheets, checkpoints and logs."""
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
 @dataclass
 class Watch:
-    """Times of the parts since the last lap; a part within another one counts by itself alone."""
+    """Times of the parts since the last lap; a nested part's time counts for it alone."""
 
     now: Callable[[], float] = time.perf_counter
     """Returns the time in seconds, from any start."""
     _parts: list[Part] = field(default_factory=lambda: ["other"])
-    """The part at work, the last, and those around it."""
+    """Stack of nested parts; the last part is running."""
     _seconds: dict[Part, float] = field(default_factory=dict)
     _since: float = field(init=False)
 
@@ -32,7 +32,7 @@ class Watch:
 
     @contextmanager
     def part(self, name: Part) -> Iterator[None]:
-        """Count the time of the block as this part's."""
+        """Count the time of the block for this part."""
         self._count()
         self._parts.append(name)
         try:
@@ -42,20 +42,20 @@ class Watch:
             self._parts.pop()
 
     def lap(self) -> dict[Part, float]:
-        """Return the seconds of every part that had some since the last lap, and begin the next."""
+        """Return the seconds of every part since the last lap, and start the next lap."""
         self._count()
         seconds, self._seconds = self._seconds, {}
         return {part: seconds[part] for part in PARTS if seconds.get(part)}
 
     def _count(self) -> None:
-        """Give the time since the last look to the part at work."""
+        """Add the time since the last count to the running part."""
         now, part = self.now(), self._parts[-1]
         self._seconds[part] = self._seconds.get(part, 0.0) + now - self._since
         self._since = now
 
 
 def shares(seconds: dict[Part, float]) -> dict[Part, float]:
-    """Return each part's share of the time, from the largest; all are 1 together."""
+    """Return each part's share of the time, largest first; the shares sum to 1."""
     total = sum(seconds.values())
     by_size = sorted(seconds.items(), key=lambda one: -one[1])
     return {part: own / total for part, own in by_size} if total else {}

@@ -1,6 +1,6 @@
 """The command line: `python -m pipelines STAGE --run NAME`.
 
-The one place that turns errors into a line and an exit status.
+This module alone turns errors into a line and an exit status.
 """
 
 import argparse
@@ -45,13 +45,13 @@ from pipelines.settings.tables import TABLES
 from pipelines.stage_list import BEGINNINGS, STAGES
 
 SETTINGS = "settings"
-"""The command that explains the settings; it is no stage and needs no run."""
+"""The command that prints the reference of settings. It is no stage and needs no run."""
 COMMON = ("stage", "run", "runs", "config", "overrides", "dry_run", "settings")
-"""Names on every stage's command line that do not go to the stage itself."""
+"""Arguments of the command line that are not passed to the stage."""
 TRACEBACK_FILE = "traceback.log"
-"""File in the run's folder with the last error of a function of the user's own."""
+"""File in the run's folder with the last error of a user's function."""
 LISTED = 8
-"""Number of runs that an error names before it only counts the others."""
+"""Largest number of runs that an error lists by name."""
 DISK_IS_FULL = (
     "No space left on device",
     "File too large",
@@ -59,7 +59,7 @@ DISK_IS_FULL = (
     "disk I/O error",
     "Disk quota",
 )
-"""Texts by which libraries report a full disk."""
+"""Texts of libraries' errors on a full disk."""
 _RUN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -69,7 +69,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser(stage: str | None = None) -> argparse.ArgumentParser:
-    """Build the grammar of the command line; `stage` is loaded and gets its flags, no other is."""
+    """Return the parser of the command line; only `stage` is imported and adds its flags."""
     result = _Parser(
         prog="python -m pipelines",
         description="Pictune: tune text-to-image models on what people pick.",
@@ -133,10 +133,10 @@ def _add_common_flags(parser: argparse.ArgumentParser) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one stage and return the exit status.
 
-    It is 0, 1 for a failed check, 2 for errors that the user can correct, 75 where another of
-    several processes was lost, and 130 for Ctrl-C.
+    The status is 0, or 1 for a failed check, 2 for errors that the user can correct, 75 if another
+    process of several was lost, and 130 after Ctrl-C.
     """
-    for library in ("DIFFUSERS", "TRANSFORMERS"):  # they read it when they are imported
+    for library in ("DIFFUSERS", "TRANSFORMERS"):  # libraries read it when they are imported
         os.environ.setdefault(f"{library}_VERBOSITY", "error")
     end_with_launcher()
     try:
@@ -162,8 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def leave(status: int) -> NoReturn:
     """End the process with this status.
 
-    One of several processes that failed ends at once: torch's threads would now and then abort it
-    on its way out and hide the status.
+    After a failure, one process of several ends at once: otherwise torch's threads sometimes abort
+    it during the exit, which hides the status.
     """
     if status and "LOCAL_RANK" in os.environ:
         sys.stdout.flush()
@@ -182,7 +182,7 @@ def _dispatch(words: list[str]) -> int:
 def _prepared(words: list[str]) -> Callable[[], int | None]:
     """Return a function that runs the stage."""
     name = next((word for word in words if not word.startswith("-")), None)
-    if name is not None:  # argparse would list the choices without saying which one was meant
+    if name is not None:  # argparse would list the choices without a guess
         check_word("STAGE", name, (*STAGES, SETTINGS))
     given = parser(name).parse_args(words)
     if given.stage == SETTINGS:
@@ -210,7 +210,7 @@ def _prepared(words: list[str]) -> Callable[[], int | None]:
 
 
 def _work(stage: Callable[[], int | None], run: RunFolder) -> int | None:
-    """Run the stage; keep the traceback where a function of the user's own failed."""
+    """Run the stage; save the traceback if a user's function failed."""
     try:
         return stage()
     except PictuneError as error:
@@ -234,7 +234,7 @@ def _explain_settings(table: str | None) -> None:
 
 
 def _check_run(given: argparse.Namespace, run: RunFolder) -> None:
-    """Check that there is what earlier stages make.
+    """Check that the output of earlier stages exists.
 
     Raises:
         PictuneError: the run or its images are missing.
@@ -251,7 +251,7 @@ def _check_run(given: argparse.Namespace, run: RunFolder) -> None:
 
 
 def _meant_run(runs: Path, name: str) -> str:
-    """Return a phrase with the run that was probably meant, and the runs that exist."""
+    """Return a phrase with the run that was probably meant, and the existing runs."""
     known = sorted(
         path.name for path in runs.glob("*") if path.is_dir() and _RUN_NAME.fullmatch(path.name)
     )
@@ -262,10 +262,10 @@ def _meant_run(runs: Path, name: str) -> str:
 
 
 def load_settings(given: argparse.Namespace, run: RunFolder) -> Settings:
-    """Return the settings that the stage sees.
+    """Return the settings of the stage.
 
-    They come from --config, else from the run's own file, else from the default preset. On top of
-    that stands --set, and on top of it the flags that set a setting.
+    They come from --config, or else from the run's file, or else from the default preset. --set
+    overrides them, and flags that set a setting override --set.
     """
     source = run.config_file
     if given.config is not None or not source.exists():
@@ -318,7 +318,7 @@ def _disk_is_full(error: Exception) -> bool:
 
 
 def _file_trouble(error: Exception) -> str:
-    """Return one line for a file system's error, which libraries may wrap in one of their own."""
+    """Return one line for an error of the file system, which a library's error may wrap."""
     if isinstance(error, OSError) and error.strerror:
         trouble = f"{error.filename or 'a file'}: {error.strerror}"
         is_full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

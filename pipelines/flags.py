@@ -1,4 +1,4 @@
-"""Flags of the command line: words that must be known, and flags that set a setting."""
+"""Flags of the command line: flags with known values, and flags that set a setting."""
 
 import argparse
 from collections.abc import Callable, Iterable
@@ -17,7 +17,7 @@ def check_word(what: str, word: str, known: Iterable[str]) -> str:
     """Return `word`, which must be one of `known`.
 
     Raises:
-        PictuneError: the word is empty or unknown; says which word was probably meant.
+        PictuneError: the word is empty or unknown; the message suggests a similar word.
     """
     words = list(known)
     if not word.strip():
@@ -30,7 +30,7 @@ def check_word(what: str, word: str, known: Iterable[str]) -> str:
 
 
 def add_format(parser: argparse.ArgumentParser, dest: str, known: Iterable[str]) -> None:
-    """Add `--format`, one of the `known` formats of other people's tools."""
+    """Add `--format`, whose values are the `known` formats of other tools."""
     parser.add_argument(
         "--format",
         required=True,

@@ -1,6 +1,6 @@
-"""Orderly and quick ends of a command that is stopped: at once while libraries load.
+"""The end of a command that is stopped: at once while libraries load, orderly otherwise.
 
-Also the names of the errors by which memory runs out.
+Also the names of out-of-memory errors.
 """
 
 import ctypes
@@ -15,18 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 INTERRUPTED = 128 + signal.SIGINT
-"""The exit status after Ctrl-C, as shells have it."""
+"""The exit status after Ctrl-C, as in shells."""
 TERMINATED = 128 + signal.SIGTERM
 """The exit status after SIGTERM, which stops services."""
 STOPPED = "pictune: stopped; the same command goes on from here"
 """The line that a user sees after Ctrl-C."""
 
 ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-"""Name of the variable with the file in which one of several processes leaves its error. Their
-launcher says it, so that a user sees one line."""
+"""Environment variable with the file for a process's error. The launcher prints the error, so that
+a user sees one line."""
 
 LAUNCHER = "PICTUNE_LAUNCHER"
-"""Name of the variable with the id of the launcher's process."""
+"""Environment variable with the process id of the launcher."""
 _PR_SET_PDEATHSIG = 1
 """Number of the request in Linux's `sys/prctl.h`."""
 
@@ -38,10 +38,10 @@ OUT_OF_MEMORY = ("MemoryError", "OutOfMemoryError")
 def ends_at_once() -> Iterator[None]:
     """Let Ctrl-C end the process at once, with a line, while the block runs.
 
-    It is for libraries that take seconds to load: within an import the usual exception may be lost,
-    or become another one. Nothing may run in the block that needs an orderly end.
+    Use it for libraries that take seconds to load: during an import the usual exception can be lost
+    or replaced. No code that needs an orderly end may run in the block.
     """
-    # A process in the background ignores Ctrl-C, and goes on doing so.
+    # A background process ignores Ctrl-C, and must continue to ignore it.
     is_usual = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if is_usual:
         signal.signal(signal.SIGINT, _end)
@@ -59,27 +59,27 @@ def _end(_number: int, _frame: object) -> None:
 
 
 def has_launcher() -> bool:
-    """Whether this is one of several processes for which a launcher speaks."""
+    """Whether a launcher started this process and prints its errors."""
     return bool(os.environ.get(ERROR_FILE))
 
 
 def end_with_launcher() -> None:
-    """Let the kernel end this process when its launcher ends, however that is killed; Linux alone.
+    """Let the kernel end this process when its launcher ends, also after a kill; Linux only.
 
-    Without it the processes would work on, beside the processes of the same command, given again.
+    Otherwise the processes would continue beside the processes of a repeated command.
     """
-    launcher = os.environ.pop(LAUNCHER, None)  # programs that this one starts have none
+    launcher = os.environ.pop(LAUNCHER, None)  # child processes have no launcher
     if launcher is None or sys.platform != "linux":
         return
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != int(launcher):  # it has ended already
+    if os.getppid() != int(launcher):  # the launcher has ended already
         os.kill(os.getpid(), signal.SIGKILL)
 
 
 def say_failure(line: str) -> None:
     """Write a line on stderr, or leave it to the launcher."""
     if has_launcher():
-        note = {"message": line, "timestamp": int(time.time())}  # as torch's own handler writes it
+        note = {"message": line, "timestamp": int(time.time())}  # in the format of torch's handler
         Path(os.environ[ERROR_FILE]).write_text(json.dumps(note), encoding="utf-8")
     else:
         print(line, file=sys.stderr)
@@ -87,7 +87,7 @@ def say_failure(line: str) -> None:
 
 @contextmanager
 def ends_in_order() -> Iterator[None]:
-    """Turn SIGTERM into an exception, so that the block ends as by Ctrl-C."""
+    """Turn SIGTERM into an exception, so that the block ends as after Ctrl-C."""
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
     try:
         yield

@@ -1,8 +1,8 @@
-"""Start a stage in several processes: `accelerate launch` that ends with one line.
+"""Start a stage in several processes: `accelerate launch` with one-line errors.
 
 `python -m pipelines.launch` takes the words of `accelerate launch`, also `--config_file` and
-`--machine_rank` of several machines. When a process fails or is killed the others are ended, and
-the line says why.
+`--machine_rank` of several machines. If a process fails or is killed, the others are ended, and one
+line gives the reason.
 """
 
 import argparse
@@ -24,11 +24,11 @@ with ends_at_once():
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the processes to their end; return 0, or the exit status of the first that failed.
+    """Run the processes to their end; return 0, or the exit status of the first failed process.
 
-    The status of a killed process is 128 and the signal's number.
+    The status of a killed process is 128 plus the signal's number.
     """
-    logging.disable(logging.CRITICAL)  # the launcher would say a screenful of every end
+    logging.disable(logging.CRITICAL)  # the launcher logs many lines at every end
     os.environ[LAUNCHER] = str(os.getpid())
     file: str | None = None
     try:
@@ -54,21 +54,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Return the flags for processes that are connected, whatever a file calls them.
+    """Return the flags for connected processes, also if accelerate's file says otherwise.
 
     Raises:
         ValueError: a flag is wrong.
     """
     parser = launch_command_parser()
-    parser.error = _refuse  # its own prints all flags first
+    parser.error = _refuse  # its own error handler prints all flags first
     given: argparse.Namespace = parser.parse_args(arguments)
-    # Where accelerate connects the processes of a file otherwise, each would do the whole work.
+    # Without a connection, each process would do the whole work.
     given.multi_gpu = True
     return given
 
 
 def _usual_file() -> str | None:
-    """Return the user's file of accelerate, which it reads where none is given; None without."""
+    """Return the user's default file of accelerate; None if there is none."""
     return default_config_file if Path(default_config_file).is_file() else None
 
 
@@ -77,7 +77,7 @@ def _refuse(message: str) -> NoReturn:
 
 
 def _first(failures: Mapping[int, ProcessFailure]) -> tuple[int, ProcessFailure]:
-    """Return the failure that made the others, which only lost their connection, with its rank."""
+    """Return the first failure and its rank; later failures are lost connections."""
     return min(
         failures.items(), key=lambda one: (one[1].exitcode == os.EX_TEMPFAIL, one[1].timestamp)
     )

@@ -1,9 +1,9 @@
 """The registry of fine-tuning methods.
 
 A method is one file, whose `METHOD` describes it, one file of settings, and one entry here.
-Settings, command line, stages, model cards, report, charts and benchmarks know methods from this
-table only. It names places in place of things, which are imported when they are used: settings
-without torch, and a method only where something is trained or shown.
+Settings, command line, stages, model cards, report, charts and benchmarks find methods in this
+table only. The table holds names of modules, which are imported on use: settings without torch, and
+a method only to train or show it.
 """
 
 import pkgutil
@@ -19,9 +19,9 @@ class Entry(NamedTuple):
     title: str
     """Short name, as in charts."""
     method: str
-    """Place of its `Method`."""
+    """Its `Method` as `module:attribute`."""
     settings: str
-    """Place of the model of its settings."""
+    """The class of its settings as `module:class`."""
 
 
 METHODS: dict[str, Entry] = {
@@ -44,7 +44,7 @@ METHODS: dict[str, Entry] = {
         "finetune.settings.preference:PreferenceConfig",
     ),
 }
-"""Each method by its name, which its table of settings has too."""
+"""The methods by name; a method's table of settings has the same name."""
 
 
 def find_method(name: str) -> "Method[Any]":

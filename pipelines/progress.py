@@ -11,13 +11,13 @@ from tqdm import tqdm
 
 T = TypeVar("T")
 LINE_EVERY_S = 60
-"""Seconds between two lines where stderr is no terminal; work that takes less writes none."""
+"""Seconds between two lines if stderr is no terminal; shorter work writes no line."""
 
 
 def progress(items: Iterable[T], title: str, unit: str, *, total: int | None = None) -> Iterable[T]:
-    """Return the items and show on stderr how many are taken.
+    """Yield the items and show the progress on stderr.
 
-    `total` is the number of items, where `len` does not tell it.
+    `total` is the number of items if they have no `len`.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
@@ -25,11 +25,11 @@ def progress(items: Iterable[T], title: str, unit: str, *, total: int | None = N
 
 
 def progress_bar(title: str, unit: str, *, total: int | None, done: int = 0) -> Any:
-    """Return a bar of tqdm, or what writes lines in its place, that its user moves by `update`.
+    """Return a tqdm bar, or an object that writes lines instead; call `update` for progress.
 
-    It begins at `done`; close it.
+    It starts at `done`; close it after use.
     """
-    # Of several processes, on whatever machine, the first shows its own.
+    # Of several processes, on any number of machines, only the first shows a bar.
     is_hidden = os.environ.get("RANK", "0") != "0"
     if is_hidden or sys.stderr.isatty():
         return tqdm(total=total, initial=done, desc=title, unit=unit, disable=is_hidden)
@@ -44,7 +44,7 @@ def _counted(items: Iterable[T], bar: Any) -> Iterator[T]:
 
 
 class _Lines(AbstractContextManager["_Lines"]):
-    """A count that writes a line a minute, where stderr is no terminal."""
+    """A counter that writes a line per minute if stderr is no terminal."""
 
     def __init__(self, title: str, unit: str, total: int | None, done: int) -> None:
         self.n = done
@@ -52,7 +52,7 @@ class _Lines(AbstractContextManager["_Lines"]):
         self._started = self._written = time.monotonic()
 
     def update(self, count: int) -> None:
-        """Count so many more as done; write a line if the last one is a minute old."""
+        """Add `count` finished items; write a line if the last line is a minute old."""
         self.n += count
         now = time.monotonic()
         if now - self._written >= LINE_EVERY_S:
@@ -65,4 +65,4 @@ class _Lines(AbstractContextManager["_Lines"]):
         self._about["postfix"] = ", ".join(f"{name}={one:.3g}" for name, one in figures.items())
 
     def __exit__(self, *_error: object) -> None:
-        """Write nothing more: the stage says how it ended."""
+        """Write nothing; the stage reports its end."""

@@ -1,4 +1,4 @@
-"""The stages of the command line, in the order of the story.
+"""The stages of the command line, in the order of their use.
 
 A stage's module is imported only when the stage is called: `--help` is quick, and labeling needs
 no torch.
@@ -17,14 +17,14 @@ BEGINNINGS = ("images", "import", "rounds", "demo")
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage, as the command line knows it."""
+    """One stage of the command line."""
 
     help: str
     module: str
     """The stage's module in `pipelines`. Its `main(run, settings, **flags)` runs the stage,
-    and `add_flags(parser)` adds the flags that only this stage has, where there are any."""
+    and `add_flags(parser)`, if it exists, adds the stage's own flags."""
     tables: tuple[str, ...] = ()
-    """The tables of settings that are checked before it runs; empty for all of them."""
+    """The tables of settings that are checked before the stage; empty for all tables."""
     standalone: bool = False
     """True for stages that read only what their flags name and do not change the run; their
     settings are not checked against the run's record."""
@@ -35,7 +35,7 @@ class Stage:
 
     @property
     def checked_tables(self) -> tuple[str, ...]:
-        """The tables of settings that are checked before it runs."""
+        """The tables of settings that are checked before the stage."""
         return self.tables or tuple(TABLES)
 
 

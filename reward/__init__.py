@@ -1,1 +1,1 @@
-"""The reward model: CLIP embeddings and a small head that learns what raters call good."""
+"""The reward model: CLIP embeddings and a small head that predicts raters' answers."""

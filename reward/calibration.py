@@ -1,8 +1,8 @@
 """Calibration of probabilities (Guo et al. 2017, arXiv 1706.04599).
 
-With a temperature T the probability is sigmoid(logit / T). Raters who slip now and then call no
-image good with certainty, nor bad: with a slip rate s, the lapse rate of psychometric functions
-(Wichmann and Hill 2001), it is s + (1 - 2 s) sigmoid(logit / T).
+With a temperature T the probability is sigmoid(logit / T). Raters sometimes give the wrong answer
+by accident, at the slip rate s (the lapse rate of psychometric functions, Wichmann and Hill 2001).
+Then the probability is s + (1 - 2 s) sigmoid(logit / T).
 """
 
 from typing import TypeVar
@@ -18,16 +18,16 @@ Values = NDArray[np.float64]
 V = TypeVar("V", Values, Tensor)
 
 LARGEST_TEMPERATURE = 20.0
-"""Upper bound of fitted temperatures; the lower bound is 1 over it."""
+"""Upper bound of fitted temperatures; the lower bound is its inverse."""
 MOST_SLIPS = 0.45
-"""Upper bound of fitted slip rates; at 0.5 answers would say nothing."""
+"""Upper bound of fitted slip rates; at 0.5 answers carry no information."""
 
 
 def fit_temperature(logits: Values, labels: Values) -> float:
     """Return the temperature with the lowest negative log-likelihood of `labels`.
 
     Both arguments are [V], labels 0 or 1; the probabilities are sigmoid(logits / temperature). With
-    labels of one class there is nothing to fit, and the temperature is 1.
+    labels of one class alone, the temperature is 1.
     """
     if len(np.unique(labels)) < 2:
         return 1.0
@@ -44,8 +44,8 @@ def fit_temperature(logits: Values, labels: Values) -> float:
 def fit_temperature_and_slips(logits: Values, labels: Values) -> tuple[float, float]:
     """Return the temperature and the slip rate with the lowest negative log-likelihood of `labels`.
 
-    Arguments as for `fit_temperature`. The rate is below 0.5. With labels of one class they are 1
-    and 0.
+    Arguments as for `fit_temperature`. The rate is below 0.5. With labels of one class alone, the
+    result is (1, 0).
     """
     if len(np.unique(labels)) < 2:
         return 1.0, 0.0
@@ -68,9 +68,9 @@ def with_slips(probabilities: V, slip: float | V) -> V:
 
 
 def expected_calibration_error(probabilities: Values, labels: Values, *, bins: int = 15) -> float:
-    """Return the mean gap between mean probability and share of good labels over bins, in [0, 1].
+    """Return the mean over bins of |mean probability - share of good labels|, in [0, 1].
 
-    Bins have equal width and count by their size.
+    Bins have equal width and are weighted by their number of labels.
     """
     index = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
     predicted, observed = (

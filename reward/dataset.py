@@ -51,7 +51,7 @@ class _Labels:
 
 @dataclass(frozen=True, eq=False)
 class Verdicts(_Labels):
-    """Labels of single images, one entry per rater and image, without skips and unsafe images."""
+    """Verdicts on single images, one entry per rater and image, without skips and unsafe images."""
 
     image: Indices
     """[V] into `FeedbackDataset.image_ids`."""
@@ -62,15 +62,15 @@ class Verdicts(_Labels):
     rater: Indices
     """[V] into `FeedbackDataset.raters`."""
     skill: Numbers | None = None
-    """[V], probability that the rater is right, NaN where unknown; None without estimates."""
+    """[V], probability that the rater is right, NaN if unknown; None without estimates."""
     p_good: Numbers | None = None
-    """[V], probability of good by all raters of the task, NaN where unknown; None without
+    """[V], probability of "good" from all raters of the task, NaN if unknown; None without
     estimates."""
 
 
 @dataclass(frozen=True, eq=False)
 class RankedPairs(_Labels):
-    """Pairs of images of one prompt, from rankings; each pair once."""
+    """Pairs of images of one prompt, from rankings; each pair occurs once."""
 
     image_0: Indices
     """[K] into `FeedbackDataset.image_ids`."""
@@ -81,9 +81,9 @@ class RankedPairs(_Labels):
     label_0: Numbers
     """[K]: 1 when image 0 is better, 0.5 for a tie, 0 when it is worse."""
     weight: Numbers
-    """[K]: 1 over the number of pairs of the ranking, so that every ranking counts the same."""
+    """[K], 1 / (number of pairs in the ranking), so that every ranking has the same weight."""
     ranking: Indices
-    """[K], equal for the pairs of one ranking."""
+    """[K], number of the ranking that the pair belongs to."""
     rater: Indices
     """[K] into `FeedbackDataset.raters`."""
     skill: Numbers | None = None
@@ -101,7 +101,7 @@ class FeedbackDataset:
     prompts: tuple[str, ...]
     """The distinct prompts."""
     categories: tuple[str, ...]
-    """Category of each prompt; "" where there is none."""
+    """Category of each prompt; "" if it has none."""
     verdicts: Verdicts
     pairs: RankedPairs
     raters: tuple[str, ...] = ()
@@ -165,11 +165,11 @@ class FeedbackDataset:
         )
 
     def where(self, verdicts: Mask | Indices, pairs: Mask | Indices) -> Self:
-        """Return the labels where the masks are true, over the same images and prompts."""
+        """Return the labels selected by masks or row indices; images and prompts stay the same."""
         return replace(self, verdicts=self.verdicts.where(verdicts), pairs=self.pairs.where(pairs))
 
     def joined(self, other: Self) -> Self:
-        """Return the labels of both parts of one dataset."""
+        """Return the labels of two parts of one dataset."""
         return replace(
             self,
             verdicts=self.verdicts.joined(other.verdicts),
@@ -194,7 +194,7 @@ class FeedbackDataset:
 
     @property
     def counts(self) -> dict[str, int]:
-        """Numbers of labels by kind, and of their images and prompts."""
+        """Number of labels of each kind, and of their images and prompts."""
         good = int(self.verdicts.good.sum())
         return {
             "good": good,
@@ -208,9 +208,9 @@ class FeedbackDataset:
 def read_labels(latest: Path) -> tuple[Any, Any]:
     """Return the labels of an export that can be learned from, as two data frames.
 
-    The first has the single labels that say good or bad, the second the ranked pairs. Labels of
-    repeated tasks are omitted, so that no rater counts twice, and so are rankings that compare
-    models. Where an admin decided a task, also with "can't tell", only the admin's label counts.
+    The first has the verdicts "good" and "bad", the second the ranked pairs. Labels of repeated
+    tasks are omitted, so that no rater counts twice. Rankings that compare models are omitted too.
+    If an admin decided a task, even with "can't tell", only the admin's label counts.
 
     Raises:
         PictuneError: a table is missing or broken.
@@ -236,7 +236,7 @@ def read_labels(latest: Path) -> tuple[Any, Any]:
 
 
 def label_sources(latest: Path) -> dict[str, int]:
-    """Return how many of the rows of `read_labels` are human, simulated or imported."""
+    """Return the number of rows of `read_labels` by source: human, simulated or imported."""
     counts = pd.concat([table["source"] for table in read_labels(latest)]).value_counts()
     return {str(source): int(count) for source, count in counts.items()}
 
@@ -248,7 +248,7 @@ def _read_if_there(path: Path, schema: pa.Schema) -> pd.DataFrame:
 
 
 def _read_by_id(path: Path, schema: pa.Schema, key: str) -> pd.DataFrame:
-    """Return a table by its column `key`; the first row of each value counts."""
+    """Return a table indexed by its column `key`, with the first row of each value."""
     table: pd.DataFrame = read_table(path, schema).to_pandas()
     return table.drop_duplicates(key).set_index(key)
 
@@ -258,7 +258,7 @@ def _indices(ids: "pd.Index[str]", column: "pd.Series[str]") -> Indices:
 
 
 def _skills(latest: Path) -> "pd.Series[float] | None":
-    """Return the skill of each rater, by id; None without any estimate."""
+    """Return the skill of each rater, by id; None without estimates."""
     raters = _read_if_there(latest / "raters.parquet", RATERS).drop_duplicates("rater_id")
     skills = raters.set_index("rater_id")["skill"].astype("float64")
     return skills if skills.notna().any() else None
@@ -269,9 +269,9 @@ def _skill_of(raters: "pd.Series[str]", skills: "pd.Series[float] | None") -> Nu
 
 
 def _p_good(latest: Path, verdicts: pd.DataFrame) -> Numbers | None:
-    """Return the probability of good by all raters of each verdict's task; None without estimates.
+    """Return the task's probability of "good" for each verdict; None without estimates.
 
-    It is by Dawid and Skene, or else by votes.
+    The estimate is by Dawid and Skene, or else by votes.
     """
     path = latest / "consensus.parquet"
     if not path.is_file():
@@ -287,7 +287,7 @@ def _p_good(latest: Path, verdicts: pd.DataFrame) -> Numbers | None:
 def _known(
     ids: "pd.Series[str]", known: "pd.Index[str]", latest: Path, what: str
 ) -> "pd.Index[str]":
-    """Return the distinct `ids`, sorted; refuse an id that is not `known`."""
+    """Return the distinct `ids`, sorted; refuse unknown ids."""
     distinct = pd.Index(sorted(set(ids)))
     unknown = distinct.difference(known)
     if len(unknown):

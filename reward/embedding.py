@@ -1,4 +1,4 @@
-"""Encoding of image files and prompts: each distinct one once, unless the cache has it."""
+"""Encoding of image files and prompts, each distinct one once, or not at all if it is cached."""
 
 import hashlib
 import logging
@@ -18,13 +18,13 @@ from reward.clip.cache import EmbeddingCache
 _logger = logging.getLogger(__name__)
 
 ENCODE_BATCH = 64
-"""Images that the backbone encodes at a time."""
+"""Images per call of the backbone."""
 TUNED_BATCH = 256
-"""Images that go through the trained blocks at a time."""
+"""Images per call of the trained blocks."""
 
 Track = Callable[[range], Iterable[int]]
-"""Wraps the loop over batches to show its progress; `iter` shows nothing. Where it omits batches,
-their rows are invalid, and only the other rows are cached."""
+"""Wraps the loop over batches to show its progress; `iter` shows nothing. If it skips batches, only
+the rest is computed and cached, and the rows of skipped batches are invalid."""
 _ADVICE = "put the file back or remove its labels"
 
 
@@ -64,8 +64,8 @@ def embed_images(
 ) -> Tensor:
     """Return the features of each image file, [len(paths), F].
 
-    The images may differ in size. Files with the same bytes are encoded once, and files in `cache`
-    not at all. `digests` are the SHA-256 of the files, where the caller knows them already.
+    The images may differ in size. Files with the same bytes are encoded once; files in `cache` are
+    not encoded. `digests` are the SHA-256 hashes of the files, if the caller has them.
 
     Raises:
         PictuneError: an image cannot be read, or its embedding is not finite.
@@ -107,7 +107,7 @@ def embed_readable(
         try:
             found.append(embed_images(batch, backbone, batch_size=batch_size, cache=cache))
             rows += some
-        except PictuneError:  # at least one of them: try each alone
+        except PictuneError:  # at least one image of the batch is broken: try each alone
             for i in some:
                 try:
                     found.append(embed_images([paths[i]], backbone, batch_size=1, cache=cache))
@@ -122,8 +122,8 @@ def embed_prompts(
 ) -> Tensor:
     """Return the embedding of each prompt, [len(prompts), D] of unit length.
 
-    Each distinct prompt is encoded once, and prompts in `cache` not at all. Prompts that are longer
-    than the backbone reads are reported in the log.
+    Each distinct prompt is encoded once; prompts in `cache` are not encoded. Prompts that are too
+    long for the backbone are reported in the log.
 
     Raises:
         PictuneError: an embedding is not finite.
@@ -169,7 +169,7 @@ def image_tokens(
         with torch.inference_mode():
             pixels = _pixels(paths[start : start + batch_size], backbone)
             batches.append(backbone.image_tokens(pixels, last=last))
-    # Joined outside of inference mode, so that autograd may keep the result.
+    # Concatenated outside of inference mode, so that autograd can save the result.
     return torch.cat(batches)
 
 
@@ -197,7 +197,7 @@ def _encode_once(
     batch_size: int,
     track: Track = iter,
 ) -> Tensor:
-    """Return [len(keys), length] on the backbone's device.
+    """Return the embeddings [len(keys), length] on the backbone's device.
 
     `encode` is called with one row for each distinct key whose embedding is not in `cache`.
     """
@@ -217,7 +217,7 @@ def _encode_once(
             cache.append(space, [distinct[i] for i in some], vectors[some])
     embeddings = torch.from_numpy(vectors).to(backbone.device)
     if len(distinct) == len(keys):
-        return embeddings  # not a copy of them, which may be large
+        return embeddings  # without a copy, which may be large
     return embeddings[[position[key] for key in keys]]
 
 

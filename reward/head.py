@@ -1,6 +1,6 @@
-"""A small ensemble of MLPs on what a CLIP sees.
+"""A small ensemble of MLPs on the features of a CLIP.
 
-It is computed as one batched product, so that k members cost little more than one.
+All members are computed in one batched product, so k members cost little more than one.
 """
 
 import math
@@ -11,18 +11,19 @@ import torch
 from torch import Tensor, nn
 
 ROWS = 16_384
-"""Pairs of embeddings that go through the layers at a time, which bounds the memory."""
+"""Rows per pass through the layers, which bounds the memory."""
 
 
 class EnsembleHead(nn.Module):
     """`members` MLPs with ReLU on features of image and prompt, plus a slope times cosine.
 
     Differs from Lee et al.'s head (two layers of 1,024 on the embeddings of image and text) in:
-    1. the image's pooled patches are inputs, since its embedding drops what captions seldom name;
-    2. so are the product of the embeddings and their cosine, since an MLP learns products slowly
-    and cannot find them for a prompt that it never saw; 3. the image's features are standardized
-    over the labeled images, the others scaled to about unit size; 4. the cosine is added with its
-    own slope, so that training starts near the CLIP score and falls back on it for new prompts.
+    1. the image's pooled patches are also inputs, since the embedding drops details that captions
+       seldom mention; 2. the product of the embeddings and their cosine are also inputs, since an
+       MLP learns products slowly and not at all for unseen prompts; 3. the image's features are
+       standardized over the labeled images, and the other inputs are scaled to about unit size; 4.
+       the cosine is added with a slope of its own, so that training starts near the CLIP score and
+       new prompts fall back on it.
     """
 
     mean: Tensor
@@ -44,7 +45,7 @@ class EnsembleHead(nn.Module):
             features: length F of an image's features; the first D are its embedding.
             hidden: widths of the hidden layers.
             members: MLPs in the ensemble.
-            generator: on the CPU; draws the first weights.
+            generator: on the CPU; draws the initial weights.
         """
         super().__init__()
         self.dim, self.hidden, self.members = dim, tuple(hidden), members
@@ -65,11 +66,11 @@ class EnsembleHead(nn.Module):
     def center(self, image: Tensor, text: Tensor) -> None:
         """Standardize by these image features [B, F], and shift the logits to a mean of 0.
 
-        There a sigmoid learns quickest. `text` are the prompts' embeddings [B, D].
+        At 0 the sigmoid has its largest gradient. `text` are the prompts' embeddings [B, D].
         """
         self.mean.copy_(image.mean(0))
         std = image.std(0, correction=0)
-        self.std.copy_(torch.where(std > 1e-4, std, 1.0))  # a feature that never varies
+        self.std.copy_(torch.where(std > 1e-4, std, 1.0))  # a constant feature
         self.biases[-1] -= self(image, text).mean(1)[:, None, None]
 
     def forward(self, image: Tensor, text: Tensor) -> Tensor:

@@ -25,27 +25,27 @@ class RewardModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fa
     backbone: str
     """Folder or hub name of the CLIP model."""
     backbone_sha256: str
-    """`ClipBackbone.fingerprint` of the backbone that the head was trained on."""
+    """`ClipBackbone.fingerprint` of the head's backbone."""
     head_sha256: str
-    """SHA-256 of `head.safetensors`, so that files of two trainings are never mixed."""
+    """SHA-256 of `head.safetensors`, so that files of two trainings are not mixed."""
     embedding_dim: PositiveInt
     """Length of the backbone's embeddings."""
     hidden: tuple[PositiveInt, ...]
     """Widths of the head's hidden layers."""
     tune_last: NonNegativeInt = 0
-    """Blocks at the end of the backbone's vision tower with weights in `backbone.safetensors`."""
+    """Last blocks of the backbone's vision tower with weights in `backbone.safetensors`."""
     lora_rank: NonNegativeInt = 0
-    """Rank of the LoRA updates in `backbone.safetensors`; 0 where it has whole weights."""
+    """Rank of the LoRA updates in `backbone.safetensors`; 0 if it has full weights."""
     tuned_sha256: str | None = None
-    """SHA-256 of `backbone.safetensors`; None where the backbone was not trained."""
+    """SHA-256 of `backbone.safetensors`; None if the backbone was not trained."""
     members: PositiveInt
     """MLPs in the ensemble."""
     temperature: PositiveFloat
     """Divides the logit before the sigmoid; fitted on validation labels."""
     slip: float = Field(default=0.0, ge=0, lt=0.5)
-    """Rate of reversed answers, fitted on validation labels where the settings ask for it."""
+    """Rate of reversed answers, fitted on validation labels if the settings ask for it."""
     labels: dict[str, int]
-    """Labels of each kind that it learned from."""
+    """Number of training labels of each kind."""
 
 
 class RewardModel(nn.Module):
@@ -70,7 +70,7 @@ class RewardModel(nn.Module):
         self.head = head
         self.members = head.members
         self.labels: dict[str, int] = {}
-        """Labels of each kind that it learned from; filled by training."""
+        """Number of training labels of each kind; filled by training."""
         self.register_buffer("temperature", torch.ones(()))
         self.register_buffer("slip", torch.zeros(()))
 
@@ -107,9 +107,9 @@ class RewardModel(nn.Module):
         """Return the probability that a rater calls each image good for its prompt, [B] in (0, 1).
 
         `images` are [B, 3, H, W] in [0, 1]; the score is differentiable to them, and does not
-        depend on the other images of the batch. With `reduce = "lcb"` it is a lower bound: the
-        probability at the mean logit of the members minus their standard deviation, which is
-        harder to raise by fooling some of the members.
+        depend on the other images of the batch. With `reduce = "lcb"` it is a lower confidence
+        bound: the probability at the members' mean logit minus their standard deviation, which is
+        harder to exploit.
         """
         logits = self.member_logits(**self._embed(images, prompts))
         mean = logits.mean(0)
@@ -118,7 +118,7 @@ class RewardModel(nn.Module):
         return with_slips(torch.sigmoid(mean / self.temperature), self.slip)
 
     def score_with_std(self, *, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return `score` and the standard deviation of the members' own probabilities, [B] each.
+        """Return `score` and the standard deviation of the members' probabilities, [B] each.
 
         The deviation of a single member is 0.
 
@@ -130,7 +130,7 @@ class RewardModel(nn.Module):
     def score_features_with_std(
         self, *, image_features: Tensor, text_embeddings: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Return what `score_with_std` does, from features [B, F] and embeddings [B, D].
+        """Return the same as `score_with_std`, from features [B, F] and embeddings [B, D].
 
         Raises:
             PictuneError: a score is not a number.
@@ -159,7 +159,7 @@ class RewardModel(nn.Module):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the weights of the head and of trained blocks, then `config.json`.
 
-        `config.json` names the rest of the backbone, which is not copied.
+        The frozen part of the backbone is not copied; `config.json` names it.
 
         Raises:
             PictuneError: the files cannot be written.
@@ -185,15 +185,15 @@ class RewardModel(nn.Module):
         )
         write_json(folder / CONFIG_FILE, config.model_dump(exclude_none=True))
         if not tuned:
-            (folder / BACKBONE_FILE).unlink(missing_ok=True)  # of an earlier training
+            (folder / BACKBONE_FILE).unlink(missing_ok=True)  # from an earlier training
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, backbone: ClipBackbone | None = None) -> Self:
-        """Load a saved model, on `backbone` or else on the one that its config names.
+        """Load a saved model with `backbone`, or else with the backbone that its config names.
 
         Raises:
             PictuneError: files are missing, broken or of two trainings, weights are not numbers, or
-                the backbone is not the one it was trained on.
+                the model was trained on another backbone.
         """
         folder = Path(folder)
         config = _read_config(folder)
@@ -222,7 +222,7 @@ class RewardModel(nn.Module):
 
 
 def _check_scores(scores: Tensor) -> Tensor:
-    """Return `scores`, unless one is not a number: numbers inside the model grew too large."""
+    """Return `scores`; refuse NaN, which shows that numbers in the model overflowed."""
     if not scores.isfinite().all():
         raise PictuneError(
             "reward model: its score of an image is no number; train it with a lower "

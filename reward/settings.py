@@ -1,4 +1,4 @@
-"""Settings of the reward: its labels, its losses, its training, and rewards from elsewhere."""
+"""Settings of the reward: labels, losses, training, and external rewards."""
 
 from typing import Annotated, Literal, Self
 
@@ -19,16 +19,16 @@ class SplitConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of the split: the shares that are held out."""
 
     split_by: Literal["prompt", "image"] = "prompt"
-    """Unit of the validation part: whole prompts, as in Lee et al., or, where prompts are few,
-    images of every prompt."""
+    """Unit of the validation part: whole prompts, as in Lee et al., or images of every prompt,
+    which suits few prompts."""
     validation: Share = 0.15
     """Share of the prompts (or of each prompt's images) for early stopping and calibration."""
     unseen_prompts: Share = 0.15
-    """Share of the prompts that are held out whole for the test on unseen prompts."""
+    """Share of the prompts that are held out with all images, for the test on unseen prompts."""
     test_images: Share = 0.1
     """Share of every other prompt's images that are held out for the test on seen prompts."""
     always_seen: tuple[str, ...] = ()
-    """Prompts that are never held out whole: those that a model will be fine-tuned on."""
+    """Prompts that are never held out with all images, such as the prompts of a fine-tuning."""
     seed: int = 0
     """Seed of the split."""
 
@@ -39,21 +39,21 @@ class ExamplesConfig(BaseModel, frozen=True, extra="forbid"):
     backbone: str = "models/emoji-clip"
     """Folder or hub name of a CLIP or SigLIP model of transformers."""
     negatives: NonNegativeInt = 9
-    """Wrong prompts for each prompt, the paper's N - 1."""
+    """Number of wrong prompts for each prompt, N - 1 in the paper."""
     tune_last: NonNegativeInt = 0
-    """Blocks at the end of the backbone's vision tower that are trained with the head. With 0 the
-    backbone stays as it is.
+    """Number of last blocks of the backbone's vision tower that are trained with the head; 0 trains
+    the head alone.
 
-    The tokens that enter these blocks are kept in memory for every image: 33 KB for the embedded
-    CLIP, 1 MB for CLIP ViT-L/14.
+    The inputs of these blocks are kept in memory for every image: 33 KB for the embedded CLIP, 1 MB
+    for CLIP ViT-L/14.
     """
     lora_rank: NonNegativeInt = 0
-    """Rank of the LoRA updates to the linear layers of these blocks, which are then trained in
-    place of the weights; 0 trains the weights."""
+    """Rank of LoRA updates to the linear layers of these blocks, which are trained instead of the
+    weights; 0 trains the weights."""
     split: SplitConfig = SplitConfig()
-    """Labels that are held out."""
+    """Settings of held-out labels."""
     seed: int = 0
-    """Seed of the head's first weights, the order of the labels and the choice of wrong prompts."""
+    """Seed of the head's initial weights, the order of the labels and the wrong prompts."""
 
     @model_validator(mode="after")
     def _updates_have_blocks(self) -> Self:
@@ -71,12 +71,12 @@ class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
     """Weights and forms of the losses."""
 
     auxiliary_weight: NonNegativeFloat = 0.5
-    """Weight of the prompt-classification loss, the paper's lambda; 0 omits it."""
+    """Weight of the prompt-classification loss, lambda in the paper; 0 omits it."""
     prompt_temperature: PositiveFloat = 2.0
-    """Divisor of the rewards in the prompt-classification loss, the paper's T."""
+    """Divisor of the rewards in the prompt-classification loss, T in the paper."""
     prompt_loss_on: Literal["sigmoid", "logits"] = "sigmoid"
     """Values that the prompt-classification loss compares: rewards in [0, 1], as in the paper, or
-    logits, whose differences have no bound."""
+    logits, whose differences are not bounded."""
     ranking_weight: NonNegativeFloat = 0.5
     """Weight of the loss on rankings; 0 omits it."""
     binary_loss: Literal["mse", "bce"] = "mse"
@@ -85,17 +85,16 @@ class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
     ranking_loss: Literal["bradley_terry", "davidson", "rao_kupper", "plackett_luce"] = (
         "bradley_terry"
     )
-    """Loss on rankings. Pair by pair, a tie is half a win (bradley_terry) or an outcome of its own,
-    as likely as the labels show (davidson, rao_kupper). With plackett_luce each ranking counts as a
-    whole."""
+    """Loss on rankings. Pair by pair, a tie is half a win (bradley_terry) or a third outcome, whose
+    probability is learned (davidson, rao_kupper). plackett_luce scores each ranking as a whole."""
     label_weights: LabelWeighting = "equal"
-    """Weight of each rater: the same for all (equal); or by their skill, from 0 at chance level to
-    1 for a rater who is never wrong (skill). With consensus the single labels of a task count as
-    one answer: the probability of good that its raters agree on (Dawid-Skene)."""
+    """Weight of each rater: the same for all (equal), or by skill, from 0 at chance level to 1 for
+    a rater who is never wrong (skill). With consensus, each single label is replaced by the task's
+    probability of "good" from all its raters (Dawid-Skene)."""
 
 
 class RewardSource(BaseModel, frozen=True, extra="forbid"):
-    """One reward of a sum."""
+    """One reward of a weighted sum."""
 
     kind: Literal["model", "clip_score", "pickscore", "aesthetic", "python"]
     """Kind of reward; see the top of reward/sources.py."""
@@ -103,15 +102,15 @@ class RewardSource(BaseModel, frozen=True, extra="forbid"):
     """Folder of the reward model, folder or hub name of the CLIP model, safetensors file of the
     aesthetic layers, or `module:function`."""
     weight: float = 1.0
-    """Factor of the reward; below 0 a low reward is wanted. Scales differ: a probability is in
-    [0, 1], a PickScore about 20."""
+    """Factor of the reward; a negative factor prefers low rewards. Scales differ: a probability is
+    in [0, 1], a PickScore about 20."""
     reduce: Literal["mean", "lcb"] = "mean"
-    """For a reward model: its score, or a lower bound that is harder to fool."""
+    """For a reward model: its score, or a lower confidence bound that is harder to exploit."""
     processor: str | None = None
-    """For a CLIP model: folder or hub name of its tokenizer and image processor, if not that of its
-    weights."""
+    """For a CLIP model: folder or hub name of its tokenizer and image processor, if it differs from
+    its weights."""
     backbone: str | None = None
-    """For aesthetic layers: folder or hub name of the CLIP model whose embeddings they read."""
+    """For aesthetic layers: folder or hub name of the CLIP model of their input embeddings."""
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:
@@ -130,7 +129,7 @@ class RewardSource(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def read_from(self) -> tuple[str, ...]:
-        """Files, folders, names of the hub and functions that it is read from."""
+        """Files, folders, hub names and functions that the reward is loaded from."""
         read = (self.path, self.processor, self.backbone)
         return tuple(each for each in read if each is not None)
 
@@ -141,24 +140,25 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
     hidden: tuple[PositiveInt, ...] = (128, 128)
     """Widths of the head's hidden layers; the paper has two of 1,024 on CLIP ViT-L/14."""
     members: PositiveInt = 5
-    """Heads in the ensemble; their mean logit gives the score, their spread its uncertainty."""
+    """Number of heads in the ensemble; their mean logit gives the score, their spread its
+    uncertainty."""
     epochs: PositiveInt = 60
-    """Most passes over the labels; training stops after 10 without a lower validation loss."""
+    """Largest number of epochs; training stops after 10 epochs without a lower validation loss."""
     batch_size: PositiveInt = 256
-    """Labeled images per step; ranked pairs are spread over the same steps. There are more steps
-    where one would get more than 8 times as many pairs."""
+    """Labeled images per step; ranked pairs are spread over the same steps. The number of steps is
+    raised so that a step has at most 8 times as many pairs."""
     learning_rate: PositiveFloat = 1e-3
     """Learning rate of AdamW for the head."""
     tune_learning_rate: PositiveFloat = 1e-4
     """Learning rate of AdamW for the blocks of the backbone that `tune_last` trains."""
     calibration: Literal["temperature", "temperature_and_slips"] = "temperature"
-    """Calibration of logits on the validation labels: by a temperature, or by a temperature and a
-    rate of reversed answers (slips)."""
+    """Calibration of logits on the validation labels: a temperature, or a temperature and a rate of
+    reversed answers (slips)."""
     baselines: tuple[RewardSource, ...] = ()
-    """Rewards from elsewhere to compare the model with, each by itself; see `reward/sources.py`."""
+    """External rewards that the model is compared with, one by one; see `reward/sources.py`."""
     rater_types: PositiveInt = 1
-    """Groups of raters with a reward of their own, beside that of all raters; 1 makes none. Each
-    rater should give 10 labels or more."""
+    """Number of rater types, each with its own reward beside the reward of all raters; 1 makes no
+    types. Each rater should give 10 labels or more."""
 
     @model_validator(mode="after")
     def _types_are_of_single_raters(self) -> Self:

@@ -1,13 +1,13 @@
-"""Rewards from elsewhere, and weighted sums of them, each as one function of images and prompts.
+"""External rewards and their weighted sums, each as one function of images and prompts.
 
 - clip_score: cosine of image and prompt under a CLIP or SigLIP (Hessel et al. 2021, arXiv
-  2104.08718); HPSv2 is such a score under a CLIP that learned from people (Wu et al. 2023, arXiv
+  2104.08718); HPSv2 is this score under a CLIP trained on people's choices (Wu et al. 2023, arXiv
   2306.09341).
-- pickscore: the same times the checkpoint's own scale, exp(logit_scale) (Kirstain et al. 2023,
-  arXiv 2305.01569).
-- aesthetic: linear layers on a CLIP's image embedding, which ignore the prompt (LAION's aesthetic
+- pickscore: this cosine times the checkpoint's scale exp(logit_scale) (Kirstain et al. 2023, arXiv
+  2305.01569).
+- aesthetic: linear layers on a CLIP's image embedding, without the prompt (LAION's aesthetic
   predictor, 2022).
-- model: a reward model of ours; python: any function.
+- model: a reward model of Pictune; python: any function.
 """
 
 import pkgutil
@@ -32,22 +32,22 @@ Reward = Callable[[Tensor, Sequence[str]], Tensor]
 """Turns images [B, 3, H, W] in [0, 1] and their prompts into rewards [B]; higher is better."""
 
 LONGEST_REASON = 300
-"""Number of characters of a function's error that a line shows."""
+"""Largest number of characters of a function's error in a message."""
 _OURS = ("pipelines", "labeling_app", "world")
-"""Packages that no reward may come from: the ground truth must not reach a training."""
+"""Packages that cannot be a source of rewards: the ground truth must not enter a training."""
 
 
 def load_reward(
     sources: Sequence[RewardSource], *, device: torch.device, finite: bool = True
 ) -> Reward:
-    """Return the weighted sum of `sources`; differentiable to the pixels where all of them are.
+    """Return the weighted sum of `sources`; differentiable to the pixels if all sources are.
 
-    The function raises `PictuneError` when a source fails, does not return one number for each
-    image, or has no gradient where the images want one. Without `finite` the numbers may be
-    infinite or NaN.
+    The function raises `PictuneError` if a source fails, does not return one number per image, or
+    has no gradient for images that require one. Without `finite` the numbers may be infinite or
+    NaN.
 
     Raises:
-        PictuneError: there is no source, or one cannot be loaded.
+        PictuneError: there is no source, or a source cannot be loaded.
     """
     if not sources:
         raise PictuneError("reward sources: there are none; name at least one")
@@ -87,9 +87,9 @@ def _load(source: RewardSource, device: torch.device) -> Reward:
 
 
 def _aesthetic(path: Path, clip: ClipBackbone) -> Reward:
-    """Return the linear layers of the file `path`, as one function of the embeddings of `clip`.
+    """Return the linear layers of the file `path` as a function of the embeddings of `clip`.
 
-    The layers follow the numbers in their names, without activations between them.
+    The layers are ordered by the numbers in their names, without activations between them.
     """
     try:
         saved = load_file(path)
@@ -161,8 +161,8 @@ def _function(name: str) -> Reward:
 
 
 def _place(error: Exception) -> str:
-    """Return the last line of the user's own code, and not of a library, that the error is from."""
-    _, *frames = traceback.extract_tb(error.__traceback__)  # the first is ours
+    """Return the last line of the user's code, not of a library, in the error's traceback."""
+    _, *frames = traceback.extract_tb(error.__traceback__)  # the first frame is ours
     libraries = tuple(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
     own = [frame for frame in frames if not frame.filename.startswith((*libraries, "<"))]
     if not own:

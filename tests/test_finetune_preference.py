@@ -25,11 +25,11 @@ from finetune.labels.rankings import (
 )
 from finetune.methods.preference import (
     METHOD,
-    held_back,
     kto_loss,
     plackett_luce,
     ranking_losses,
     safeguard,
+    safeguarded_rewards,
 )
 from finetune.model.denoising import NoiseLevels, denoising_target
 from finetune.model.sampler import draw
@@ -124,7 +124,7 @@ def test_the_safeguard_lets_no_step_raise_the_better_images_error(images: int) -
         own = residuals.square().mean(2)
         errors = Errors(residuals, own, own.detach())
         config = PreferenceConfig(beta=1.0)
-        gains, factor = held_back(errors, ranks, config)
+        gains, factor = safeguarded_rewards(errors, ranks, config)
         assert 0 < float(factor) < 1
         torch.testing.assert_close(gains, implicit_reward(own, own.detach()))
         if not on:

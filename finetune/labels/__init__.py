@@ -1,1 +1,1 @@
-"""Data that methods learn from: labels and weighted images, in batches."""
+"""Training data of the methods: labels and weighted images, in batches."""

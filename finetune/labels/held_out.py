@@ -1,4 +1,4 @@
-"""Accuracy of the implicit reward on labels that nothing was learned from."""
+"""Accuracy of the implicit reward on held-out labels."""
 
 import logging
 from dataclasses import replace
@@ -13,9 +13,9 @@ from finetune.labels.rankings import (
     Rankings,
     agreement,
     draw_pairs,
+    good_probabilities,
     implicit_reward,
     ranking_errors,
-    winners_of,
 )
 from finetune.learning.method import Training
 from finetune.learning.validation import FIRST_SEED, Validation
@@ -26,25 +26,29 @@ from finetune.settings.preference import PreferenceConfig
 _logger = logging.getLogger(__name__)
 
 VALIDATION_SHARE = 0.2
-"""Largest share of the network's work that validations take."""
+"""Largest share of the network passes that validations may take."""
 MOST_RANKINGS, LEAST_RANKINGS = 64, 8
-"""Held-out rankings, and held-out pairs of verdicts, that the accuracy is measured on: at most, and
-at least if there are as many."""
+"""Upper and lower limit on the number of held-out rankings that measure the accuracy. The same
+limits hold for pairs of verdicts. With fewer labels than the lower limit, all are used."""
 CALLS_PER_RANKING = 12
-"""Passes of an image through the network for a ranking of four and a pair, tuned and untuned."""
+"""Network passes of one image for a ranking of four and a pair, each tuned and untuned."""
 CALLS_PER_TAUGHT = 3
-"""Passes for an image that is learned from: tuned, untuned and backward, each at least once."""
+"""Least number of network passes for a training image: tuned, untuned and backward."""
 
 
 class LabelValidator:
-    """Validates by the reward and on held-out labels, always with the same noise and timesteps."""
+    """Validates by the reward and on held-out labels, with the same noise and timesteps."""
 
     accuracy: float | None = None
     """Share of held-out pairs of images that the implicit reward orders as raters did, at the last
-    validation; None without any."""
+    validation; None without held-out labels."""
 
     def __init__(self, training: Training[PreferenceConfig], most: int) -> None:
-        """Draw at most `most` held-out rankings of each kind; refuse none without a reward."""
+        """Draw at most `most` held-out rankings and as many pairs of verdicts.
+
+        Raises:
+            PictuneError: there are neither held-out labels nor a reward.
+        """
         self.training = training
         self.images: LabeledImages = training.data
         generator = self._generator()
@@ -56,7 +60,7 @@ class LabelValidator:
             )
 
     def __call__(self) -> Validation:
-        """Return the validation by the reward, or without one with `accuracy` in its place."""
+        """Return the validation by the reward; without a reward, by `accuracy`."""
         found = self.training.validate()
         with self.training.watch.part("validation"):
             self.accuracy = self._accuracy(self._implicit_rewards())
@@ -82,7 +86,7 @@ class LabelValidator:
 
     @torch.no_grad()
     def _implicit_rewards(self) -> list[Tensor]:
-        """Return the implicit rewards [R, M] of the rankings, on the CPU; 0 where no image is."""
+        """Return the implicit rewards [R, M] of the rankings, on the CPU; 0 at empty places."""
         model, generator = self.training.model, self._generator()
         schedule = model.schedule(self.training.sampler.steps)
         scores = []
@@ -102,7 +106,7 @@ class LabelValidator:
 
 
 def within_share(training: Training[PreferenceConfig]) -> LabelValidator:
-    """Return a validator whose validations take at most `VALIDATION_SHARE` of the work."""
+    """Return a validator whose validations take at most `VALIDATION_SHARE` of network passes."""
     config, validator = training.config, training.validator
     validations = 1 + -(-config.updates // config.validation.every)
     validations += config.adapter.start != BASE
@@ -126,11 +130,11 @@ def within_share(training: Training[PreferenceConfig]) -> LabelValidator:
 
 
 def held_out_rankings(labels: Labels, most: int, *, generator: torch.Generator) -> list[Rankings]:
-    """Return rankings and pairs of verdicts that say which image is better, at most so many."""
+    """Return at most `most` rankings, and as many pairs of verdicts, that prefer an image."""
     found = []
     rankings = labels.rankings.where(labels.rankings.decided)
     if len(rankings):
         found.append(rankings.draw(most, generator=generator))
-    if winners_of(labels.verdicts).any():
+    if good_probabilities(labels.verdicts).any():
         found.append(draw_pairs(labels.verdicts, most, generator=generator))
     return found

@@ -1,6 +1,6 @@
-"""Labels that methods learn from, in batches, and the denoising errors of their images.
+"""Training labels in batches, and the denoising errors of their images.
 
-A good and a bad image of one prompt are a ranking of two, so that one code path serves both.
+A pair of a good and a bad image is a ranking of two images, so one code path serves both.
 """
 
 from dataclasses import dataclass, replace
@@ -25,17 +25,17 @@ class _Rows:
     prompt: Tensor
     """[R] or [V], numbers of `LabeledImages.prompts`."""
     weight: Tensor
-    """[R] or [V], how much each counts."""
+    """[R] or [V], weight of each label."""
 
     def __len__(self) -> int:
         return len(self.image)
 
     def where(self, chosen: Tensor) -> Self:
-        """Return some of the labels."""
+        """Return the chosen labels."""
         return replace(self, **{name: values[chosen] for name, values in vars(self).items()})
 
     def draw(self, count: int, *, generator: torch.Generator) -> Self:
-        """Return so many of the labels, each drawn by its weight."""
+        """Draw `count` labels with probability proportional to their weights."""
         return self.where(
             torch.multinomial(self.weight, count, replacement=True, generator=generator)
         )
@@ -46,16 +46,16 @@ class Rankings(_Rows):
     """R rankings of up to M images of one prompt each."""
 
     ranks: Tensor
-    """[R, M] in float: lower is better, equal is a tie, NaN is no image or one without a rank."""
+    """Float [R, M]: lower is better, equal is a tie, NaN is an empty place or an unranked image."""
 
     @property
     def present(self) -> Tensor:
-        """Bool [R, M], true where there is an image with a rank."""
+        """Bool [R, M], true for images with a rank."""
         return ~self.ranks.isnan()
 
     @property
     def decided(self) -> Tensor:
-        """Bool [R], true where one image is better than another."""
+        """Bool [R], true for rankings that are not ties alone."""
         return better_pairs(self.ranks).flatten(1).any(1)
 
 
@@ -64,7 +64,7 @@ class Verdicts(_Rows):
     """Verdicts of raters on V images for their prompts; the weight is the number of raters."""
 
     good: Tensor
-    """[V] in [0, 1], share of the raters who said good."""
+    """[V] in [0, 1], share of raters who answered "good"."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +86,22 @@ class LabeledImages:
     taught: Labels
     """Labels to learn from."""
     held_out: Labels
-    """Verdicts on images that `taught` does not know, and rankings with such an image."""
+    """Verdicts on images without a training label, and rankings with such an image."""
     rewards: Tensor | None = None
-    """[N] by the reward, on the CPU, NaN for images that are not in `held_out`; None without a
-    reward."""
+    """Rewards [N] on the CPU, NaN for images that are not in `held_out`; None without a reward
+    model."""
 
 
 def better_pairs(ranks: Tensor) -> Tensor:
-    """Return bool [..., M, M]: image i is better than j by `ranks` [..., M]; NaN is neither."""
+    """Return bool [..., M, M]: image i is better than j by `ranks` [..., M]; false for NaN."""
     return ranks[..., :, None] < ranks[..., None, :]
 
 
-def winners_of(verdicts: Verdicts) -> Tensor:
-    """Return the probability [V] of each image to be drawn as the good one of a pair.
+def good_probabilities(verdicts: Verdicts) -> Tensor:
+    """Return the probability [V] of each image to be the good image of a drawn pair.
 
-    Each prompt with a good image and another, bad one counts the same; all are 0 without any.
+    Each prompt with both a good and a bad image counts the same. All probabilities are 0 if no
+    prompt has both.
     """
     weight = verdicts.weight * verdicts.good
     is_bad = (verdicts.weight * (1 - verdicts.good) > 0).long()
@@ -112,12 +113,12 @@ def winners_of(verdicts: Verdicts) -> Tensor:
 
 
 def draw_pairs(verdicts: Verdicts, count: int, *, generator: torch.Generator) -> Rankings:
-    """Return so many pairs of a good and a bad image of one prompt.
+    """Return `count` pairs of a good and a bad image of one prompt.
 
-    A pair is two verdicts of opposite sense by any raters, so where raters differ about an image it
-    is the good one of some pairs and the bad one of others.
+    A pair is two opposite verdicts by any raters. Where raters disagree about an image, it is the
+    good image of some pairs and the bad image of others.
     """
-    share = winners_of(verdicts)
+    share = good_probabilities(verdicts)
     good = torch.multinomial(share, count, replacement=True, generator=generator)
     bad_weight = verdicts.weight * (1 - verdicts.good)
     fits = verdicts.prompt[good, None] == verdicts.prompt[None, :]
@@ -137,9 +138,9 @@ def _sum_by(prompt: Tensor, values: Tensor) -> Tensor:
 
 
 def agreement(scores: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how many pairs of images the scores order as the ranks do, and how many there are.
+    """Return the number of image pairs that the scores order as the ranks do, and of all pairs.
 
-    Both arguments are [..., M]. Equal scores count half; ties in `ranks` are no pairs.
+    Both arguments are [..., M]. Equal scores count half; ties in `ranks` are left out.
     """
     pairs = better_pairs(ranks)
     margins = scores[..., :, None] - scores[..., None, :]
@@ -147,18 +148,18 @@ def agreement(scores: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class Part(NamedTuple):
-    """One kind of labels in a step."""
+    """Rankings, pairs of verdicts or verdicts of one training step."""
 
     rankings: Rankings
-    """Labels, for KTO with one image each."""
+    """The labels as rankings; for KTO, rankings of one image."""
     weight: float
     """Weight of their mean loss; the weights of all parts sum to 1."""
     good: Tensor | None = None
-    """[R], share of raters who said good, for KTO."""
+    """[R], share of raters who answered "good"; for KTO."""
 
 
 class Errors(NamedTuple):
-    """Errors of R rankings of up to M images; 0 where there is none."""
+    """Denoising errors of R rankings of up to M images; 0 at empty places."""
 
     residuals: Tensor
     """Prediction minus target, [R, M, C, h, w], in units of the velocity."""
@@ -169,18 +170,22 @@ class Errors(NamedTuple):
 
 
 def usable(labels: Labels, config: LabelBatchConfig) -> tuple[bool, bool]:
-    """Return whether rankings and verdicts teach anything: labels of weight 0 do not."""
+    """Return whether rankings, and whether verdicts, have labels to learn from."""
     good = labels.verdicts.good[labels.verdicts.weight > 0]
     if config.verdicts == "kto":
         both = bool((good > 0).any() and (good < 1).any())
     else:
-        both = bool(winners_of(labels.verdicts).any())
+        both = bool(good_probabilities(labels.verdicts).any())
     ranked = bool((labels.rankings.decided & (labels.rankings.weight > 0)).any())
     return config.ranking_weight > 0 and ranked, config.verdict_weight > 0 and both
 
 
 def check_labels(labels: Labels, config: LabelBatchConfig) -> None:
-    """Refuse labels that teach nothing: no image is better than another by them."""
+    """Refuse labels that prefer no image to another.
+
+    Raises:
+        PictuneError: no label of weight above 0 says that an image is better than another.
+    """
     if any(usable(labels, config)):
         return
     rankings = int((labels.rankings.weight > 0).sum())
@@ -199,8 +204,8 @@ def draw_parts(
 ) -> list[Part]:
     """Return the labels of one step, with about `config.batch` images in all.
 
-    A kind's share of images and loss is its share of the images that raters labeled, so that few
-    rankings beside many verdicts are not learned by heart.
+    Rankings and verdicts share the images and the loss in proportion to their labeled images. So a
+    few rankings beside many verdicts are not overfitted.
     """
     rankings, verdicts = labels.rankings, labels.verdicts
     ranked, judged = usable(labels, config)
@@ -225,7 +230,7 @@ def draw_parts(
 
 
 def implicit_reward(error: Tensor, reference_error: Tensor) -> Tensor:
-    """Return how much better than the base the model denoises each image; all of one shape."""
+    """Return the base's denoising error minus the model's; arguments and result have one shape."""
     return reference_error - error
 
 
@@ -236,9 +241,9 @@ def ranking_errors(
     rankings: Rankings,
     at: NoiseLevels,
 ) -> Errors:
-    """Return the errors of the rankings' images, with gradient where it is enabled.
+    """Return the errors of the rankings' images, with a gradient if autograd is on.
 
-    All images of a ranking share its noise and timestep, of `at` [R].
+    All images of a ranking share the noise and the timestep of its row in `at` [R].
     """
     device, (row, column) = model.device, rankings.present.nonzero(as_tuple=True)
     noised = noise_images(

@@ -1,22 +1,23 @@
-"""Weights of images in training, and the objective of which each weight is the optimum.
+"""Weights of training images, and the objective that each kind of weight maximizes.
 
-Training on images x drawn from the base p(x | z), weighted by w, pulls the model towards
-q = p w / E_p[w]. Maximizing the reward E_q[r] at a price for leaving p has, for each price, one
-best w:
+Training on images x drawn from the base p(x | z), weighted by w, pulls the model towards q = p w /
+E_p[w]. Each kind of weight maximizes the reward E_q[r] under another penalty for the distance of q
+to p:
 
 - "raw", max(r, 0): Lee et al. 2023 (arXiv 2302.12192). With `kl = "kl-d"` it is max(r + gamma, 0),
-  and where nothing is cut off, q is exactly the optimum of
-  E_q[r] - (E_p[r] + gamma) / 2 * chi^2(q || p): gamma is the price, 0 the cheapest. One round
-  reaches E_p[r (r + gamma)] / E_p[r + gamma] at best.
+  and if no weight is cut off at 0, q is exactly the optimum of E_q[r] - (E_p[r] + gamma) / 2 *
+  chi^2(q || p): gamma is the strength of the penalty. One round reaches E_p[r (r + gamma)] / E_p[r
+  + gamma] at best.
 - "exp", exp(r / b): the optimum of E_q[r] under KL(q || p) <= kl_budget, over images and prompts
-  together, so that prompts with higher rewards also gain; b is the price at which the budget is
-  just used up (the E-step of reinforcement learning as inference, Chow et al. 2020, arXiv
-  2006.05443; the KL case of Diffusion Controller, Yang et al. 2026, arXiv 2603.06981).
-- "softmax", exp(r / temperature) with mean 1 for every prompt: the optimum of
-  E_q[r] - temperature * KL(q || p) for each prompt, which all keep their share (the weights of
-  DDPO's baseline RWR, Black et al. 2023, arXiv 2305.13301).
-- "top", each prompt's best images alike and no others (those that tie for the last places share
-  them): the optimum of E_q[r] when no density may rise above 1 / top_share times p.
+  together, so that prompts with higher rewards also gain; b is chosen such that the KL equals the
+  budget (the E-step of reinforcement learning as inference, Chow et al. 2020, arXiv 2006.05443; the
+  KL case of Diffusion Controller, Yang et al. 2026, arXiv 2603.06981).
+- "softmax", exp(r / temperature) with mean 1 for every prompt: the optimum of E_q[r] - temperature
+  * KL(q || p) for each prompt, so that prompts keep their shares (the weights of DDPO's baseline
+  RWR, Black et al. 2023, arXiv 2305.13301).
+- "top", equal weights for each prompt's best images, 0 for the others (images that tie for the last
+  places share their weight): the optimum of E_q[r] when no density may rise above 1 / top_share
+  times p.
 
 `kl` is DPOK's penalty in supervised training (Fan et al. 2023, arXiv 2305.16381): "kl-d" adds gamma
 to every weight, an upper bound of gamma * KL(p || tuned), which pulls to the base's images; "kl-o"
@@ -35,9 +36,10 @@ from finetune.settings.reward_weighted import WeightingConfig
 
 
 def sample_weights(rewards: Tensor, prompts: Sequence[str], config: WeightingConfig) -> Tensor:
-    """Return weights [N], none negative, of rewards [N].
+    """Return non-negative weights [N] of rewards [N].
 
-    "exp" gives them mean 1 before "kl-d" adds gamma, "softmax" and "top" mean 1 for every prompt.
+    "exp" weights have mean 1 before "kl-d" adds gamma; "softmax" and "top" weights have mean 1 for
+    every prompt.
     """
     if config.weighting == "raw":
         weights = rewards
@@ -64,9 +66,9 @@ def _top(rewards: Tensor, kept: int) -> Tensor:
 
 
 def _within_budget(rewards: Tensor, kl_budget: float) -> Tensor:
-    """Return exp(r / b) with mean 1, with b such that the KL to equal weights is the budget.
+    """Return exp(r / b) scaled to mean 1, where b makes the KL to equal weights the budget.
 
-    Only the best images have weight when even they do not use it up.
+    If the KL stays below the budget for every b, only the best images have weight.
     """
     values = rewards.double()
     spread = float(values.max() - values.min())

@@ -1,1 +1,1 @@
-"""Parts that the methods share: state, steps, validation, rollouts and the reward."""
+"""Code that the methods share: state, steps, validation, rollouts and the reward."""

@@ -1,4 +1,4 @@
-"""Checkpoints from which an interrupted training goes on."""
+"""Checkpoints: an interrupted training continues from the last one."""
 
 import json
 import logging
@@ -27,7 +27,7 @@ def save_checkpoint(
         torch.save({"generator": generator.get_state(), **state.state_dict()}, temporary)
     write_json(place / _MANIFEST, {name: sha256_of(place / name) for name in (_WEIGHTS, _REST)})
     saved = sorted(folder.glob("step-*"))
-    # Later ones are damaged, or this training would have gone on from there.
+    # Later checkpoints are damaged; otherwise this training would have continued from them.
     end = saved.index(place) + 1
     for other in [*saved[: max(0, end - keep)], *saved[end:]]:
         shutil.rmtree(other)
@@ -44,7 +44,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 
 def load_latest(folder: Path, state: TrainState, generator: torch.Generator) -> bool:
-    """Load the newest whole checkpoint; return whether there was one."""
+    """Load the newest whole checkpoint; return False if there is none."""
     place = latest_checkpoint(folder)
     if place is None:
         return False

@@ -1,4 +1,4 @@
-"""Images that the policy draws to learn from: prompts, rewards, advantages and metrics."""
+"""Online training images: prompts, drawing, rewards, advantages and metrics."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +17,9 @@ from finetune.model.sampler import draw_latents
 class PromptStatistics:
     """The last `window` rewards of each prompt, as in DDPO (Black et al. 2023, arXiv 2305.13301).
 
-    Easy and hard prompts get rewards on different levels. Compared with their own kind, all of them
-    teach equally much. Standard deviations to divide by are at least `std_floor`.
+    Easy prompts get higher rewards than hard ones. Normalized per prompt, all prompts have the same
+    influence. The standard deviation that rewards are divided by is at least `std_floor`, in the
+    reward's units.
     """
 
     def __init__(self, *, window: int, std_floor: float) -> None:
@@ -52,7 +53,7 @@ class PromptStatistics:
 def prompts_of(prompts: Sequence[str], count: int, step: int) -> list[str]:
     """Return `count` prompts, or all, for the iteration after `step`.
 
-    They are spread evenly and move on with the step: each gets its turn equally often.
+    The prompts are taken in turn, so that each is drawn equally often.
     """
     count = min(count, len(prompts))
     chosen = {(step + i * len(prompts) // count) % len(prompts) for i in range(count)}
@@ -62,7 +63,7 @@ def prompts_of(prompts: Sequence[str], count: int, step: int) -> list[str]:
 def draw_scored(
     training: Training[Any], prompts: Sequence[str], *, batch: int
 ) -> tuple[Tensor, Tensor]:
-    """Return latents [N, C, h, w] of new images as `draw_shared`, and their rewards [N]."""
+    """Draw images as `draw_shared` does; return latents [N, C, h, w] and rewards [N]."""
 
     def with_rewards(latents: Tensor, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
         return latents, decoded_rewards(training, latents, texts)
@@ -87,10 +88,11 @@ def draw_shared(
     *,
     batch: int,
 ) -> list[Tensor]:
-    """Draw an image of each prompt with the model as it is, on fresh seeds, in all processes.
+    """Draw an image of each prompt with the current weights and new seeds, in all processes.
 
-    Each process draws its own batches of `batch` images. `measure` returns tensors [M, ...] of
-    latents [M, C, h, w] and their prompts; they are returned as [N, ...], in the prompts' order.
+    Each process draws its own batches of `batch` images. `measure` turns latents [M, C, h, w] and
+    their prompts into tensors [M, ...]. The result holds these tensors for all images, [N, ...], in
+    the order of the prompts.
     """
     model = training.model
     seeds = torch.randint(2**62, (len(prompts),), generator=training.generator).tolist()
@@ -110,15 +112,15 @@ def draw_shared(
 
 @dataclass(frozen=True, kw_only=True)
 class IterationMetrics(Metrics):
-    """Metrics of one iteration of a method that draws its images."""
+    """Metrics of one iteration of an online method."""
 
     reward: float
-    """Mean reward of the images that were learned from."""
+    """Mean reward of the training images."""
     reward_by_prompt: dict[str, float]
     seconds_rollout: float
     seconds_update: float
     images_per_second: float
-    """Images drawn and learned from."""
+    """Training images per second, drawing included."""
 
 
 class Iteration(NamedTuple):
@@ -130,13 +132,13 @@ class Iteration(NamedTuple):
     """[N]."""
     seconds_rollout: float
     figures: dict[str, Any]
-    """Metrics of the method's own."""
+    """Further metrics, particular to the method."""
 
 
 def iterate(
     training: Training[Any], state: TrainState, take: Callable[[float], Iteration]
 ) -> Iterator[dict[str, Any]]:
-    """Take the iterations that are left, as `steps` does; yield fields of `IterationMetrics`."""
+    """Run the remaining iterations, as `steps` does; yield fields of `IterationMetrics`."""
     total, decays = training.config.iterations, training.config.decay
     for (done,), seconds, common in steps(training, state, take, total=total, decays=decays):
         values: dict[str, list[float]] = {}

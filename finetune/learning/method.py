@@ -1,6 +1,6 @@
-"""A fine-tuning method as the rest of the pipeline sees it, and the loop that all methods share.
+"""The interface of a fine-tuning method, and the training loop that all methods share.
 
-A method is one file that ends with its `METHOD`, and one line in `pipelines/methods.py`.
+A method is one file, which defines its `METHOD`, and one line in `pipelines/methods.py`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,14 +24,14 @@ R = TypeVar("R")
 
 @dataclass(frozen=True)
 class Training(Generic[C]):
-    """Everything that one training works with."""
+    """Model, data, reward and settings of one training."""
 
     model: DiffusionModel
-    """With its adapter."""
+    """The model with its adapter."""
     prompts: Sequence[str]
-    """The prompts to train on."""
+    """The training prompts."""
     reward: RewardFn | None
-    """Scores their images; None for methods that learn from labels alone."""
+    """Scores images of the prompts; None for methods that learn from labels alone."""
     config: C
     sampler: Sampler
     """The run's sampler with the method's own settings."""
@@ -39,15 +39,15 @@ class Training(Generic[C]):
     generator: torch.Generator
     """Source of all randomness; on the CPU, the same in every process."""
     watch: Watch = field(default_factory=Watch)
-    """Tells how long the kinds of work take."""
+    """Measures the time of each kind of work."""
     data: Any = None
     """Images to learn from (`finetune.labels.weighted_batches.WeightedData`) or labels
     (`finetune.labels.rankings.LabeledImages`); None for methods that draw their images."""
     pretraining: Any = None
-    """Image-text pairs to stay close to, as `data`; None stands for the base's images."""
+    """Pretraining images with prompts, of the same class as `data`; None for images of the base."""
 
     def validate(self) -> Validation:
-        """Validate the model's present weights."""
+        """Validate the current weights."""
         with self.watch.part("validation"):
             return self.validator()
 
@@ -64,11 +64,11 @@ def new_training(
     watch: Watch | None = None,
     **validation: Any,
 ) -> Training[C]:
-    """Return a training without images or labels to learn from.
+    """Return a training whose `data` and `pretraining` are None.
 
-    `sampler` is the run's: the method's own settings are put over it. Without `validation_prompts`,
-    the training prompts choose the best weights, on seeds of their own. `validation` are further
-    fields of the `Validator`.
+    `sampler` is the run's (the defaults if omitted); the method's own sampler settings override it.
+    Without `validation_prompts`, the training prompts choose the best weights, on seeds that
+    training does not use. `validation` holds further fields of the `Validator`.
     """
     sampler = sampler or Sampler()
     if isinstance(config, DrawsImages):
@@ -80,13 +80,13 @@ def new_training(
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics:
-    """Metrics that every method has, of a step or of the steps since the last report."""
+    """Metrics of every method, for one step or for the steps since the last report."""
 
     step: int
     gradient_norm: float
     learning_rate: float
     validation_reward: float | None
-    """Mean reward on the validation seeds after the step; None where it was not due. Without a
+    """Mean reward on the validation seeds after the step; None if no validation was due. Without a
     reward, the accuracy on held-out labels."""
 
 
@@ -100,14 +100,14 @@ def steps(
     report_every: int = 1,
     validate: Callable[[], Validation] | None = None,
 ) -> Iterator[tuple[list[R], float, dict[str, Any]]]:
-    """Take the steps that are left of `total`, or until a guard stops the training.
+    """Run the remaining steps up to `total`, or until a guard stops the training.
 
-    `take` trains the adapter in place with the learning rate that it is given. `validate` takes
-    the place of `training.validate`.
+    `take` gets a learning rate and trains the adapter in place. `validate` replaces
+    `training.validate`.
 
     Yields:
-        Wherever a report is due: what `take` returned since the last one, the seconds that it took,
-        and fields of `Metrics`.
+        For each report: the results of `take` since the last report, their time in seconds, and the
+        fields of `Metrics`.
     """
     config, now = training.config, training.watch.now
     validate = validate or training.validate
@@ -143,27 +143,27 @@ REWARD_CURVE = Curve("reward", {"validation_reward": "validation", "reward": "tr
 
 @dataclass(frozen=True)
 class Method(Generic[C]):
-    """One way to fine-tune."""
+    """A fine-tuning method."""
 
     paper: str
-    """Authors, year and number of its paper."""
+    """Authors, year and arXiv number of the paper."""
     story: str
-    """The rest of a sentence that begins with its name, for the report."""
+    """End of a sentence that begins with the method's name, for the report."""
     config: type[C]
-    """Settings, the table of the method's name. Their class says what it learns from:
-    `DrawsImages`, `LearnsFromImages` or `LearnsFromLabels`."""
+    """Class of its settings. The base class says what the method learns from: `DrawsImages`,
+    `LearnsFromImages` or `LearnsFromLabels`."""
     total_steps: Callable[[C], int]
     start: Callable[[Training[C]], TrainState]
     """Returns the state before the first step."""
     train: Callable[[Training[C], Any], Iterator[Any]]
-    """Trains the adapter in place, goes on from the state that `start` returned (perhaps with a
-    checkpoint loaded), and yields `Metrics` whenever the state may be saved."""
+    """Trains the adapter in place, starting from the state of `start` or of a checkpoint. Yields
+    `Metrics` whenever the state may be saved."""
     color: str
     """Color of its lines and bars in charts."""
     curves: tuple[Curve, ...]
-    """Charts of its training, for the report."""
+    """Charts of the training, for the report."""
 
     @property
     def learns_from_labels(self) -> bool:
-        """Whether it learns from the labels themselves, without a reward."""
+        """Whether the method learns from labels directly, without a reward."""
         return issubclass(self.config, LearnsFromLabels)

@@ -1,10 +1,10 @@
-"""Measures of images that show when a policy exploits its reward, which the reward itself cannot.
+"""Measures of images that show reward exploitation, which the reward itself cannot show.
 
-Each is compared with the untuned model's on the same prompts and seeds. Saturation and sharpness
-run away when the reward likes garish or blurred images, diversity falls when one image answers for
-all, and the members of a reward ensemble disagree where they have seen no labels. `stale_reward` is
-not relative: it is the share of labeled images that support the model's mean reward (see
-`finetune.learning.staleness`). None of them is trained on.
+Each measure is compared with its value for the untuned model, on the same prompts and seeds.
+Saturation and sharpness grow or fall when the reward prefers garish or blurred images. Diversity
+falls when all images become alike. The members of a reward ensemble disagree on images unlike all
+labeled images. `stale_reward` is not relative: it is the share of labeled images that support the
+model's mean reward (see `finetune.learning.staleness`). No measure is a training objective.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +19,7 @@ from finetune.learning.reward_fn import RewardFn
 
 @dataclass(frozen=True)
 class Monitor:
-    """Measures images beside their reward."""
+    """Computes measures of images other than the reward."""
 
     embed: Callable[[Tensor], Tensor] | None = None
     """Returns embeddings [B, D] of images [B, 3, H, W] in [0, 1]; without it diversity is not
@@ -30,7 +30,7 @@ class Monitor:
 
     @torch.no_grad()
     def measure(self, images: Tensor, prompts: Sequence[str]) -> dict[str, Tensor]:
-        """Return the measures that `summary` needs of images [B, 3, H, W] in [0, 1], a row each."""
+        """Return the measures [B, ...] for `summary` of images [B, 3, H, W] in [0, 1], by name."""
         found = {"saturation": saturation(images), "sharpness": sharpness(images)}
         if self.embed is not None:
             found["embedding"] = self.embed(images)
@@ -44,7 +44,7 @@ PIXEL_MONITOR = Monitor()
 
 
 def summary(measured: Mapping[str, Tensor], prompts: Sequence[str]) -> dict[str, float]:
-    """Return means over the images that were measured, and the `diversity` of their embeddings."""
+    """Return the mean of each measure, and the `diversity` of the embeddings."""
     means = {name: float(values.mean()) for name, values in measured.items() if name != "embedding"}
     spread = diversity(measured["embedding"], prompts) if "embedding" in measured else None
     return means if spread is None else means | {"diversity": spread}
@@ -66,7 +66,7 @@ def sharpness(images: Tensor) -> Tensor:
 def diversity(embeddings: Tensor, prompts: Sequence[str]) -> float | None:
     """Return the mean cosine distance of embeddings [B, D] within a prompt, averaged over prompts.
 
-    None where no prompt has two images.
+    Return None if no prompt has two images.
     """
     unit = functional.normalize(embeddings.float(), dim=1)
     distances = []

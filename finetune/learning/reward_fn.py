@@ -1,4 +1,4 @@
-"""The reward as fine-tuning sees it, and the one place where its values are checked."""
+"""The interface of a reward, and the checks of its values."""
 
 from collections.abc import Callable, Sequence
 from typing import Protocol
@@ -18,7 +18,11 @@ class RewardFn(Protocol):
 
 @torch.no_grad()
 def score(reward: RewardFn, images: Tensor, prompts: Sequence[str], *, batch: int = 64) -> Tensor:
-    """Return rewards [N] in float32 on the images' device; refuse wrong shapes and NaN."""
+    """Return rewards [N] in float32 of images [N, 3, H, W] in [0, 1], on their device.
+
+    Raises:
+        PictuneError: the reward returned another shape, or a value that is not finite.
+    """
     starts = range(0, len(prompts), batch)
     parts = [slice(start, start + batch) for start in starts]
     return torch.cat([_checked(reward, images[part], prompts[part]) for part in parts])
@@ -30,9 +34,12 @@ def score_with_gradient(
     prompts: Sequence[str],
     images_of: Callable[[Tensor], Tensor],
 ) -> tuple[Tensor, Tensor]:
-    """Return rewards [N] of the images of latents [N, ...], and their gradients [N, ...] to these.
+    """Return rewards [N] of the images of latents [N, ...], and each reward's gradient [N, ...].
 
-    The graph of decoder and reward is freed here. A reward without a gradient is refused.
+    The gradient is to the latents. The autograd graph of decoder and reward is freed here.
+
+    Raises:
+        PictuneError: the reward has no gradient to the pixels, or as `score`.
     """
     leaf, gradient = latents.detach().requires_grad_(), None
     with torch.enable_grad():
@@ -47,7 +54,11 @@ def score_with_gradient(
 def check_differentiable(
     reward: RewardFn, size: tuple[int, int], prompt: str, *, device: torch.device
 ) -> None:
-    """Refuse a reward whose gradient to the pixels of two images of noise is missing or 0."""
+    """Refuse a reward without a gradient to the pixels, tested on two images of noise.
+
+    Raises:
+        PictuneError: the gradient is missing, or 0 at every pixel.
+    """
     noise = torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)).to(device)
     _, gradient = score_with_gradient(reward, noise, [prompt] * 2, lambda images: images)
     if not gradient.any():

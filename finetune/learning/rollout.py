@@ -18,7 +18,7 @@ from finetune.settings.sampler import Sampler, share_of_steps
 
 @dataclass(frozen=True)
 class Transitions:
-    """M denoising steps of any samples and timesteps."""
+    """M denoising steps, from any samples and timesteps."""
 
     latents: Tensor
     """x_t, [M, C, h, w]."""
@@ -29,7 +29,7 @@ class Transitions:
     cond: Tensor
     """[M, L, D]."""
     log_probs: Tensor
-    """[M]: of the step when it was drawn."""
+    """[M], under the policy that drew the step."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ _KEPT = ("latents", "log_probs", "rewards", "returns")
 
 
 def merged(rollouts: Sequence[Rollout]) -> Rollout:
-    """Return the images of several iterations, of equally many steps each, as one rollout."""
+    """Return several rollouts with the same number of steps as one rollout."""
     if len(rollouts) == 1:
         return rollouts[0]
     prompts = [prompt for one in rollouts for prompt in one.prompts]
@@ -72,12 +72,12 @@ def merged(rollouts: Sequence[Rollout]) -> Rollout:
 
 
 def packed(rollout: Rollout) -> dict[str, Any]:
-    """Return the part of a rollout that a checkpoint keeps: plain values and tensors on the CPU."""
+    """Return the content of a rollout for a checkpoint: plain values and tensors on the CPU."""
     return {"prompts": rollout.prompts} | {name: getattr(rollout, name).cpu() for name in _KEPT}
 
 
 def unpacked(kept: dict[str, Any], model: DiffusionModel) -> Rollout:
-    """Return the rollout that `packed` was called with."""
+    """Restore the rollout from the output of `packed`."""
     tensors = {name: kept[name].to(model.device) for name in _KEPT}
     timesteps = model.schedule(tensors["log_probs"].shape[1]).timesteps
     prompts: list[str] = kept["prompts"]
@@ -86,7 +86,7 @@ def unpacked(kept: dict[str, Any], model: DiffusionModel) -> Rollout:
 
 
 def collect(training: Training[Any], statistics: PromptStatistics) -> Rollout:
-    """Draw the iteration's images with the present policy, and score them."""
+    """Draw the iteration's images with the current policy, and score them."""
     model, generator, config = training.model, training.generator, training.config
     chosen = list(training.prompts)
     if len(chosen) > config.prompts_per_iteration:
@@ -110,7 +110,7 @@ def collect(training: Training[Any], statistics: PromptStatistics) -> Rollout:
 def choose_transitions(
     samples: int, stochastic_steps: int, fraction: float, *, generator: torch.Generator
 ) -> Tensor:
-    """Return (sample, step) pairs [M, 2] in random order, none twice: a share of every sample's."""
+    """Return distinct (sample, step) pairs [M, 2] in random order, `fraction` of each sample's."""
     taken = share_of_steps(stochastic_steps, fraction)
     steps = torch.rand(samples, stochastic_steps, generator=generator).argsort(1)[:, :taken]
     numbers = torch.arange(samples).repeat_interleave(taken)
@@ -135,14 +135,14 @@ class Step:
     """Predictions of policy and reference for a micro-batch of M transitions."""
 
     log_probs: Tensor
-    """[M], of the policy."""
+    """[M], under the current policy."""
     old_log_probs: Tensor
-    """[M], when they were drawn."""
+    """[M], under the policy that drew the transitions."""
     policy: Prediction
     reference: Prediction | None
-    """Of the pretrained model, without gradient; None for a method that does not use it."""
+    """Prediction of the pretrained model, without gradient; None if the method does not use it."""
     noise_per_output: Tensor
-    """Factor [M, 1, 1, 1] from a difference of two outputs to one of the predicted noises."""
+    """Factor [M, 1, 1, 1]: a difference of outputs times it is a difference of predicted noise."""
 
 
 def predict_step(
@@ -154,9 +154,9 @@ def predict_step(
     sampler: Sampler,
     with_reference: bool,
 ) -> Step:
-    """Return the predictions for the first `real` transitions; the others only fill the batch up.
+    """Return the predictions for the first `real` transitions; the others are padding.
 
-    `schedule` is the model's for the steps of the sampler.
+    `schedule` is the model's noise schedule for the sampler's steps.
     """
     uncond = model.encode_prompts([""]).expand_as(batch.cond)
     latents, timesteps = batch.latents[:real], batch.timesteps[:real]

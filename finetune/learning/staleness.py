@@ -1,22 +1,22 @@
 """Staleness of a reward: how far the model has left the images that people labeled.
 
 Reinforcement learning as inference (VMBPO, Chow et al. 2020, arXiv 2006.05443) alternates two
-steps. The E-step weighs the images x_1 ... x_n at hand by w_i ~ exp(r_i / b): of all weights whose
-mean reward is m, those have the least KL to equal weights,
+steps. The E-step weighs the images x_1 ... x_n at hand by w_i ~ exp(r_i / b): of all weights with
+mean reward m, these have the least KL to equal weights,
 
     min { KL(w || 1/n) : sum w_i r_i = m } = log n - H(w),    w_i ~ exp(r_i / b),
 
-with the b > 0 for which the mean is m. The M-step draws the policy towards them. Read backwards,
-this tells how much a reward's word is worth: let the images be a prompt's labeled
-images, and m the mean reward of the tuned model's images. Then the KL above is the least that any
-policy needs to reach m by choosing among labeled images, and Kish's effective sample size
+where b > 0 is chosen such that the mean is m. The M-step trains the policy on the weighted images.
+The same formula measures how far a reward can be trusted: let the images be a prompt's labeled
+images, and m the mean reward of the tuned model's images. Then the KL above is the least KL of any
+policy that reaches m by choosing among labeled images, and Kish's effective sample size
 
     ESS = (sum w)^2 / sum w^2
 
-is the number of labeled images that support it. With all weights equal it is n. It falls as the
-model's mean reward nears the reward of the best labeled image. No weights reach a mean above that:
-there the reward speaks of images that no label has seen, ESS is 0 and the KL infinite. Then it is
-time to draw images with the present weights and to label them.
+is the number of labeled images that support the mean m. With equal weights, ESS is n. ESS falls as
+the model's mean reward approaches the reward of the best labeled image. No weights reach a higher
+mean: there the reward extrapolates beyond all labeled images, ESS is 0 and the KL infinite. Then
+new images should be drawn with the current weights and labeled.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,20 +25,21 @@ import torch
 from torch import Tensor
 
 DOUBLINGS = 60
-"""Steps in which 1 / b grows, and then in which it is narrowed down."""
+"""Steps of doubling 1 / b to bracket it, and as many steps of bisection."""
 
 
 def effective_sample_size(weights: Tensor) -> float:
-    """Return Kish's (sum w)^2 / sum w^2 of weights [N], as a share of N; 0 of zeros alone."""
+    """Return Kish's (sum w)^2 / sum w^2 of weights [N], divided by N; 0 if all weights are 0."""
     if not weights.any():
         return 0.0
     return float(weights.sum().square() / weights.square().sum() / len(weights))
 
 
 def weights_of_mean(rewards: Tensor, mean: float) -> Tensor:
-    """Return the weights [N] ~ exp(r / b), b > 0, of sum 1, that give `rewards` [N] this mean.
+    """Return weights [N] ~ exp(r / b), b > 0, with sum 1, whose mean of `rewards` [N] is `mean`.
 
-    They are equal where the rewards' own mean is no lower, and 0 where no weights reach it.
+    The weights are equal if the rewards' unweighted mean is at least `mean`. They are 0 if no
+    weights reach `mean`.
     """
     values = rewards.double().cpu()
     if mean <= float(values.mean()):
@@ -68,9 +69,14 @@ def weights_of_mean(rewards: Tensor, mean: float) -> Tensor:
 def stalest_prompt(
     labeled: Mapping[str, Tensor], rewards: Tensor, prompts: Sequence[str]
 ) -> tuple[str, float] | None:
-    """Return the prompt whose labeled images have the least effective sample size, and its share.
+    """Return the prompt with the least effective sample size of labeled images, and that size.
 
-    `labeled` has rewards [n] by prompt; `rewards` [N] are of the model's images of `prompts`.
+    The size is a share of the prompt's labeled images. Return None if no prompt has any.
+
+    Args:
+        labeled: rewards [n] of the labeled images of each prompt.
+        rewards: [N], of the model's images.
+        prompts: the prompt of each of the model's images.
     """
     shares = {}
     for prompt in dict.fromkeys(prompts):

@@ -1,9 +1,10 @@
-"""The strength of an adapter, a factor of its update, and its choice by validation.
+"""The strength of an adapter (a factor of its update), and its choice by validation.
 
 The reward alone nearly always prefers the strongest update, while diversity falls with strength. So
-the rule is that of one standard error (Breiman et al. 1984, Classification and Regression Trees,
-3.4.3): of the strengths whose reward cannot be told from the best, the weakest. All are validated
-on the same prompts and seeds, so the standard error is taken of the images' differences.
+the one-standard-error rule (Breiman et al. 1984, Classification and Regression Trees, 3.4.3)
+chooses the weakest strength whose reward is within one standard error of the best. All strengths
+are validated on the same prompts and seeds, so the standard error is computed from paired
+differences between images.
 """
 
 import math
@@ -22,28 +23,28 @@ class StrengthFigures(BaseModel, frozen=True):
     """Validation of an adapter at one strength."""
 
     strength: float
-    """0 is the base, 1 the adapter as it was trained."""
+    """0 is the base, 1 the adapter as trained."""
     reward: float
-    """Mean over the validation images."""
+    """Mean reward of the validation images."""
     behind: float
-    """Mean difference of the images' rewards at the best strength to those at this one."""
+    """Mean difference between an image's reward at the best strength and at this strength."""
     standard_error: float
     """Standard error of that difference."""
     diversity: float | None = None
-    """Of the monitors; None where it is not measured."""
+    """Diversity from the monitors; None if it is not measured."""
 
 
 class StrengthChoice(BaseModel, frozen=True):
-    """Strengths that were validated, and the one to draw with."""
+    """The validated strengths, and the chosen strength."""
 
     strength: float
-    """The weakest that is behind the best by no more than the standard error of the difference."""
+    """The weakest strength whose mean reward is within one standard error of the best."""
     tried: list[StrengthFigures]
-    """From weak to strong; the base is the first."""
+    """Figures from weak to strong; the base comes first."""
 
 
 def choose_strength(validator: "Validator", strengths: Iterable[float]) -> StrengthChoice:
-    """Validate the model's adapter at these strengths, at 0 and at 1, and choose one above 0."""
+    """Validate the model's adapter at these strengths, at 0 and at 1; choose a strength above 0."""
     found = {}
     for strength in sorted({0.0, *strengths, 1.0}):
         with validator.model.adapter.at_strength(strength):
@@ -54,7 +55,7 @@ def choose_strength(validator: "Validator", strengths: Iterable[float]) -> Stren
 def weakest_as_good(found: "Mapping[float, Validation]") -> StrengthChoice:
     """Choose among validations by strength, from weak to strong, the base first.
 
-    A strength to which a measure of `stop_on` objects is not chosen, unless all are.
+    A strength that violates a limit of `stop_on` is chosen only if every strength does.
     """
     base, *tuned = found
     allowed = [one for one in tuned if not _is_refused(found[one], found[base])] or tuned

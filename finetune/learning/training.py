@@ -23,8 +23,9 @@ _VALUES = ("step", "validation", "best", "monitors", "untuned", "stopped")
 class TrainState:
     """Everything that changes while a method trains, except the generator.
 
-    Losses are backpropagated through `scaler`. With precision fp16 it enlarges them as far as
-    float16 goes (Micikevicius et al. 2018, arXiv 1710.03740); otherwise it leaves them alone.
+    Losses are backpropagated through `scaler`. With precision fp16 it multiplies them by the
+    largest factor that float16 allows (Micikevicius et al. 2018, arXiv 1710.03740); otherwise it
+    changes nothing.
     """
 
     model: DiffusionModel
@@ -34,7 +35,7 @@ class TrainState:
     validation: list[tuple[int, float]] = field(default_factory=list)
     """(step, mean reward) of every validation so far."""
     best_adapter: dict[str, Tensor] = field(default_factory=dict)
-    """Adapter of the best validation without an objection; the earlier one of two equal ones."""
+    """Adapter of the best validation that violates no limit of `stop_on`; on a tie, the earlier."""
     best: tuple[int, float] | None = None
     """Step and mean reward of that validation."""
     monitors: dict[str, float] = field(default_factory=dict)
@@ -42,20 +43,19 @@ class TrainState:
     untuned: dict[str, float] = field(default_factory=dict)
     """Monitors of the untuned model."""
     stopped: str = ""
-    """Reason why a guard ended the training; empty while it may go on."""
+    """Reason why a guard ended the training; empty while it may continue."""
     show: Callable[[int, Tensor], None] | None = None
-    """Is called with the step and the samples of each validation, if given; no checkpoint has
-    it."""
+    """Called with the step and the samples of each validation; not part of a checkpoint."""
     groups: ClassVar[tuple[str, ...]] = ()
-    """Fields of a method's own state with weights to save, each a dict of tensors."""
+    """Names of a subclass's fields that hold weights to save, each a dict of tensors."""
     values: ClassVar[tuple[str, ...]] = ()
-    """Fields of a method's own state with plain values to save."""
+    """Names of a subclass's fields that hold plain values to save."""
 
     def __post_init__(self) -> None:
         """Create the scaler."""
         device = self.model.device
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.model.precision == "fp16")
-        # It starts with its first loss, and some process may never have one.
+        # The scaler initializes at its first loss, and a process may never have a loss.
         self.scaler.scale(torch.zeros((), device=device))
 
     def begin(self, validator: Callable[[], Validation], *, is_tuned: bool) -> None:
@@ -134,16 +134,16 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"]:  # empty where it was not fp16 that trained so far
+        if state["scaler"]:  # empty if the checkpoint is not of fp16
             self.scaler.load_state_dict(state["scaler"])
         for name in (*_VALUES, *self.values):
             setattr(self, name, state[name])
 
 
 def rate_schedule(step: int, *, warmup: int, total: int | None) -> float:
-    """Return the share of the full learning rate for the step after `step`.
+    """Return the learning rate after `step` as a share of the full rate.
 
-    It rises over `warmup` steps and falls linearly to 0 over `total`, if given.
+    The rate rises over `warmup` steps. It falls linearly to 0 over `total` steps, if given.
     """
     return min(1.0, (step + 1) / max(1, warmup)) * (1.0 if total is None else 1 - step / total)
 
@@ -161,10 +161,14 @@ def take_step(
     clip_norm: float = 1.0,
     blame: Callable[[], Sequence[str]] = tuple,
 ) -> Tensor:
-    """Step on the gradients, summed over the processes; return their norm [] before clipping.
+    """Step on the gradients summed over all processes; return their norm [] before clipping.
 
-    Where the losses were scaled up too far, the scale falls and the step is omitted, with norm 0.
-    Gradients that are finite at no scale are refused with the prompts of `blame`.
+    If the loss scale was too high for float16, the scale falls and the step is skipped; the norm is
+    then 0.
+
+    Raises:
+        PictuneError: the gradients are not finite at any scale. The message names the prompts that
+            `blame` returns; the weights are unchanged.
     """
     groups = state.optimizer.param_groups
     parameters: list[nn.Parameter] = [weight for group in groups for weight in group["params"]]

@@ -1,4 +1,4 @@
-"""Validation while a model is tuned: its reward and its monitors on fixed seeds."""
+"""Validation during training: reward and monitors on fixed prompts and seeds."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +18,9 @@ FIRST_SEED = 1_000_000
 """Seed of a prompt's first image, the same at every validation and in every run, so that
 differences come from the weights."""
 SAMPLED_PROMPTS = 8
-"""Prompts whose images a validation keeps, at most."""
+"""Largest number of prompts whose images a validation keeps."""
 SAMPLES_PER_PROMPT = 6
-"""Most images of each that it keeps."""
+"""Largest number of images that a validation keeps of each prompt."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class Validation:
     """Result of one validation."""
 
     rewards: Tensor
-    """[N], of the images; image i is of the same prompt and seed at every validation. NaN without
-    a reward."""
+    """Rewards [N]; image i has the same prompt and seed at every validation. NaN without a reward
+    model."""
     monitors: dict[str, float]
     """`finetune.learning.monitors.summary` of the images."""
     config: ValidationConfig
     """The settings of this validation."""
     samples: Tensor
-    """uint8 [P, n, 3, H, W], on the CPU: the first images of each of the first prompts."""
+    """uint8 [P, n, 3, H, W], on the CPU: the first n images of each of the first P prompts."""
     stale_prompt: str | None = None
     """The prompt with the least effective sample size; None without labeled images."""
     rules: ValidationRules = field(default_factory=ValidationRules)
@@ -49,18 +49,18 @@ class Validation:
 
 @dataclass(frozen=True)
 class Validator:
-    """Scores the model's present weights, always on the same prompts and seeds."""
+    """Validates the current weights, always on the same prompts and seeds."""
 
     model: DiffusionModel
     prompts: Sequence[str]
     reward: RewardFn | None
-    """None where there is none: then the monitors alone are measured."""
+    """Reward to validate by; if None, only the monitors are measured."""
     config: ValidationConfig
     sampler: Sampler
-    """Its eta is not used: validation images are deterministic."""
+    """Sampler of the images; its eta is ignored, since validation images are deterministic."""
     monitor: Monitor = PIXEL_MONITOR
     labeled: Mapping[str, Tensor] = field(default_factory=dict)
-    """Rewards [n] of the images of a prompt that people labeled, where there are some."""
+    """Rewards [n] of the labeled images of each prompt that has any."""
     rules: ValidationRules = field(default_factory=ValidationRules)
     batch: int = 32
     """Images drawn at a time."""
@@ -94,7 +94,7 @@ class Validator:
         return Validation(rewards, monitors, config, samples, prompt, self.rules)
 
     def within(self, calls: float) -> "Validator":
-        """Return one of at most so many network passes: of fewer images, then of fewer prompts."""
+        """Return a validator of at most `calls` passes, with fewer images, then fewer prompts."""
         most = max(1, int(calls / self._calls_per_image))
         prompts = self.prompts[:: -(-len(self.prompts) // most)]
         count = min(self.config.images_per_prompt, most // len(prompts))
@@ -103,7 +103,7 @@ class Validator:
 
     @property
     def calls(self) -> int:
-        """Number of passes of an image through the network in a validation."""
+        """Network passes of one validation, counted per image."""
         return self._calls_per_image * len(self.prompts) * self.config.images_per_prompt
 
     @property
@@ -112,7 +112,7 @@ class Validator:
         return self.sampler.steps * (1 + has_two_passes)
 
     def _samples(self, rows: Tensor, images: Tensor) -> Tensor:
-        """Return the samples of all processes; this one has `images` [B, ...] of its `rows`."""
+        """Return the samples of all processes; this process has `images` [B, ...] of its `rows`."""
         whole = torch.arange(len(self.prompts) * self.config.images_per_prompt)
         kept = whole.view(len(self.prompts), -1)[:SAMPLED_PROMPTS, :SAMPLES_PER_PROMPT]
         numbers = kept.flatten()

@@ -18,11 +18,11 @@ _TIME_WIDTH = 32
 
 
 class ValueFunction(nn.Module):
-    """A small network on the noisy latents, the prompt and the timestep; 0 until it is trained.
+    """A small network of noisy latents, prompt and timestep; its output is 0 until it is trained.
 
-    It sees the latents averaged to a 4x4 grid: enough for place and color, too little to recognize
-    single samples, and of the same size for every resolution (the authors' reads all 16384 numbers
-    of a 512-pixel image).
+    Its input is the latents averaged to a 4x4 grid: enough for place and color, too little to
+    memorize samples, and of the same size for every resolution. The authors' network reads all
+    16384 numbers of a 512-pixel image.
     """
 
     def __init__(
@@ -33,7 +33,14 @@ class ValueFunction(nn.Module):
         hidden: int = 128,
         generator: torch.Generator,
     ) -> None:
-        """Create the layers for latents of so many channels and text embeddings of this width."""
+        """Create the layers.
+
+        Args:
+            latent_channels: channels of the latents.
+            text_width: width D of the prompt embeddings.
+            hidden: units of the hidden layers.
+            generator: source of the initial weights.
+        """
         super().__init__()
         width = latent_channels * _GRID * _GRID + text_width + _TIME_WIDTH
         first, second = nn.Linear(width, hidden), nn.Linear(hidden, hidden)
@@ -55,15 +62,15 @@ class ValueFunction(nn.Module):
 
 @dataclass(frozen=True)
 class Critic:
-    """The value function and its training; returns and values are rewards normalized per prompt."""
+    """The value function and its training, in units of rewards normalized per prompt."""
 
     network: ValueFunction
     optimizer: torch.optim.Optimizer
     stochastic_steps: int
     steps: int = 5
-    """Steps of the optimizer per iteration, as in DPOK's paper."""
+    """Optimizer steps per iteration, as in DPOK's paper."""
     batch: int = 256
-    """Transitions in each of them, as in DPOK's paper."""
+    """Transitions per optimizer step, as in DPOK's paper."""
 
     @torch.no_grad()
     def values(self, rollout: Rollout) -> Tensor:
@@ -74,7 +81,7 @@ class Critic:
         return values.view(-1, self.stochastic_steps)
 
     def fit(self, rollout: Rollout, generator: torch.Generator) -> None:
-        """Fit the returns on random noisy latents of their trajectories, by mean squared error."""
+        """Fit the returns from random noisy latents of the trajectories, by mean squared error."""
         device, samples = rollout.rewards.device, len(rollout.prompts)
         for _ in range(self.steps):
             sample = torch.randint(samples, (self.batch,), generator=generator).to(device)

@@ -1,1 +1,1 @@
-"""The methods of fine-tuning, one file each, and what policy gradients share."""
+"""The fine-tuning methods, one file each, and the shared code of policy gradients."""

@@ -10,23 +10,24 @@ dimensions, so one clip range and one KL weight fit every image size. Classifier
 in the rollout, in the policy's and in the reference's predictions.
 
 Differs from the paper and its code in:
-1. PPO's min(); their code clamps the ratio alone, which also stops gradients that would bring a
-   strayed ratio back. `surrogate = "hard_clamp"` is theirs.
-2. The exact Gaussian KL, ||mean - mean_ref||^2 / (2 std^2); their code has the plain squared
-   difference of the predicted noise, whose ratio to the KL varies 77-fold over Stable Diffusion's
-   50 steps. `kl = "noise_error"` is theirs.
-3. Rewards are normalized per prompt before the value function sees them; it learns what that
-   leaves, and starts at zero.
-4. Advantages come from the value function of the iterations before, so the baseline does not know
+1. The surrogate has PPO's min(). The authors' code only clamps the ratio, which also stops
+   gradients that would move the ratio back into the range; `surrogate = "hard_clamp"` does the
+   same.
+2. The KL is the exact Gaussian KL, ||mean - mean_ref||^2 / (2 std^2); The authors' code uses the
+   squared difference of the predicted noise, whose ratio to the KL varies 77-fold over Stable
+   Diffusion's 50 steps; `kl = "noise_error"` does the same.
+3. Rewards are normalized per prompt before the value function sees them; it predicts the normalized
+   rewards, and starts at zero.
+4. Advantages come from the value function of earlier iterations, so the baseline does not depend on
    the action's outcome.
-5. Every iteration trains on its own images only, each transition at most once; their buffer keeps
-   1000 transitions of older policies, and draws from them at random. `replay_iterations` keeps
-   whole iterations, of which every transition is trained on.
+5. Every iteration trains on its own images only, each transition at most once. The authors' buffer
+   keeps 1000 transitions of older policies and samples from them. `replay_iterations` keeps whole
+   iterations and trains on all their transitions.
 6. Transitions of different samples and timesteps share a batch.
-7. AdamW forgets squared gradients at 0.99 in place of 0.999, for runs of some dozens of steps.
-8. Only the first steps of a trajectory are stochastic and trained on; the later ones are
-   deterministic and count as part of what turns the last trained state into an image (as in
-   MixGRPO, Li et al. 2025, arXiv 2507.21802).
+7. AdamW has beta2 = 0.99 in place of 0.999, for runs of some dozens of steps.
+8. Only the first steps of a trajectory are stochastic and trained on; the later steps are
+   deterministic and count as a part of the decoder (as in MixGRPO, Li et al. 2025, arXiv
+   2507.21802).
 """
 
 import torch
@@ -41,7 +42,7 @@ from finetune.settings.dpok import DPOKConfig
 
 
 def loss(step: Step, advantages: Tensor, config: DPOKConfig) -> Tensor:
-    """Return the clipped surrogate plus the weighted distance to the pretrained model."""
+    """Return the clipped surrogate loss plus the weighted distance to the pretrained model."""
     policy, reference = step.policy, step.reference
     assert reference is not None
     surrogate = policy_loss(
@@ -59,7 +60,7 @@ def loss(step: Step, advantages: Tensor, config: DPOKConfig) -> Tensor:
 
 
 def critic(training: Training[DPOKConfig]) -> Critic | None:
-    """Return the untrained value function, where it is the baseline."""
+    """Return the untrained value function; None if it is not the baseline."""
     config, model = training.config, training.model
     if config.baseline == "prompt_mean":
         return None
@@ -72,7 +73,7 @@ def critic(training: Training[DPOKConfig]) -> Critic | None:
     return Critic(network, optimizer, stochastic_steps)
 
 
-# The reference is needed for the loss, and to log the KL where its weight is 0.
+# The loss needs the reference; with KL weight 0 it is only needed to log the KL.
 METHOD = PolicyGradient(loss, needs_reference=True, critic=critic).method(
     "Fan et al. 2023, arXiv 2305.16381",
     "draws new images in every round and follows the reward, held back by its distance to the base",

@@ -3,36 +3,39 @@
     loss = E[r ||p+ - target||^2 + (1 - r) ||p- - target||^2] / beta + kl_weight E[||p - p_base||^2]
     p+ = old + beta (p - old),   p- = old - beta (p - old),   r = 1/2 + clip(A / c, -1, 1) / 2
 
-Each iteration draws images with the old policy by any sampler, scores them and noises them again.
-The policy's prediction p fits the target where an image is better than the others of its prompt,
-and mirrored at the old policy's prediction where it is worse. No trajectory is kept, and no step
-needs a density. With d = p - old and e = old - target, the first term is
+Each iteration draws images with the old policy and any sampler, scores them, and adds noise again.
+For images better than the prompt's average, the policy's prediction p is fitted to the target; for
+worse images, the prediction mirrored at the old policy's is fitted. No trajectory is kept, and no
+step needs a density. With d = p - old and e = old - target, the first term is
 
     2 (2r - 1) <d, e> + beta ||d||^2 + ||e||^2 / beta:
 
-denoising weighted by the advantage, of either sign, linearized at the old policy, with a pull to it
-of strength beta. So bad images are safe to learn from, and where all rewards are equal (r = 1/2)
-the old policy is the optimum.
+a denoising loss weighted by the advantage (of either sign) and linearized at the old policy, plus a
+pull to the old policy of strength beta. So learning from bad images is stable, and with equal
+rewards (r = 1/2) the old policy is the optimum.
 
-Errors are means over dimensions, in units of the velocity (the paper's) whatever the network
-predicts: its outputs are multiplied by `velocity_per_output`. Mixing predictions commutes with
-turning them into clean latents, so noise, velocity and clean latents give one loss, that on the
-last with weight SNR + 1. Left in its own units, a model that predicts noise would have weight SNR,
-and learn next to nothing in the noisiest steps, where the sampler decides what is in the image: the
-embedded model, taken so, gained a third as much redness from 192 images.
+Errors are means over dimensions, in units of the velocity (as in the paper) for every kind of
+prediction: the network's outputs are multiplied by `velocity_per_output`. Mixing predictions
+commutes with turning them into clean latents, so noise, velocity and clean latents give the same
+loss: the loss on clean latents with weight SNR + 1. In units of the noise, the weight would be SNR,
+and the model would learn almost nothing in the noisiest steps, where the sampler decides the
+content of the image. In these units the embedded model gained a third as much redness from 192
+images.
 
 Differs from the paper and its code in:
-1. Errors as in the paper; the code has errors of clean latents, divided by their own mean absolute
-   value.
-2. Models of the DDIM family as well; the paper's are flow-matching ones.
-3. Rewards are divided by the standard deviation of their prompt's images in this iteration; theirs
-   by that of all images. c is 1 in place of 5, and the loss is not multiplied by it.
-4. Timesteps are drawn from equal parts of the whole schedule; theirs are those of the sampler.
-5. Several optimizer steps an iteration, so that the policy leaves the old one, which follows at a
-   constant rate. Theirs is the last policy at first, and with their one step an iteration the pull
-   is then 0: watch `gap`.
-6. Images may be drawn with guidance, as by the users' sampler. Training has none, as theirs.
-7. The validated weights are the policy's, not their moving average.
+1. Errors are as in the paper; the authors' code divides errors of clean latents by their mean
+   absolute value.
+2. Models with a DDIM sampler also work; the paper trains flow-matching models.
+3. Rewards are divided by the standard deviation of their prompt's images in this iteration; the
+   authors divide by the standard deviation of all images. c is 1 in place of 5, and the loss is not
+   multiplied by c.
+4. Timesteps are drawn from equal parts of the whole schedule; the authors train on the sampler's
+   timesteps.
+5. An iteration has several optimizer steps, so the policy moves away from the old policy, which
+   follows at a constant rate. In the paper, the old policy first equals the current policy, and
+   with one step per iteration the pull is then 0 (`gap` shows it).
+6. Images may be drawn with guidance, as users draw. Training has no guidance, as in the paper.
+7. Validation uses the policy's weights, not their moving average.
 """
 
 from collections.abc import Iterator, Sequence
@@ -69,10 +72,10 @@ class Metrics(IterationMetrics):
     loss: float
     """Mean loss without the pull to the base."""
     gap: float
-    """Mean squared difference of the policy's and the old policy's predictions: 0 as long as they
-    are the same, and then there is no pull to the old policy."""
+    """Mean squared difference between the policy's and the old policy's predictions. At 0 there is
+    no pull to the old policy."""
     kl_loss: float | None
-    """Mean squared difference to the base's predictions, before `kl_weight`; None when that is
+    """Mean squared difference to the base's predictions, before `kl_weight`; None if the weight is
     0."""
 
 
@@ -81,7 +84,7 @@ class NFTState(TrainState):
     """`TrainState` with the old policy."""
 
     old: dict[str, Tensor] = field(default_factory=dict)
-    """Adapters of the old policy."""
+    """Adapter weights of the old policy."""
 
     groups = ("old",)
 
@@ -108,18 +111,25 @@ class Images:
 
 
 def optimality(advantages: Tensor, advantage_clip: float) -> Tensor:
-    """Return r [N]: from 0 for the worst images over 1/2 for usual ones to 1 for the best."""
+    """Return r [N] in [0, 1]: 0 for the worst images, 1/2 for average ones, 1 for the best."""
     return 0.5 + 0.5 * (advantages / advantage_clip).clamp(-1, 1)
 
 
 def nft_loss(
     prediction: Tensor, old: Tensor, target: Tensor, optimality: Tensor, beta: float
 ) -> Tensor:
-    """Return the mean of the first term of the loss above; predictions and target are [M, ...].
+    """Return the mean of the loss's first term (see above).
 
-    `old` has no gradient, `optimality` is r in [0, 1], [M].
+    The arguments are tensors:
+
+    Args:
+        prediction: the policy's, [M, ...].
+        old: the old policy's prediction, [M, ...], without gradient.
+        target: target of both predictions, [M, ...].
+        optimality: r in [0, 1], [M].
+        beta: strength of the pull to the old policy.
     """
-    # Written so that equal predictions have exactly no gradient where r is 1/2.
+    # In this form the gradient of equal predictions is exactly 0 for r = 1/2.
     difference = beta * (prediction - old)
     positive = weighted_denoising_loss(old + difference, target, optimality)
     negative = weighted_denoising_loss(old - difference, target, 1 - optimality)
@@ -167,7 +177,7 @@ def collect(training: Training[NFTConfig], state: NFTState) -> Images:
 def update(
     training: Training[NFTConfig], state: NFTState, images: Images, *, learning_rate: float
 ) -> Tensor:
-    """Take the iteration's optimizer steps, and move the old policy.
+    """Run the iteration's optimizer steps, then update the old policy.
 
     Return the means over the steps of loss, gap, KL loss and gradient norm, [4].
     """
@@ -196,7 +206,7 @@ def _step(
     *,
     learning_rate: float,
 ) -> Tensor:
-    """Take one optimizer step on these pairs; return what `update` returns, of this step."""
+    """Take an optimizer step on these pairs; return loss, gap, KL loss and gradient norm [4]."""
     config, model = training.config, training.model
     noise = torch.randn(len(pairs), *model.latent_shape, generator=training.generator)
     parts = model.processes.batches(len(pairs), config.micro_batch)

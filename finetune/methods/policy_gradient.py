@@ -1,4 +1,4 @@
-"""Online policy gradient on denoising steps: the parts that DPOK, DDPO and others share.
+"""Online policy gradient on denoising steps: the code that DPOK, DDPO and others share.
 
     rho = p_theta(x_{t-1} | x_t, z) / p_old(x_{t-1} | x_t, z)
 
@@ -37,9 +37,9 @@ from finetune.model.schedule import NoiseSchedule
 from finetune.settings.policy_gradient import PolicyGradientConfig, Surrogate
 
 ADVANTAGE_CLIP = 5.0
-"""Standard deviations beyond which advantages are cut."""
+"""Largest absolute advantage, in standard deviations; larger ones are clipped."""
 STATISTICS_WINDOW = 64
-"""Rewards per prompt from which its mean and standard deviation are computed."""
+"""Number of a prompt's last rewards that give its mean and standard deviation."""
 KL_CURVE = Curve("KL to the base, nats", {"kl": "KL to the base"})
 
 
@@ -60,13 +60,13 @@ class Metrics(IterationMetrics):
     arithmetic differs between rollout and training."""
     clip_fraction: float
     value_explained_variance: float | None
-    """Share of the advantages' variance that the value function predicted, on images it had not
-    seen (except for replayed ones); None without one."""
+    """Share of the advantages' variance that the value function predicted, on images that it was
+    not trained on (except for replayed images); None without a value function."""
 
 
 @dataclass(kw_only=True)
 class PolicyState(TrainState):
-    """`TrainState` with each prompt's rewards, and the critic and earlier rollouts if any."""
+    """`TrainState` with each prompt's rewards, the critic (if any) and earlier rollouts."""
 
     statistics: PromptStatistics
     value: Critic | None = None
@@ -92,14 +92,14 @@ class PolicyState(TrainState):
 
 @dataclass(frozen=True)
 class PolicyGradient(Generic[C]):
-    """The parts in which policy-gradient methods differ."""
+    """Loss, reference and critic of a policy-gradient method."""
 
     loss: Callable[[Step, Tensor, C], Tensor]
     """Mean loss of a micro-batch of M transitions with advantages [M]."""
     needs_reference: bool = False
-    """Whether the pretrained model predicts as well."""
+    """Whether the loss needs predictions of the pretrained model."""
     critic: Callable[[Training[C]], Critic | None] = lambda _training: None
-    """Returns the untrained value function, or None for a method without one."""
+    """Returns the untrained value function; None if the method has none."""
 
     def method(self, paper: str, story: str, config: type[C], *, color: str) -> Method[C]:
         """Return the method for the registry; the arguments are fields of `Method`."""
@@ -125,10 +125,10 @@ def policy_loss(
 ) -> Tensor:
     """Return the clipped surrogate loss; all arguments [B].
 
-    "ppo" is PPO's min (Schulman et al. 2017, arXiv 1707.06347), which stops the gradient only where
-    the ratio has gone too far in the direction of the advantage. "hard_clamp" clamps the ratio
-    alone, as the code of DPOK's authors does: beyond the range there is no gradient at all, not
-    even back.
+    "ppo" is PPO's min (Schulman et al. 2017, arXiv 1707.06347), which stops the gradient only if
+    the ratio left the range in the direction of the advantage. "hard_clamp" clamps the ratio alone,
+    as the code of DPOK's authors does: outside the range there is no gradient, not even back into
+    it.
     """
     ratio = torch.exp(log_prob - old_log_prob)
     clipped = advantage * ratio.clamp(1 - clip_range, 1 + clip_range)
@@ -138,7 +138,11 @@ def policy_loss(
 
 
 def start(algorithm: PolicyGradient[C], training: Training[C]) -> PolicyState:
-    """Return the state before the first iteration; refuse steps without noise."""
+    """Return the state before the first iteration.
+
+    Raises:
+        PictuneError: the sampler is deterministic, so that its steps have no densities.
+    """
     config = training.config
     if training.sampler.eta == 0:
         raise PictuneError(
@@ -173,7 +177,7 @@ def train(
 
 @dataclass(frozen=True)
 class _Batch:
-    """The transitions of one iteration, in the order in which they are trained on."""
+    """The transitions of one iteration, in training order."""
 
     rollout: Rollout
     schedule: NoiseSchedule
@@ -182,9 +186,9 @@ class _Batch:
     advantages: Tensor
     """[M]."""
     log_ratios: Tensor
-    """[M]: filled in by this process for its micro-batches, zero elsewhere."""
+    """[M]; each process fills in its own micro-batches, the rest is 0."""
     kls: Tensor
-    """[M]: KL to the reference in nats, filled in likewise."""
+    """[M], KL to the reference in nats; filled in like `log_ratios`."""
 
 
 def update(
@@ -195,7 +199,7 @@ def update(
     *,
     learning_rate: float,
 ) -> dict[str, float | None]:
-    """Take the iteration's optimizer steps; return what `Metrics` adds, and the gradient's norm."""
+    """Run the iteration's optimizer steps; return their metrics and gradient norm."""
     config, model, generator = training.config, training.model, training.generator
     stochastic_steps = training.sampler.stochastic_steps
     batch, explained = _batch(training, state, fresh)
@@ -253,7 +257,7 @@ def _backward(
     batch: _Batch,
     group: Tensor,
 ) -> None:
-    """Add this process's gradients of the group's rows, and fill in their ratios and KLs."""
+    """Compute gradients, ratios and KLs for this process's share of the group's rows."""
     config, model = training.config, training.model
     for number, (rows, real) in enumerate(padded_batches(group, config.micro_batch)):
         if not model.processes.has(number):
@@ -277,7 +281,7 @@ def _backward(
 
 
 def _blamed(model: Any, batch: _Batch, group: Tensor) -> Sequence[str]:
-    """Return the prompts whose transitions are not finite, or all where all are."""
+    """Return the prompts with non-finite transitions; if there are none, all prompts."""
     is_broken = ~model.processes.total(batch.log_ratios[group] + batch.kls[group]).isfinite()
     rows = group[is_broken] if is_broken.any() else group
     return [batch.rollout.prompts[i] for i in batch.pairs[rows, 0].tolist()]

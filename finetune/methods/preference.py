@@ -1,42 +1,43 @@
-"""Preference: learn from people's labels themselves, without a reward.
+"""Preference: learn directly from people's labels, without a reward.
 
     s_i = beta (||p_base - target||^2 - ||p - target||^2)           implicit reward of image i
     ranking:            -log P(ranking | s), Plackett-Luce; for two images -log sigmoid(s_w - s_l)
-    verdicts, "pairs":  the same, of a good and a bad image of one prompt
-    verdicts, "kto":    1 - sigmoid(y (s_i - beta z0)), y = 1 for good and -1 for bad
+    verdicts, "pairs":  the same loss for a good and a bad image of one prompt verdicts, "kto":    1
+    - sigmoid(y (s_i - beta z0)), y = 1 for good and -1 for bad
 
 For two images this is Diffusion-DPO (Wallace et al. 2023, arXiv 2311.12908), for longer rankings
 Diffusion-LPO (arXiv 2510.01540), and "kto" is Diffusion-KTO (Li et al. 2024, arXiv 2404.04465). All
-images of a ranking or pair have the same noise and timestep: their errors differ by much less than
-errors of different noise do.
+images of a ranking or pair have the same noise and timestep: errors under the same noise vary much
+less than errors under different noise.
 
-Such losses want no more than a difference, and DPO lets it grow while the errors of better *and*
-worse images rise: images rot. So the gradient of the worse images is held back as far as it would
-raise the better ones' error, by the factor of Diffusion-SDPO (AIDC-AI, 2025), see `safeguard`.
+Such losses only ask for a difference. With DPO the difference can grow while the errors of better
+*and* worse images rise, which ruins the images. So the worse images' gradient is scaled down where
+it would raise the better images' error, by the factor of Diffusion-SDPO (AIDC-AI, 2025); see
+`safeguard`.
 
-Good-bad pairs are the default for verdicts. On the embedded model, with the same 384 verdicts, they
-and KTO as published reached as many right images, but KTO lost one of four prompts and a third of
-its images could not be read: it has no image beside the bad one that a safeguard could protect, and
-its baseline z0 falls behind when both errors rise. It is there for prompts that have good images
-alone or bad ones alone.
+Good-bad pairs are the default for verdicts. On the embedded model, with the same 384 verdicts,
+pairs and published KTO reached the same number of correct images. But KTO lost one of four prompts,
+and a third of its images were unreadable: KTO has no better image that a safeguard could protect,
+and its baseline z0 lags when both errors rise. KTO is meant for prompts with only good or only bad
+images.
 
-Errors are means over dimensions, in units of the velocity whatever the network predicts, as in
-`finetune/methods/nft.py`. So beta goes with the number of dimensions: the published 2500 for
-16,384.
+Errors are means over dimensions, in units of the velocity for every kind of prediction, as in
+`finetune/methods/nft.py`. So beta is proportional to the number of dimensions: the published value
+is 2500 for 16,384.
 
 Differs from the papers and their code in:
 1. LoRA instead of all weights; images of one model instead of 851,000 pairs of several.
-2. Units of the velocity; theirs are those of the noise, with which an image has little weight in
-   the noisiest steps.
+2. Errors are in units of the velocity. The papers use units of the noise, in which the noisiest
+   steps have little weight.
 3. beta is 2500 in place of 5000 for DPO, as its code halves it.
-4. In a ranking with ties, images that tie are each chosen among all that are no better (Breslow
-   1974), and it counts as one without ties. DPO's pairs have none. Images without a rank are left
-   out.
-5. The safeguard has a factor for each ranking; the published code has one for all pairs of a
-   micro-batch. It weighs the better and the worse images of a ranking by their share in the
-   gradient; for a single pair it is the published one.
-6. KTO: verdicts are shares of raters and weigh as many as there are; z0 is a moving average over
-   the steps, so that it does not hang on the size of micro-batches; no prompt is left empty.
+4. In a ranking, each image of a tie is chosen among all images that are no better (Breslow 1974),
+   and the ranking has the same weight as one without ties. DPO's pairs have no ties. Unranked
+   images are left out.
+5. The safeguard has one factor per ranking; the published code has one per micro-batch. The factor
+   weights the better and the worse images of a ranking by their share in the gradient; for a single
+   pair it equals the published factor.
+6. KTO: verdicts are shares of raters, weighted by the number of raters. z0 is a moving average over
+   the steps, so it does not depend on the micro-batch size. No prompt is left empty.
 """
 
 from collections.abc import Iterator
@@ -65,10 +66,10 @@ from finetune.model.schedule import NoiseSchedule
 from finetune.settings.preference import PreferenceConfig
 
 SAFEGUARD_MARGIN = 0.9
-"""Least share of its fall by itself that the better images' error keeps, to first order, with the
-safeguard; Diffusion-SDPO's."""
+"""Least decrease of the better images' error with the safeguard, to first order, as a share of its
+decrease from the better images' gradient alone. Value of Diffusion-SDPO."""
 BASELINE_DECAY = 0.9
-"""Share of itself that KTO's baseline keeps in a step."""
+"""Decay of KTO's moving-average baseline per step."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,17 +77,17 @@ class Metrics(CommonMetrics):
     """Metrics of the steps since the last report."""
 
     loss: float
-    """Mean loss, of rankings and verdicts by their weights."""
+    """Mean loss over rankings and verdicts, weighted."""
     accuracy: float | None
-    """Share of the pairs of better and worse images in which the implicit reward is higher for the
-    better one; with KTO, of verdicts on whose side of the baseline it is."""
+    """Share of pairs whose better image has the higher implicit reward; with KTO, the share of
+    verdicts that agree with the side of the baseline."""
     held_out_accuracy: float | None
-    """Accuracy on held-out labels; None where it was not due or there are none."""
+    """Accuracy on held-out labels; None if no validation was due or no label is held out."""
     reward_accuracy: float | None
     """Accuracy of the run's reward on the same held-out labels."""
     winner_error: float | None
-    """Mean denoising error of the best or good images less the base's: below 0 the model has
-    learned to draw them. Both this and `loser_error` above 0 is how such training fails."""
+    """Mean denoising error of the best or good images less the base's: below 0, the model has
+    learned to draw them. If both this and `loser_error` are above 0, the training fails."""
     loser_error: float | None
     """Mean denoising error of the worst or bad images less the base's."""
     safeguard: float | None
@@ -99,7 +100,7 @@ class PreferenceState(TrainState):
     """`TrainState` with KTO's baseline."""
 
     baseline: float = 0.0
-    """z0, the implicit reward of a usual image, before beta."""
+    """z0, the implicit reward of an average image, before beta."""
 
     values = ("baseline",)
 
@@ -109,14 +110,14 @@ class Sums(NamedTuple):
 
     loss: Any
     right: Any
-    """Comparisons that the implicit reward makes as raters did."""
+    """Number of comparisons that the implicit reward orders as raters did."""
     compared: Any
     winner_error: Any
     winners: Any
     loser_error: Any
     losers: Any
     factor: Any
-    """Of the safeguard."""
+    """Factor of the safeguard."""
     factors: Any
     gain: Any
     """Implicit rewards of KTO's images."""
@@ -124,20 +125,20 @@ class Sums(NamedTuple):
 
 
 def plackett_luce(scores: Tensor, ranks: Tensor) -> Tensor:
-    """Return -log P of each ranking, [...], of images with these scores [..., M].
+    """Return -log P [...] of each ranking of images with scores [..., M].
 
-    A ranking is a row of choices of the next best among the images that are left. `ranks` [..., M]:
-    lower is better, equal is a tie, NaN leaves the image out. For two images the loss is
-    -log sigmoid(s_w - s_l), and half of both orders' for a tie.
+    A ranking is a sequence of choices of the best among the remaining images. `ranks` [..., M]:
+    lower is better, equal is a tie, NaN excludes the image. For two images the loss is -log
+    sigmoid(s_w - s_l); for a tie, the mean of both orders.
     """
     left = ranks[..., None, :] >= ranks[..., :, None]  # [..., choice, image]; false for NaN
     present = ~ranks.isnan()
     open_choices = left.sum(-1) > 1
     chances = scores[..., None, :].masked_fill(~left, -torch.inf)
-    # An absent row would be the log of 0, whose gradient is not a number.
+    # An empty row would be the log of 0, whose gradient is NaN.
     chances = chances.masked_fill(~present[..., :, None], 0.0)
     losses = (chances.logsumexp(-1) - scores) * open_choices
-    # With ties there are more open choices than a strict ranking has.
+    # Ties have more choices than a strict ranking has.
     choices = (present.sum(-1) - 1).clamp(min=0)
     return losses.sum(-1) * choices / open_choices.sum(-1).clamp(min=1)
 
@@ -145,7 +146,8 @@ def plackett_luce(scores: Tensor, ranks: Tensor) -> Tensor:
 def kto_loss(gains: Tensor, good: Tensor, baseline: float, beta: float) -> Tensor:
     """Return Diffusion-KTO's loss 1 - sigmoid(y beta (gain - z0)) [N] of gains [N].
 
-    y is 1 for the share `good` [N] of raters and -1 for the others; z0 is `baseline`.
+    y is 1 for the share `good` [N] of raters and -1 for the others; z0 is `baseline` and beta the
+    strength of the pull to the base.
     """
     surplus = beta * (gains - baseline)
     return good * torch.sigmoid(-surplus) + (1 - good) * torch.sigmoid(surplus)
@@ -155,12 +157,13 @@ def safeguard(residuals: Tensor, pushes: Tensor, margin: float) -> Tensor:
     """Return the factor [R] of the worse images' gradient (Diffusion-SDPO).
 
     A step along the gradient lowers the better images' error by ||g_w||^2 - factor <g_l, g_w> to
-    first order, where g are gradients in the prediction: with this factor by margin ||g_w||^2 at
-    least.
+    first order, where g are gradients with respect to the prediction. With this factor, the error
+    falls by at least margin ||g_w||^2.
 
     Args:
-        residuals: prediction minus target, [R, M, ...], of the same noise and timestep in a row.
-        pushes: gradient of the loss in each image's error, [R, M]: above 0 for better images.
+        residuals: prediction minus target, [R, M, ...], with the same noise and timestep in a row.
+        pushes: gradient of the loss with respect to each image's error, [R, M]: above 0 for better
+            images.
         margin: mu, in [0, 1].
     """
     flat = residuals.flatten(2)
@@ -172,7 +175,11 @@ def safeguard(residuals: Tensor, pushes: Tensor, margin: float) -> Tensor:
 
 
 def start(training: Training[PreferenceConfig]) -> PreferenceState:
-    """Return the state before the first step; refuse labels that teach nothing."""
+    """Return the state before the first step.
+
+    Raises:
+        PictuneError: the labels prefer no image to another.
+    """
     labels: LabeledImages = training.data
     check_labels(labels.taught, training.config)
     optimizer = adapter_optimizer(training.model, training.config.learning_rate)
@@ -180,7 +187,11 @@ def start(training: Training[PreferenceConfig]) -> PreferenceState:
 
 
 def train(training: Training[PreferenceConfig], state: PreferenceState) -> Iterator[Metrics]:
-    """Train as `Method.train`, and yield metrics every `report_every` steps."""
+    """Train as `Method.train`, and yield metrics every `report_every` steps.
+
+    Raises:
+        PictuneError: there is neither a reward nor a held-out label to choose the best weights.
+    """
     config, validator = training.config, within_share(training)
     schedule = training.model.schedule(training.sampler.steps)
 
@@ -274,7 +285,7 @@ def ranking_losses(
         agreed = agreement(gains.detach(), ranks)
         factors, gained = (none, none), (none, none)
         if config.safeguard:
-            gains, factor = held_back(errors, ranks, config)
+            gains, factor = safeguarded_rewards(errors, ranks, config)
             factors = factor.sum(), none + len(factor)
         losses = plackett_luce(config.beta * gains, ranks)
     of_winners, of_losers = (((above * chosen).sum(), chosen.sum()) for chosen in (winners, losers))
@@ -282,8 +293,10 @@ def ranking_losses(
     return losses, Sums(*(figure.to(above.dtype) for figure in figures))
 
 
-def held_back(errors: Errors, ranks: Tensor, config: PreferenceConfig) -> tuple[Tensor, Tensor]:
-    """Return implicit rewards [R, M] with the safeguard in their gradient, and its factors [R]."""
+def safeguarded_rewards(
+    errors: Errors, ranks: Tensor, config: PreferenceConfig
+) -> tuple[Tensor, Tensor]:
+    """Return implicit rewards [R, M] with the safeguard in the gradient, and its factors [R]."""
     gains = implicit_reward(errors.own, errors.reference)
     scores = (config.beta * gains.detach()).requires_grad_()
     (by_score,) = torch.autograd.grad(plackett_luce(scores, ranks).sum(), scores)

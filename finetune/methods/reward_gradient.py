@@ -1,30 +1,33 @@
-"""Reward gradients: DRaFT, AlignProp and ReFL, which differentiate the reward to the adapter.
+"""Reward gradients: DRaFT, AlignProp and ReFL backpropagate the reward to the adapter.
 
     loss = mean(-reward(decode(x_0(theta)), z)), or mean(max(0, margin - reward))
            + kl_weight E[||v - v_base||^2] + pretraining_weight E_base images[||v - target||^2]
 
-The gradient runs through reward, decoder and a part of the chain that drew the image:
-- truncation "fixed": its last K steps. DRaFT-K (Clark et al. 2023, arXiv 2309.17400).
-- truncation "random": the last 1 to K steps, as many as is drawn. AlignProp (Prabhudesai et al.
+The gradient flows through reward, decoder and a part of the denoising chain:
+- truncation "fixed": the last K steps. DRaFT-K (Clark et al. 2023, arXiv 2309.17400).
+- truncation "random": a random number of last steps, from 1 to K. AlignProp (Prabhudesai et al.
   2023, arXiv 2310.03739).
 - truncation "one_step": the chain ends at one of its last K steps, drawn at random, whose clean
   latents are decoded and scored. ReFL (Xu et al. 2023, arXiv 2304.05977), with its `margin`.
 
-No method here climbs a reward sooner, and none finds its blind spots sooner. Late steps decide
-details, early ones what is in the image: with a small K the first cannot be learned well.
+No other method here raises a reward faster, and none exploits its errors sooner. Late steps decide
+details, early steps the content of the image: with a small K, content is hard to learn.
 
-The pulls are taken at random noise levels, on the iteration's images (to the base's predictions)
-and on images that the base drew before the first step (denoising). Errors are means over
-dimensions, in units of the velocity, and without guidance, as in `finetune/methods/nft.py`.
+The penalties use random noise levels. The KL penalty compares predictions with the base's on the
+iteration's images; the pretraining penalty is the denoising error on images that the base drew
+before the first step. Errors are means over dimensions, in units of the velocity, without guidance,
+as in `finetune/methods/nft.py`.
 
 Differs from the papers and their code in:
-1. Guards are on, and there is a pull to the base. DRaFT and AlignProp have none and stop by hand.
-2. The number of steps is drawn evenly and once for the images of an iteration; AlignProp's code
-   draws it from a normal distribution.
-3. ReFL's pretraining images are the base's own (the paper's are LAION's; its code omits the term).
-   Its images are drawn with the sampler's guidance, and its loss is not multiplied by 1e-3.
-4. AdamW without weight decay; DRaFT and AlignProp have some. No moving average of the weights.
-5. DRaFT-LV, with several noises in the last step, is not here.
+1. Guards are on, and there is a pull to the base. DRaFT and AlignProp have neither and are stopped
+   by hand.
+2. The number of steps is drawn uniformly, once per iteration; AlignProp's code draws it from a
+   normal distribution.
+3. ReFL's pretraining images are drawn by the base (in the paper they come from LAION; its code
+   omits the term). ReFL's images are drawn with the sampler's guidance, and its loss is not
+   multiplied by 1e-3.
+4. AdamW has no weight decay; DRaFT and AlignProp use it. There is no moving average of the weights.
+5. DRaFT-LV, with several noises in the last step, is not implemented.
 """
 
 from collections.abc import Iterator, Sequence
@@ -55,23 +58,23 @@ PRETRAINING_IMAGES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Metrics(IterationMetrics):
-    """Metrics of one iteration; with truncation one_step, rewards of what that step sees."""
+    """Metrics of one iteration; "one_step" scores the predicted clean image."""
 
     loss: float
-    """Mean loss without the pulls."""
+    """Mean loss without the penalties."""
     kl_loss: float | None
-    """Mean squared difference to the base's predictions, before `kl_weight`; None when that is
+    """Mean squared difference to the base's predictions, before `kl_weight`; None if the weight is
     0."""
     pretraining_loss: float | None
-    """Mean denoising error of the base's images, before `pretraining_weight`; None when that is
+    """Mean denoising error of the base's images, before `pretraining_weight`; None if the weight is
     0."""
     first_step: int
-    """The first step of the chain, from 0, that had a gradient."""
+    """The first step of the chain with a gradient, counted from 0."""
 
 
 @dataclass(kw_only=True)
 class RewardGradientState(TrainState):
-    """`TrainState` with the base's images."""
+    """`TrainState` with the pretraining images of the base."""
 
     base: dict[str, Tensor] = field(default_factory=dict)
     """`latents` [P, C, h, w] of the pretraining images, on the CPU; empty before they are drawn."""
@@ -80,16 +83,16 @@ class RewardGradientState(TrainState):
 
 @dataclass(frozen=True)
 class Draws:
-    """Everything of an iteration that is random, on the CPU, the same in every process."""
+    """All random values of an iteration, on the CPU, the same in every process."""
 
     prompts: Sequence[str]
     """The prompts of the N images."""
     seeds: Sequence[int]
     span: GradientSpan
     kl: NoiseLevels
-    """Noise levels at which the images are pulled to the base."""
+    """Noise levels of the KL penalty."""
     numbers: Tensor
-    """Numbers of the pretraining images that are trained on, [N]."""
+    """Indices [N] of the pretraining images of this iteration."""
     pretraining: NoiseLevels
 
 
@@ -101,7 +104,7 @@ def reward_loss(rewards: Tensor, margin: float | None) -> Tensor:
 def gradient_span(
     config: RewardGradientConfig, steps: int, *, generator: torch.Generator
 ) -> GradientSpan:
-    """Return the part of a chain of so many steps that has a gradient in the next iteration."""
+    """Return the span with gradient of a chain of `steps` steps, for the next iteration."""
     if config.truncation == "fixed":
         return GradientSpan(steps - config.steps_back)
     back = int(torch.randint(1, config.steps_back + 1, (), generator=generator))
@@ -109,7 +112,11 @@ def gradient_span(
 
 
 def start(training: Training[RewardGradientConfig]) -> RewardGradientState:
-    """Return the state before the first iteration; refuse a reward without a gradient."""
+    """Return the state before the first iteration.
+
+    Raises:
+        PictuneError: the reward has no gradient, or the sampler has fewer steps than `steps_back`.
+    """
     config, model, steps = training.config, training.model, training.sampler.steps
     if config.steps_back > steps:
         raise PictuneError(
@@ -155,7 +162,7 @@ def draw_base_latents(training: Training[RewardGradientConfig]) -> Tensor:
 
 
 def draw_randomness(training: Training[RewardGradientConfig], state: RewardGradientState) -> Draws:
-    """Draw all that the next iteration leaves to chance."""
+    """Draw all random values of the next iteration."""
     config, model, generator = training.config, training.model, training.generator
     chosen = prompts_of(training.prompts, config.prompts_per_iteration, state.step)
     texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
@@ -177,7 +184,7 @@ def update(
     *,
     learning_rate: float,
 ) -> Iteration:
-    """Draw the iteration's images, and take its optimizer step."""
+    """Draw the iteration's images, and take one optimizer step."""
     config, model = training.config, training.model
     count = len(draws.prompts)
     rewards, pulls = torch.zeros(count, device=model.device), torch.zeros(2, device=model.device)
@@ -213,7 +220,8 @@ def draw_with_gradient(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw the images of rows [M], and score them.
 
-    Return latents with a gradient to the adapter, rewards, and each loss's gradient to its latents.
+    Return latents [M, C, h, w] with a gradient to the adapter, rewards [M], and the gradient [M, C,
+    h, w] of each loss with respect to its latents.
     """
     model, reward = training.model, training.reward
     assert reward is not None
@@ -243,7 +251,7 @@ def draw_with_gradient(
 def draw_noise_levels(
     model: DiffusionModel, count: int, *, generator: torch.Generator
 ) -> NoiseLevels:
-    """Return one from each of `count` equal parts of the schedule, in random order."""
+    """Draw a noise level from each of `count` equal parts of the schedule, in random order."""
     timesteps = spread_timesteps(model.schedule(1), count, generator=generator)
     return NoiseLevels(timesteps, torch.randn(count, *model.latent_shape, generator=generator))
 
@@ -258,7 +266,7 @@ def prediction_error(
 ) -> Tensor:
     """Return the mean squared error of predictions from noised latents [N, C, h, w].
 
-    It is to the base's predictions, or to what a perfect denoiser of these latents would predict.
+    With `to_base`, the target is the base's prediction; otherwise the true denoising target.
     """
     noised = noise_images(model, model.schedule(1), latents, prompts, at)
     target = noised.target
@@ -275,7 +283,7 @@ def pull_losses(
     rows: Tensor,
     latents: Tensor,
 ) -> Tensor:
-    """Return mean KL and pretraining loss [2] of rows [M] with finished `latents`; 0 where off."""
+    """Return mean KL and pretraining loss [2] of rows [M] with finished `latents`; 0 if off."""
     config, model = training.config, training.model
     kl = pretraining = torch.zeros((), device=model.device)
     if config.kl_weight:

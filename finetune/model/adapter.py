@@ -1,7 +1,4 @@
-"""An adapter: what is trained on a network whose own weights stay as they are.
-
-The fine-tuning methods know no more of it than this.
-"""
+"""An adapter: trainable weights beside a frozen network, as the fine-tuning methods use them."""
 
 import pkgutil
 from collections.abc import Iterator, Mapping
@@ -18,20 +15,28 @@ from finetune.settings.model import AdapterSettings
 
 
 class Adapter(Protocol):
-    """Weights that change what a frozen network predicts."""
+    """Trainable weights that change the output of a frozen network."""
 
     @classmethod
     def add(
         cls, pipeline: Any, name: str, settings: AdapterSettings, *, generator: torch.Generator
     ) -> Self:
-        """Add the adapter of `settings.start`, or a fresh one, which changes nothing yet.
+        """Add the adapter of `settings.start`, or a new adapter, which changes nothing yet.
 
-        One of another model or of other settings is refused.
+        `name` is the attribute of the pipeline with the network.
+
+        Raises:
+            PictuneError: the folder `settings.start` has no adapter, or one of another model or
+                other settings.
         """
 
     @classmethod
     def load(cls, pipeline: Any, name: str, folder: Path) -> Self:
-        """Add a saved one; refuse it if it is missing, broken, or of another model."""
+        """Add a saved adapter to the network `name` of the pipeline.
+
+        Raises:
+            PictuneError: the folder has no adapter, or a broken one, or one of another model.
+        """
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name."""
@@ -40,16 +45,16 @@ class Adapter(Protocol):
         """Give the network its pretrained weights inside the block."""
 
     def at_strength(self, strength: float) -> AbstractContextManager[None]:
-        """Scale the update inside the block: 0 gives the base's numbers, 1 those as trained."""
+        """Scale the update inside the block: 0 gives the base, 1 the adapter as trained."""
 
     def save(self, folder: str | Path) -> Path:
-        """Write it, equal ones as equal files; return the file's path."""
+        """Save the adapter; return the file's path. Equal weights give equal files."""
 
     def remove(self) -> None:
-        """Take it off the network."""
+        """Remove the adapter from the network."""
 
     def leave_casts_to_autocast(self, is_on: bool) -> None:
-        """Omit casts of its own where the network runs under autocast, which makes them anyway."""
+        """Leave the casting of inputs to autocast, if that is on."""
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of the weights by name, on the CPU."""
@@ -57,7 +62,11 @@ class Adapter(Protocol):
 
     @torch.no_grad()
     def set_state(self, state: Mapping[str, Tensor]) -> None:
-        """Put weights from `state` in place; refuse weights of other settings."""
+        """Load weights that `state` returned.
+
+        Raises:
+            PictuneError: the weights belong to other settings.
+        """
         weights = self.parameters()
         if shapes(state) != shapes(weights):
             raise PictuneError(
@@ -69,7 +78,7 @@ class Adapter(Protocol):
 
     @contextmanager
     def with_state(self, state: Mapping[str, Tensor]) -> Iterator[None]:
-        """Put weights from `state` in place inside the block, and the present ones after it."""
+        """Use weights that `state` returned inside the block, and the current weights after it."""
         present = self.state()
         self.set_state(state)
         try:
@@ -79,7 +88,7 @@ class Adapter(Protocol):
 
 
 def adapter_class(kind: AdapterKind) -> type[Adapter]:
-    """Return the class of a kind of adapter."""
+    """Return the class of an adapter kind."""
     found: type[Adapter] = pkgutil.resolve_name(kind.adapter)
     return found
 

@@ -1,7 +1,7 @@
 """The denoising objective of diffusion models.
 
-Errors are means over dimensions. `velocity_per_output` turns outputs into units of the velocity;
-`finetune/methods/nft.py` has the reason.
+Errors are means over dimensions. `velocity_per_output` converts outputs to units of the velocity;
+`finetune/methods/nft.py` explains why.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from finetune.model.schedule import NoiseSchedule
 
 
 class NoiseLevels(NamedTuple):
-    """A noise level of each of N images, on the CPU."""
+    """Noise and timestep of each of N images, on the CPU."""
 
     timesteps: Tensor
     """[N]."""
@@ -29,7 +29,7 @@ class NoiseLevels(NamedTuple):
 
 
 class NoisedImages(NamedTuple):
-    """M images at one noise level each, for predictions without guidance."""
+    """M noised images, for predictions without guidance."""
 
     noisy: Tensor
     """[M, C, h, w]."""
@@ -38,7 +38,7 @@ class NoisedImages(NamedTuple):
     cond: Tensor
     """[M, L, D]."""
     target: Tensor
-    """[M, C, h, w], what the network should predict."""
+    """[M, C, h, w], target of the network's prediction."""
     per_output: Tensor
     """Factor [M, 1, 1, 1] from the network's output to units of the velocity."""
 
@@ -54,7 +54,7 @@ def noise_images(
     prompts: Sequence[str],
     at: NoiseLevels,
 ) -> NoisedImages:
-    """Return latents [M, C, h, w] with noise, on the device."""
+    """Add noise to latents [M, C, h, w]; the result is on the model's device."""
     timesteps, noise = (part.to(model.device) for part in at)
     return NoisedImages(
         noisy=schedule.add_noise(latents, noise, timesteps),
@@ -73,7 +73,7 @@ def weighted_denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor)
 def denoising_target(
     schedule: NoiseSchedule, latents: Tensor, noise: Tensor, timesteps: Tensor
 ) -> Tensor:
-    """Return the target of predictions: noise, velocity or latents, as the schedule says."""
+    """Return the prediction target: noise, velocity or latents, by the schedule."""
     if schedule.prediction_type == "epsilon":
         return noise
     if schedule.prediction_type == "sample":
@@ -101,7 +101,7 @@ def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, min_snr: float)
 
 
 def spread_timesteps(schedule: NoiseSchedule, count: int, *, generator: torch.Generator) -> Tensor:
-    """Return a timestep of each of `count` equal parts of the schedule, in random order."""
+    """Draw a timestep from each of `count` equal parts of the schedule, in random order."""
     drawn = noised_pairs(1, count, schedule, generator=generator)[:, 1]
     return schedule.training_timesteps.cpu()[drawn]
 
@@ -109,7 +109,7 @@ def spread_timesteps(schedule: NoiseSchedule, count: int, *, generator: torch.Ge
 def noised_pairs(
     images: int, noise_levels: int, schedule: NoiseSchedule, *, generator: torch.Generator
 ) -> Tensor:
-    """Return (image, number of a timestep) pairs [images * noise_levels, 2] in random order.
+    """Return (image, timestep index) pairs [images * noise_levels, 2] in random order.
 
     Each image has one timestep from each of `noise_levels` equal parts of the schedule.
     """

@@ -1,8 +1,8 @@
-"""A text-to-image pipeline as the fine-tuning methods see it.
+"""The interface of a text-to-image pipeline for the fine-tuning methods.
 
-It predicts with guidance, has an adapter, and is its own untouched reference: the same weights with
-the adapter off, so the reference costs no memory. One path for all pipelines; what is particular to
-one architecture is in its `finetune.model.family.Family`.
+The model predicts with guidance and has an adapter. With the adapter off, the same weights are the
+reference model, which costs no further memory. Code for one architecture alone is in its
+`finetune.model.family.Family`.
 """
 
 import math
@@ -27,7 +27,7 @@ from finetune.settings.model import AdapterSettings, Arithmetic, NetworkSettings
 
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _VAE_PIXELS = 4 * 64 * 64
-"""Latent pixels that the VAE takes at once: four images of 512x512, one of 1024x1024."""
+"""Latent pixels per VAE call: four images of 512x512, or one image of 1024x1024."""
 
 
 class DiffusionModel:
@@ -38,7 +38,7 @@ class DiffusionModel:
         self.family = family
         self.pipeline = family.pipeline
         self.processes: Processes = SINGLE_PROCESS
-        """The processes that share the work on this model."""
+        """The processes of the training."""
         self._adapter: Adapter | None = None
         self.device = torch.device(self.pipeline.device)
         self.precision = arithmetic(precision, self.device)
@@ -59,29 +59,37 @@ class DiffusionModel:
         precision: Precision = "fp32",
         image_size: int | None = None,
     ) -> "DiffusionModel":
-        """Open a diffusers folder or a model of the hub; see `model_folder.open_family`."""
+        """Open a diffusers folder or a model of the hub, as `model_folder.open_family` does.
+
+        Raises:
+            PictuneError: as `model_folder.open_family`.
+        """
         family = open_family(str(path_or_id), device=device, weights=weights, image_size=image_size)
         return cls(family, precision=precision)
 
     def set_up(
         self, settings: NetworkSettings, *, compiler: str | Callable[..., Any] = "inductor"
     ) -> None:
-        """Run the network in this way from now on; `compiler` is a backend of torch.compile."""
+        """Apply the settings to the network; `compiler` is a backend of torch.compile.
+
+        Raises:
+            PictuneError: `settings.compile` is on, but torch.compile does not work here.
+        """
         network = self.network
         if settings.channels_last:
             network.to(memory_format=torch.channels_last)
         if settings.compile:
-            # Or programs of an earlier model would count against torch's limit for a function.
+            # Otherwise programs of an earlier model count against torch's limit per function.
             torch.compiler.reset()
             _check_compiler(compiler, self.device)
-            # A program's numbers must not depend on the shapes that came before.
+            # A program's results must not depend on earlier shapes.
             network.compile(backend=compiler, dynamic=False)
             self._is_compiled = True
 
     def checkpoint_gradients(self) -> None:
-        """Compute blocks again in the backward pass from now on, which saves their activations."""
+        """Turn on gradient checkpointing, which recomputes activations in the backward pass."""
         for part in (self.network, self.pipeline.vae):
-            # diffusers' own draws warnings from torch.compile
+            # the function of diffusers causes warnings from torch.compile
             part.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
 
     @property
@@ -96,7 +104,7 @@ class DiffusionModel:
 
     @property
     def image_size(self) -> tuple[int, int]:
-        """Height and width of the images that those latents stand for, in pixels."""
+        """Height and width of the images, in pixels."""
         _, height, width = self.latent_shape
         factor = self.pipeline.vae_scale_factor
         return height * factor, width * factor
@@ -107,7 +115,7 @@ class DiffusionModel:
 
     @torch.no_grad()
     def encode_prompts(self, prompts: Sequence[str]) -> Tensor:
-        """Return embeddings [B, L, D]; each different prompt is encoded once and kept."""
+        """Return embeddings [B, L, D]; each distinct prompt is encoded once and cached."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
         if new:
             encoded = self.family.encode(new, self.device)
@@ -115,7 +123,7 @@ class DiffusionModel:
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
 
     def forget_prompts(self) -> None:
-        """Drop the embeddings that are kept, which pile up where every prompt is new."""
+        """Clear the cache of embeddings, which grows with every new prompt."""
         self._embeddings.clear()
 
     def predict(
@@ -124,8 +132,14 @@ class DiffusionModel:
         """Return the network's output [B, C, h, w], in float32, with guidance.
 
         Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598), unless the network takes
-        the scale as an input. A scale of 1 costs one pass, without `uncond`, the embeddings
-        [B, L, D] of the empty prompt. Timesteps [B] may differ.
+        the scale as an input. A scale of 1 is the conditional model and needs one pass.
+
+        Args:
+            latents: [B, C, h, w].
+            timesteps: of the schedule, [B]; they may differ within the batch.
+            cond: embeddings [B, L, D] of the prompts.
+            uncond: embeddings [B, L, D] of the empty prompt; not used with scale 1.
+            guidance: the scale.
         """
         if guidance == 1 or self.family.embeds_guidance:
             return self._output(latents, timesteps, cond, guidance)
@@ -138,7 +152,7 @@ class DiffusionModel:
         self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, guidance: float
     ) -> Tensor:
         dtype = self.network.dtype
-        # A rollout runs the very program of training, or the first importance ratio would not be 1.
+        # Rollout and training must run the same program, so that the first importance ratio is 1.
         with_gradient = torch.is_grad_enabled() or self._is_compiled
         with self.autocast(), torch.set_grad_enabled(with_gradient):
             output = self.family.output(
@@ -147,13 +161,13 @@ class DiffusionModel:
         return output.float() if torch.is_grad_enabled() else output.detach().float()
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which arithmetic is in the model's precision."""
+        """Return the autocast context of the model's precision."""
         dtype = _AUTOCAST.get(self.precision)
         return torch.autocast(self.device.type, dtype, enabled=dtype is not None)
 
     @property
     def differentiable_images(self) -> int:
-        """Number of images to decode with gradient at a time, which bounds the memory."""
+        """Number of images per decoder call with gradient; bounds the memory."""
         return max(1, _VAE_PIXELS // 4 // math.prod(self.latent_shape[1:]))
 
     def decode(self, latents: Tensor, *, batch: int = 16) -> Tensor:
@@ -175,13 +189,17 @@ class DiffusionModel:
 
     @property
     def adapter(self) -> Adapter:
-        """Trainable weights beside the frozen network; a ValueError before there are some."""
+        """Trainable weights beside the frozen network.
+
+        Raises:
+            ValueError: the model has no adapter; call `add_adapter` or `load_adapter` first.
+        """
         if self._adapter is None:
             raise ValueError("the model has no adapter; call add_adapter or load_adapter first")
         return self._adapter
 
     def adapter_off(self) -> AbstractContextManager[None]:
-        """Make the model the reference model inside the block: the pretrained weights."""
+        """Use the pretrained weights alone (the reference model) inside the block."""
         return nullcontext() if self._adapter is None else self._adapter.off()
 
     def add_adapter(self, settings: AdapterSettings, *, generator: torch.Generator) -> None:
@@ -191,11 +209,11 @@ class DiffusionModel:
         self._leave_casts_to_autocast()
 
     def load_adapter(self, folder: str | Path) -> None:
-        """Put a saved adapter in place of the present one, if any, for drawing."""
+        """Replace the current adapter, if any, by a saved one, for drawing."""
         kind, name = adapter_class(kind_of(folder)), self.family.network_name
         if self._adapter is not None:
             self._adapter.remove()
-        self._adapter = None  # should loading fail
+        self._adapter = None  # in case loading fails
         self._adapter = kind.load(self.pipeline, name, Path(folder))
         self._leave_casts_to_autocast()
 
@@ -216,9 +234,10 @@ class DiffusionModel:
 
 
 def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
-    """Return the precision, or for "auto" bf16 where the device computes in it, and fp32 elsewhere.
+    """Return the precision; for "auto", bf16 if the device computes in bf16, else fp32.
 
-    GPUs do since Ampere, and CPUs with AVX-512 BF16 or AMX; others take many times as long.
+    GPUs since Ampere and CPUs with AVX-512 BF16 or AMX do; on other devices bf16 is many times
+    slower.
     """
     if precision != "auto":
         return precision
@@ -231,12 +250,12 @@ def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
 
 
 def _shift(vae: Any) -> float:
-    """Return the mean of the VAE's latents, which SD3 and FLUX take away."""
+    """Return the mean of the VAE's latents, which SD3 and FLUX subtract."""
     return vae.config.get("shift_factor") or 0.0
 
 
 def _check_compiler(compiler: str | Callable[..., Any], device: torch.device) -> None:
-    """Refuse, in one line, what would fail with pages of text at the first step."""
+    """Refuse in one line if torch.compile would fail at the first step."""
     try:
         torch.compile(torch.neg, backend=compiler)(torch.zeros(1, device=device))
     except RuntimeError as error:

@@ -1,11 +1,12 @@
-"""Families of models: the part that is particular to the pipelines of one architecture.
+"""Families of models: the code for one architecture's pipelines.
 
-`finetune.model.diffusion.DiffusionModel` asks its family, and nothing else knows which one it is.
-The families are in `family_sd.py` (SD 1.x, SD 2.x and SDXL) and `family_flow.py` (SD3 and FLUX).
+`finetune.model.diffusion.DiffusionModel` calls its family; no other code depends on the
+architecture. The families are in `family_sd.py` (SD 1.x, SD 2.x and SDXL) and `family_flow.py` (SD3
+and FLUX).
 
-A prompt is one tensor [L, D] for all of them. Where a network also takes a pooled embedding of the
-whole prompt, it is the last row or, where it is wider than D, rows, filled up with zeros, so that
-code that stores, repeats or mixes prompts need not know.
+For all families a prompt is one tensor [L, D]. A pooled embedding of the whole prompt, if the
+network takes one, fills the last row, or several rows if it is wider than D, padded with zeros. So
+code that stores, repeats or mixes prompts is the same for all families.
 """
 
 import math
@@ -23,37 +24,41 @@ from finetune.model.schedule import NoiseSchedule
 
 
 class Sizes(NamedTuple):
-    """Sizes of latents that a network takes."""
+    """Latent sizes that a network accepts."""
 
     own: tuple[int, int]
-    """Height and width for the model's own image size."""
+    """Height and width of the latents at the model's default image size."""
     patch: int
-    """The sides must be multiples of this number."""
+    """Height and width must be multiples of this number."""
     most_patches: int | None = None
-    """Largest number of patches on a side; None without a bound."""
+    """Largest number of patches per side; None without a limit."""
 
 
 class Family(ABC):
-    """A pipeline of one architecture, opened."""
+    """An open pipeline of one architecture."""
 
     pipeline_class: ClassVar[type[DiffusionPipeline]]
     network_name: ClassVar[str]
     """Name of the denoising network among the pipeline's parts."""
     text_encoders: ClassVar[tuple[str, ...]]
-    """Names of the text encoders; each has a tokenizer of the same number."""
+    """Names of the text encoders; `tokenizer_of` names their tokenizers."""
     largest_parts: ClassVar[tuple[str, ...]]
-    """Names of the parts with most of the weights: the network, and T5 where there is one."""
-    spared: ClassVar[tuple[str, ...]] = ()
-    """Those of the text encoders that a folder may leave out to save memory."""
+    """Names of the largest parts: the network, and T5 if the pipeline has it."""
+    optional_encoders: ClassVar[tuple[str, ...]] = ()
+    """Names of the text encoders that a folder may omit to save memory."""
     embeds_guidance: bool = False
     """Whether the network takes the guidance scale as an input, and so needs no second pass."""
     sampler_name: ClassVar[str]
-    """Sampler of diffusers that steps as our sampler of eta 0."""
+    """Sampler of diffusers that equals our sampler at eta 0."""
     variant: str | None = None
-    """Variant of the weights in the words of diffusers; None for the plain weights."""
+    """Variant of the weights as diffusers names it; None for the default weights."""
 
     def __init__(self, pipeline: Any, image_size: int | None = None) -> None:
-        """Take the pipeline; its images have the model's own size, or this side in pixels."""
+        """Take the pipeline; `image_size` is the side in pixels (default: the model's).
+
+        Raises:
+            PictuneError: the network cannot draw images of this size.
+        """
         self.pipeline = pipeline
         self.sizes = self._sizes()
         self.latent_size = self.sizes.own
@@ -74,8 +79,8 @@ class Family(ABC):
 
     @classmethod
     def left_out(cls, about: Mapping[str, Any]) -> list[str]:
-        """Return the text encoders that a folder's `model_index.json` leaves out."""
-        return [name for name in cls.spared if about.get(name) in (None, [None, None])]
+        """Return the text encoders that a folder's `model_index.json` omits."""
+        return [name for name in cls.optional_encoders if about.get(name) in (None, [None, None])]
 
     @property
     def network(self) -> Any:
@@ -90,16 +95,20 @@ class Family(ABC):
 
     @abstractmethod
     def _sizes(self) -> Sizes:
-        """Return the sizes of latents that the network takes."""
+        """Return the latent sizes that the network accepts."""
 
     def check(self, source: str) -> None:  # noqa: B027
-        """Refuse a pipeline that would draw NaN, in words that begin with `source`."""
+        """Refuse a pipeline that would draw NaN.
+
+        Raises:
+            PictuneError: the pipeline would draw NaN. The message begins with `source`.
+        """
 
     def suit_device(self, device: torch.device) -> None:  # noqa: B027
-        """Choose the arithmetic that is quickest on the device."""
+        """Choose the fastest arithmetic of the device."""
 
     def stock_arguments(self, guidance: float) -> dict[str, Any]:
-        """Return arguments of the stock pipeline that draw with this guidance and image size."""
+        """Return arguments for a call of the stock pipeline with this guidance and image size."""
         arguments: dict[str, Any] = {"guidance_scale": guidance}
         if self.latent_size != self.sizes.own:
             height, width = (side * self.pipeline.vae_scale_factor for side in self.latent_size)
@@ -108,15 +117,16 @@ class Family(ABC):
 
     @abstractmethod
     def encode(self, prompts: Sequence[str], device: torch.device) -> Tensor:
-        """Return embeddings [B, L, D] as the stock pipeline makes them."""
+        """Return embeddings [B, L, D] equal to the stock pipeline's."""
 
     @abstractmethod
     def output(
         self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, guidance: float
     ) -> Tensor:
-        """Return the network's output [B, C, h, w] for timesteps [B] and embeddings [B, L, D].
+        """Return the network's output [B, C, h, w] for latents [B, C, h, w].
 
-        `guidance` is for a network that takes the scale as an input.
+        Timesteps are [B] and embeddings [B, L, D]. `guidance` is the scale, for a network that
+        takes it as an input.
         """
 
     @abstractmethod
@@ -125,14 +135,14 @@ class Family(ABC):
 
 
 def with_pooled(tokens: Tensor, pooled: Tensor) -> Tensor:
-    """Return tokens' embeddings [B, L, D] with the pooled one [B, P] as last rows."""
+    """Append the pooled embeddings [B, P] to the tokens' embeddings [B, L, D] as last rows."""
     width = tokens.shape[-1]
     rows = functional.pad(pooled, (0, -pooled.shape[-1] % width)).unflatten(1, (-1, width))
     return torch.cat([tokens, rows.to(tokens.dtype)], dim=1)
 
 
 def split_pooled(embeddings: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """Return tokens' embeddings [B, L, D] and the pooled one [B, width] of `with_pooled`."""
+    """Split the output of `with_pooled` into token embeddings [B, L, D] and pooled [B, width]."""
     rows = math.ceil(width / embeddings.shape[-1])
     return embeddings[:, :-rows], embeddings[:, -rows:].flatten(1)[:, :width]
 

@@ -15,7 +15,7 @@ from finetune.model.family import Family, Sizes, split_pooled, with_pooled
 from finetune.model.schedule import FLOW_TIMESTEPS, FlowSchedule
 
 _PATCH = 2
-"""Sides of the squares of latents that are one token."""
+"""Side of the square of latent pixels that makes one token."""
 
 
 class StableDiffusion3(Family):
@@ -29,7 +29,7 @@ class StableDiffusion3(Family):
         "text_encoder_3",
     )
     largest_parts: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder_3")
-    spared: ClassVar[tuple[str, ...]] = ("text_encoder_3",)
+    optional_encoders: ClassVar[tuple[str, ...]] = ("text_encoder_3",)
     sampler_name = "FlowMatchEulerDiscreteScheduler"
 
     def _sizes(self) -> Sizes:
@@ -60,7 +60,7 @@ class StableDiffusion3(Family):
     def schedule(self, steps: int, device: torch.device) -> FlowSchedule:
         config = self.pipeline.scheduler.config
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
-        # Larger images stay longer in much noise.
+        # Larger images get more steps at high noise.
         shift = {"mu": self._mu(config)} if config.use_dynamic_shifting else {}
         trained = config.num_train_timesteps
         scheduler.set_timesteps(sigmas=np.linspace(1, 1 / trained, trained), **shift)
@@ -69,7 +69,7 @@ class StableDiffusion3(Family):
         return FlowSchedule.of(scheduler, training_sigmas, device)
 
     def _sigmas(self, steps: int) -> np.ndarray[Any, Any] | None:  # noqa: ARG002
-        """Return the shares of noise [T] before the shift; None leaves them to the scheduler."""
+        """Return the shares of noise [T] before the shift; None for the scheduler's default."""
         return None
 
     def _mu(self, config: Any) -> float:
@@ -87,14 +87,14 @@ class StableDiffusion3(Family):
 class Flux(StableDiffusion3):
     """FLUX.1 (Black Forest Labs 2024).
 
-    Its network takes squares of 2x2 latents as tokens. The variants that are distilled from
-    guidance take its scale as an input.
+    Its network takes squares of 2x2 latents as tokens. The guidance-distilled variants take the
+    guidance scale as an input.
     """
 
     pipeline_class = FluxPipeline
     text_encoders: ClassVar[tuple[str, ...]] = ("text_encoder", "text_encoder_2")
     largest_parts: ClassVar[tuple[str, ...]] = ("transformer", "text_encoder_2")
-    spared: ClassVar[tuple[str, ...]] = ()
+    optional_encoders: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, pipeline: Any, image_size: int | None = None) -> None:
         """Take the pipeline, see `Family`."""
@@ -109,7 +109,7 @@ class Flux(StableDiffusion3):
 
     @override
     def stock_arguments(self, guidance: float) -> dict[str, Any]:
-        """Return arguments of the stock pipeline, which has a name of its own for two passes."""
+        """Return arguments for a call of the stock pipeline, see `Family`."""
         arguments = super().stock_arguments(guidance)
         if not self.embeds_guidance and guidance != 1:
             del arguments["guidance_scale"]

@@ -33,7 +33,7 @@ class StableDiffusion(Family):
 
     @override
     def check(self, source: str) -> None:
-        """Refuse a prediction that cannot start from the end of its schedule."""
+        """Refuse noise prediction with a schedule that ends in pure noise."""
         scheduler = self._scheduler()
         if scheduler.config.prediction_type == "epsilon" and scheduler.alphas_cumprod[-1] == 0:
             raise PictuneError(
@@ -45,7 +45,7 @@ class StableDiffusion(Family):
     @override
     def suit_device(self, device: torch.device) -> None:
         if device.type == "cpu":
-            # The backward pass of bf16 SDPA is slower there than plain products.
+            # On CPUs the backward pass of bf16 SDPA is slower than plain matrix products.
             self.network.set_attn_processor(AttnProcessor())
 
     @override
@@ -75,7 +75,7 @@ class StableDiffusion(Family):
         return found
 
     def _scheduler(self) -> DDIMScheduler:
-        """Return the pipeline's sampler as DDIM that clips nothing, as latents need it."""
+        """Return the pipeline's sampler as DDIM without clipping, since latents are not bounded."""
         config = self.pipeline.scheduler.config
         scheduler: DDIMScheduler = DDIMScheduler.from_config(
             config, clip_sample=False, thresholding=False
@@ -98,7 +98,7 @@ class StableDiffusionXL(StableDiffusion):
             do_classifier_free_guidance=False,
         )
         encoded = with_pooled(tokens, pooled)
-        if self.pipeline.config.force_zeros_for_empty_prompt:  # how SDXL learned to draw without
+        if self.pipeline.config.force_zeros_for_empty_prompt:  # as SDXL was trained
             encoded[[prompt == "" for prompt in prompts]] = 0
         return encoded
 
@@ -110,7 +110,7 @@ class StableDiffusionXL(StableDiffusion):
         tokens, pooled = split_pooled(embeddings, width)
         factor = self.pipeline.vae_scale_factor
         height, width = (side * factor for side in latents.shape[-2:])
-        # Sizes of the original, of its crop's corner, and of the image that is drawn.
+        # Original size, corner of the crop, and size of the drawn image.
         sizes = embeddings.new_tensor([height, width, 0, 0, height, width])
         added = {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
         return self._output(latents, timesteps, tokens, added_cond_kwargs=added)

@@ -1,4 +1,4 @@
-"""LoRA on a denoising network (Hu et al. 2021, arXiv 2106.09685), the one kind of adapter."""
+"""LoRA on a denoising network (Hu et al. 2021, arXiv 2106.09685), a kind of adapter."""
 
 import json
 import math
@@ -31,8 +31,8 @@ _ATTENTION = (
     *("to_q", "to_k", "to_v", "to_out.0"),
     *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
 )
-"""Names of layers in UNets and transformers; the second line is the prompt's side of SD3 and FLUX,
-which other networks do not have."""
+"""Names of layers in UNets and transformers; the second line holds the layers for prompt tokens,
+which only SD3 and FLUX have."""
 _FEED_FORWARD = (
     *("ff.net.0.proj", "ff.net.2"),
     *("ff_context.net.0.proj", "ff_context.net.2"),
@@ -40,10 +40,10 @@ _FEED_FORWARD = (
 
 
 class Lora(Adapter):
-    """The low-rank matrices on one network of a pipeline."""
+    """The low-rank matrices of one network of a pipeline."""
 
     def __init__(self, pipeline: Any, name: str) -> None:
-        """Take the LoRA that is on the network of this name, or will be."""
+        """Take the pipeline and the name of the network that has, or will have, the LoRA."""
         self.pipeline, self.name = pipeline, name
         self.network = getattr(pipeline, name)
 
@@ -51,7 +51,12 @@ class Lora(Adapter):
     def add(
         cls, pipeline: Any, name: str, settings: AdapterSettings, *, generator: torch.Generator
     ) -> Self:
-        """Add the LoRA of `settings.start`, or a fresh one: A drawn by `generator`, and B zero."""
+        """Add the LoRA of `settings.start`, or a new one: `generator` draws A, and B is 0.
+
+        Raises:
+            PictuneError: the folder `settings.start` has no LoRA, or one of another model or other
+                settings.
+        """
         started, scales = None, {settings.scale}
         if settings.start != BASE:
             earlier = cls.load(pipeline, name, Path(settings.start))
@@ -75,7 +80,7 @@ class Lora(Adapter):
             LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _NAME
         )
         for weight in self.parameters().values():
-            weight.data = weight.data.float()  # small steps would vanish in half precision
+            weight.data = weight.data.float()  # small updates would be lost in half precision
         for layer in self.layers:
             first = layer.lora_A[_NAME].weight
             drawn = torch.empty(first.shape)
@@ -84,7 +89,12 @@ class Lora(Adapter):
 
     @classmethod
     def load(cls, pipeline: Any, name: str, folder: Path) -> Self:
-        """Add a saved LoRA; remove what an earlier, failed call left."""
+        """Add a saved LoRA; remove the remains of an earlier, failed call.
+
+        Raises:
+            PictuneError: the folder has no LoRA, or one of another model, or one with tensors that
+                are missing, have unknown names or are not finite.
+        """
         lora, file = cls(pipeline, name), folder / LORA_FILE
         lora.remove()
         try:
@@ -99,7 +109,7 @@ class Lora(Adapter):
                 f"{file}: does not fit this model ({reason}); it was made for another one"
             ) from error
         saved = get_peft_model_state_dict(lora.network, adapter_name=_NAME)
-        # diffusers skips a tensor that it does not know, and leaves a layer without one untuned.
+        # diffusers ignores unknown tensors, and leaves a layer without a tensor untuned.
         if strangers := sorted({f"{name}.{key}" for key in saved} ^ found.keys()):
             reason = "is no layer of this model" if strangers[0] in found else "is missing"
             raise PictuneError(
@@ -111,7 +121,7 @@ class Lora(Adapter):
 
     @property
     def layers(self) -> list[Any]:
-        """The layers that peft has put in place of the network's own."""
+        """The layers of peft that replace the network's layers."""
         return lora_layers(self.network)
 
     def parameters(self) -> dict[str, nn.Parameter]:
@@ -127,7 +137,7 @@ class Lora(Adapter):
 
     @contextmanager
     def off(self) -> Iterator[None]:
-        """Switch the layers off inside the block, so that the network has pretrained weights."""
+        """Switch the LoRA off inside the block, so that only the pretrained weights act."""
         layers = self.layers
         for layer in layers:
             layer.enable_adapters(False)
@@ -150,10 +160,10 @@ class Lora(Adapter):
                 layer.set_scale(_NAME, 1.0)
 
     def save(self, folder: str | Path) -> Path:
-        """Write it in diffusers' own format, for `pipeline.load_lora_weights(folder)`."""
+        """Save the LoRA in the format of diffusers, for `pipeline.load_lora_weights(folder)`."""
         network, name, file = self.network, self.name, Path(folder) / LORA_FILE
         layers = get_peft_model_state_dict(network, adapter_name=_NAME)
-        if name == "unet":  # transformers have peft's own names
+        if name == "unet":  # transformers use the names of peft
             layers = convert_state_dict_to_diffusers(layers)
         about = network.peft_config[_NAME].to_dict()
         metadata = {key: sorted(one) if isinstance(one, set) else one for key, one in about.items()}
@@ -167,11 +177,11 @@ class Lora(Adapter):
         return file
 
     def remove(self) -> None:
-        """Give the network its own layers again, if it has peft's."""
+        """Restore the network's original layers."""
         self.network.unload_lora()
 
     def leave_casts_to_autocast(self, is_on: bool) -> None:
-        """Keep peft from casting inputs up where autocast casts them down again."""
+        """Stop peft from casting inputs to float32 if autocast casts them back."""
         for layer in self.layers:
             layer.cast_input_dtype_enabled = not is_on
 

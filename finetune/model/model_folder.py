@@ -1,4 +1,4 @@
-"""Opens a diffusers folder, and refuses in one line what could not be tuned."""
+"""Opening of a diffusers folder, and one-line refusals of models that cannot be tuned."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,16 +22,20 @@ FAMILIES: dict[str, type[Family]] = {
     family.pipeline_class.__name__: family
     for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
 }
-"""Each family by the name of its pipeline; a family is one class and one entry."""
+"""Each family by the name of its pipeline class; a new family is a class and an entry here."""
 _KNOWN = "SD 1.x, SD 2.x, SDXL, SD3, SD3.5 and FLUX.1"
 Weights = Literal["fp32", "bf16", "int8"]
-"""Types in which the frozen weights are kept."""
+"""Data types of the frozen weights."""
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
 _NO_CHECKER = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
 
 def family_of(source: str) -> type[Family]:
-    """Return the family of a diffusers folder or a model of the hub, without opening it."""
+    """Return the family of a diffusers folder or of a model of the hub, without opening it.
+
+    Raises:
+        PictuneError: there is no such model, or its family is unknown.
+    """
     _check_source(source)
     return _family_of(source, DiffusionPipeline.load_config(source)["_class_name"])
 
@@ -43,11 +47,15 @@ def open_family(
     weights: Weights = "fp32",
     image_size: int | None = None,
 ) -> Family:
-    """Open a diffusers folder or a model of the hub.
+    """Open a diffusers folder or a model of the Hugging Face hub ("owner/name").
 
-    Only safetensors are read, and kept as `weights` says: with "int8" the linear layers of the
-    largest parts, all else in bf16. `image_size` is the side of its images in pixels, if not the
-    model's own. A model that is incomplete, unknown, or that would draw NaN is refused.
+    Only safetensors files are read. `weights` is the data type of the weights; "int8" holds for the
+    linear layers of the largest parts, and all other weights are bf16. `image_size` is the side of
+    the images in pixels; omitted, it is the model's default.
+
+    Raises:
+        PictuneError: there is no such model, it is incomplete, its family is unknown, it would draw
+            NaN, or it cannot draw images of this size.
     """
     variant = _check_source(source)
     try:
@@ -76,7 +84,7 @@ def open_family(
         )
     for name, part in modules_of(pipeline).items():
         _check_complete(part, f"{source}: {name}")
-        # A weight in 8 bits is finite where its scale is.
+        # An 8-bit weight is finite if its scale is.
         values = {key: getattr(one, "scale", one) for key, one in part.state_dict().items()}
         check_finite(values, f"{source}: {name}")
     family.check(source)
@@ -85,7 +93,7 @@ def open_family(
 
 
 def _check_complete(part: nn.Module, where: str) -> None:
-    """Refuse a part that lacks a weight in its file: transformers would draw it at random."""
+    """Refuse a part whose file lacks a weight: transformers would initialize it randomly."""
     weights, is_known = dict(part.named_parameters()), not isinstance(part, PreTrainedModel)
     missing = [
         name
@@ -100,7 +108,7 @@ def _check_complete(part: nn.Module, where: str) -> None:
 
 
 def _in_8_bits(family: type[Family], about: Mapping[str, Any]) -> PipelineQuantizationConfig:
-    """Return how diffusers keeps the linear layers of a family's largest parts in 8 bits."""
+    """Return the 8-bit configuration for the linear layers of a family's largest parts."""
     try:
         from torchao.quantization import Int8WeightOnlyConfig  # noqa: PLC0415 # optional
     except ImportError as error:
@@ -116,7 +124,7 @@ def _in_8_bits(family: type[Family], about: Mapping[str, Any]) -> PipelineQuanti
 
 
 def _check_source(source: str) -> str | None:
-    """Return the variant of a folder's weights; refuse in one line what could not be opened."""
+    """Return the variant of a folder's weights; refuse a folder that cannot be opened."""
     folder = check_model_folder(source)
     if folder is None:
         return None

@@ -1,11 +1,11 @@
-"""Several processes that train one model: each does a share of the network's work.
+"""Several processes that train one model, each with a share of the network's work.
 
-Settings describe the whole training, whatever the number of processes: every process draws the same
-random numbers from the same generator, computes each `count`-th batch, and sums up the results of
-all. So n processes give the same as one, except for the rounding of sums.
+Settings describe the whole training, for any number of processes. Every process draws the same
+random numbers from the same generator and computes each `count`-th batch; the results are summed
+over the processes. So n processes give the same results as one, except for the rounding of sums.
 
-A stage asks who is first before it knows whether there is anything to do, so torch is imported only
-where tensors are at hand or other processes are.
+A stage uses this module before it knows whether there is work, so torch is imported only by
+functions that need tensors or other processes.
 """
 
 import os
@@ -22,29 +22,29 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 LAUNCHED = ("LOCAL_RANK", "WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
-"""Variables of the environment: accelerate and torch set one of them, or MPI does."""
+"""Environment variables that show a launcher: accelerate, torch and MPI each set at least one."""
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among `count`."""
+    """The number of processes, and the index of this process among them."""
 
     rank: int = 0
     count: int = 1
     watch: Watch | None = field(default=None, compare=False)
-    """Counts the time of waiting for the others, where there is one."""
+    """Measures the time of waiting for other processes, if given."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this process is the one that logs and writes files."""
+        """Whether this process logs and writes the files."""
         return self.rank == 0
 
     def has(self, number: int) -> bool:
-        """Whether the batch with this number is this process's."""
+        """Whether the batch with this number belongs to this process."""
         return number % self.count == self.rank
 
     def share(self, length: int, batch: int) -> "Tensor":
-        """Return the rows [n] of this process's batches, of `length` in all; there may be none."""
+        """Return this process's row indices [n] of `length` rows, in whole batches; n may be 0."""
         import torch
 
         parts = torch.arange(length).split(batch)
@@ -52,23 +52,27 @@ class Processes:
         return torch.cat(own) if own else torch.empty(0, dtype=torch.long)
 
     def batches(self, length: int, size: int) -> "Sequence[Tensor]":
-        """Return this process's rows, strided so that all processes have as much, in batches."""
+        """Return this process's row indices in batches; rows are strided to balance the load."""
         mine = self.share(length, 1)
         return mine.split(size) if len(mine) else ()
 
     def share_to_draw(self, length: int, batch: int) -> "tuple[Tensor, list[int]]":
-        """Return `share`, and the rows to draw: one, to be dropped, where the share is empty."""
+        """Return `share`, and the rows to draw: one row, to be dropped, if the share is empty."""
         rows = self.share(length, batch)
         return rows, rows.tolist() or [0]
 
     def gather(self, rows: "Tensor", values: "Tensor", length: int) -> "Tensor":
-        """Return values [length, ...] of all; this process has `values` [n, ...] of `rows` [n]."""
+        """Return all processes' values [length, ...]; this one has `values` [n, ...] of `rows` [n].
+
+        Raises:
+            ProcessLost: another process has ended.
+        """
         whole = values.new_zeros(length, *values.shape[1:])
         whole[rows.to(values.device)] = values
         return self.total(whole)
 
     def total(self, tensor: "Tensor") -> "Tensor":
-        """Return the sum of the processes' tensors, in place; exact where all but one are zero."""
+        """Sum the tensors of all processes in place; exact if all but one are 0."""
         if self.count > 1:
             with self._exchanging() as distributed:
                 distributed.all_reduce(tensor)
@@ -88,27 +92,31 @@ class Processes:
             parameter.grad = part.view_as(parameter).clone()
 
     def skips(self, is_done: bool, line: str) -> bool:
-        """Return whether there is nothing to do, once all have looked; the first says so."""
+        """Return `is_done` after all processes have checked; if done, the first prints `line`."""
         self.wait()
         if is_done and self.is_first:
             print(line)
         return is_done
 
     def wait(self) -> None:
-        """Wait until all processes are here; a lost one raises `ProcessLost`."""
+        """Wait until all processes reach this line.
+
+        Raises:
+            ProcessLost: another process has ended.
+        """
         if self.count > 1:
             with self._exchanging() as distributed:
                 distributed.barrier()
 
     @contextmanager
     def _exchanging(self) -> Iterator[Any]:
-        """Yield `torch.distributed`; count the block as waiting, and name a lost connection."""
+        """Yield `torch.distributed`; count the block as waiting, and report lost processes."""
         from torch import distributed
 
         try:
             with self.watch.part("waiting") if self.watch else nullcontext():
                 yield distributed
-        except RuntimeError as error:  # of gloo or NCCL
+        except RuntimeError as error:  # from gloo or NCCL
             if not isinstance(error, distributed.DistError) and "gloo/transport" not in str(error):
                 raise
             raise ProcessLost(
@@ -123,10 +131,11 @@ SINGLE_PROCESS = Processes()
 
 @contextmanager
 def launched(device: str) -> Iterator[Processes]:
-    """Connect the processes that `accelerate launch` started, while the block runs on `device`.
+    """Connect the processes that `accelerate launch` started, for the duration of the block.
 
-    Without a launcher there is one process. Of nested blocks, as in `rounds`, the outer one
-    connects. After an error the connection stays: the launcher ends the processes that wait.
+    Without a launcher there is a single process. If blocks are nested, as in `rounds`, only the
+    outer block connects. After an error the connection stays open: the launcher ends the waiting
+    processes.
     """
     if not any(name in os.environ for name in LAUNCHED):
         yield SINGLE_PROCESS
@@ -137,8 +146,7 @@ def launched(device: str) -> Iterator[Processes]:
     if distributed.is_initialized():
         yield Processes(distributed.get_rank(), distributed.get_world_size())
         return
-    # One process may work for long while the others wait, as when it draws RWL's images; a process
-    # that fails ends the others anyway.
+    # A process may wait long, as for images that RWL draws; a failure ends all processes.
     state = PartialState(cpu=device.partition(":")[0] == "cpu", timeout=timedelta(days=1))
     yield Processes(state.process_index, state.num_processes)
     state.destroy_process_group()

@@ -1,8 +1,8 @@
-"""Drawing images and trajectories with a sampler (`finetune/settings/sampler.py`).
+"""Drawing of images and trajectories with a sampler (`finetune/settings/sampler.py`).
 
-One `Sampler` goes through everything that draws: the run's images, rollouts, validation, sample
-sheets and evaluation. So a model is trained, validated and judged with the same steps and guidance
-unless the settings say otherwise.
+The same `Sampler` draws the run's images, rollouts, validation images, sample sheets and evaluation
+images. So a model is trained, validated and evaluated with the same steps and guidance, unless the
+settings differ.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,11 +23,11 @@ class Trajectories:
     """N denoising chains of T steps."""
 
     latents: Tensor
-    """[N, T + 1, C, h, w]: pure noise first, the finished latents last."""
+    """[N, T + 1, C, h, w], from pure noise to the finished latents."""
     log_probs: Tensor
-    """[N, T]: log-probability of each step, mean over its dimensions; 0 if deterministic."""
+    """[N, T], log-probability of each step, a mean over dimensions; 0 if deterministic."""
     timesteps: Tensor
-    """[T]: the training timestep at which step i starts."""
+    """[T], the training timestep at the start of each step."""
 
 
 @torch.no_grad()
@@ -39,10 +39,11 @@ def sample_trajectories(
     generator: torch.Generator,
     batch: int = 32,
 ) -> Trajectories:
-    """Draw one chain per prompt embedding in `cond` [N, L, D], each in one of the processes.
+    """Draw one chain per prompt embedding in `cond` [N, L, D], shared among the processes.
 
-    Every network call has exactly `batch` rows, filled up with repeats: kernels depend on shapes,
-    and training with the same shape makes the first importance ratio exactly 1.
+    Every network call has exactly `batch` rows, padded with repeated rows. The rounding of GPU
+    kernels depends on shapes; with the same shape in training, the first importance ratio is
+    exactly 1.
     """
     schedule = model.schedule(sampler.steps)
     shape = (len(cond), sampler.steps + 1, *model.latent_shape)
@@ -53,7 +54,7 @@ def sample_trajectories(
     for number, (rows, real) in enumerate(batches):
         kept, noise_shape = rows[:real], (real, *model.latent_shape)
         if not model.processes.has(number):
-            for _ in range(1 + sampler.stochastic_steps):  # so that the generators stay alike
+            for _ in range(1 + sampler.stochastic_steps):  # keeps generators in step
                 _noise(noise_shape, generator, model.device)
             continue
         latents[kept, 0] = _noise(noise_shape, generator, model.device)
@@ -72,7 +73,7 @@ def sample_trajectories(
 
 
 def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
-    """Split rows [N, ...] into parts of exactly `batch`, each with its number of real rows."""
+    """Split rows [N, ...] into padded batches of `batch`, each with its number of real rows."""
     for part in rows.split(batch):
         missing = batch - len(part)
         filler = part[:1].expand(missing, *part.shape[1:])
@@ -80,17 +81,17 @@ def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
 
 
 def _noise(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
-    """Return standard normal noise, drawn where the generator lives: the same for every device."""
+    """Return standard normal noise, drawn on the generator's device: the same everywhere."""
     return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
 
 
 class GradientSpan(NamedTuple):
-    """The steps of a chain whose gradient is kept."""
+    """The steps of a denoising chain that have a gradient."""
 
     first: int
-    """The first of them; the last is the last of the chain."""
+    """The first step with a gradient, from 0; all later steps have one too."""
     ends: bool = False
-    """Whether the chain ends there, with the finished latents that the model sees in x_t."""
+    """Whether the chain ends at this step, with the clean latents that the model predicts."""
 
 
 @torch.no_grad()
@@ -105,8 +106,8 @@ def draw_latents(
 ) -> Iterator[Tensor]:
     """Yield the finished latents of `prompts` in order, float32 [<= batch, C, h, w].
 
-    Image i depends on its prompt, `seeds[i]` and the sampler, and not on its neighbors (except for
-    rounding by the size of the batch): each has its own generator. With a `span` the latents have
+    Each image has its own generator. So image i depends on its prompt, `seeds[i]` and the sampler,
+    and not on other images (except for rounding by the batch size). With a `span`, the latents have
     a gradient.
     """
     if len(prompts) != len(seeds):
@@ -145,7 +146,11 @@ def draw_batches(
     seeds: Sequence[int],
     batch: int = 16,
 ) -> Iterator[Tensor]:
-    """Yield images of `draw_latents`, float32 [<= batch, 3, H, W] in [0, 1]; refuse NaN."""
+    """Yield the images of `draw_latents`, float32 [<= batch, 3, H, W] in [0, 1].
+
+    Raises:
+        PictuneError: an image is NaN, for example after an overflow in half precision.
+    """
     for latents in draw_latents(model, prompts, sampler, seeds=seeds, batch=batch):
         images = model.decode(latents, batch=batch)
         if not images.isfinite().all():
@@ -161,5 +166,5 @@ def draw(
     seeds: Sequence[int],
     batch: int = 16,
 ) -> Tensor:
-    """Return all images of `draw_batches` together, [N, 3, H, W] in [0, 1]."""
+    """Return all images of `draw_batches`, [N, 3, H, W] in [0, 1]."""
     return torch.cat(list(draw_batches(model, prompts, sampler, seeds=seeds, batch=batch)))

@@ -1,14 +1,14 @@
-"""Gaussian steps of sampling with their densities.
+"""Gaussian sampling steps and their densities.
 
     x_{t-1} ~ N(mean, std^2),  mean = signal_{t-1} x0 + sqrt(spread_{t-1}^2 - std^2) noise
 
-with the image x0 and the noise that the model sees in x_t. A diffusion steps as DDIM (Song et al.
-2020, arXiv 2010.02502), with std = eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t / a_prev)); a
-flow as Flow-CPS (Wang & Yu 2025, arXiv 2509.05952), with std = spread_{t-1} * sin(eta * pi / 2).
+where x0 and noise are the model's predictions from x_t. A diffusion uses the step of DDIM (Song et
+al. 2020, arXiv 2010.02502), with std = eta * sqrt((1 - a_prev) / (1 - a_t) * (1 - a_t / a_prev)); a
+flow uses the step of Flow-CPS (Wang & Yu 2025, arXiv 2509.05952), with std = spread_{t-1} * sin(eta
+* pi / 2).
 
 A step whose std is zero (eta = 0, or the last step of a schedule that ends at zero noise) is
-deterministic: it has no density, and `log_prob` returns 0 for it, so that it carries neither a
-ratio nor a gradient.
+deterministic. It has no density; `log_prob` returns 0, so the step has no gradient.
 """
 
 import math
@@ -30,15 +30,21 @@ def step_distribution(
 ) -> tuple[Tensor, Tensor]:
     """Return the mean [B, C, h, w] and standard deviation [B, 1, 1, 1] of the next sample.
 
-    Both are in float32. Equals `DDIMScheduler.step` (without `use_clipped_model_output`), and for
-    flows the published function of Flow-CPS. `timestep` is one for all or [B]. eta 0 is
-    deterministic, 1 ancestral (DDPM) sampling, or for a flow noise that is all new.
+    Both are float32. The step equals `DDIMScheduler.step` (without `use_clipped_model_output`), or
+    for flows the published function of Flow-CPS.
+
+    Args:
+        schedule: the noise schedule with the sampler's steps.
+        model_output: [B, C, h, w].
+        timestep: one timestep for all samples, or [B].
+        sample: x_t [B, C, h, w].
+        eta: 0 is deterministic, 1 is ancestral (DDPM) sampling; for a flow, 1 replaces all noise.
     """
     timesteps = timestep.expand(len(sample))
     at, after = schedule.level(timesteps), schedule.next_level(timesteps)
     original, noise = _clean_and_noise(schedule, model_output.float(), at, sample.float())
     std = schedule.step_std(timesteps, eta)
-    # Rounding may push an exact zero below zero.
+    # Rounding may turn 0 into a negative number.
     direction = (after.variance - std.square()).clamp(min=0).sqrt()
     return after.signal * original + direction * noise, std
 
@@ -46,7 +52,7 @@ def step_distribution(
 def clean_latents(
     schedule: NoiseSchedule, model_output: Tensor, timestep: Tensor, sample: Tensor
 ) -> Tensor:
-    """Return the finished sample E[x_0 | x_t] [B, C, h, w], in float32."""
+    """Return the predicted clean sample E[x_0 | x_t] [B, C, h, w], in float32."""
     at = schedule.level(timestep.expand(len(sample)))
     return _clean_and_noise(schedule, model_output.float(), at, sample.float())[0]
 
@@ -54,7 +60,7 @@ def clean_latents(
 def _clean_and_noise(
     schedule: NoiseSchedule, output: Tensor, at: NoiseLevel, sample: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the finished sample E[x_0 | x_t], and the noise that the model sees in x_t."""
+    """Return the predicted clean sample E[x_0 | x_t] and the predicted noise."""
     if schedule.prediction_type == "epsilon":
         return (sample - at.spread * output) / at.signal, output
     if schedule.prediction_type == "sample":
@@ -77,7 +83,8 @@ def gaussian_kl(
 ) -> Tensor:
     """Return KL(N(mean, std^2) || N(ref_mean, std^2)) [B] of means [B, ...].
 
-    In nats ("sum") or nats per dimension ("mean"); 0 where std is 0, which has no finite KL.
+    The KL is in nats ("sum") or nats per dimension ("mean"). For a deterministic step (std 0) the
+    KL is not finite, and 0 is returned.
     """
     safe = torch.where(std > 0, std, 1)
     terms = torch.where(std > 0, ((mean - ref_mean) / safe).square() / 2, 0).flatten(1)
@@ -85,7 +92,7 @@ def gaussian_kl(
 
 
 def noise_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
-    """Return the factor [M, 1, 1, 1] from a difference of outputs to one of noise."""
+    """Return factors [M, 1, 1, 1] that convert differences of outputs to differences of noise."""
     at = schedule.level(timesteps)
     factors: dict[str, Tensor] = {
         "epsilon": torch.ones_like(at.signal),
@@ -97,7 +104,7 @@ def noise_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
 
 
 def velocity_per_output(schedule: NoiseSchedule, timesteps: Tensor) -> Tensor:
-    """Return the factor [M, 1, 1, 1] from a difference of outputs to one of velocities."""
+    """Return factors [M, 1, 1, 1] that convert differences of outputs to velocity differences."""
     at = schedule.level(timesteps)
     if schedule.prediction_type in ("v_prediction", "flow_prediction"):
         return torch.ones_like(at.signal)

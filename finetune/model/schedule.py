@@ -1,10 +1,10 @@
-"""Noise schedules: how much of a noised image is noise at each timestep, and what a model predicts.
+"""Noise schedules: the share of noise at each timestep, and the kind of prediction.
 
     x_t = signal x_0 + spread noise
 
-A Stable Diffusion 1.x, 2.x or XL has `DiffusionSchedule` (Ho et al. 2020, arXiv 2006.11239), where
-signal^2 + spread^2 = 1. SD3 and FLUX have `FlowSchedule` (Lipman et al. 2022, arXiv 2210.02747; Liu
-et al. 2022, arXiv 2209.03003), where signal + spread = 1. Nothing else tells them apart.
+Stable Diffusion 1.x, 2.x and XL have a `DiffusionSchedule` (Ho et al. 2020, arXiv 2006.11239),
+where signal^2 + spread^2 = 1. SD3 and FLUX have a `FlowSchedule` (Lipman et al. 2022, arXiv
+2210.02747; Liu et al. 2022, arXiv 2209.03003), where signal + spread = 1.
 """
 
 import math
@@ -18,7 +18,7 @@ from torch import Tensor
 from typing_extensions import override
 
 Prediction = Literal["epsilon", "v_prediction", "sample", "flow_prediction"]
-"""Prediction of a model: the noise, the velocity of a diffusion (signal noise - spread x_0), x_0
+"""Kind of prediction: the noise, the velocity of a diffusion (signal noise - spread x_0), x_0
 itself, or the velocity of a flow (noise - x_0)."""
 
 FLOW_TIMESTEPS = 1000
@@ -31,18 +31,18 @@ class NoiseLevel(NamedTuple):
     signal: Tensor
     spread: Tensor
     variance: Tensor
-    """Square of the spread, as the schedule knows it before any rounding."""
+    """Square of the spread, without the rounding of a square root."""
 
 
 @dataclass(frozen=True)
 class NoiseSchedule(ABC):
-    """Noise levels of training and of a sampler's steps."""
+    """Noise levels for training and for a sampler's steps."""
 
     prediction_type: Prediction
     timesteps: Tensor
-    """[T]: at which each step of the sampler starts, from pure noise on."""
+    """[T], timestep at the start of each sampler step, from pure noise on."""
     training_timesteps: Tensor
-    """[N]: training draws from these, from little noise to much."""
+    """[N], timesteps for training, by rising noise."""
 
     @abstractmethod
     def level(self, timesteps: Tensor) -> NoiseLevel:
@@ -50,7 +50,7 @@ class NoiseSchedule(ABC):
 
     @abstractmethod
     def next_level(self, timesteps: Tensor) -> NoiseLevel:
-        """Return the noise levels one step of the sampler after timesteps [M]."""
+        """Return the noise levels one sampler step after timesteps [M]."""
 
     @abstractmethod
     def step_std(self, timesteps: Tensor, eta: float) -> Tensor:
@@ -69,13 +69,13 @@ class DiffusionSchedule(NoiseSchedule):
     alphas: Tensor
     """Cumulative alphas [N]: the squares of the signal."""
     final_alpha: Tensor
-    """That of the end of the last step, []."""
+    """Cumulative alpha [] at the end of the last step."""
     stride: int
-    """Timesteps from one step to the next."""
+    """Number of timesteps from one step to the next."""
 
     @classmethod
     def of(cls, scheduler: DDIMScheduler, device: str | torch.device = "cpu") -> Self:
-        """Return the schedule of diffusers' sampler, with `set_timesteps` done."""
+        """Return the schedule of a diffusers sampler after its `set_timesteps`."""
         trained = scheduler.config.num_train_timesteps
         return cls(
             prediction_type=scheduler.config.prediction_type,
@@ -114,7 +114,7 @@ class FlowSchedule(NoiseSchedule):
     """
 
     sigmas: Tensor
-    """[T + 1]: shares of noise before each step, and after the last one."""
+    """[T + 1], shares of noise before each step and after the last step."""
 
     @classmethod
     def of(
@@ -123,7 +123,7 @@ class FlowSchedule(NoiseSchedule):
         training_sigmas: Tensor,
         device: str | torch.device = "cpu",
     ) -> Self:
-        """Return the schedule of a sampler; training draws from `training_sigmas` [N], rising."""
+        """Return a sampler's schedule; training uses the rising `training_sigmas` [N]."""
         return cls(
             prediction_type="flow_prediction",
             timesteps=scheduler.timesteps.to(device),

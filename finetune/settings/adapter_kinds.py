@@ -1,7 +1,7 @@
-"""The kinds of adapters, without the code that opens one.
+"""The kinds of adapters, without the code that opens an adapter.
 
-An adapter is what is trained on a model whose own weights stay as they are. A kind is one file,
-whose class is a `finetune.model.adapter.Adapter`, and one entry here.
+An adapter holds the trained weights of a model whose other weights are frozen. A new kind is a file
+with a subclass of `finetune.model.adapter.Adapter`, and an entry here.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import NamedTuple
 from data.errors import PictuneError
 
 BASE = "base"
-"""The start of a training that is not another adapter: the pretrained model."""
+"""Value of `start` for training from the pretrained model instead of another adapter."""
 
 
 class AdapterKind(NamedTuple):
@@ -19,16 +19,16 @@ class AdapterKind(NamedTuple):
     title: str
     """Name in model cards."""
     file: str
-    """Name of its file in a folder."""
+    """Name of the adapter's file in a folder."""
     opening: str
-    """Python that puts the adapter of `folder` into a diffusers `pipeline`."""
+    """Python code that loads the adapter of `folder` into a diffusers `pipeline`."""
     opening_at_strength: str
-    """The same at a `strength`, a factor of its update."""
+    """Python code that also sets the `strength`, a factor of the update."""
     adapter: str
-    """Place of its class."""
+    """Its class as `module:class`."""
 
     def code(self, folder: Path, strength: float | None = None) -> str:
-        """Return Python that opens the adapter in stock diffusers, at a strength if given."""
+        """Return Python code that opens the adapter in stock diffusers, at a strength if given."""
         text = self.opening if strength is None else self.opening_at_strength
         return text.format(folder=str(folder), strength=strength)
 
@@ -45,11 +45,11 @@ pipeline.set_adapters("pictune", adapter_weights={strength:g})
         adapter="finetune.model.lora:Lora",
     )
 }
-"""Each kind by its name in the settings."""
+"""The kinds by their names in the settings."""
 
 
 def kind_in(folder: str | Path) -> AdapterKind | None:
-    """Return the kind of the adapter in a folder; None where there is none."""
+    """Return the kind of the adapter in a folder; None if the folder has no adapter."""
     return next((one for one in ADAPTERS.values() if (Path(folder) / one.file).is_file()), None)
 
 
@@ -57,7 +57,7 @@ def kind_of(folder: str | Path) -> AdapterKind:
     """Return the kind of the adapter in a folder.
 
     Raises:
-        PictuneError: there is none.
+        PictuneError: the folder has no adapter.
     """
     kind = kind_in(folder)
     if kind is None:
@@ -70,6 +70,6 @@ def adapter_file(folder: str | Path) -> Path:
     """Return the file of the adapter in a folder.
 
     Raises:
-        PictuneError: there is none.
+        PictuneError: the folder has no adapter.
     """
     return Path(folder) / kind_of(folder).file

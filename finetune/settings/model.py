@@ -8,36 +8,37 @@ from finetune.settings.adapter_kinds import ADAPTERS, BASE
 
 Arithmetic = Literal["fp32", "bf16", "fp16"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-"""An arithmetic; "auto" suits the device, see `finetune.model.diffusion.arithmetic`."""
+"""Arithmetic of the network; "auto" depends on the device, see
+`finetune.model.diffusion.arithmetic`."""
 
 
 class NetworkSettings(BaseModel, frozen=True, extra="forbid"):
-    """Ways to run the network: other time and memory, the same results except for rounding."""
+    """Options that change time and memory of the network, and results only by rounding."""
 
     channels_last: bool = False
-    """Keep the channels of a pixel side by side in memory, which suits the convolutions of GPUs in
-    half precision."""
+    """Store the channels of a pixel next to each other in memory, which speeds up convolutions in
+    half precision on GPUs."""
     compile: bool = False
-    """Compile the network by torch.compile: minutes at the start and for each new batch size,
-    quicker steps then."""
+    """Compile the network with torch.compile: this takes minutes at the start and for each new
+    batch size, and then makes steps faster."""
 
 
 class AdapterSettings(BaseModel, frozen=True, extra="forbid"):
-    """Trained weights beside a frozen model, its adapter."""
+    """Settings of an adapter, the trained weights beside a frozen model."""
 
     kind: str = "lora"
-    """Kind: "lora" are low-rank matrices (Hu et al. 2021, arXiv 2106.09685)."""
+    """Kind of adapter: "lora" is low-rank matrices (Hu et al. 2021, arXiv 2106.09685)."""
     rank: PositiveInt = 8
     """Rank of each update; DPOK's paper uses 4. A higher rank learns faster and drifts sooner."""
     alpha: PositiveFloat | None = None
-    """The update is scaled by alpha / rank; omitted, alpha is the rank, so that the scale is 1."""
+    """Scale of the update: the factor is alpha / rank. Omitted, the factor is 1."""
     feed_forward: bool = True
     """Also adapt the transformer blocks' feed-forward layers; DPOK's paper adapts attention
     alone."""
     start: str = BASE
-    """Weights that training starts from: "base", the pretrained model, or the folder of an
-    adapter of these settings. In a run's settings also a method, as "rwl": the adapter that it
-    trained in this run. The KL is to the pretrained model either way."""
+    """Weights at the start of training: "base" (the pretrained model) or the folder of an adapter
+    with these settings. A run's settings may also name a method such as "rwl", for the adapter that
+    it trained in this run. The KL is always to the pretrained model."""
 
     @field_validator("kind")
     @classmethod

@@ -11,56 +11,55 @@ Surrogate = Literal["ppo", "hard_clamp"]
 
 
 class RolloutSampler(SamplerOverrides, frozen=True, extra="forbid"):
-    """Settings in which the sampler differs from the run's [sampler]."""
+    """Sampler settings of policy gradients that override the run's [sampler]."""
 
     stochastic_share: float | None = Field(default=0.6, gt=0, le=1)
-    """Share of a trajectory's steps, from its start, that draw noise and can be trained on. The
-    later ones are deterministic: they finish the image as the sampler of users does, and their
-    noise would be so small that ratios run away. Paper: 1."""
+    """Share of a trajectory's steps, from its start, that add noise and can be trained on. Later
+    steps are deterministic, as when users draw: their noise would be so small that ratios become
+    extreme. Paper: 1."""
 
 
 class PolicyGradientConfig(DrawsImages, frozen=True, extra="forbid"):
-    """Settings of the loop that policy gradients share.
+    """Settings of the training loop that policy gradients share.
 
-    DPOK's published ones stand beside ours, which are for the embedded model of 5 million
-    parameters.
+    The defaults are for the embedded model of 5 million parameters; "Paper" gives the values of
+    DPOK's paper.
     """
 
     sampler: RolloutSampler = RolloutSampler()
-    """Settings in which the rollouts' sampler differs from the run's [sampler]; its eta must be
-    above 0. Steps after `stochastic_share` cannot be trained on: they finish the image as the
-    sampler of users does, and their noise would be so small that ratios run away. Paper: 1."""
+    """Sampler settings for rollouts that override the run's [sampler]; eta must be above 0."""
     prompts_per_iteration: PositiveInt = 4
-    """Different prompts drawn for in one iteration, at random when there are more."""
+    """Number of distinct prompts per iteration; if there are more prompts, they are drawn at
+    random."""
     images_per_prompt: PositiveInt = 16
-    """Images of each prompt in one iteration. DPOK's paper: 10 in all for one prompt, 45 for
-    many."""
+    """Images of each prompt per iteration. DPOK's paper: 10 images for one prompt, 45 in all for
+    many prompts."""
     timestep_fraction: float = Field(default=1.0, gt=0, le=1)
-    """Share of each trajectory's stochastic steps that is trained on, drawn at random. Less is
-    quicker and noisier."""
+    """Share of each trajectory's stochastic steps that is trained on, drawn at random. A smaller
+    share is faster and noisier."""
     micro_batch: PositiveInt = 32
-    """Rows of one network call (twice that with guidance), in rollout and training; bounds the
-    memory. No padding if it divides the images."""
+    """Rows of one network call (doubled with guidance), in rollout and training. Limits the memory.
+    There is no padding if it divides the number of images."""
     iterations: PositiveInt = 30
     """Rounds of drawing and training. Paper: 2000 rounds of 10 images."""
     updates: PositiveInt = 2
-    """Optimizer steps per iteration, which share its transitions. Paper: 5."""
+    """Optimizer steps per iteration; the transitions are split among them. Paper: 5."""
     learning_rate: PositiveFloat = 5e-4
-    """AdamW's, for LoRA. Paper: 1e-5, with AdamW too."""
+    """Learning rate of AdamW, for LoRA. Paper: 1e-5, also with AdamW."""
     warmup: NonNegativeInt = 2
     """Iterations over which the learning rate rises to its full value."""
     decay: bool = False
-    """Whether the learning rate falls linearly to 0 over the iterations, for as much gain in fewer
-    of them. Paper: no."""
+    """Whether the learning rate falls linearly to 0 over the iterations, which reaches the same
+    reward in fewer iterations. Paper: no."""
     clip_norm: PositiveFloat = 1.0
-    """The gradient is scaled down to this norm. Paper: 0.1."""
+    """Largest norm of the gradient; a larger gradient is scaled down. Paper: 0.1."""
     clip_range: PositiveFloat = 1e-3
-    """Largest difference to 1 of the ratio of densities per dimension; times the dimensions it is
-    in nats. Paper: 1e-4 on 16384, so 1.6 nats."""
+    """Largest difference between 1 and the ratio of densities per dimension; multiplied by the
+    number of dimensions, it is in nats. Paper: 1e-4 for 16384 dimensions, so 1.6 nats."""
     replay_iterations: NonNegativeInt = 0
-    """Earlier iterations whose transitions are trained on again, by their ratio to the policy that
-    drew them; 0 is on policy. The code of DPOK's authors: 1 to 2, as its buffer holds 1000
-    transitions."""
+    """Number of earlier iterations whose transitions are trained on again, with their ratio to the
+    policy that drew them; 0 is on-policy. The code of DPOK's authors: 1 to 2, since its buffer
+    holds 1000 transitions."""
     std_floor: PositiveFloat = 0.05
-    """Least standard deviation to divide rewards by, in the reward's units; keeps settled prompts
-    from amplifying noise."""
+    """Smallest standard deviation that rewards are divided by, in the reward's units. It keeps
+    prompts with nearly equal rewards from amplifying noise."""

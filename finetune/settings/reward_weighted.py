@@ -1,4 +1,4 @@
-"""Settings of `finetune/methods/reward_weighted.py` and of its weights."""
+"""Settings of `finetune/methods/reward_weighted.py` and of its image weights."""
 
 from typing import Literal, Self
 
@@ -17,59 +17,59 @@ from finetune.settings.validation import ValidationConfig
 
 
 class WeightingConfig(BaseModel, frozen=True, extra="forbid"):
-    """Choice of the weights; `finetune/labels/weighting.py` explains their theory."""
+    """Settings of image weights; `finetune/labels/weighting.py` explains their theory."""
 
     weighting: Literal["raw", "exp", "softmax", "top"] = "softmax"
     """Function that turns a reward into a weight. Paper: raw."""
     kl_budget: PositiveFloat = 0.5
-    """For "exp": largest KL of the weighted images to the drawn ones, in nats; ln 2 is that of the
-    better half of them."""
+    """For "exp": largest KL of the weighted images to the drawn images, in nats. Keeping the better
+    half of the images has a KL of ln 2."""
     temperature: PositiveFloat = 0.2
-    """For "softmax", in the reward's units: lower follows the reward harder and uses fewer
-    images."""
+    """For "softmax": temperature in the reward's units. A lower value prefers high rewards more and
+    uses fewer images."""
     top_share: float = Field(default=0.25, gt=0, le=1)
-    """For "top": the share of each prompt's images that is used."""
+    """For "top": share of each prompt's images that is used."""
     kl: Literal["none", "kl-d", "kl-o"] = "none"
-    """DPOK's penalty for leaving the base: "kl-d" in the weights, "kl-o" in the loss."""
+    """DPOK's penalty for the distance to the base: "kl-d" in the weights, "kl-o" in the loss."""
     gamma: PositiveFloat = 1.0
-    """Weight of `kl`; not read when that is "none". DPOK's paper tries 0.1, 1, 2 and 5."""
+    """Weight of `kl`; ignored if `kl` is "none". DPOK's paper tries 0.1, 1, 2 and 5."""
 
 
 class RewardWeightedConfig(LearnsFromImages, WeightingConfig, frozen=True, extra="forbid"):
     """Settings of reward-weighted likelihood.
 
-    The paper's stand beside ours, which are for the embedded model.
+    The defaults are for the embedded model; "Paper" gives the published values.
     """
 
     updates: PositiveInt = 600
     """Optimizer steps, over all rounds. Paper: 10,000."""
     rounds: PositiveInt = 1
-    """Parts of equal length of the training; at the start of each except the first, new images are
-    drawn from the tuned model."""
+    """Number of equal parts of the training. At the start of each part except the first, the tuned
+    model draws new images."""
     images_per_round: PositiveInt = 64
-    """Images of each prompt that are drawn then; those of earlier rounds are no longer used."""
+    """Images of each prompt that a part draws; images of earlier parts are no longer used."""
     batch: int = Field(default=32, ge=2)
     """Images per step; half of them are for pretraining unless `pretraining_weight` is 0. Paper:
     512, half pretraining."""
     micro_batch: PositiveInt = 32
-    """Images of one network call in training; bounds the memory, and changes nothing except
+    """Images of one network call in training. Limits the memory, and changes results only by
     rounding."""
     pretraining_weight: NonNegativeFloat = 0.1
     """beta, the pull to the pretraining data; 0 switches it off. Not stated in the paper."""
     learning_rate: PositiveFloat = 5e-4
-    """AdamW's, for LoRA; falls linearly to 0 over the run. Not stated in the paper; its authors'
-    file names say 2e-5 for all weights."""
+    """Learning rate of AdamW, for LoRA; falls linearly to 0 over the run. Not stated in the paper;
+    file names in its authors' code say 2e-5 for all weights."""
     warmup: NonNegativeInt = 20
     """Steps over which the learning rate rises to its full value."""
     min_snr: NonNegativeFloat = 0.0
-    """Signal-to-noise ratio above which timesteps get no more weight (5 in the paper of min-SNR);
-    0 weighs all alike, as the papers."""
+    """Signal-to-noise ratio above which the weight of timesteps stays constant (5 in the paper of
+    min-SNR). 0 weights all timesteps equally, as the papers do."""
     timestep_power: NonNegativeFloat = 0.0
     """Power k of the density (k + 1) u^k from which timesteps are drawn, with u from 0 at no noise
-    to 1 at pure noise. 0 draws all alike, as the papers; 2 learns most where the sampler decides
-    what is in the image."""
+    to 1 at pure noise. 0 draws uniformly, as the papers do; 2 trains most on the noisy timesteps,
+    where the sampler decides the content of the image."""
     caption_dropout: float = Field(default=0.1, ge=0, le=1)
-    """Share of prompts left empty."""
+    """Share of prompts that are replaced by the empty prompt."""
     report_every: PositiveInt = 20
     """Steps between two reports of metrics."""
     validation: ValidationConfig = ValidationConfig(every=100)

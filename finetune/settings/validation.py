@@ -1,4 +1,4 @@
-"""Settings of validation, and the limits of the measures that it watches."""
+"""Settings of validation, and limits of its measures."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -11,28 +11,28 @@ STALE_REWARD: Measure = "stale_reward"
 
 
 class Limits(BaseModel, frozen=True, extra="forbid"):
-    """Bounds of the measures, relative to the untuned model's; the last one is absolute."""
+    """Limits of the measures relative to the untuned model; `stale_reward` is absolute."""
 
     saturation: float = Field(default=1.5, gt=1)
-    """Factor by which the colors' mean saturation may grow or fall."""
+    """Largest factor by which the mean color saturation may grow or fall."""
     sharpness: float = Field(default=2.0, gt=1)
-    """Factor by which the mean sharpness may grow or fall."""
+    """Largest factor by which the mean sharpness may grow or fall."""
     diversity: float = Field(default=0.6, gt=0, lt=1)
-    """Least share of the untuned model's diversity; with the demo's settings and three seeds RWL,
-    NFT and preference kept 0.54 to 0.96 of it."""
+    """Smallest diversity, as a share of the untuned model's. With the demo's settings and three
+    seeds, RWL, NFT and preference had 0.54 to 0.96."""
     disagreement: float = Field(default=2.0, gt=1)
-    """Factor by which the reward ensemble's disagreement may grow."""
+    """Largest factor by which the reward ensemble's disagreement may grow."""
     stale_reward: float = Field(default=0.1, ge=0, lt=1)
-    """Least effective sample size of a prompt's labeled images, as a share of them, when they are
-    reweighted to the mean reward of the tuned model's; below it is time to label."""
+    """Smallest effective sample size of a prompt's labeled images, as a share of their number, when
+    they are reweighted to the tuned model's mean reward. Below it, new images should be labeled."""
 
     def exceeded(
         self, present: Mapping[str, float], untuned: Mapping[str, float]
     ) -> dict[Measure, str]:
         """Return the measures beyond their limits, each with a sentence.
 
-        A measure that the untuned model does not have is not judged, nor is the staleness of a
-        reward that the untuned model's images exceed as well.
+        A measure without a value for the untuned model is skipped. The staleness of the reward is
+        also skipped if the untuned model exceeds its limit.
         """
         bounds: dict[Measure, tuple[float, float]] = {
             "saturation": (1 / self.saturation, self.saturation),
@@ -59,24 +59,23 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
 
 
 class ValidationRules(BaseModel, frozen=True, extra="forbid"):
-    """Rules of validation that hold for every method."""
+    """Validation rules for every method."""
 
     patience: PositiveInt | None = None
-    """Validations in a row without a better reward after which training ends; omitted, it goes
-    on."""
+    """Number of validations in a row without a better reward after which training ends; omitted,
+    training does not end early."""
     limits: Limits = Limits()
-    """Bounds of saturation, sharpness, diversity, the reward ensemble's disagreement and the
-    reward's staleness, beyond which there is a warning."""
+    """Limits of saturation, sharpness, diversity, the reward ensemble's disagreement and the
+    reward's staleness, beyond which a warning is given."""
 
 
 class ValidationConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings of validation, on images of eta 0, as users draw, and on seeds never trained on."""
+    """Settings of validation, on deterministic images (eta 0) and on seeds never trained on."""
 
     every: PositiveInt = 5
-    """Steps between two validations, or iterations for methods that draw their images. The untuned
-    model and the last one are always validated."""
+    """Steps between two validations (iterations for methods that draw their images). The untuned
+    and the final model are always validated."""
     images_per_prompt: PositiveInt = 8
-    """Images of each validation prompt; the weights with the best mean reward over them are
-    kept."""
+    """Images of each validation prompt; the weights with the best mean reward are kept."""
     stop_on: tuple[Measure, ...] = ()
     """Measures that end the training when they leave the bounds in `finetune.validation.limits`."""

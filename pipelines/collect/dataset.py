@@ -1,6 +1,6 @@
 """Stage `dataset`: export the labels to Parquet, check them and print a summary.
 
-The check is that store, files and tables agree.
+The check compares store, files and tables.
 """
 
 import argparse
@@ -29,9 +29,9 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(run: RunFolder, settings: Settings, *, check: bool = False) -> int:
-    """Export, then verify; return 1 after a line for each fault, or 0 if there is none.
+    """Export, then check; return 1 after a line for each error, or 0 without errors.
 
-    With `check` it only reads, and so works on a disk that cannot be written.
+    With `check` the stage only reads, so it also works on a read-only disk.
 
     Raises:
         PictuneError: there are no labels.

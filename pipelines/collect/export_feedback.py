@@ -1,4 +1,4 @@
-"""Stage `export`: write the run's images and labels in a format of other people's tools."""
+"""Stage `export`: write the run's images and labels in the format of another tool."""
 
 import argparse
 from pathlib import Path
@@ -26,7 +26,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(run: RunFolder, settings: Settings, *, target_format: str, target: Path) -> None:
-    """Export to Parquet, then write the folder `target` from that."""
+    """Export to Parquet, then convert the tables to the folder `target`."""
     with open_store(run) as store:
         export_labels(store, run, settings)
     exported = export_to(target_format, Latest(run), target)

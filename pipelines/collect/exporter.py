@@ -1,4 +1,4 @@
-"""Exports and quality figures in a second process, so that raters never wait for them."""
+"""Exports and quality figures in a second process, so that raters do not wait for them."""
 
 import os
 import signal
@@ -18,19 +18,19 @@ from pipelines.run.campaign import export_labels, open_store
 from pipelines.settings.config import Settings
 
 Request = Mapping[str, str] | None
-"""None asks for an export, categories by prompt id for the campaign's quality."""
+"""Request to the process: None for an export; categories by prompt id for quality figures."""
 
 RATERS_FIRST = 10
-"""Niceness of the process."""
+"""Niceness (low priority) of the process."""
 
 FOR_THE_APP = (signal.SIGINT, signal.SIGTERM)
-"""Signals that reach all processes of a terminal and end the app, which asks for a last export."""
+"""Signals that end the app; the second process ignores them, since a last export follows."""
 
 
 class Exporter:
-    """The second process, started with the first export; close it after use.
+    """The second process, started by the first request; close it after use.
 
-    It ends by itself when the app's own process is killed.
+    It ends by itself if the process of the app is killed.
     """
 
     def __init__(self, run: RunFolder, settings: Settings) -> None:
@@ -44,7 +44,8 @@ class Exporter:
         """Export as `pipelines.run.campaign.export_labels` does.
 
         Raises:
-            PictuneError: the export failed, or the process was killed and the next call starts one.
+            PictuneError: the export failed, or the process was killed; the next call starts a new
+                process.
         """
         return str(self._ask(None))
 
@@ -69,13 +70,13 @@ class Exporter:
         return answer
 
     def _start(self) -> "Connection[Any, Any]":
-        context = get_context("spawn")  # a fork would take the store's connections along
+        context = get_context("spawn")  # a fork would copy the store's connections
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
             target=_export_on_request, args=(theirs, self._run, self._settings), name="export"
         )
-        resource_tracker.ensure_running()  # starting it lets signals through again
-        # the new process begins with these signals blocked
+        resource_tracker.ensure_running()  # starting the process unblocks signals
+        # the new process starts with these signals blocked
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, FOR_THE_APP)
         try:
             self._process.start()

@@ -1,7 +1,7 @@
-"""Stage `images`: draw N images of each prompt, and note where each one comes from.
+"""Stage `images`: draw N images of each prompt, and record the origin of each image.
 
-Round 1 draws all prompts with the base. A later round draws the training prompts with a model that
-was tuned in the round before, and a share of them with the base; it only adds to what is there.
+Round 1 draws all prompts with the base. A later round draws the training prompts with a model of
+the previous round, and a share of the images with the base; it only adds images.
 """
 
 import argparse
@@ -58,17 +58,17 @@ def plan(
 def main(
     run: RunFolder, settings: Settings, *, to_round: int | None = None, method: str | None = None
 ) -> None:
-    """Draw what is missing, then write `images.parquet` and `prompts.parquet`.
+    """Draw the missing images, then write `images.parquet` and `prompts.parquet`.
 
     Args:
-        run: the run, in its present round.
+        run: the run, in its current round.
         settings: its settings.
-        to_round: the present round, to go on with it, or the next one; omitted, the present one.
-        method: in a round after the first, the method whose adapter draws; omitted, the one that
-            was named before, or the only one that has an adapter.
+        to_round: the current round, to continue it, or the next round; omitted, the current round.
+        method: in a round after the first, the method whose adapter draws; omitted, the method that
+            this round was started with, or the only method with an adapter.
 
     Raises:
-        PictuneError: there is no such round, or what it goes on from is not there or has changed.
+        PictuneError: there is no such round, or its starting point is missing or has changed.
     """
     number = run.round if to_round is None else to_round
     if number not in (run.round, run.round + 1):
@@ -127,7 +127,7 @@ def _draw_first_round(run: RunFolder, settings: Settings, processes: Processes) 
 
 
 def _weights_of(config: RunConfig) -> str:
-    """Return the hash of the model's weights, which may still be on the hub."""
+    """Return the hash of the model's weights; download a hub model first."""
     check_model_folder(config.model)
     try:
         return weights_hash(config.model)
@@ -135,7 +135,7 @@ def _weights_of(config: RunConfig) -> str:
         with ends_at_once():
             from pipelines.run.models import open_model  # noqa: PLC0415 - loads torch
 
-        open_model(config)  # fetches them, or says what is wrong with the folder
+        open_model(config)  # downloads the weights, or explains the error in the folder
         return weights_hash(config.model)
 
 
@@ -171,7 +171,7 @@ def _draw_later_round(
         tables,
         {"model": weights, "prompts": digest, "method": method, "adapter": adapter},
         outputs=(run.images_table, *(run.images_dir / one.file_name for one in planned)),
-        # The first is drawn in the first batch. Those of other rounds lie beside it.
+        # The first image is in the first batch; the folder also holds images of other rounds.
         goes_on_from={f"../../{run.images_dir.name}/{planned[0].file_name}": tables},
     )
     line = f"images: done, round {run.round} has {len(planned)} images in {run.images_dir}"
@@ -210,7 +210,8 @@ def _method_of(run: RunFolder, method: str | None) -> str:
     """Return the method whose adapter draws the round.
 
     Raises:
-        PictuneError: the round was begun with another one, or nobody says which one of several.
+        PictuneError: the round was started with another method, or several methods have an adapter
+            and none is named.
     """
     stamp, before = read_stamp(run.round_dir / STAMP), run.in_round(run.round - 1)
     begun = None if stamp is None else stamp.inputs.get("method")
@@ -227,13 +228,13 @@ def _method_of(run: RunFolder, method: str | None) -> str:
 
 
 def _refuse_other_images(run: RunFolder, weights: str) -> None:
-    """Refuse to add to images of this run that other weights drew."""
+    """Refuse to add images if other weights drew the run's images."""
     if not run.images_table.exists():
         raise PictuneError(f"{run.root}: has no images yet; run `make images` without ROUND= first")
     stamp = read_stamp(run.images_dir / STAMP)
     drawn_by = {None if stamp is None else stamp.inputs.get("model")}
     for row in read_table(run.images_table, IMAGES).to_pylist():
-        if row["round"] is not None:  # others may be from elsewhere
+        if row["round"] is not None:  # other images may be imported
             drawn_by.add(row["model_hash"])
     if drawn_by - {None, weights}:
         raise PictuneError(
@@ -246,15 +247,15 @@ def _rows(run: RunFolder, planned: Sequence[Planned], by: DrawnBy) -> list[dict[
     def row(one: Planned) -> dict[str, object]:
         return image_row(run, run.images_dir / one.file_name, one, by)
 
-    with ThreadPoolExecutor(THREADS) as pool:  # hashing leaves the interpreter free
+    with ThreadPoolExecutor(THREADS) as pool:  # hashing releases the GIL
         return list(pool.map(row, planned))
 
 
 def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:
-    """Write the rows after the rows of other images, which labels may refer to; return how many.
+    """Write the rows after the rows of other images, to which labels may refer; return the count.
 
-    The lock keeps rows that an import or the playground adds meanwhile. A row takes the
-    place of a row on the same image that somebody sent from the playground.
+    The lock protects rows that an import or the playground adds at the same time. A row replaces
+    the row of the same image sent from the playground.
     """
     kept: list[dict[str, object]] = []
     with locked(run.import_lock):
@@ -272,7 +273,7 @@ def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:
 
 
 def _write_prompts(run: RunFolder, prompts: Mapping[str, str | None], *, known: bool) -> None:
-    """Write the prompts after the others of an earlier list; `known` ones are written again."""
+    """Write the prompts after the prompts of an earlier list; `known` prompts are written again."""
     earlier = []
     if run.prompts_table.exists():
         earlier = read_table(run.prompts_table, PROMPTS).to_pylist()

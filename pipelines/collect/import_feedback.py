@@ -1,4 +1,4 @@
-"""Stage `import`: bring images, prompts and labels from other people's files into a run."""
+"""Stage `import`: import images, prompts and labels from files of other tools into a run."""
 
 import argparse
 import sys
@@ -38,12 +38,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def main(
     run: RunFolder, settings: Settings, *, source_format: str, source: Path, skip_bad: bool = False
 ) -> None:
-    """Add what is new in `source`, a file or folder in the format `source_format`, then export.
+    """Add the new rows of `source`, a file or folder in the format `source_format`, then export.
 
-    The run may be a new one. With `skip_bad` rows that are wrong are left out.
+    The run may be new. With `skip_bad`, bad rows are skipped.
 
     Raises:
-        PictuneError: there are no rows, or no good ones, or bad ones that are not to be left out.
+        PictuneError: there are no rows, or no valid rows, or bad rows without `skip_bad`.
     """
     read = FORMATS[source_format].read
     assert read is not None
@@ -67,7 +67,7 @@ def main(
 
 
 def _list(faults: Sequence[str], number: int) -> None:
-    """Write what is wrong with bad rows; `number` counts all of them."""
+    """Write the errors of bad rows; `number` is the number of all bad rows."""
     for fault in faults:
         print(f"import: {fault}", file=sys.stderr)
     if number > len(faults):

@@ -1,7 +1,7 @@
-"""Stage `inspect`: an analyst's first look at the labels, as tables and as an HTML page with plots.
+"""Stage `inspect`: an analyst's overview of the labels, as tables and as an HTML page with plots.
 
-Reads `labels/latest/` and the image files, nothing else: it works on a copy of a run's folder as
-well.
+The stage reads only `labels/latest/` and the image files, so it also works on a copy of a run's
+folder.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +21,7 @@ from pipelines.settings.config import Settings
 
 FILE = "inspection.html"
 LISTED = 12
-"""Most rows of a table."""
+"""Largest number of rows of a table."""
 
 
 def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every stage is called alike
@@ -40,7 +40,7 @@ def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every st
 
 
 def _charts(seen: dict[str, Any]) -> dict[str, str | None]:
-    """Return charts by name; None where there is nothing to draw."""
+    """Return charts by name; None for charts without data."""
     labels = seen["labels"]
     verdicts = [*by_count(labels["categories"]), labels["total"]] if labels["binary"] else []
     dots = [
@@ -59,7 +59,7 @@ def _charts(seen: dict[str, Any]) -> dict[str, str | None]:
 
 
 def _by_category(agreement: dict[str, Any]) -> Rows:
-    """Return the agreement on verdicts and rankings of each category that has either."""
+    """Return the agreement on verdicts and rankings by category, if it has either."""
     nothing = {"alpha": None, "n_tasks": 0}
     kinds = {
         kind: {row["category"]: row for row in agreement[kind]["categories"]}
@@ -195,7 +195,7 @@ def _short(text: str, length: int = 60) -> str:
 
 
 def _columns(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table; the first column, prompts and sources stand left, the rest right."""
+    """Return a table as text; the first column, prompts and sources are left-aligned."""
     cells = [list(head), *([str(cell) for cell in row] for row in rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
     lines = [

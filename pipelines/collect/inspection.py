@@ -1,4 +1,4 @@
-"""Figures of an analyst's first look at the labels, from `labels/latest/` alone."""
+"""Figures of an analyst's overview of the labels, from `labels/latest/` alone."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -24,12 +24,12 @@ from data.tables.parquet import MANIFEST
 from pipelines.collect.label_statistics import RATERS_OF, label_statistics
 
 DISPUTED = 24
-"""Most disputed images that are shown."""
+"""Largest number of disputed images that are shown."""
 QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 
 Rows = list[dict[str, Any]]
 Given = Mapping[str, pd.DataFrame]
-"""Labels by kind, in words."""
+"""Labels by kind; the keys are the kinds in words."""
 
 
 TABLES = {
@@ -39,16 +39,16 @@ TABLES = {
     "raters": RATERS,
     "consensus": CONSENSUS,
 }
-"""Tables of an export that the first look reads, beside the labels."""
+"""Tables of an export that the overview reads in addition to the labels."""
 
 
 def inspection_figures(run: RunFolder) -> dict[str, Any]:
-    """Return all figures of the first look.
+    """Return all figures of the overview.
 
     Raises:
         PictuneError: a table is missing.
     """
-    folder = run.latest.resolve()  # an export that comes meanwhile moves the link
+    folder = run.latest.resolve()  # a concurrent export moves the link
     images, prompts, tasks, raters, consensus = (
         read_table(folder / f"{name}.parquet", schema).to_pandas()
         for name, schema in TABLES.items()
@@ -83,7 +83,7 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
 
 
 def by_count(rows: Rows) -> Rows:
-    """Return the rows with the largest `n` first."""
+    """Return the rows sorted by falling `n`."""
     return sorted(rows, key=lambda row: -row["n"])
 
 
@@ -100,7 +100,7 @@ def _task_counts(tasks: pd.DataFrame) -> dict[str, int]:
 
 
 def _raters(raters: pd.DataFrame) -> Rows:
-    """Return raters with labels, most labels first; None stands for what is not known."""
+    """Return the raters with labels, most labels first; unknown values are None."""
     with_labels = raters[raters["n"] > 0]
     named = with_labels.sort_values(["n", "rater_id"], ascending=[False, True]).astype(object)
     rows = named.where(named.notna(), None).to_dict("records")
@@ -108,7 +108,7 @@ def _raters(raters: pd.DataFrame) -> Rows:
 
 
 def _seconds(given: Given) -> dict[str, list[float]]:
-    """Return the seconds on a task of each label, by kind; active time where it was measured."""
+    """Return the seconds per task of each label, by kind; active time if it was measured."""
     seconds = {}
     for kind, table in given.items():
         active, total = (table[name].astype("float64") for name in ("active_ms", "time_on_task_ms"))
@@ -127,7 +127,7 @@ def _times(seconds: dict[str, list[float]]) -> Rows:
 
 
 def _progress(given: Given) -> dict[str, tuple[list[Any], list[int]]]:
-    """Return moments and labels so far by source, at most 200 points each."""
+    """Return times and cumulative numbers of labels by source, at most 200 points each."""
     tables = [table[["source", "submitted_at"]] for table in given.values()]
     progress = {}
     for source, part in pd.concat(tables).groupby("source"):
@@ -138,9 +138,9 @@ def _progress(given: Given) -> dict[str, tuple[list[Any], list[int]]]:
 
 
 def _places(rankings: pd.DataFrame) -> Rows:
-    """Return for each place on the screen how often the image there was ranked best.
+    """Return for each screen position how often its image was ranked best.
 
-    Imported rankings do not count, since they do not tell where an image stood.
+    Imported rankings are left out, since they do not record positions.
     """
     by_raters_here = rankings["source"].isin(["human", "simulated"])
     rows = rankings[rankings["best_image_id"].notna() & by_raters_here]
@@ -165,9 +165,9 @@ def _places(rankings: pd.DataFrame) -> Rows:
 
 
 def _disputed(votes: pd.DataFrame, images: pd.DataFrame, verdicts: pd.DataFrame) -> Rows:
-    """Return the images on whose verdict raters differ most, and that no admin has decided.
+    """Return the most disputed images by verdicts, without images that an admin decided.
 
-    Among equals the image with most raters comes first.
+    At equal disagreement, images with more raters come first.
     """
     votes = votes[votes["method"] == "mv"]
     decided = votes.loc[votes["source"] == "adjudicator", "task_id"]

@@ -1,6 +1,6 @@
-"""Stage `label`: serves the labeling app until Ctrl-C.
+"""Stage `label`: serve the labeling app until Ctrl-C.
 
-Labels go to the feedback store and from there to Parquet.
+Labels go to the feedback store, and are exported to Parquet.
 """
 
 import argparse
@@ -29,14 +29,14 @@ from pipelines.settings.config import Settings
 
 
 def main(run: RunFolder, settings: Settings) -> int:
-    """Plan the tasks, serve the app until Ctrl-C or SIGTERM, and export at its end.
+    """Plan the tasks, serve the app until Ctrl-C or SIGTERM, and then export the labels.
 
     Returns:
         The exit status.
 
     Raises:
-        PictuneError: a file of the campaign cannot be understood, nobody could sign in, or another
-            app serves these labels.
+        PictuneError: a file of the campaign is not valid, nobody could sign in, or another app
+            serves these labels.
     """
     config = settings.table("label", LabelConfig)
     files, categories = ImageFiles(run), _categories(run)
@@ -64,7 +64,7 @@ def main(run: RunFolder, settings: Settings) -> int:
 
         def announce(address: str) -> None:
             note(f"label at {address}")
-            record(run, settings)  # not before it listens: until then a setting may be wrong
+            record(run, settings)  # only after the app listens: until then a setting may be wrong
             ending = "Ctrl-C ends; every answer is saved as it is given"
             print(f"label at {address} ({ending})", flush=True)
 
@@ -88,13 +88,13 @@ def main(run: RunFolder, settings: Settings) -> int:
 
 @contextmanager
 def _served_alone(store: FeedbackStore) -> Iterator[Callable[[str], None]]:
-    """Let one app at a time serve the labels of an SQLite file.
+    """Lock an SQLite file, so that one app at a time serves its labels.
 
-    The lock ends with the process, in whatever way that ends. A database server may have several
-    apps. Yields the function that notes the app's address.
+    The lock ends with the process, also after a kill. A database server may have several apps.
+    Yields the function that records the app's address.
 
     Raises:
-        PictuneError: another app serves them; names it.
+        PictuneError: another app serves these labels; the message names it.
     """
     database = store.database
     if not database.is_sqlite:
@@ -121,14 +121,14 @@ def _served_alone(store: FeedbackStore) -> Iterator[Callable[[str], None]]:
 
 
 class ImageFiles:
-    """Files of the run's images, also when images are added while the app runs."""
+    """Paths of the run's image files, including images that are added while the app runs."""
 
     def __init__(self, run: RunFolder) -> None:
         self._run = run
         self._read()
 
     def get(self, image_id: str) -> Path | None:
-        """Return the image's file; None of an image that the run does not have."""
+        """Return the image's file; None if the run does not have the image."""
         if (
             image_id not in self._files
             and self._run.images_table.stat().st_mtime_ns != self._changed_ns
@@ -148,7 +148,7 @@ def _categories(run: RunFolder) -> dict[str, str]:
 
 
 def _cookie_secret(run: RunFolder) -> bytes:
-    """Return the key that signs the cookies; it is kept, so that raters stay signed in."""
+    """Return the key that signs cookies; it is saved, so that raters stay signed in."""
     path = run.labels_dir / "cookie.key"
     if not path.exists():
         with write_atomically(path) as temporary:

@@ -1,4 +1,4 @@
-"""Figures on the labels of a run: counts by kind of prompt, verdicts, and raters' agreement."""
+"""Figures on the labels of a run: counts by kind of prompt, verdicts, and agreement of raters."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ RATERS_OF = {
     "imported": "raters of imported labels",
     "adjudicator": "admins who decided disputes",
 }
-"""Raters of each source of labels, in words."""
+"""Plural noun for raters of each source of labels."""
 
 RATER_OF = {
     "human": "person",
@@ -24,18 +24,18 @@ RATER_OF = {
     "imported": "rater of imported labels",
     "adjudicator": "admin who decided disputes",
 }
-"""One rater of each source."""
+"""Singular noun for a rater of each source of labels."""
 
 
 def counted(n: int, source: str) -> str:
-    """Return a number of raters of a source, in words."""
+    """Return a number of raters with the noun of their source."""
     return f"{n} {(RATER_OF if n == 1 else RATERS_OF)[source]}"
 
 
 def label_statistics(folder: Path) -> dict[str, Any]:
     """Return the figures of the report's section on labels, from the folder of an export.
 
-    `raters` counts those who gave verdicts or rankings.
+    `raters` counts the raters with verdicts or rankings.
     """
     tables = {name: kind.read(folder).to_pandas() for name, kind in KINDS.items()}
     binary, rankings = tables["binary"], tables["ranking"]
@@ -63,9 +63,8 @@ def label_statistics(folder: Path) -> dict[str, Any]:
 def _agreement(raters: pd.DataFrame) -> tuple[float | None, int]:
     """Return the share of equal pairs among all pairs of verdicts, and the number of pairs.
 
-    A pair is the verdicts, good or bad, of two raters on the same task. The share is None without
-    any. As in `raters.parquet`, repeats do not count, and people are not compared with simulated
-    raters.
+    A pair is two raters' verdicts (good or bad) on the same task. The share is None without pairs.
+    As in `raters.parquet`, repeats are left out, and people are not compared with simulated raters.
     """
     twice = raters["others_n"].fillna(0)  # each pair counts for both raters
     equal = (raters["others_agreement"].fillna(0) * twice).round().sum()

@@ -1,4 +1,4 @@
-"""Stage `rater`: add a rater with a password, or give one a new password or another role."""
+"""Stage `rater`: add a rater with a password, or change a rater's password or role."""
 
 import argparse
 import getpass
@@ -31,7 +31,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(run: RunFolder, settings: Settings, *, name: str, role: str | None) -> None:  # noqa: ARG001 - every stage is called alike
-    """Ask for the password on the terminal, or read it as a line of standard input; then store it.
+    """Read the password from the terminal or from a line of standard input, and store it.
 
     Raises:
         PictuneError: the name or the password is not allowed.

@@ -1,7 +1,7 @@
-"""Stage `simulate`: simulated raters answer in people's place.
+"""Stage `simulate`: simulated raters answer in place of people.
 
-They claim tasks and submit answers as the browser does. The oracle says how well an image fits its
-prompt; nothing else of a run sees the oracle before the evaluation.
+They claim tasks and submit answers as the browser does. The oracle measures how well an image fits
+its prompt; no other stage before the evaluation uses the oracle.
 """
 
 import hashlib
@@ -31,14 +31,14 @@ from world.prompts import Requirement
 from world.scenes import Reading
 
 BATCH = 64
-"""Number of images that the oracle reads at once."""
+"""Number of images per call of the oracle."""
 
 
 def main(run: RunFolder, settings: Settings) -> None:
     """Answer every open task, then export.
 
     Raises:
-        PictuneError: no judge knows the images of the run's model.
+        PictuneError: there is no judge for images of the run's model.
     """
     files = image_files(run)
     inputs = {"images": images_digest(run), "tasks": plan_digest(settings), **_comparisons(run)}
@@ -81,7 +81,7 @@ def main(run: RunFolder, settings: Settings) -> None:
 
 
 def _comparisons(run: RunFolder) -> dict[str, str]:
-    """Return a hash of the comparisons that are planned, by its name; empty without any."""
+    """Return a hash of the planned comparisons, by its name; empty without comparisons."""
     with open_store(run) as store:
         task_ids = store.comparisons.task_ids()
     digest = hashlib.sha256("\n".join(task_ids).encode()).hexdigest()
@@ -89,7 +89,7 @@ def _comparisons(run: RunFolder) -> dict[str, str]:
 
 
 def _readings(folder: Path, files: Mapping[str, Path]) -> dict[str, Reading]:
-    """Return what the oracle of `folder` sees in each image, by image id."""
+    """Return the reading of each image by the oracle of `folder`, by image id."""
     with ends_at_once():
         from pipelines.run.image_io import load_images  # noqa: PLC0415 - loads torch
         from world.oracle import Oracle  # noqa: PLC0415 - loads torch

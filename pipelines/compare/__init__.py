@@ -1,1 +1,1 @@
-"""Stages of comparisons by people: their images, their plan and their report."""
+"""Stages of comparisons by people: images, plan and report."""

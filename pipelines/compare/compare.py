@@ -1,7 +1,7 @@
-"""Stage `compare`: plan comparisons of models by people, which `label` then asks.
+"""Stage `compare`: plan comparisons of models by people; `label` then serves them.
 
-All models draw the same prompts with the same seeds. Images that are there are used, missing ones
-are drawn. Planning again adds only what is new, and never takes a label away.
+All models draw the same prompts with the same seeds. Existing images are used and missing images
+are drawn. Planning again only adds comparisons; labels are never lost.
 """
 
 import argparse
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
     from pipelines.compare.images import ImageStore
 
 TEXTS = (".txt", ".md")
-"""Suffixes of references that are texts."""
+"""Suffixes of text files among the references."""
 CROWDS = (5, 10, 20, 40)
-"""Numbers of raters for which it says how many votes find a difference."""
+"""Numbers of raters for which the stage prints the required votes."""
 
 
 def main(run: RunFolder, settings: Settings) -> None:
-    """Bring the images together, add the comparisons to the store, and say what was planned.
+    """Collect the images, add the comparisons to the store, and print the plan.
 
     Raises:
-        PictuneError: models, prompts, words or references are not as they must be.
+        PictuneError: models, prompts, words or references are not valid.
     """
     config = settings.table("compare", CompareConfig)
     wordings = read_wordings(config)
@@ -97,7 +97,7 @@ def main(run: RunFolder, settings: Settings) -> None:
 
 
 def compared_prompts(settings: Settings, config: CompareConfig) -> dict[str, str | None]:
-    """Return the prompts that are compared, with the category of each."""
+    """Return the prompts of the comparison, with their categories."""
     if config.prompts_file is None:
         return {one.prompt: one.family for one in evaluation_prompts(settings)}
     known = prompts_of(settings.run)

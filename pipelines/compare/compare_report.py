@@ -1,8 +1,8 @@
-"""Stage `compare-report`: what people say of the models, as a page and `comparison/metrics.json`.
+"""Stage `compare-report`: the result of the comparisons as a page and `comparison/metrics.json`.
 
-Reads `labels/latest/` and the image files; with a trained reward it says as well how far automatic
-figures agree with people. Where there is an evaluation, its page is written again, since it leads
-with people's verdict.
+It reads `labels/latest/` and the image files. With a trained reward it also measures the agreement
+of automatic figures with people. If there is an evaluation, its page is written again, since it
+begins with people's verdict.
 """
 
 import sys
@@ -22,7 +22,7 @@ def main(run: RunFolder, settings: Settings) -> None:
     """Write the page and its figures, and print a table.
 
     Raises:
-        PictuneError: nothing was compared, or one model alone.
+        PictuneError: there are no comparisons, or only one model.
     """
     campaign = Campaign.read(run.latest.resolve(), run.root.name)
     refuse_one_model(campaign, run.root.name)  # before rewards are loaded
@@ -42,7 +42,7 @@ def main(run: RunFolder, settings: Settings) -> None:
 
 
 def _automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) -> Scores:
-    """Return the automatic figures; none on a machine that has no models, as raters' have not."""
+    """Return the automatic figures; none on a machine without models, such as a labeling server."""
     try:
         from pipelines.compare.arena.automatic import automatic_scores  # noqa: PLC0415 - loads torch
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
-"""Images of several models for comparisons by people: existing images are used, others drawn.
+"""Images of several models for comparisons by people: existing images are used, missing ones drawn.
 
-They are kept in `comparison/images/`, named by their content, so that an evaluation that draws
-again takes none from under a label, and no name tells a rater which model drew it. Their rows in
+The images are kept in `comparison/images/`, named by their content. So an evaluation that draws
+again removes no labeled image, and no file name tells a rater which model drew it. Their rows in
 `images.parquet` have the origin `comparison`.
 """
 
@@ -35,7 +35,7 @@ from pipelines.settings.config import Settings
 
 Row = dict[str, object]
 Drawing = tuple[object, ...]
-"""Everything that determines an image: prompt, seed, adapter, weights, eta, steps and guidance."""
+"""All values that determine an image: prompt, seed, adapter, weights, eta, steps and guidance."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Contender:
     """A model that is compared."""
 
     name: str
-    """As in the tables, such as `base`, `rwl-round2` or `second/rwl`."""
+    """Name in the tables, such as `base`, `rwl-round2` or `second/rwl`."""
     run: RunFolder
     """The run that the model belongs to."""
     tuned: TunedModel | None
@@ -55,9 +55,9 @@ class Contender:
         return None if self.tuned is None else self.tuned.adapter_hash
 
     def evaluated(self, eta: float) -> tuple[Path, str] | None:
-        """Return the folder of its images in its run's evaluation, and the hash of the weights.
+        """Return the folder of the model's images in its run's evaluation, and the weights' hash.
 
-        None where there are no such images, or where they were drawn before it was tuned again.
+        Return None if there are no such images, or if the model was tuned again after them.
         """
         stamp = read_stamp(self.run.evaluation_dir / STAMP)
         own = BASE if self.tuned is None else self.tuned.name
@@ -73,7 +73,7 @@ def contenders(run: RunFolder, names: Sequence[str]) -> list[Contender]:
     """Return the models of these names; without names, the base and the latest round's.
 
     Raises:
-        PictuneError: a model is not known, or there is one alone.
+        PictuneError: a model is unknown, or there is only one model.
     """
     if not names:
         rounds = [one.run.round for one in tuned_models(run)]
@@ -107,7 +107,7 @@ def _latest_round(run: RunFolder) -> int:
 
 
 class ImageStore:
-    """The images of a run's comparisons, on disk and in `images.parquet`."""
+    """The images of a run's comparisons, as files and in `images.parquet`."""
 
     def __init__(self, run: RunFolder, settings: Settings) -> None:
         self._run = run
@@ -126,7 +126,7 @@ class ImageStore:
         self._model: DiffusionModel | None = None
 
     def images_of(self, one: Contender, planned: Sequence[Planned]) -> list[ComparedImage]:
-        """Return the model's images; a model of this run draws what is missing.
+        """Return the model's images; a model of this run draws missing images.
 
         Raises:
             PictuneError: a model of another run lacks some images.
@@ -159,7 +159,7 @@ class ImageStore:
         return [ComparedImage(ids[p], p.prompt, p.seed, one.name) for p in planned]
 
     def add_reference(self, path: Path, prompt: str, row: Row) -> str:
-        """Keep an image that shows what a prompt describes; return its id."""
+        """Add a reference image for a prompt; return its id."""
         image_id = sha256_of(path)
         place = self._place(path, image_id, path.suffix)
         self._new[image_id] = row | {
@@ -172,7 +172,7 @@ class ImageStore:
         return image_id
 
     def write(self, categories: Mapping[str, str | None]) -> None:
-        """Add what is new to `images.parquet` and `prompts.parquet`, whose rows stay.
+        """Add new rows to `images.parquet` and `prompts.parquet`; existing rows stay.
 
         Prompts without a category get it from the comparison.
         """
@@ -200,12 +200,12 @@ class ImageStore:
         for path in self._drawn:
             path.unlink()
         for folder in {path.parent for path in self._drawn}:
-            with suppress(OSError):  # of another attempt that was interrupted
+            with suppress(OSError):  # from an interrupted attempt
                 folder.rmdir()
         self._drawn, self._new = [], {}
 
     def _draw(self, one: Contender, missing: Sequence[Planned]) -> Iterable[tuple[Planned, Path]]:
-        """Draw images into a folder of the model's own, which an interrupted run goes on from."""
+        """Draw images into the model's own folder, so that an interrupted run continues there."""
         if not missing:
             return []
         images = self._settings.table("images", ImagesConfig)
@@ -237,7 +237,7 @@ class ImageStore:
 
 
 def _drawing(row: Mapping[str, object]) -> Drawing:
-    """Return the determining columns of a row, numbers as precise as the table has them."""
+    """Return the columns of a row that determine an image, in the table's precision."""
     names = ("prompt", "seed", "adapter_hash", "model_hash", "eta", "steps", "guidance")
     values = (row[name] for name in names)
     return tuple(round(one, 4) if isinstance(one, float) else one for one in values)

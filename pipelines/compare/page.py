@@ -1,4 +1,4 @@
-"""The page and the table of a comparison campaign: people's verdict on the models."""
+"""The page and the table of a comparison campaign with people's verdict on the models."""
 
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
 
 
 def verdicts(figures: Comparison) -> list[tuple[str, str]]:
-    """Return for each axis, by title, a sentence that says who is preferred, and how surely."""
+    """Return for each axis its title and a sentence on the preferred model and its certainty."""
     answered = [(AXIS_TITLES[axis.axis], verdict(axis)) for axis in figures.axes]
     return answered + [(AXIS_TITLES[axis], f"{UNANSWERED}.") for axis in figures.unanswered]
 
@@ -81,7 +81,7 @@ def verdict(axis: AxisFigures) -> str:
 
 
 def caveat(axis: AxisFigures) -> str:
-    """Return what the intervals of an axis do not say, if anything."""
+    """Return a caveat on the intervals of an axis, or an empty text."""
     if axis.raters == 1:
         return " One rater alone: the intervals are over prompts, and say nothing of other raters."
     if axis.prompts == 1:
@@ -106,15 +106,16 @@ def _against(axis: AxisFigures, best: str, other: str) -> str:
 
 
 def pair_of(axis: AxisFigures, stronger: str, weaker: str) -> PairFigures | None:
-    """Return the figures of two models, if they met; `axis.pairs` have the stronger one first."""
+    """Return the figures of two models, or None; `axis.pairs` name the stronger first."""
     names = (stronger, weaker)
     return next((pair for pair in axis.pairs if (pair.first, pair.second) == names), None)
 
 
 def matrix(axis: AxisFigures) -> list[tuple[str, list[tuple[float, float] | None]]]:
-    """Return for each model, strongest first, its row of the table of pairs.
+    """Return the row of each model in the table of pairs, strongest first.
 
-    A cell has the probability that the row is preferred to the column, and the share of votes.
+    A cell holds the probability that the row's model is preferred to the column's, and its share of
+    votes.
     """
     order = [one.model for one in axis.strengths]
     return [(row, [_cell(axis, row, column) for column in order]) for row in order]
@@ -129,7 +130,7 @@ def _cell(axis: AxisFigures, row: str, column: str) -> tuple[float, float] | Non
 
 
 def standing(pair: PairFigures) -> str:
-    """Return whether labeling of a pair may stop, in words."""
+    """Return a phrase that says whether labeling of a pair can stop."""
     if pair.at_any_look is None:
         return "too early"
     if not pair.at_any_look[0] <= 0 <= pair.at_any_look[1]:
@@ -138,7 +139,7 @@ def standing(pair: PairFigures) -> str:
 
 
 def table(figures: Comparison) -> str:
-    """Return strengths and pairs as text, for a terminal."""
+    """Return strengths and pairs as text for a terminal."""
     lines = []
     for axis in figures.axes:
         title = AXIS_TITLES[axis.axis]
@@ -170,7 +171,7 @@ def table(figures: Comparison) -> str:
 
 
 def habits(rater: RaterRow) -> str:
-    """Return what speaks against a rater's votes, in words; nothing where nothing does."""
+    """Return the reasons to doubt a rater's votes as text; empty without reasons."""
     return ", ".join(["by chance"] * rater.by_chance + [FLAGS[flag] for flag in rater.flags])
 
 

@@ -1,7 +1,7 @@
 """Stage `evaluate`: compare the base, best-of-n and every tuned model on the same fresh seeds.
 
-All models draw the same prompts with the same seeds and samplers. Everything that the report shows
-is in `metrics.json`. A run without a trained reward has no best-of-n, and no figures of one.
+All models draw the same prompts with the same seeds and samplers. `metrics.json` holds all figures
+of the report. A run without a trained reward has no best-of-n and no reward figures.
 """
 
 import sys
@@ -24,7 +24,7 @@ from pipelines.settings.finetune import FinetuneConfig
 
 
 def main(run: RunFolder, settings: Settings) -> None:
-    """Draw what is missing, measure, and write `metrics.json`, sheets and the report."""
+    """Draw missing images, measure, and write `metrics.json`, sheets and the report."""
     run = with_reward(run)
     with launched(settings.run.device) as processes:
         _evaluate_once(run, settings, processes)
@@ -76,11 +76,11 @@ def _evaluate_once(run: RunFolder, settings: Settings, processes: Processes) -> 
         evaluation = evaluation_of(run, settings, tuned, outdated, processes)
         content = evaluation.model_dump(mode="json", exclude_none=True)
         write_json(report_text.metrics_file(run), content)
-    report_page.write(run, settings)  # last, since it states the time that it took
+    report_page.write(run, settings)  # last, since the report states the time of the stage
 
 
 def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> dict[str, str]:
-    """Return hashes of everything that is compared and that measures."""
+    """Return hashes of all compared models and of everything that measures them."""
     asked = evaluation_prompts(settings)
     inputs = {
         "model": weights_hash(settings.run.model),

@@ -29,11 +29,11 @@ class EvaluationPrompt(BaseModel, frozen=True):
     family: str
     """Kind of difficulty, such as color or count."""
     group: Group
-    """`held out`: nothing was trained on it."""
+    """Group; `held out` prompts were not trained on."""
 
 
 class Figures(BaseModel, frozen=True):
-    """Figures of some images of one model; None, or no key, where a figure is not known."""
+    """Figures of a set of images of one model; unknown figures are None or missing."""
 
     n: int
     """Number of images."""
@@ -43,15 +43,15 @@ class Figures(BaseModel, frozen=True):
     """Mean standard deviation of the members of the reward's ensemble."""
     clip_score: float | None = None
     met: int | None = None
-    """Images that show all that their prompt asks for, by the judge."""
+    """Number of images that show everything in their prompt, by the judge."""
     alignment: float | None = None
-    """Share of such images."""
+    """Share of images that show everything in their prompt, by the judge."""
     interval: Interval = None
-    """95 % interval of that share: of one prompt, or of the trained ones, over images (Wilson's);
-    of several held-out prompts over prompts, so that it speaks of others of their kind. The other
-    intervals here are over the same."""
+    """95 % interval of `alignment`. For one prompt, and for trained prompts, it is over images
+    (Wilson's). For several held-out prompts it is over prompts, so that it holds for other prompts
+    of their kind. The other intervals here use the same units."""
     readable: float | None = None
-    """Share of images in which the judge can tell what is shown."""
+    """Share of images whose content the judge can recognize."""
     diversity: float | None = None
     """Vendi score of the images of a prompt, by the encoder's embeddings; mean over prompts."""
 
@@ -75,13 +75,13 @@ class Gain(BaseModel, frozen=True):
 
 
 class GroupFigures(Figures, frozen=True):
-    """Figures of a group of prompts, which have equally many images each."""
+    """Figures of a group of prompts with the same number of images each."""
 
     distance: float | None = None
     """Frechet distance to the base's images of the group, by the encoder's embeddings."""
     reward_gain: Gain | None = None
     gain: Gain | None = None
-    """Gain in alignment, where there is a judge."""
+    """Gain in alignment, if there is a judge."""
 
 
 class Spread(BaseModel, frozen=True):
@@ -108,11 +108,11 @@ class Result(BaseModel, frozen=True):
     """Figures of one model under one sampler."""
 
     model: str
-    """`base`, `best of n`, or the name of a method, with the round after the first."""
+    """`base`, `best of n`, or the name of a method, with the round if it is not the first."""
     method: str | None = None
-    """The method that tuned it, if one did."""
+    """The method that tuned the model; None for untuned models."""
     round: int | None = None
-    """The round that tuned it."""
+    """The round that tuned the model."""
     eta: float
     prompts: list[PromptFigures]
     families: list[FamilyFigures]
@@ -126,7 +126,7 @@ class AtStrength(BaseModel, frozen=True):
     """Figures of a tuned model at one strength of its adapter."""
 
     model: str
-    """As in `Result`."""
+    """Name of the model, as in `Result`."""
     strength: float
     """Factor of the adapter's update: 0 is the base, 1 the model as in `Result`."""
     eta: float
@@ -134,38 +134,38 @@ class AtStrength(BaseModel, frozen=True):
 
 
 class RoundFigures(BaseModel, frozen=True):
-    """Figures of one round that are not of a model."""
+    """Figures of one round that do not belong to a model."""
 
     round: int
     verdicts: int
-    """On the round's images."""
+    """Number of verdicts on the round's images."""
     rankings: int
     staleness: Staleness | None = None
-    """The rewards of the round before and of this round, on these images."""
+    """Figures of the previous and of this round's reward on these images."""
 
 
 class Evaluation(BaseModel, frozen=True):
     """Content of `evaluation/metrics.json`."""
 
     round: int = 1
-    """The round whose reward is used, if there is one: the last one of the models."""
+    """The round of the reward that is used: the last round of the models."""
     rounds: list[RoundFigures] = []
-    """The rounds up to that one, where there are several."""
+    """The rounds up to `round`, if there are several."""
     settings: dict[str, dict[str, Any]]
     model_hash: str
     best_of: int
     omitted: str | None = None
-    """Line on the training prompts that were not drawn, if there are some."""
+    """Line on the training prompts that were not drawn; None if all were."""
     judged: bool
     rewarded: bool = True
     """Whether there is a trained reward."""
     audit: dict[str, Any] | None = None
-    """Agreement of the judge with labels that a person gave by eye, where it is known."""
+    """Agreement of the judge with a person's labels, if it is known."""
     results: list[Result]
     strengths: list[AtStrength] = []
-    """Each tuned model at each strength, from weak to strong, where strengths were asked for."""
+    """Each tuned model at each strength, from weak to strong, if strengths were requested."""
     kept_steps: dict[str, int | None] = {}
-    """Step whose weights each method kept; None where its log does not say."""
+    """Step whose weights each method kept; None if its log does not record it."""
     outdated: dict[str, list[str]] = {}
     """Inputs of each method that have changed since it was tuned."""
 
@@ -179,20 +179,20 @@ class Measured:
     rewards: Sequence[float] | None
     """None without a trained reward."""
     stds: Sequence[float] | None
-    """Standard deviations of the members of the reward's ensemble; None where it has one member."""
+    """Standard deviations of the members of the reward's ensemble; None with one member."""
     clip_scores: Sequence[float]
-    """Cosine of image and prompt under the CLIP that the reward stands on, or would stand on."""
+    """Cosine of image and prompt under the reward's CLIP, or the CLIP of the reward's settings."""
     embeddings: Values
     """[N, D], of the encoder."""
     verdicts: Sequence[Verdict] | None
-    """None where no judge knows such images."""
+    """Verdicts of the judge; None without a judge for such images."""
 
     def rows_of(self, prompts: set[str]) -> list[int]:
-        """Return the indices of the images of these prompts."""
+        """Return the indices of all images of `prompts`."""
         return [i for i, one in enumerate(self.planned) if one.prompt in prompts]
 
     def chosen(self, rows: Sequence[int]) -> "Measured":
-        """Return the images at these indices alone."""
+        """Return the measurements of the images at these indices."""
 
         def pick(values: Any) -> Any:
             if isinstance(values, np.ndarray):
@@ -202,12 +202,12 @@ class Measured:
         return Measured(**{name: pick(values) for name, values in vars(self).items()})
 
     def of_prompts(self, prompts: set[str]) -> "Measured":
-        """Return the images of these prompts alone."""
+        """Return the measurements of the images of these prompts."""
         return self.chosen(self.rows_of(prompts))
 
 
 def together(parts: Sequence[Measured]) -> Measured:
-    """Return the images of all parts, at least one."""
+    """Return the measurements of all parts (at least one) together."""
 
     def joined(values: list[Any]) -> Any:
         if isinstance(values[0], np.ndarray):
@@ -220,18 +220,18 @@ def together(parts: Sequence[Measured]) -> Measured:
 
 
 def by_reward(rewards: Sequence[float], n: int) -> list[list[int]]:
-    """Return, for each `n` candidates in a row, their indices from the highest reward on.
+    """Return for each `n` consecutive candidates their indices by falling reward.
 
-    The earlier one of equals comes first.
+    At equal rewards, the earlier candidate comes first.
     """
     groups = (range(start, start + n) for start in range(0, len(rewards), n))
     return [sorted(group, key=lambda i: -rewards[i]) for group in groups]
 
 
 def best_of(candidates: Measured, n: int) -> Measured:
-    """Return, of each `n` candidates in a row, the one with the highest reward.
+    """Return the candidate with the highest reward of each `n` consecutive candidates.
 
-    It stands under the seed of the first.
+    It gets the seed of the first candidate.
     """
     assert candidates.rewards is not None
     best = candidates.chosen([ranked[0] for ranked in by_reward(candidates.rewards, n)])
@@ -266,7 +266,7 @@ def by_group(
 ) -> dict[Group, GroupFigures]:
     """Return the figures of each group of prompts from the rows of `by_prompt`.
 
-    With the `base`, they hold gain and distance to it on the same prompts and seeds.
+    With `base`, they include gain over and distance to the base on the same prompts and seeds.
     """
     return {
         group: _group_figures(drawn, [row for row in rows if row.group == group], base)
@@ -298,7 +298,7 @@ def _group_figures(
 def by_strength(
     model: str, eta: float, drawn: Mapping[float, Measured], prompts: Sequence[EvaluationPrompt]
 ) -> list[AtStrength]:
-    """Return the figures of a tuned model by the strength at which it drew; 0 is the base."""
+    """Return the figures of a tuned model by strength of its adapter; 0 is the base."""
     return [
         AtStrength(
             model=model,
@@ -361,7 +361,7 @@ def _by_text(part: Measured) -> list[list[int]]:
 
 
 def _means(values: Sequence[float], groups: list[list[int]] | None) -> Sequence[float]:
-    """Return the mean of each group; the values themselves where there are no groups."""
+    """Return the mean of each group; without groups, return the values."""
     if groups is None:
         return values
     return [float(np.mean([values[i] for i in rows])) for rows in groups]

@@ -9,15 +9,15 @@ Values = NDArray[np.float64]
 def frechet_distance(features: Values, others: Values) -> float | None:
     """Return the squared Frechet distance of Gaussians fitted to features [n, D] and [m, D].
 
-    See Heusel et al. 2017, arXiv 1706.08500. None where a set has a single row. With few
-    images it is large also between sets of the same kind: compare only sets of the same size.
+    See Heusel et al. 2017, arXiv 1706.08500. None if a set has a single row. With few images the
+    distance is large even between sets of the same kind, so compare only sets of the same size.
     """
     if min(len(features), len(others)) < 2:
         return None
     mean, covariance = features.mean(0), np.cov(features.T)
     other_mean, other_covariance = others.mean(0), np.cov(others.T)
-    # tr sqrt(A B) is the sum of the roots of the eigenvalues of A B, which are real and not
-    # negative except for rounding.
+    # tr sqrt(A B) is the sum of the square roots of the eigenvalues of A B. These are real and
+    # not negative, except for rounding.
     eigenvalues = np.linalg.eigvals(covariance @ other_covariance).real
     roots = np.sqrt(np.clip(eigenvalues, 0, None))
     traces = np.trace(covariance) + np.trace(other_covariance)
@@ -40,7 +40,7 @@ def vendi_score(features: Values) -> float:
 def vendi_of_subsets(features: Values, size: int, *, subsets: int, seed: int) -> float:
     """Return the mean Vendi score of random subsets of `size` of the features [n, D].
 
-    The score grows with the number of images, so sets of different sizes are compared at one.
+    The score grows with the number of images, so sets of different sizes are compared at one size.
     """
     random = np.random.default_rng(seed)
     drawn = (random.choice(len(features), size, replace=False) for _ in range(subsets))

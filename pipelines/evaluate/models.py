@@ -21,7 +21,7 @@ class TunedModel:
 
     method: str
     run: RunFolder
-    """The run, in that round."""
+    """The run in the round of the model."""
 
     @property
     def name(self) -> str:
@@ -41,8 +41,8 @@ class TunedModel:
     def changed_inputs(self, settings: Settings, model: str) -> list[str]:
         """Return the inputs (reward, model, start) that changed since this adapter was tuned.
 
-        The reward is the one of the adapter's round, and `model` the hash of the base. External
-        rewards are ignored.
+        The reward is the reward of the adapter's round, and `model` is the hash of the base.
+        External rewards are ignored.
         """
         stamp = read_stamp(self.folder / STAMP)
         then = {} if stamp is None else stamp.inputs
@@ -57,7 +57,7 @@ class TunedModel:
 
 
 def tuned_models(run: RunFolder) -> list[TunedModel]:
-    """Return the tuned models of all rounds up to the present one, round by round."""
+    """Return the tuned models of all rounds up to the current one, in order of rounds."""
     return [
         TunedModel(method, one)
         for one in map(run.in_round, range(1, run.round + 1))
@@ -66,13 +66,13 @@ def tuned_models(run: RunFolder) -> list[TunedModel]:
 
 
 def image_folder(run: RunFolder, name: str, eta: float, strength: float = 1.0) -> Path:
-    """Return the folder of the images of a model at a strength of its adapter, by a sampler."""
+    """Return the folder of a model's images, for a strength of its adapter and a sampler's eta."""
     ending = "" if strength == 1 else f"-strength{strength}"
     return run.evaluation_dir / "images" / f"{file_name(name)}-eta{eta:g}{ending}"
 
 
 def file_name(name: str) -> str:
-    """Return the name of a model as folders and comparisons have it, such as `dpok-round2`."""
+    """Return the name of a model in folders and comparisons, such as `dpok-round2`."""
     return name.replace(", round ", "-round")
 
 
@@ -84,8 +84,8 @@ def remove_other_images(
 ) -> None:
     """Remove the evaluation's images by models that changed; all, if the base has.
 
-    Those of prompts that are there no more stay: they may come back. `earlier` and `inputs` are the
-    hashes of what is compared, then and now.
+    Images of removed prompts stay, since the prompts may come back. `earlier` and `inputs` are the
+    earlier and the current hashes of the compared models.
     """
     if earlier.get("model") != inputs["model"]:
         shutil.rmtree(run.evaluation_dir, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""The evaluation's report: one HTML page that holds all that it shows, and a table as text."""
+"""The evaluation's report: one self-contained HTML page, and a table as text."""
 
 import importlib.metadata
 import json
@@ -58,9 +58,10 @@ from pipelines.settings.config import Settings
 IMAGES_IN_GRID = 6
 """Images of a prompt for each model in the grids."""
 MOST_COLUMNS = 5
-"""Most models side by side; of more, the base and the last round's models are shown."""
+"""Largest number of models side by side; if there are more, only the base and the last round's
+models are shown."""
 MOST_GRIDS = 8
-"""Training prompts that have a grid, the first ones."""
+"""Number of training prompts with a grid, from the first prompt on."""
 SHOWN_AS_THEY_ARE = (
     *("model_hash", "rounds", "omitted", "judged", "rewarded", "audit", "outdated"),
 )
@@ -140,7 +141,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
 
 
 def peoples_verdict(run: RunFolder) -> dict[str, Any] | None:
-    """Return what the page says of the run's comparison; None without one.
+    """Return the page's section on the run's comparison; None without a comparison.
 
     Raises:
         PictuneError: the figures of the comparison are damaged.
@@ -177,7 +178,7 @@ def peoples_verdict(run: RunFolder) -> dict[str, Any] | None:
 
 
 def _reward_of(run: RunFolder, evaluation: Evaluation) -> dict[str, Any]:
-    """Return the figures and the plot of the reward; None for both without one."""
+    """Return the figures and the plot of the reward; both are None without a reward."""
     if not evaluation.rewarded:
         return {"reward": None, "reliability": None}
     folder = run.in_round(evaluation.round).reward_dir
@@ -188,7 +189,7 @@ def _reward_of(run: RunFolder, evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _drawn(run: RunFolder) -> dict[str, int]:
-    """Count the campaign's images and their prompts: comparisons and visitors drew the others."""
+    """Count the campaign's images and prompts, without images of comparisons and visitors."""
     images = read_table(run.images_table, IMAGES).filter(pc.field("origin").is_null())
     return {"images": images.num_rows, "prompts": len(set(images["prompt_id"].to_pylist()))}
 
@@ -207,7 +208,7 @@ def _chart(
 ) -> str | None:
     """Return a chart of the trained prompts, then the held-out families, with every model.
 
-    Rows of few images are omitted.
+    Rows with few images are omitted.
     """
     first = next(iter(results.values()))
     rows: list[tuple[str, dict[str, Estimate]]] = []
@@ -238,7 +239,7 @@ def _estimate(figures: Figures, measure: Measure) -> Estimate:
 def _grid(
     run: RunFolder, results: dict[str, Result], models: Sequence[str], prompt: PromptFigures
 ) -> dict[str, Any]:
-    """Return one prompt's images of each model, the same seeds in the same places."""
+    """Return one prompt's images by model, with the same seeds in the same places."""
     columns = []
     for name in models:
         result = results[name]

@@ -16,10 +16,10 @@ from world.prompts import family_of, held_out_prompts
 
 
 def evaluation_prompts(settings: Settings) -> list[EvaluationPrompt]:
-    """Return the training prompts that are evaluated, and all held-out ones.
+    """Return the evaluated training prompts and all held-out prompts.
 
     Raises:
-        PictuneError: a held-out prompt is trained on, or chooses the weights.
+        PictuneError: a held-out prompt is also a training or validation prompt.
     """
     config, known = settings.table("evaluate", EvaluateConfig), prompts_of(settings.run)
     validation = settings.table("finetune", FinetuneConfig).validation_prompts
@@ -47,7 +47,7 @@ def evaluation_prompts(settings: Settings) -> list[EvaluationPrompt]:
 def _from_every_category(
     prompts: Sequence[str], known: Mapping[str, str | None], most: int
 ) -> dict[str, str | None]:
-    """Return at most so many prompts with their categories: the first of each, then the second."""
+    """Return at most `most` prompts with categories: first one of each category, and so on."""
     ranks: dict[str, int] = {}
     seen: Counter[str | None] = Counter()
     for prompt in prompts:
@@ -58,7 +58,7 @@ def _from_every_category(
 
 
 def omitted_prompts(settings: Settings) -> str | None:
-    """Return a line on the training prompts that are not evaluated; None where all are."""
+    """Return a line on the training prompts that are not evaluated; None if all are."""
     most = settings.table("evaluate", EvaluateConfig).most_prompts
     count = len(focus_of(settings.run))
     if count <= most:
@@ -74,7 +74,7 @@ def evaluation_images(
 ) -> list[Planned]:
     """Return the images of one model under one sampler.
 
-    Further candidates for an image follow it.
+    Further candidates for an image follow the image.
     """
     planned = []
     for one in prompts:

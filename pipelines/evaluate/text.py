@@ -1,4 +1,4 @@
-"""The figures that `evaluate` left, and its table as text."""
+"""The saved figures of the evaluation, and its table as text."""
 
 import json
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from pipelines.run.metrics_log import UNTRAINED
 GROUPS: tuple[Group, ...] = ("trained", "held out")
 
 FEW = 10
-"""A share of fewer images is shown as a count, and has no bar."""
+"""Least number of images for a share and a bar; with fewer images, a count is shown."""
 
 
 Measure = Literal["share", "reward", "clip"]
@@ -39,7 +39,7 @@ SHARE_BY_JUDGE = "share of images that show what the prompt asks for, by the jud
 
 
 def measure_of(evaluation: Evaluation) -> Measure:
-    """Return the first of the judge's share, the reward and the CLIP score that there is."""
+    """Return the first available measure: the judge's share, the reward, or the CLIP score."""
     if evaluation.judged:
         return "share"
     return "reward" if evaluation.rewarded else "clip"
@@ -51,15 +51,15 @@ def page_file(run: RunFolder) -> Path:
 
 
 def metrics_file(run: RunFolder) -> Path:
-    """Return the file of the figures that `evaluate` leaves."""
+    """Return the file of the evaluation's figures."""
     return run.evaluation_dir / "metrics.json"
 
 
 def read_evaluation(run: RunFolder) -> Evaluation:
-    """Return the figures that `evaluate` left.
+    """Read the evaluation's figures.
 
     Raises:
-        PictuneError: it has not run yet, or its file is damaged.
+        PictuneError: the evaluation has not run yet, or its file is damaged.
     """
     path = metrics_file(run)
     try:
@@ -79,7 +79,7 @@ def read_evaluation(run: RunFolder) -> Evaluation:
 
 
 def titles(evaluation: Evaluation) -> dict[str, str]:
-    """Return the title of each model, in the order in which they are shown."""
+    """Return the title of each model, in display order."""
     names = {name: method.title for name, method in METHODS.items()}
     found = {"base": "base", "best of n": f"best of {evaluation.best_of}"}
     for method, name in names.items():
@@ -152,17 +152,17 @@ def _line(label: str, texts: Sequence[str], widths: Sequence[int]) -> str:
 
 
 def untrained_models(evaluation: Evaluation) -> list[str]:
-    """Return the methods that kept the weights from before their training."""
+    """Return the methods that kept their initial weights."""
     return [name for name, step in evaluation.kept_steps.items() if step == 0]
 
 
 def groups_of(results: Sequence[Result]) -> list[Group]:
-    """Return the groups of prompts that the evaluation has."""
+    """Return the groups of prompts in the evaluation."""
     return [group for group in GROUPS if group in results[0].groups]
 
 
 def etas_of(evaluation: Evaluation) -> list[float]:
-    """Return the noise of each sampler, in the order in which they are shown."""
+    """Return the eta of each sampler, in display order."""
     return list(dict.fromkeys(result.eta for result in evaluation.results))
 
 
@@ -173,7 +173,7 @@ def results_of(evaluation: Evaluation, eta: float) -> dict[str, Result]:
 
 
 def known_figures(evaluation: Evaluation, group: Group) -> set[str]:
-    """Return the names of a group's figures that some model has."""
+    """Return the names of a group's figures that are known for at least one model."""
     groups = [result.groups[group] for result in evaluation.results]
     names = GroupFigures.model_fields
     return {name for name in names if any(getattr(one, name) is not None for one in groups)}

@@ -1,4 +1,4 @@
-"""Draws and measures the images of the compared models, and puts their figures together."""
+"""Draws and measures the images of the compared models, and computes their figures."""
 
 import json
 import shutil
@@ -56,25 +56,25 @@ from reward.model import RewardModel
 from reward.settings import RewardConfig
 
 KL_SHARE = 0.6
-"""Share of a chain's steps, from its start, over which its KL is added up. The noise of later steps
-is so small that a difference that nobody sees counts as hundreds of nats."""
+"""Share of a chain's steps, from its start, over which its KL is summed. The noise of later steps
+is so small that an invisible difference adds hundreds of nats."""
 
 
 @dataclass(frozen=True)
 class Instruments:
-    """Everything that measures images."""
+    """The models that measure images."""
 
     judge: Judge | None
     reward: RewardModel | None
     clip: ClipBackbone
-    """The reward's CLIP as it was before training, or the CLIP that a reward would start from."""
+    """The reward's CLIP before training, or the CLIP of the reward's settings."""
     encoder: ClipBackbone
-    """Source of the embeddings for diversity and distance."""
+    """Encoder of the embeddings for diversity and distance."""
     batches: Batches
 
     @classmethod
     def open(cls, run: RunFolder, settings: Settings) -> "Instruments":
-        """Open the run's reward and its judge, where it has them."""
+        """Open the run's reward and judge, if it has them."""
         config, reward = settings.table("evaluate", EvaluateConfig), None
         if has_reward(run.reward_dir):
             reward = open_reward_model(run.reward_dir, settings.run)
@@ -88,7 +88,7 @@ class Instruments:
         return cls(open_judge(settings.run), reward, clip, encoder, batches)
 
     def measure(self, planned: Sequence[Planned], folder: Path, title: str) -> Measured:
-        """Score and embed images that lie in `folder`, and judge them if there is a judge."""
+        """Score and embed images in `folder`, and judge them if there is a judge."""
         paths = [folder / one.file_name for one in planned]
 
         def measured(rows: slice) -> Measured:
@@ -144,7 +144,7 @@ class Drawing:
 def drawings_of(
     run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]
 ) -> Iterator[Drawing]:
-    """Yield what is drawn, model by model."""
+    """Yield the drawings of the evaluation, model by model."""
     config, prompts = settings.table("evaluate", EvaluateConfig), evaluation_prompts(settings)
     strengths = settings.table("finetune", FinetuneConfig).other_strengths
     best_of = config.best_of if has_reward(run.reward_dir) else 1
@@ -163,7 +163,7 @@ def drawings_of(
 def draw_all(
     drawings: Sequence[Drawing], settings: Settings, processes: Processes
 ) -> dict[str, list[float]]:
-    """Draw what is missing; return the KL to the base of each tuned model, in the first process."""
+    """Draw missing images; in the first process, return the KL of each tuned model to the base."""
     images, sampler = settings.table("images", ImagesConfig), settings.table("sampler", Sampler)
     prompts = [one.prompt for one in evaluation_prompts(settings) if one.group == "trained"]
     model = open_model(settings.run)
@@ -195,7 +195,7 @@ def evaluation_of(
     outdated: dict[str, list[str]],
     processes: Processes,
 ) -> Evaluation:
-    """Draw what is missing, measure it, and write the sheets; the first of several processes."""
+    """Draw missing images, measure all, and write the sheets."""
     config, prompts = settings.table("evaluate", EvaluateConfig), evaluation_prompts(settings)
     trained = [one.prompt for one in prompts if one.group == "trained"]
     drawings = list(drawings_of(run, settings, tuned))
@@ -250,7 +250,7 @@ def kl_to_base(model: DiffusionModel, prompts: Sequence[str], settings: Settings
         generator = torch.Generator().manual_seed(settings.run.seed)
         return chain_kl(model, texts, sampler, batch=batch, generator=generator)
 
-    with model.exact():  # the rounding of bfloat16 would count as a nat a step
+    with model.exact():  # the rounding of bfloat16 would add about a nat per step
         return [float(value) for value in Batches(largest).fit(nats, largest)]
 
 
@@ -291,7 +291,7 @@ def _results(
 
 
 def _rounds(run: RunFolder) -> list[RoundFigures]:
-    """Return the figures of each round; none where there is one round alone."""
+    """Return the figures of each round; empty with only one round."""
     if run.round == 1:
         return []
     rounds = []
@@ -303,7 +303,7 @@ def _rounds(run: RunFolder) -> list[RoundFigures]:
 
 
 def _audit(settings: Settings) -> dict[str, Any] | None:
-    """Return the agreement of the judge with labels that a person gave by eye, if it is known."""
+    """Return the agreement of the judge with a person's labels, if it is known."""
     judge = judge_folder(settings.run)
     if judge is None or not (judge / "audit.json").exists():
         return None
@@ -314,8 +314,8 @@ def _audit(settings: Settings) -> dict[str, Any] | None:
 def _save_sheets(
     run: RunFolder, prompts: Sequence[str], measured: dict[tuple[str, float], Measured]
 ) -> None:
-    """Write a sheet for each training prompt and sampler: a row a model, equal seeds in columns."""
-    shutil.rmtree(run.evaluation_dir / "sheets", ignore_errors=True)  # of other prompts
+    """Write a sheet for each training prompt and sampler, a row per model, a column per seed."""
+    shutil.rmtree(run.evaluation_dir / "sheets", ignore_errors=True)  # sheets of other prompts
     for number, prompt in enumerate(prompts, start=1):
         for eta in dict.fromkeys(eta for _, eta in measured):
             models = [drawn for (_, other), drawn in measured.items() if other == eta]
@@ -335,8 +335,8 @@ def chain_kl(
 ) -> Tensor:
     """Return KL(tuned || reference) of denoising chains in nats, [B] (DPOK, lemma 4.2).
 
-    Draws one chain of each prompt with the tuned model, and adds up the Gaussian KL of the
-    sampler's stochastic steps.
+    Draws one chain per prompt with the tuned model, and sums the Gaussian KL of the sampler's
+    stochastic steps.
     """
     schedule = model.schedule(sampler.steps)
     cond, empty = model.encode_prompts(prompts), model.encode_prompts([""])

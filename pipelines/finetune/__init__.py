@@ -1,1 +1,1 @@
-"""The stage that tunes: its plan, which imports no torch, and its work."""
+"""The stage `finetune`: its plan, which imports no torch, and its work."""

@@ -1,7 +1,7 @@
 """Stage `finetune`: tune the model's adapter by one method, on the reward or on labels.
 
-A killed run goes on from its last checkpoint. In several processes all of them train, and the first
-alone writes files and speaks.
+An interrupted training continues from its last checkpoint. Of several processes all train, and the
+first alone writes files and messages.
 """
 
 import argparse
@@ -26,17 +26,21 @@ from pipelines.settings.finetune import FinetuneConfig
 
 
 def main(run: RunFolder, settings: Settings, method: str) -> None:
-    """Train, or go on training; keep an adapter made from the same reward, model and settings."""
+    """Train, or continue; keep an adapter made from the same reward, model and settings."""
     with launched(settings.run.device) as processes:
         if not processes.is_first:
             logging.disable(logging.WARNING)
         for name in _in_order(run, settings, method):
             _tune(run, settings, name, processes)
-            processes.wait()  # until its adapter is there
+            processes.wait()  # until its adapter exists
 
 
 def _in_order(run: RunFolder, settings: Settings, method: str) -> list[str]:
-    """Return the method after those whose adapters it starts from; refuse a circle."""
+    """Return the methods to train in order: `method` after the methods that it starts from.
+
+    Raises:
+        PictuneError: methods start from each other in a circle.
+    """
     chain = [method]
     while (earlier := earlier_method(run, settings, chain[-1])) is not None:
         if earlier in chain:
@@ -73,7 +77,7 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
         from pipelines.finetune import work  # noqa: PLC0415 - loads torch
 
     with _only_command(run, name) if processes.is_first else nullcontext():
-        # First: a model that cannot be opened must not cost an earlier adapter.
+        # First: if the model cannot be opened, an earlier adapter must not be lost.
         job = work.open_job(run, settings, name, processes)
         if processes.is_first and stage.stamp is None and folder.exists():
             shutil.rmtree(folder)  # made from another reward or model
@@ -91,7 +95,7 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
 
 @contextmanager
 def _only_command(run: RunFolder, name: str) -> Iterator[None]:
-    """Refuse another command that tunes by this method while the block runs."""
+    """Refuse another command that tunes with this method while the block runs."""
     with ExitStack() as stack:
         try:
             stack.enter_context(locked(run.finetune_lock(name), wait=False))

@@ -64,7 +64,7 @@ def model_card(job: "Job", state: TrainState) -> str:
     settings, training = job.settings, job.training
     step, reward = state.best or state.validation[-1]
     start = start_of(job.run, settings, job.name)
-    # An image that the evaluation draws, which always draws the first prompt in focus.
+    # The evaluation draws this image too, since it always draws the first focus prompt.
     first = focus_of(settings.run)[0]
     drawn = first if first in training.prompts else training.prompts[0]
     (planned,) = seeded([drawn], 1, settings.run.seed, offset=EVALUATION_SEEDS)
@@ -101,7 +101,7 @@ def model_card(job: "Job", state: TrainState) -> str:
 def drawing_code(
     model: DiffusionModel, config: RunConfig, adapter: str, one: Planned, sampler: Sampler
 ) -> str:
-    """Return Python that draws an image with diffusers alone; the lines of `adapter` open it."""
+    """Return code that draws an image with diffusers alone; `adapter` is code that opens it."""
     is_ddim = model.family.sampler_name == DDIM
     variant = f", variant={model.family.variant!r}" if model.family.variant else ""
     arguments = model.family.stock_arguments(sampler.guidance)

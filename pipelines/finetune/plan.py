@@ -1,4 +1,4 @@
-"""Plan of one training of the run: its settings, prompts and start, and hashes of all three."""
+"""Plan of one training of the run: settings, prompts and start, with their hashes."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,20 +23,20 @@ from pipelines.settings.finetune import FinetuneConfig
 from reward.dataset import FeedbackDataset
 
 IMAGES = "images"
-"""Folder of images that are drawn for the method, in the method's own."""
+"""Subfolder for images that are drawn for the method."""
 CHECKPOINTS = "checkpoints"
 CARD_FILE = "README.md"
 
 
 def training_prompts(settings: Settings) -> tuple[str, ...]:
-    """Return the prompts that methods train on, and that a later round draws."""
+    """Return the prompts that methods train on and that later rounds draw."""
     if settings.table("finetune", FinetuneConfig).train_on == "all":
         return tuple(prompts_of(settings.run))
     return focus_of(settings.run)
 
 
 def method_prompts(run: RunFolder, settings: Settings, name: str) -> tuple[str, ...]:
-    """Return the prompts that a method trains on; refuse if it needs labels and there are none."""
+    """Return the prompts that a method trains on; refuse missing labels if it needs them."""
     prompts = training_prompts(settings)
     if not isinstance(method_config(settings, name), LearnsFromLabels):
         return prompts
@@ -52,13 +52,13 @@ def method_config(settings: Settings, name: str) -> MethodConfig:
 
 
 def earlier_method(run: RunFolder, settings: Settings, name: str) -> str | None:
-    """Return the method whose adapter of this round the training starts from, if it is one."""
+    """Return the method whose adapter of this round the training starts from, if any."""
     start = method_config(settings, name).adapter.start
     return start if start in METHODS and run.round == 1 else None
 
 
 def start_of(run: RunFolder, settings: Settings, name: str) -> str:
-    """Return the start of the training: "base", or a folder, in later rounds the last round's."""
+    """Return the start of the training: "base" or a folder; in later rounds, the last round's."""
     if run.round > 1:
         return str(run.in_round(run.round - 1).finetune_dir(name))
     earlier = earlier_method(run, settings, name)
@@ -68,7 +68,7 @@ def start_of(run: RunFolder, settings: Settings, name: str) -> str:
 
 
 def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str]:
-    """Return hashes of everything that a training rests on, except its settings."""
+    """Return hashes of all inputs of a training, except its settings."""
     prompts, model = method_prompts(run, settings, name), weights_hash(settings.run.model)
     config = method_config(settings, name)
     if run.round > 1:
@@ -93,12 +93,12 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
 
 
 def labeled_prompts(run: RunFolder) -> tuple[str, ...]:
-    """Return the prompts that have labels."""
+    """Return the prompts with labels."""
     return FeedbackDataset.from_latest(run.latest, run.root).prompts
 
 
 def labels_of(run: RunFolder, prompts: Sequence[str]) -> FeedbackDataset:
-    """Return the run's labels of these prompts; refuse none."""
+    """Return the run's labels of these prompts; refuse if there are no labels."""
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     wanted = set(prompts)
     chosen = [i for i, prompt in enumerate(dataset.prompts) if prompt in wanted]
@@ -115,7 +115,7 @@ def labels_of(run: RunFolder, prompts: Sequence[str]) -> FeedbackDataset:
 
 
 class Pair(BaseModel, frozen=True):
-    """One line of `metadata.jsonl`; other keys of it are not read."""
+    """One line of `metadata.jsonl`; other keys are ignored."""
 
     file_name: str
     text: str
@@ -130,7 +130,7 @@ def pairs_hash(folder: Path) -> str:
 
 
 def read_pairs(folder: Path) -> list[Pair]:
-    """Return the lines of the folder's `metadata.jsonl`; refuse none and wrong ones."""
+    """Return the lines of the folder's `metadata.jsonl`; refuse an empty file and invalid lines."""
     file = folder / "metadata.jsonl"
     try:
         lines = file.read_text(encoding="utf-8").splitlines()

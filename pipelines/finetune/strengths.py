@@ -1,4 +1,4 @@
-"""The strength that validation chose for an adapter: its file and its part of the model card."""
+"""The chosen strength of an adapter: its file and its section of the model card."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,13 +30,13 @@ Draw at {strength:g}, the weakest that is behind by no more than that error. To 
 
 
 def read_choice(folder: Path) -> StrengthChoice | None:
-    """Return the choice for the adapter in a folder; None where none was asked for."""
+    """Return the choice for the adapter in a folder; None if no choice was requested."""
     file = folder / STRENGTHS_FILE
     return StrengthChoice.model_validate_json(file.read_bytes()) if file.exists() else None
 
 
 def is_missing(folder: Path, config: FinetuneConfig) -> bool:
-    """Whether a strength of the settings was not tried yet for the adapter in a folder."""
+    """Whether a strength of the settings was not yet validated for the adapter in a folder."""
     choice = read_choice(folder)
     tried = set() if choice is None else {one.strength for one in choice.tried}
     return not tried.issuperset(config.other_strengths)

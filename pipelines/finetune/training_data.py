@@ -1,4 +1,4 @@
-"""Images and labels that methods learn from, and the user's own pairs of image and text."""
+"""Training images and labels, and the user's own pairs of image and text."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,9 +37,9 @@ class Encoder:
 
     model: DiffusionModel
     sampler: Sampler
-    """Draws images that are missing."""
+    """Sampler of missing images."""
     batch: int
-    """Images at once, if they fit into the device's memory."""
+    """Images per batch, if they fit into the device's memory."""
 
     def __post_init__(self) -> None:
         self._batches = Batches(self.batch)
@@ -47,7 +47,7 @@ class Encoder:
     def encode(
         self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn | None
     ) -> WeightedData:
-        """Return latents, with rewards where there is a reward, else with zeros."""
+        """Return latents with rewards, or with zeros if `reward` is None."""
 
         def encoded(rows: slice) -> tuple[Tensor, Tensor]:
             images = self._images(paths[rows])
@@ -60,7 +60,7 @@ class Encoder:
         return WeightedData(latents, list(prompts), rewards)
 
     def rewards(self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn) -> Tensor:
-        """Return the rewards [N] alone, on the CPU."""
+        """Return the rewards [N] on the CPU, without latents."""
 
         def scored(rows: slice) -> Tensor:
             return score(reward, self._images(paths[rows]), prompts[rows]).cpu()
@@ -75,7 +75,7 @@ class Encoder:
 
 
 def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tuple[Path, str]]:
-    """Return the run's images of these prompts with them: labeled ones, the others, or both."""
+    """Return the run's images of these prompts, each with its prompt; `which` selects by label."""
     table = read_table(run.images_table, IMAGES).select(["path", "prompt", "origin"])
     rows = [row for row in table.to_pylist() if row["origin"] != COMPARISON]
     wanted = [
@@ -93,7 +93,7 @@ def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tu
 def labeled_rewards(
     run: RunFolder, prompts: Sequence[str], encoder: Encoder, reward: RewardFn
 ) -> dict[str, Tensor]:
-    """Return the rewards [n] of the present round's labeled images of these prompts, by prompt."""
+    """Return the rewards [n] of the current round's labeled images, by prompt."""
     labeled = labeled_images(run)
     rows = [
         row
@@ -121,7 +121,7 @@ def rewarded_images(
 ) -> WeightedData:
     """Return images of the training prompts with rewards; the base draws `scored`.
 
-    `table` has the method's settings, for errors.
+    `table` is the name of the method's settings, for errors.
     """
     beside = [] if which == "labeled" else list(scored)
     model, sampler = encoder.model, encoder.sampler
@@ -159,7 +159,7 @@ def labeled_data(
 ) -> LabeledImages:
     """Return the labels of these prompts, split by image, with the latents of their images.
 
-    For the same share, the training of a reward keeps the same images for its test. `reward` scores
+    With the same share, a reward's training holds out the same images for its test. `reward` scores
     the held-out images.
     """
     dataset = labels_of(run, prompts)
@@ -178,7 +178,7 @@ def labeled_data(
     texts = [dataset.prompts[i] for i in prompts_of_images[first]]
     rows = torch.zeros(len(dataset.paths), dtype=torch.long)
     rows[torch.from_numpy(used)] = torch.arange(len(used))
-    # A ranking whose other pairs teach is not whole any more.
+    # A ranking with other pairs in training is not complete.
     held_out = _labels(split.test_seen, config, rows, whole_rankings=False)
     return LabeledImages(
         latents=encoder.encode(paths, texts, None).latents,
@@ -213,7 +213,7 @@ def _rewards(
     encoder: Encoder,
     reward: RewardFn,
 ) -> Tensor:
-    """Return the rewards [N] of all images, NaN where an image is not held out."""
+    """Return the rewards [N] of all images; NaN for images that are not held out."""
     both = [held_out.rankings.image.flatten(), held_out.verdicts.image]
     chosen = torch.cat(both).unique()
     rewards = torch.full((len(paths),), torch.nan)

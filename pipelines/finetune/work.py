@@ -1,7 +1,7 @@
-"""One training of the run: opens what it needs, trains, logs and saves.
+"""One training of the run: opens the model and data, trains, logs and saves.
 
-It goes on from its last checkpoint. Of several processes all train, and the first alone writes
-files and speaks.
+An interrupted training continues from its last checkpoint. Of several processes all train, and the
+first alone writes files and messages.
 """
 
 import resource
@@ -59,7 +59,7 @@ from pipelines.settings.finetune import FinetuneConfig
 from reward.sources import load_reward
 
 SAMPLE_SIZE = 128
-"""Pixels of an image on a sheet, at least about that many."""
+"""Least side of an image on a sheet, in pixels (approximate)."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +98,11 @@ class Job:
 def open_job(
     run: RunFolder, settings: Settings, name: str, processes: Processes = SINGLE_PROCESS
 ) -> Job:
-    """Open a model with a fresh adapter, the reward, and the generator of all randomness."""
+    """Open a model with a new adapter, the reward, and the generator of all randomness."""
     config, shared = method_config(settings, name), settings.table("finetune", FinetuneConfig)
     adapter = config.adapter.model_copy(update={"start": start_of(run, settings, name)})
     config = config.model_copy(update={"adapter": adapter})
-    # A later round has noise of its own; seeds of runs are below 2^31.
+    # Each round has its own noise; seeds of runs are below 2^31.
     generator = torch.Generator().manual_seed(settings.run.seed + (run.round - 1) * 2**31)
     model = open_model(settings.run)
     watch = Watch(partial(_now, model.device))
@@ -139,7 +139,7 @@ def open_job(
 
 
 def _now(device: torch.device) -> float:
-    """Return the time in seconds at which the device has done all that it was asked for."""
+    """Return the time in seconds after the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
@@ -148,7 +148,7 @@ def _now(device: torch.device) -> float:
 def _open_reward(
     run: RunFolder, settings: Settings, config: MethodConfig, model: DiffusionModel
 ) -> tuple[RewardFn | None, Monitor]:
-    """Return the reward to tune on, if there is or has to be one, and the monitor."""
+    """Return the reward to tune on (None if the method works without one) and the monitor."""
     shared = settings.table("finetune", FinetuneConfig)
     if shared.rewards:
         return load_reward(shared.rewards, device=model.device), PIXEL_MONITOR
@@ -164,7 +164,7 @@ def _open_reward(
 
 
 def with_images(job: Job) -> Job:
-    """Return the job with the images or labels that its method learns from, if it does."""
+    """Return the job with the images or labels that its method learns from, if any."""
     training, encoder, config = job.training, job.encoder, job.training.config
     if isinstance(config, LearnsFromLabels):
         labels = labeled_data(job.run, training.prompts, config, encoder, training.reward)
@@ -193,8 +193,8 @@ def with_images(job: Job) -> Job:
 def train_and_save(job: Job) -> None:
     """Train in the first process, and save the adapter with its model card."""
     for leftover in job.folder.rglob(".tmp-*"):
-        leftover.unlink()  # of a process that was killed while it wrote
-    (job.folder / STRENGTHS_FILE).unlink(missing_ok=True)  # of an adapter that was there before
+        leftover.unlink()  # from a process that was killed while it wrote
+    (job.folder / STRENGTHS_FILE).unlink(missing_ok=True)  # from an earlier adapter
     state = train(job)
     job.training.model.adapter.save(job.folder)
     with write_atomically(job.folder / CARD_FILE) as path:
@@ -213,9 +213,9 @@ def train_and_save(job: Job) -> None:
 
 
 def train(job: Job) -> TrainState:
-    """Train until it is done, or a guard stops it; leave the best weights in the model.
+    """Train to the end, or until a guard stops; leave the best weights in the model.
 
-    Errors name the checkpoint to go on from.
+    Errors name the checkpoint from which the training continues.
     """
     with job.training.watch.part("preparing"):
         job = with_images(job)
@@ -223,7 +223,7 @@ def train(job: Job) -> TrainState:
     if job.processes.is_first:
         state.show = partial(_save_samples, job.folder)
     load_latest(checkpoints, state, job.training.generator)
-    job.processes.wait()  # all have loaded the checkpoint, and the first may write new ones
+    job.processes.wait()  # all have loaded the checkpoint: the first may write
     try:
         with _journal(job, state) if job.processes.is_first else nullcontext() as note:
             for metrics in job.method.train(job.training, state):
@@ -245,7 +245,7 @@ def _journal(job: Job, state: TrainState) -> Iterator[Callable[[dict[str, Any]],
     total = job.method.total_steps(job.training.config)
     device = job.training.model.device
     bar = progress_bar(job.name, "step", total=total, done=before)
-    # The line of step 0 comes again with step 1.
+    # The line of step 0 is written together with the line of step 1.
     with MetricsLog(job.folder, step=before or -1) as log, bar:
 
         def note(metrics: dict[str, Any]) -> None:
@@ -275,7 +275,7 @@ def _journal(job: Job, state: TrainState) -> Iterator[Callable[[dict[str, Any]],
 
 
 def _peak_memory_gb(device: torch.device) -> float:
-    """Return the most memory so far in 10^9 bytes: of tensors on a GPU, else of the process."""
+    """Return the peak memory in 10^9 bytes: of tensors on a GPU, otherwise of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -18,29 +18,29 @@ INK = "#333333"
 MODEL_COLORS = {"base": GRAY, "best of n": YELLOW}
 """Colors of models that are not tuned; each method has its own."""
 COMPARED_COLORS = (BLUE, RED, YELLOW, "#2a7f62", "#5b4b8a", "#c8553d", "#1b9aaa")
-"""Colors of compared models, but for the base."""
+"""Colors of compared models, except for the base."""
 VERDICT_COLORS = {"good": "#2a7f62", "bad": "#c8553d", "skip": "#b9bec6", "unsafe": "#5b4b8a"}
 SOURCE_COLORS = {"human": BLUE, "simulated": YELLOW, "imported": GRAY, "adjudicator": RED}
 SMALL = {"height": 2.6, "width": 3.8}
-"""Inches of a chart that shares a row with others; on a phone's screen its text stays readable."""
+"""Size in inches of a chart beside others; its text stays readable on a phone."""
 LONGEST = 40
 """Letters of a label beside a bar."""
 NEXT_SHADE = 0.35
-"""Share of the way to `INK` by which each later round of a method is darker than the one before."""
+"""Step towards `INK`, as a share, by which a method's color darkens from round to round."""
 Lines = Sequence[dict[str, Any]]
 Estimate = tuple[float, tuple[float, float] | None]
 """A figure and its interval, if it has one."""
 
 
 def shade(color: str, number: int) -> str:
-    """Return a method's color for its model of a round, darker in each."""
+    """Return a method's color for a round; later rounds are darker."""
     left = (1 - NEXT_SHADE) ** (number - 1)
     mixed = left * np.array(to_rgb(color)) + (1 - left) * np.array(to_rgb(INK))
     return color if number == 1 else to_hex(mixed.tolist())
 
 
 def model_colors(models: Iterable[str]) -> dict[str, str]:
-    """Return a color for each compared model; the base is gray as on the other pages."""
+    """Return a color for each compared model; the base is gray on all pages."""
     others = [model for model in models if model != "base"]
     return {"base": GRAY} | dict(zip(others, cycle(COMPARED_COLORS), strict=False))
 
@@ -138,7 +138,7 @@ def strength_chart(
 
 
 def learning_chart(points: Lines, parts: dict[str, str], figure: str, ylabel: str) -> str:
-    """Return a held-out figure over the labels learned from, one line a part, as SVG.
+    """Return a held-out figure over the number of training labels, one line per part, as SVG.
 
     `parts` maps the name of each part to its legend. Points without the figure are omitted.
     """
@@ -165,7 +165,7 @@ def learning_chart(points: Lines, parts: dict[str, str], figure: str, ylabel: st
 
 
 def verdict_chart(rows: Lines) -> str:
-    """Return the shares of the verdicts of each row, as SVG.
+    """Return bars with the shares of verdicts in each row, as SVG.
 
     A row has a name, n, and a count for each verdict.
     """
@@ -211,7 +211,7 @@ def time_chart(seconds: dict[str, Sequence[float]]) -> str:
 
 
 def position_chart(places: Lines) -> str:
-    """Return how often each place on the screen holds the best image, as SVG.
+    """Return the share of best images by position on the screen, as SVG.
 
     A row has place, share, interval and expected share.
     """

@@ -1,4 +1,4 @@
-"""HTML pages that hold everything that they show: text, images and charts."""
+"""Self-contained HTML pages with text, images and charts."""
 
 import base64
 import io
@@ -12,17 +12,17 @@ from data.files import write_atomically
 from data.image_files import read_image
 
 SCROLLING = '<div class="scroll"'
-"""Beginning of what scrolls sideways on a narrow screen, in the templates."""
+"""Opening tag of elements that scroll sideways on a narrow screen, in the templates."""
 
 BY_KEYS = f'{SCROLLING} tabindex="0" role="group" aria-label="scrolls sideways"'
-"""The same in a page: keys reach it too."""
+"""Opening tag of these elements in a page, which makes them reachable by keyboard."""
 
 LARGEST = 192
-"""Side in pixels above which an image is made smaller for a page."""
+"""Largest side of an image in a page, in pixels; larger images are scaled down."""
 
 
 def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
-    """Write the page that a template of this folder makes of the context, atomically."""
+    """Render a template of this folder with the context, and write the page atomically."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -36,7 +36,7 @@ def write_page(template: str, context: Mapping[str, Any], path: Path) -> None:
 
 
 def image_uri(path: Path) -> str:
-    """Return an image for the `src` of an `<img>`, made smaller where it is large."""
+    """Return an image for the `src` of an `<img>`; large images are scaled down."""
     image = read_image(path, "put the file back, or remove it")
     if max(image.size) <= LARGEST and image.format == "PNG":
         return file_uri(path, "image/png")
@@ -84,7 +84,7 @@ def percent_interval(bounds: Sequence[float] | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a stage's time, in minutes from ten of them on."""
+    """Return a stage's time; from ten minutes on, in minutes."""
     if seconds < 1:
         return "less than 1 s"
     return f"{seconds:.0f} s" if seconds < 600 else f"{seconds / 60:.0f} min"

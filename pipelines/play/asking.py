@@ -20,24 +20,25 @@ from pipelines.run.model_hashes import weights_hash
 from pipelines.settings.config import Settings
 
 PRIORITY = 1.0
-"""Raters are asked about these images before the planned ones: somebody waits for the answer."""
+"""Priority of these tasks, above planned tasks, since a visitor waits for the answer."""
 HOUR_S = 3600.0
 
 
 def ask_raters(
     run: RunFolder, settings: Settings, rows: Sequence[Sequence[DrawnImage]], visitor: str
 ) -> Imported:
-    """Add the images to the run, with their tasks; what is there already is not added again.
+    """Add the images and their tasks to the run; existing ones are not added again.
 
     Args:
-        run: in its present round.
+        run: the run, in its current round.
         settings: its settings.
         rows: the images of one seed each, one by every model.
-        visitor: address that asks; the limit of `play.asks_an_hour` is counted by it.
+        visitor: address of the visitor; the limit `play.asks_an_hour` holds per address.
 
     Raises:
-        VisitorError: nothing can be asked about them, or the visitor has asked too often.
-        PictuneError: they cannot be written.
+        VisitorError: the run has no question about these images, or the visitor has asked too
+            often.
+        PictuneError: the images cannot be written.
     """
     records = list(_records(rows, run, settings))
     if not any(record.kind for record in records):
@@ -59,7 +60,7 @@ def ask_raters(
 def _records(
     rows: Sequence[Sequence[DrawnImage]], run: RunFolder, settings: Settings
 ) -> Iterator[Record]:
-    """Yield a ranking of each row's different images, and a verdict on each where the run asks."""
+    """Yield a ranking of each row's distinct images, and verdicts if the run asks for them."""
     tasks, model = settings.table("tasks", TasksConfig), settings.run.model
     weights = weights_hash(model)
 

@@ -1,4 +1,4 @@
-"""The way to the playground: the few addresses that its page needs, and nothing else of Gradio.
+"""The web app of the playground: only the few addresses of Gradio that its page needs.
 
 The page itself is drawn once, at the start. Nothing can be uploaded.
 """
@@ -31,18 +31,18 @@ EVENTS = (f"{API}queue/join", f"{API}run/predict")
 STREAM = re.compile(
     rf"GET {API}(heartbeat/[A-Za-z0-9_-]{{1,64}}\?|queue/data\?session_hash=[A-Za-z0-9_-]{{1,64}})"
 )
-"""Method, address and query of what the page listens to."""
+"""Method, address and query of the page's event streams."""
 
 KNOWN = ("type", "asgi", "http_version", "method", "path", "query_string", "server", "client")
 """Parts of a request's scope that reach Gradio."""
 
 HANDED_ON = (b"content-type", b"host")
-"""Headers that reach Gradio, which might repeat any other. Of Host, whose names were checked
-before, it makes the addresses of images."""
+"""Headers that reach Gradio; it might repeat any other header. It builds the addresses of images
+from Host, whose value is checked before."""
 
 
 def create_app(studio: Studio, config: PlayConfig) -> FastAPI:
-    """Return the web app. Not to be called from a coroutine."""
+    """Return the web app. Do not call it from a coroutine."""
     gradio, files = draw(
         lambda: gradio_app(Playground(studio, config).blocks, "/", house_theme(), STYLE), DRAWN
     )
@@ -62,7 +62,7 @@ def create_app(studio: Studio, config: PlayConfig) -> FastAPI:
 
 
 class _Gate:
-    """ASGI app that hands on to Gradio what its page asks for."""
+    """ASGI app that forwards the page's own requests to Gradio."""
 
     def __init__(self, gradio: FastAPI, folder: Path, scheme: str, ending: asyncio.Event) -> None:
         self._gradio = gradio
@@ -71,7 +71,7 @@ class _Gate:
         self._scheme = scheme
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 404 to all other addresses, and 422 to what no page sends."""
+        """Answer 404 for all other addresses, and 422 for requests that the page never sends."""
         if scope["type"] != "http":
             return
         app: ASGIApp = self._gradio
@@ -92,7 +92,7 @@ class _Gate:
             LOGGER.error("%s: %r", scope["path"], error)  # noqa: TRY400 - one line
 
     async def _answer(self, app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer; streams, which last as long as a page is open, end when the server does."""
+        """Answer a request; streams, which last as long as a page is open, end with the server."""
         more = False
 
         async def send_on(message: Message) -> None:
@@ -117,6 +117,6 @@ class _Gate:
         try:
             file = Path(path.removeprefix(FILE)).resolve()
             is_ours = file.is_relative_to(self._folder) and file.is_file()
-        except (OSError, ValueError):  # no name that a file could have
+        except (OSError, ValueError):  # not a valid file name
             return False
         return is_ours and method in ("GET", "HEAD")

@@ -1,4 +1,4 @@
-"""The playground's page, in Gradio: a prompt, the models side by side, and what to do with them.
+"""The playground's page in Gradio: a prompt, the models' images side by side, and actions.
 
 Drawing is queued, one visitor at a time; Gradio shows the place in the queue and the progress.
 """
@@ -36,19 +36,20 @@ from pipelines.play.studio import (
 LOGGER = logging.getLogger(__name__)
 
 LONGEST_QUEUE = 50
-"""Visitors who may wait; who comes then is told so."""
+"""Largest number of waiting visitors; further visitors see a message."""
 CLEAN_S = (3600, 24 * 3600)
-"""Seconds between two looks for files that Gradio keeps for pages, and the age at which they go."""
+"""Seconds between two cleanups of Gradio's files, and the age in seconds of files that are
+removed."""
 ROW = 4
-"""Images that a wide page shows in a row: of all models of one seed, then of the next seed."""
+"""Images per row on a wide page: all models with one seed, then with the next seed."""
 EXAMPLES = 8
-"""Prompts of the run that the page shows at once."""
+"""Number of example prompts that the page shows at once."""
 MOST_EXAMPLES = 400
-"""Prompts of the run that the page has in all."""
+"""Largest number of example prompts in the page."""
 FEW_PIXELS = 256
-"""Images with shorter sides are shown with crisp pixels, as they are enlarged."""
+"""Side in pixels below which images are enlarged with crisp pixels."""
 STRONGEST, MOST_GUIDANCE, MOST_CANDIDATES, MOST_IMAGES, MOST_STEPS = 2.0, 20.0, 16, 16, 100
-"""Ends of sliders."""
+"""Upper ends of sliders."""
 FAILED = "The program has failed; its terminal shows where."
 QUIET: dict[str, Any] = {"api_visibility": "private"}
 """Options of all events of the page."""
@@ -56,12 +57,12 @@ QUIET: dict[str, Any] = {"api_visibility": "private"}
 
 @dataclass
 class Drawing:
-    """Images that a visitor sees."""
+    """The images that a visitor sees."""
 
     wanted: DrawRequest
     folder: Path
     images: dict[str, list[DrawnImage]] = field(default_factory=dict)
-    """Those that are drawn, by model."""
+    """The drawn images, by model."""
 
     @property
     def rows(self) -> list[list[DrawnImage]]:
@@ -69,7 +70,7 @@ class Drawing:
         return [list(row) for row in zip(*self.images.values(), strict=True)]
 
     def tiles(self, waiting: Path) -> list[tuple[str, str]]:
-        """Return files and captions, seed by seed; `waiting` stands for what is not drawn yet."""
+        """Return files and captions, seed by seed; `waiting` stands for missing images."""
         tiles = []
         for number, seed in enumerate(self.wanted.seeds):
             for name in self.wanted.columns:
@@ -138,7 +139,7 @@ class Playground:
         return page
 
     def _build_prompt(self) -> None:
-        table = read_table(self.studio.run.prompts_table, PROMPTS)  # imported prompts too
+        table = read_table(self.studio.run.prompts_table, PROMPTS)  # includes imported prompts
         listed: list[str] = table["prompt"].to_pylist()
         focus = [one for one in self.studio.settings.run.focus_prompts if one in listed]
         prompts = list(dict.fromkeys([*focus, *listed]))[:MOST_EXAMPLES]
@@ -273,7 +274,7 @@ class Playground:
             show_progress="hidden",
             **QUIET,
         ).then(**drawing)
-        if self.config.may_ask:  # without the event, nobody can send it past the page either
+        if self.config.may_ask:  # without the event, no request outside the page can send it either
             self.ask.click(
                 self.send, self.state, [self.ask, self.note], show_progress_on=self.note, **QUIET
             )
@@ -290,7 +291,7 @@ class Playground:
         given: dict[Any, Any],
         progress: gr.Progress = gr.Progress(),  # noqa: B008 - how Gradio hands one in
     ) -> Iterator[dict[Any, Any]]:
-        """Yield what the page shows: at first, and after each model."""
+        """Yield the page's updates: at the start, and after each model."""
         earlier: Drawing | None = given[self.state]
         with visible_errors():
             wanted = self.studio.request(
@@ -305,7 +306,7 @@ class Playground:
             )
             start = time.monotonic()
             drawing = Drawing(wanted, self.studio.new_folder())
-            with ExitStack() as failed:  # or the visitor left meanwhile
+            with ExitStack() as failed:  # the visitor may have left
                 failed.callback(drawing.remove)
                 columns = wanted.columns
                 for number, name in enumerate(columns):
@@ -364,7 +365,7 @@ class Playground:
         return gr.Button("Sent to raters", interactive=False), gr.HTML(note, visible=True)
 
     def take_home(self, model: str, drawing: Drawing | None) -> tuple[Any, Any]:
-        """Return the code that draws with a model elsewhere, and the button with its adapter."""
+        """Return code that draws with a model elsewhere, and the download button of its adapter."""
         with visible_errors():
             if drawing is None:
                 return gr.skip(), gr.skip()

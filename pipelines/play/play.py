@@ -1,6 +1,6 @@
 """Stage `play`: serves the playground until Ctrl-C.
 
-It writes nothing, but for images that visitors send to the run's raters.
+It writes nothing except for images that visitors send to the run's raters.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def main(run: RunFolder, settings: Settings) -> int:
         The exit status.
 
     Raises:
-        PictuneError: a model cannot be opened, or the address cannot be listened on.
+        PictuneError: a model cannot be opened, or the app cannot listen on the address.
     """
     config = settings.table("play", PlayConfig)
     check_model_folder(settings.run.model)
@@ -38,7 +38,7 @@ def main(run: RunFolder, settings: Settings) -> int:
         from pipelines.play.studio import Studio  # noqa: PLC0415
 
     with TemporaryDirectory(prefix="pictune-play-") as folder, ends_in_order():
-        os.environ["GRADIO_TEMP_DIR"] = folder  # or Gradio's copies would stay
+        os.environ["GRADIO_TEMP_DIR"] = folder  # otherwise Gradio's copies would stay
         with until_stopped() as status:
             studio = Studio(run, settings, Path(folder))
             with closing(studio):

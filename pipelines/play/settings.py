@@ -6,17 +6,17 @@ from labeling_app.settings import Port, ServerConfig
 
 
 class PlayConfig(ServerConfig, frozen=True, extra="forbid"):
-    """Settings of the playground; whoever reaches its address may draw."""
+    """Settings of the playground; everybody who reaches its address can draw."""
 
     port: Port = 7861
-    """Port to listen on; 0 takes a free one."""
+    """Port to listen on; 0 takes a free port."""
     images: PositiveInt = 4
-    """Images of each model that a visitor draws at first."""
+    """Initial number of images of each model that a visitor draws."""
     ask_raters: bool | None = None
-    """Whether visitors may send images to the run's raters; without it, only where visitors come
-    from this machine alone."""
+    """Whether visitors may send images to the run's raters. Omitted, they may if the app serves
+    this machine alone."""
     asks_an_hour: PositiveInt = 10
-    """Times in an hour that visitors of one address may send images to raters."""
+    """Largest number of times per hour that visitors from one address may send images to raters."""
 
     @property
     def may_ask(self) -> bool:

@@ -1,6 +1,6 @@
-"""Draws for the playground's visitors: one pipeline in memory, whose adapters are switched.
+"""Draws for the playground's visitors with one pipeline in memory and switched adapters.
 
-Images are drawn, written and measured as the evaluation does it, so that both show the same.
+Images are drawn, written and measured as in the evaluation, so that both agree.
 """
 
 import math
@@ -34,24 +34,24 @@ from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
 BEST_OF_N = "best of n"
-"""The base again; for each seed the reward picks one of several candidates."""
+"""Name of the base with best-of-n: for each seed the reward picks one of several candidates."""
 LONGEST_PROMPT = 1000
-"""Characters."""
+"""Largest number of characters of a prompt."""
 LARGEST_SEED = 2**31 - 1
 LONGEST_NAME = 60
-"""Characters of a prompt in a file's name."""
+"""Largest number of a prompt's characters in a file name."""
 
 Tell = Callable[[int, int], None]
-"""Called with the number of passes through the network that are done, and of all."""
+"""Called with the number of finished network passes and their total."""
 
 
 class VisitorError(PictuneError):
-    """Something that a visitor can change; no file or server is named."""
+    """Error that a visitor can correct; its text names no file or server."""
 
 
 @dataclass(frozen=True)
 class DrawRequest:
-    """Images that a visitor wants to see, drawn by one model after the other."""
+    """A visitor's request for images, drawn by one model after the other."""
 
     prompt: str
     models: tuple[str, ...]
@@ -60,11 +60,11 @@ class DrawRequest:
     sampler: Sampler
     seeds: tuple[int, ...]
     candidates: int = 1
-    """Images of the base for each seed from which the reward picks one; 1 omits them."""
+    """Number of the base's candidates per seed for best-of-n; 1 omits best-of-n."""
 
     @property
     def columns(self) -> list[str]:
-        """The models, and `BEST_OF_N` after the base where there are candidates."""
+        """The models, and `BEST_OF_N` after the base if there are several candidates."""
         more = [BEST_OF_N] if self.candidates > 1 else []
         start = [BASE, *more] if BASE in self.models else more
         return [*start, *(name for name in self.models if name != BASE)]
@@ -72,13 +72,13 @@ class DrawRequest:
 
 @dataclass(frozen=True)
 class DrawnImage:
-    """One image, with all that is known about it."""
+    """One image with its measurements."""
 
     model: str
     prompt: str
     file: Path
     seed: int
-    """The image's own seed: of best of n, the seed of the candidate that was picked."""
+    """The image's seed; for best of n, the seed of the picked candidate."""
     sampler: Sampler
     adapter_hash: str | None = None
     strength: float | None = None
@@ -87,14 +87,14 @@ class DrawnImage:
     """Standard deviation of the reward's members; None for one member, or without a reward."""
     clip_score: float | None = None
     met: bool | None = None
-    """Whether the judge finds all that the prompt asks for; None without a judge who can tell."""
+    """Whether the image shows everything in the prompt; None if no judge can tell."""
 
 
 class Studio:
     """The models of a run; it draws for one visitor at a time."""
 
     def __init__(self, run: RunFolder, settings: Settings, folder: Path) -> None:
-        """Open the models of a run in its present round; `folder` takes the image files.
+        """Open the models of a run in its current round; `folder` is for the image files.
 
         Raises:
             PictuneError: a model cannot be opened.
@@ -103,7 +103,7 @@ class Studio:
         self.sampler = settings.table("sampler", Sampler).deterministic()
         self.tuned: dict[str, TunedModel] = {one.name: one for one in tuned_models(run)}
         self.model: DiffusionModel = open_model(settings.run)
-        for one in self.tuned.values():  # what does not fit is said now, not to visitors
+        for one in self.tuned.values():  # a misfit is reported now, not to visitors
             self.model.load_adapter(one.folder)
         reward = with_reward(run).reward_dir
         self.reward = open_reward_model(reward, settings.run) if has_reward(reward) else None
@@ -124,10 +124,10 @@ class Studio:
         images: int,
         candidates: int,
     ) -> DrawRequest:
-        """Return what a visitor asks for.
+        """Check a visitor's input and return the request.
 
         Raises:
-            VisitorError: it cannot be drawn; says what to change.
+            VisitorError: the request cannot be drawn; the message says what to change.
         """
         text = prompt.strip()
         if not text:
@@ -155,7 +155,7 @@ class Studio:
         )
 
     def close(self) -> None:
-        """End a drawing that is under way, and wait for its end: threads outlive the server."""
+        """Stop a running drawing and wait for its end, since threads outlive the server."""
         self._is_closed = True
         with self._lock:
             pass
@@ -167,7 +167,7 @@ class Studio:
         return folder
 
     def unread(self, prompt: str) -> int:
-        """Count the tokens at the prompt's end that no text encoder reads; most CLIPs take 77."""
+        """Count the tokens at the prompt's end that no text encoder reads; most CLIPs read 77."""
         left: list[int] = []
         names = map(tokenizer_of, self.model.family.text_encoders)
         for tokenizer in filter(None, (getattr(self.model.pipeline, name) for name in names)):
@@ -178,10 +178,10 @@ class Studio:
     def draw(self, name: str, wanted: DrawRequest, folder: Path, tell: Tell) -> list[DrawnImage]:
         """Draw the images of `name`, one of `wanted.columns`, into `folder`; one for each seed.
 
-        Nobody else draws until they are done.
+        Other drawings wait until it is done.
 
         Raises:
-            PictuneError: an adapter is gone, or an image is NaN.
+            PictuneError: an adapter is missing, or an image is NaN.
         """
         candidates = wanted.candidates if name == BEST_OF_N else 1
         seeds = [seed for first in wanted.seeds for seed in candidate_seeds(first, candidates)]
@@ -230,7 +230,7 @@ class Studio:
 
     @torch.no_grad()
     def _measured(self, paths: Sequence[Path], prompt: str) -> Iterator[dict[str, Any]]:
-        """Yield the known ones of reward, spread, CLIP score and verdict of each image."""
+        """Yield each image's available reward, spread, CLIP score and verdict."""
         for start in range(0, len(paths), self._batch):
             part = paths[start : start + self._batch]
             images, prompts = load_images(part), [prompt] * len(part)
@@ -250,7 +250,7 @@ class Studio:
 
 
 def picked(images: Sequence[DrawnImage], candidates: int) -> list[DrawnImage]:
-    """Return the image with the highest reward of every `candidates` in a row."""
+    """Return the image with the highest reward of each `candidates` consecutive images."""
     return [
         max(images[start : start + candidates], key=lambda one: one.reward or 0.0)
         for start in range(0, len(images), candidates)
@@ -258,7 +258,7 @@ def picked(images: Sequence[DrawnImage], candidates: int) -> list[DrawnImage]:
 
 
 def file_name(model: str, wanted: DrawRequest, seed: int) -> str:
-    """Return the name of an image's file; people who keep it read there what it is."""
+    """Return a descriptive file name for an image, for people who download it."""
     words = (wanted.prompt[:LONGEST_NAME], model, f"seed {seed}")
     slugs = [re.sub(r"\W+", "-", word.lower()).strip("-") for word in words]
     return "_".join(slug for slug in slugs if slug) + ".png"

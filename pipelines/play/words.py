@@ -15,7 +15,7 @@ TITLES = {BASE: "base", BEST_OF_N: "best of {n}"}
 EMPTY = '<p class="empty">Press <b>Draw</b>, and the models draw here, side by side.</p>'
 
 BUSY = "<p>&nbsp;</p>"
-"""Room for the progress."""
+"""Empty line that keeps space for the progress."""
 
 
 def title_of(model: str, wanted: DrawRequest) -> str:
@@ -77,7 +77,7 @@ def _summary(images: Sequence[DrawnImage]) -> str:
 
 
 def code(studio: Studio, model: str, wanted: DrawRequest) -> str:
-    """Return Python that draws the first image of a model again, with diffusers alone."""
+    """Return Python code that draws the first image of a model again with diffusers alone."""
     tuned, opening = studio.tuned.get(model), ""
     if tuned is not None:
         opening = kind_of(tuned.folder).code(tuned.folder, wanted.strength)
@@ -91,7 +91,7 @@ def code(studio: Studio, model: str, wanted: DrawRequest) -> str:
 
 
 def introduction(studio: Studio) -> str:
-    """Return HTML that says what the page is for, and what the run does not have yet."""
+    """Return HTML on the purpose of the page, and on missing parts of the run."""
     run, model = studio.run.root.name, studio.settings.run.model
     start = "Type what to draw. All models start from the same noise, so what differs between two"
     lines = [f"{start} images of one seed is what tuning has changed."]
@@ -119,7 +119,7 @@ def introduction(studio: Studio) -> str:
 
 
 def sent(added: Imported, run: str) -> str:
-    """Return HTML that says what raters were sent."""
+    """Return HTML on the images and tasks that were sent to raters."""
     if not added.feedback.tasks:
         return "<p>Raters have these images already.</p>"
     return (

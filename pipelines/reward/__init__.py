@@ -1,1 +1,1 @@
-"""Stages that train the reward and score by it."""
+"""Stages that train the reward and score with it."""

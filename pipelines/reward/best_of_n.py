@@ -1,7 +1,7 @@
 """Stage `best-of-n`: draw N new images of each prompt and pick the best by the reward.
 
-It is the baseline of Lee et al. 2023 (arXiv 2302.12192) that a tuned model has to beat: it needs no
-training, but N times the time for every image.
+It is the baseline for tuned models in Lee et al. 2023 (arXiv 2302.12192): it needs no training, but
+N times the time for every image.
 """
 
 import argparse
@@ -43,10 +43,10 @@ picked    bool     whether it is among the best that were kept, and in `best/`
 def main(
     run: RunFolder, settings: Settings, *, reward: Path | None, n: int, keep: int, out: Path | None
 ) -> None:
-    """Draw what is missing, then write the table of all candidates, the best, and a sheet.
+    """Draw missing images, then write the table of all candidates, the best images, and a sheet.
 
     Raises:
-        PictuneError: there is no trained reward, or the folder is of another model or sampler.
+        PictuneError: there is no trained reward, or the folder belongs to another model or sampler.
     """
     if n < 1:
         raise PictuneError(f"--n {n}: draw at least one image a prompt, as N=16 does")
@@ -111,7 +111,7 @@ def _draw_and_score(
     drawn_by: dict[str, Any],
     processes: Processes,
 ) -> list[float]:
-    """Mark the folder as unfinished, and draw what is missing.
+    """Mark the folder as unfinished, draw the missing images, and score all of them.
 
     Return the scores of all candidates, in the first process.
     """
@@ -140,7 +140,7 @@ def _draw_and_score(
 
 
 def _drawn_by(settings: Settings) -> dict[str, Any]:
-    """Return what a candidate's pixels depend on, beside its prompt and number."""
+    """Return everything that determines a candidate's pixels, except its prompt and number."""
     run = settings.run
     drawn_at = run.model_dump(include={"precision", "image_size", "weights"})
     return {
@@ -151,18 +151,18 @@ def _drawn_by(settings: Settings) -> dict[str, Any]:
 
 
 def _made_by(folder: Path) -> dict[str, Any]:
-    """Return what the folder says of the call that wrote it; empty where there is none."""
+    """Return the folder's record of the call that wrote it; empty without a record."""
     file = folder / MADE_BY
     made_by: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
     return made_by
 
 
 def _write_best(folder: Path, ranked: Sequence[Sequence[Path]], keep: int) -> None:
-    """Write the picked images alone, and a sheet with a row for each prompt, best on the left."""
+    """Write the picked images, and a sheet with a row for each prompt, best image on the left."""
     picked = {path.name: path for order in ranked for path in order[:keep]}
     for old in (folder / "best").glob("*.png"):
         if old.name not in picked:
-            old.unlink()  # of an earlier call
+            old.unlink()  # from an earlier call
     for name, path in sorted(picked.items()):
         with write_atomically(folder / "best" / name) as temporary:
             shutil.copyfile(path, temporary)

@@ -1,4 +1,4 @@
-"""The page that shows how far a reward can be trusted: `reward/report.html`, one whole file."""
+"""The page on the quality of a reward: `reward/report.html`, self-contained."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,11 +54,11 @@ MAIN_FIGURES: dict[MainFigure, str] = {
 }
 LEGENDS = {"test_unseen": "unseen prompts", "test_seen": "new images", "val": "validation"}
 MOST_PROMPTS = 24
-"""Most prompts with contact sheets."""
+"""Largest number of prompts with contact sheets."""
 IMAGES_PER_SHEET = 4
-"""Most images in each column of a contact sheet."""
+"""Largest number of images in each column of a contact sheet."""
 MOST_RATERS = 30
-"""Most raters in a table; raters with many labels come first."""
+"""Largest number of raters in a table; raters with many labels come first."""
 
 
 def write_report(
@@ -70,7 +70,7 @@ def write_report(
 
 
 def do_types_help(types: TypesReport) -> str:
-    """Return the result of the comparison on held-out raters, in a sentence."""
+    """Return a sentence on the comparison with held-out raters."""
     if types.gain is None or types.gain.interval is None:
         return (
             "There are too few raters, or labels of each, to say whether several types help: let "
@@ -91,7 +91,7 @@ def do_types_help(types: TypesReport) -> str:
 
 
 def doubts(part: PartReport, figure: MainFigure = "roc_auc") -> list[str]:
-    """Return the reasons not to trust the reward, a sentence each; `part` has this figure."""
+    """Return the reasons not to trust the reward, one sentence each; `part` must have `figure`."""
     found = []
     title = MAIN_FIGURES[figure]
     rows = part.scorers | {OTHERS: part.human.others}
@@ -184,8 +184,8 @@ def _curves(folder: Path, report: RewardReport) -> Iterator[tuple[str, str]]:
 def _sheets(examples: Examples, images: ScoredImages) -> Iterator[dict[str, Any]]:
     """Yield the contact sheet of each prompt, unseen ones first.
 
-    It has the images with the highest score, with the lowest score, and with the largest spread of
-    the members.
+    A sheet has the images with the highest score, the lowest score, and the largest spread of the
+    members.
     """
     held_out = set(examples.split.test_unseen.labeled_prompts.tolist())
     prompts = sorted(np.unique(images.prompt).tolist(), key=lambda prompt: prompt not in held_out)

@@ -29,7 +29,7 @@ from reward.settings import RewardConfig
 def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -> None:
     """Train and evaluate; a model made from the same labels, backbone and settings is kept.
 
-    With a `convention`, print the pairwise accuracies as it counts them, too.
+    With a `convention`, also print the pairwise accuracies by this convention.
     """
     with launched(settings.run.device) as processes:
         _train_once(run, settings, processes)
@@ -42,7 +42,7 @@ def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> Non
     if run.has_store and processes.is_first:
         with open_store(run) as store:
             export_labels(store, run, settings)
-    processes.wait()  # until the labels are there
+    processes.wait()  # until the labels exist
     if not (run.latest / MANIFEST).exists():
         raise PictuneError(
             f"{run.latest}: no labels yet; run `make label` or `make simulate` first"
@@ -61,7 +61,7 @@ def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> Non
     )
     if processes.skips(stage.is_done, f"reward: done, model in {run.reward_dir}"):
         return
-    FeedbackDataset.from_latest(run.latest, run.root)  # refuses what teaches nothing, in no time
+    FeedbackDataset.from_latest(run.latest, run.root)  # quickly refuses labels without information
     with ends_at_once():
         from pipelines.reward.sharing import encode_labeled  # noqa: PLC0415 - loads torch
         from pipelines.reward.training import train_reward  # noqa: PLC0415 - loads torch
@@ -77,7 +77,7 @@ def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> Non
 
 
 def _say_whether_stale(report: RewardReport, settings: Settings) -> None:
-    """Advise to label more often where the earlier reward was lost on the new images."""
+    """Advise to label more often if the earlier reward failed on the new images."""
     stale, least = report.staleness, settings.table("rounds", RoundsConfig).least_roc_auc
     if stale is None or stale.before.roc_auc_macro is None:
         return
@@ -97,7 +97,7 @@ def _say_whether_stale(report: RewardReport, settings: Settings) -> None:
 
 
 def _inputs(run: RunFolder, config: RewardConfig) -> dict[str, str]:
-    """Return digests of all that the reward is made from and compared with, by name."""
+    """Return digests of all inputs of the reward and its baselines, by name."""
     inputs = {"labels": learned_from_digest(run), "backbone": content_hash(config.backbone)}
     if (before := reward_before(run)) is not None:
         inputs["reward before"] = reward_hash(before)
@@ -106,7 +106,7 @@ def _inputs(run: RunFolder, config: RewardConfig) -> dict[str, str]:
 
 
 def _outputs(folder: Path, config: RewardConfig) -> tuple[Path, ...]:
-    """Return the files that have to be in the folder of a trained reward."""
+    """Return the required files of a trained reward."""
     names = [CONFIG_FILE, WEIGHTS_FILE, REWARD_METRICS]
     if config.tune_last:
         names.append(BACKBONE_FILE)

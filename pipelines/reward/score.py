@@ -1,7 +1,7 @@
 """Stage `score`: score images for prompts with a trained reward; writes a Parquet table.
 
-Images that cannot be read are omitted, each with a line that says why. Several processes share the
-encoding; the first alone scores and writes. A table that is made from the same things stays.
+Images that cannot be read are skipped, each with a line on the reason. Several processes share the
+encoding; the first alone scores and writes. A table with the same inputs is kept.
 """
 
 import argparse
@@ -103,7 +103,7 @@ def main(
 
 
 def _image_ids(folder: Path, paths: Sequence[str]) -> tuple[dict[str, str], list[PictuneError]]:
-    """Return the hash of each file that can be read, by path, and why the others cannot."""
+    """Return the hash of each readable file, by path, and the errors of the other files."""
     image_ids: dict[str, str] = {}
     unreadable: list[PictuneError] = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""Images and prompts that are to be scored, and the table of their scores."""
+"""A request to score images for prompts, and the table of the scores."""
 
 import hashlib
 import json
@@ -17,13 +17,13 @@ from data.schema import read_table, schema_of
 from pipelines.run.prompts import read_prompts
 
 FILE = "scores.parquet"
-"""Name of the table, unless `--out` names another."""
+"""Default name of the table; `--out` names another."""
 MADE_FROM = "made_from"
-"""Key in the table's metadata of the digest of all that it was made from."""
+"""Key in the table's metadata for the digest of its inputs."""
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 COLUMNS = "give a table with the columns path and prompt"
 PAIRS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("path", "prompt")])
-"""The columns that a table of images and prompts must have."""
+"""The required columns of a table of images and prompts."""
 
 
 SCORES = schema_of("""
@@ -33,12 +33,12 @@ prompt    string   the text that it was scored for
 score     float32  probability that a rater calls it good for the prompt
 std       float32  standard deviation of the ensemble members' own probabilities
 """)
-"""The columns of the table that is written."""
+"""The columns of the output table."""
 
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Pairs of an image and a prompt that are to be scored."""
+    """Pairs of an image and a prompt to score."""
 
     paths: list[str]
     """Distinct files, relative to the folder."""
@@ -67,7 +67,7 @@ class Request:
         return cls(paths, prompts, rows // len(prompts), rows % len(prompts))
 
     def digest(self, image_ids: Mapping[str, str], reward: str) -> str:
-        """Return a hash of the pairs, of the images' bytes and of the reward, given by hashes."""
+        """Return a hash of the pairs, the images (by their hashes) and the reward (by its hash)."""
         named = [self.paths, [image_ids.get(path) for path in self.paths], self.prompts, reward]
         found = hashlib.sha256(json.dumps(named).encode())
         for numbers in (self.path, self.prompt):
@@ -76,11 +76,11 @@ class Request:
 
 
 def rows_made_from(table: Path, digest: str) -> int | None:
-    """Return the number of rows of a table that was made from this; None if it was not."""
+    """Return the number of rows of a table with this digest; None for another table."""
     try:
         found = pq.read_metadata(table)
     except (OSError, pa.ArrowInvalid):
-        return None  # it is not there, or damaged
+        return None  # missing or damaged
     noted = (found.metadata or {}).get(MADE_FROM.encode())
     return found.num_rows if noted == digest.encode() else None
 

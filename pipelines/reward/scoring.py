@@ -19,7 +19,7 @@ from reward.embedding import ENCODE_BATCH, embed_prompts, embed_readable
 from reward.model import RewardModel
 
 ROWS = 65_536
-"""Images and prompts scored at a time."""
+"""Number of pairs scored at a time."""
 
 
 def embed(
@@ -31,8 +31,8 @@ def embed(
 ) -> tuple[torch.Tensor, dict[str, int]] | None:
     """Encode files of these paths and hashes; return features and the row of each image id.
 
-    Files with the same bytes are encoded once, and a file that is no image gets a line. Each of
-    several processes encodes a share, and only the first returns something.
+    Files with the same bytes are encoded once, and a file that is no image is reported. Each
+    process encodes a share; only the first process returns a result.
     """
 
     def skip(error: PictuneError) -> None:
@@ -55,7 +55,7 @@ def embed(
 
 
 def _ignore(error: PictuneError) -> None:
-    """Do nothing: the first process says in the end which images cannot be read."""
+    """Do nothing: the first process reports unreadable images at the end."""
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Encoding images in several processes: each encodes a share of the batches into the cache."""
+"""Encoding of images in several processes, each with a share of the batches, into the cache."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,21 +15,21 @@ from reward.settings import ExamplesConfig
 def encode_in_shares(embed: Callable[[Track], object], processes: Processes) -> Track:
     """Let each process encode its share of the images into the cache, with one bar.
 
-    `embed` encodes all of them with a cache, and takes its `track`. The batches are the same
-    as with one process, and so are the embeddings. Return the `track` for the call of `embed` that
-    takes everything from the cache; if the cache cannot be written, this call encodes once more.
+    `embed` takes a `track` and encodes all images with a cache. Batches and embeddings are the same
+    as with one process. Return the `track` for a later call of `embed`, which reads everything from
+    the cache, or encodes again if the cache cannot be written.
     """
     if processes.count == 1:
         return embedding_bar
 
     def own(batches: range) -> Iterator[int]:
-        processes.wait()  # all have read the cache as it was
+        processes.wait()  # all processes have read the same cache
         total = len(batches)
         with progress_bar("embed", "batch", total=total) as bar:
             for number, start in enumerate(batches):
                 if processes.has(number):
                     yield start
-                    bar.update(min(processes.count, total - bar.n))  # the others are as far
+                    bar.update(min(processes.count, total - bar.n))  # of all processes
 
     embed(own)
     processes.wait()
@@ -41,7 +41,7 @@ def encode_labeled(
 ) -> Track:
     """Share the labeled images, as `encode_in_shares` does; return the `track` of `prepare`.
 
-    What `tune_last` trains on is too large for the cache, so the first process encodes it alone.
+    The tokens for `tune_last` are too large for the cache, so the first process encodes them alone.
     """
     if config.tune_last:
         return embedding_bar

@@ -1,4 +1,4 @@
-"""Texts on a reward: its quality, and pairwise accuracies by convention."""
+"""Texts on a reward: its quality, and its pairwise accuracies by convention."""
 
 from typing import Literal, get_args
 
@@ -40,11 +40,11 @@ CONVENTIONS = {
 TESTS = {"test_unseen": "Prompts that it never saw", "test_seen": "New images of known prompts"}
 
 MainFigure = Literal["roc_auc", "pairwise_accuracy"]
-"""Quality in one figure: on single labels where there are any, else on ranked pairs."""
+"""Main figure of quality: on single labels if there are any, otherwise on ranked pairs."""
 
 
 def headline(report: RewardReport) -> str:
-    """Return its quality in a few words, on unseen prompts or else on unseen images."""
+    """Return the reward's quality in a few words, on unseen prompts or else on unseen images."""
     main = main_part(report)
     if main is None:
         return "too few held-out labels to measure it"
@@ -65,12 +65,12 @@ def headline(report: RewardReport) -> str:
 
 
 def scorers(report: RewardReport) -> dict[str, str]:
-    """Return the titles of a report's scorers; rewards from elsewhere have their own names."""
+    """Return the titles of a report's scorers; external rewards keep their names."""
     return SCORERS | {name: name for name in elsewhere(report.test_unseen)}
 
 
 def by_convention(report: RewardReport, convention: str) -> str:
-    """Return pairwise accuracies as one of `CONVENTIONS` counts them, a line for each test."""
+    """Return the pairwise accuracies by one of `CONVENTIONS`, one line per test."""
     title, meaning = CONVENTIONS[convention]
     lines = [f"ranked pairs in the right order as {title} counts them ({meaning}):"]
     for name, test in TESTS.items():
@@ -83,7 +83,7 @@ def by_convention(report: RewardReport, convention: str) -> str:
 
 
 def main_part(report: RewardReport) -> tuple[str, MainFigure] | None:
-    """Return the most telling part and figure: validation, which chose the weights, comes last."""
+    """Return the most informative part and figure; validation, which chose the weights, is last."""
     figures: tuple[MainFigure, ...] = get_args(MainFigure)
     wanted = [(name, figure) for names in (TESTS, ("val",)) for figure in figures for name in names]
     measured = (one for one in wanted if getattr(report.part(one[0]).model, one[1]) is not None)
@@ -91,5 +91,5 @@ def main_part(report: RewardReport) -> tuple[str, MainFigure] | None:
 
 
 def elsewhere(part: PartReport) -> list[str]:
-    """Return the scorers of a part that come from elsewhere."""
+    """Return the external rewards among the scorers of a part."""
     return [name for name in part.conventions if name not in SCORERS]

@@ -109,7 +109,7 @@ def train_reward(
         epochs = train(model, examples, config, generator=generator)
         for metrics in progress(epochs, "reward", "epoch", total=config.epochs):
             log.write(metrics.epoch, asdict(metrics))
-    # The file of an earlier training would say that this one is done.
+    # The file of an earlier training would mark this training as done.
     (run.reward_dir / REWARD_METRICS).unlink(missing_ok=True)
     model.save_pretrained(run.reward_dir)
     scorers = {
@@ -142,7 +142,7 @@ def train_reward(
 def _prepare(
     run: RunFolder, config: RewardConfig, backbone: ClipBackbone, track: Track
 ) -> Examples:
-    """Return the run's labels with embeddings; warn where nothing validates or is cached."""
+    """Return the run's labels with embeddings; warn without validation labels or a cache."""
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
     cache = open_cache(run)
     examples = prepare(dataset, config, backbone, track=track, cache=cache)
@@ -160,7 +160,7 @@ def _prepare(
 def _staleness(
     run: RunFolder, before: RewardModel | None, after: Scorer, examples: Examples, seed: int
 ) -> Staleness | None:
-    """Measure the reward of the round before on this round's labeled images."""
+    """Measure the previous round's reward on this round's labeled images."""
     folder = reward_before(run)
     if before is None or folder is None:
         return None
@@ -233,7 +233,7 @@ def _card(
 
 
 def _stale_rows(report: RewardReport) -> str:
-    """Return the card's table of the reward of the round before; empty in the first round."""
+    """Return the card's table on the previous round's reward; empty in the first round."""
     if report.staleness is None:
         return ""
     keys = ("roc_auc", "roc_auc_macro", "pairwise_accuracy")
@@ -246,7 +246,7 @@ def _stale_rows(report: RewardReport) -> str:
 
 
 def _losses(config: RewardConfig, counts: Counts) -> Iterator[str]:
-    """Yield the losses that it was trained on, in words."""
+    """Yield the training losses, in words."""
     lee = "the squared error of Lee et al. 2023 (arXiv 2302.12192)"
     if counts["good"] + counts["bad"]:
         yield f"single labels by {lee if config.binary_loss == 'mse' else 'cross-entropy'}"

@@ -1,1 +1,1 @@
-"""Stages that go through others: rounds, and the demo."""
+"""Stages that run other stages: rounds, and the demo."""

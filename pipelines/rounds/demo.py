@@ -1,4 +1,4 @@
-"""Stage `demo`: the whole story, stage by stage; stages that are done are skipped."""
+"""Stage `demo`: all stages from images to report; finished stages are skipped."""
 
 import time
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from pipelines.settings.config import Settings
 
 
 def main(run: RunFolder, settings: Settings) -> None:
-    """Run every stage; say where the report is, and what one may do next."""
+    """Run every stage; print the place of the report and possible next steps."""
     with launched(settings.run.device) as processes:
         is_first = processes.is_first
 
@@ -35,7 +35,7 @@ def main(run: RunFolder, settings: Settings) -> None:
                 clock = _clock(time.monotonic() - started)
                 print(f"\n[{number}/{len(steps)}] {clock} {title}", flush=True)
             stage()
-            processes.wait()  # until the files that the next one reads are there
+            processes.wait()  # until the input files of the next stage exist
     if not is_first:
         return
     print(f"\ndone in {_clock(time.monotonic() - started)}")

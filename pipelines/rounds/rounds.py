@@ -1,8 +1,8 @@
 """Stage `rounds`: several rounds of images, labels, reward and tuning, then the evaluation.
 
-What is done is skipped, so a run that was stopped goes on with its present round. Without a judge
-people label: then it stops where labels are wanted, and the same command goes on after that.
-Several processes go through all stages together; the first alone collects labels and speaks.
+Finished stages are skipped, so an interrupted run continues with its current round. Without a
+judge, people label: the command stops before labeling, and the same command continues after it.
+Several processes run all stages together; the first alone collects labels and prints messages.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from pipelines.settings.config import Settings
 
 
 def main(run: RunFolder, settings: Settings, *, rounds: int, method: str) -> None:
-    """Bring the run to the end of round `rounds`, and compare the models of all rounds.
+    """Run all rounds up to `rounds`, and compare the models of all rounds.
 
     Raises:
-        PictuneError: `rounds` is not a number of rounds, or lies behind the run.
+        PictuneError: `rounds` is below 1, or the run is already beyond it.
     """
     if rounds < run.round:
         raise PictuneError(
@@ -41,7 +41,7 @@ def main(run: RunFolder, settings: Settings, *, rounds: int, method: str) -> Non
             run = run.in_round(number)
             if processes.is_first:
                 _collect_labels(run, settings)
-            processes.wait()  # until the labels are there
+            processes.wait()  # until the labels exist
             if not labeled_images(run):
                 if processes.is_first:
                     print(
@@ -50,7 +50,7 @@ def main(run: RunFolder, settings: Settings, *, rounds: int, method: str) -> Non
                     )
                 return
             reward.main(run, settings)
-            processes.wait()  # until the reward is there
+            processes.wait()  # until the reward exists
             finetune.main(run, settings, method)
         evaluate.main(run, settings)
     if processes.is_first:
@@ -58,7 +58,7 @@ def main(run: RunFolder, settings: Settings, *, rounds: int, method: str) -> Non
 
 
 def _collect_labels(run: RunFolder, settings: Settings) -> None:
-    """Bring the round's labels into tables; simulated raters give them where there is a judge."""
+    """Export the round's labels; with a judge, simulated raters give them first."""
     if judge_folder(settings.run) is not None:
         simulate.main(run, settings)
     elif run.has_store:

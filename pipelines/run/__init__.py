@@ -1,1 +1,1 @@
-"""Parts that all stages share: the run's record, prompts, images and models."""
+"""Code that all stages share: the run's record, prompts, images and models."""

@@ -30,15 +30,15 @@ def image_files(run: RunFolder) -> dict[str, Path]:
 
 
 def images_digest(run: RunFolder) -> str:
-    """Return a hash of the ids of the run's images that are asked about by themselves."""
+    """Return a hash of the ids of the images with single-image tasks."""
     image_ids = sorted(row.image_id for row in set(campaign_images(run).values()))
     return hashlib.sha256("\n".join(image_ids).encode()).hexdigest()
 
 
 def plan_digest(settings: Settings) -> str:
-    """Return a hash of the settings that say what raters are asked.
+    """Return a hash of the settings of the raters' tasks.
 
-    Checks are not part of it: they come and go while raters label.
+    Checks are not included: they may change while raters label.
     """
     checks = {*ChecksConfig.model_fields, "gold"}
     plan = settings.table("tasks", TasksConfig).model_dump_json(exclude=checks)
@@ -48,7 +48,7 @@ def plan_digest(settings: Settings) -> str:
 def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
     """Return the run's images, both by id and by their path in the run.
 
-    Those that were drawn for comparisons are omitted.
+    Images that were drawn for comparisons are omitted.
     """
     table = read_table(run.images_table, IMAGES)
     table = table.filter(pc.field("origin").is_null() | (pc.field("origin") != COMPARISON))
@@ -68,31 +68,31 @@ def sent_images(run: RunFolder) -> set[str]:
 
 
 def open_store(run: RunFolder, checks: ChecksConfig = ChecksConfig()) -> FeedbackStore:  # noqa: B008 - frozen
-    """Open the run's feedback store, made if it is missing; close it after use.
+    """Open the run's feedback store, and create it if it is missing; close it after use.
 
-    `checks` matters only to those who claim tasks.
+    `checks` is only needed to claim tasks.
     """
     run.labels_dir.mkdir(parents=True, exist_ok=True)
     return FeedbackStore.open(run.store_url, checks=checks)
 
 
 def add_planned_tasks(store: FeedbackStore, run: RunFolder, settings: Settings) -> int:
-    """Plan the tasks of the run's images; return how many were not in the store and are now.
+    """Plan the tasks of the run's images; return the number of tasks added to the store.
 
     Raises:
-        PictuneError: the file of gold cannot be understood.
+        PictuneError: the file of gold answers is not valid.
     """
     config = settings.table("tasks", TasksConfig)
     images = campaign_images(run)
-    sent = sent_images(run)  # their tasks came with them, and no other image's task may change
+    sent = sent_images(run)  # sent images have tasks already, and no other task may change
     planned = plan_tasks([row for row in images.values() if row.image_id not in sent], config)
     gold = read_gold(config.gold, images) if config.gold else ()
-    # gold comes last: of two tasks about the same images the store takes the later one
+    # gold comes last: of two tasks on the same images the store takes the later task
     return store.add_tasks([*planned, *gold])
 
 
 def export_labels(store: FeedbackStore, run: RunFolder, settings: Settings) -> str:
-    """Export to Parquet, and copy that to `[dataset] target` if it is set; return a line on it."""
+    """Export to Parquet, and copy the tables to `[dataset] target` if set; return a line on it."""
     files = export(store, run).files
     target = settings.table("dataset", DatasetConfig).target
     if target is not None:

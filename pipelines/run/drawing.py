@@ -1,6 +1,6 @@
-"""Drawing of the images that are missing, in batches that fit into the memory.
+"""Drawing of missing images, in batches that fit into the memory.
 
-The name of an image's file says its prompt and seed, so an interrupted run draws only the rest.
+File names contain prompt and seed, so an interrupted run draws only the missing images.
 """
 
 import sys
@@ -28,17 +28,17 @@ T = TypeVar("T")
 
 @dataclass
 class Batches:
-    """Number of images that are worked on at once; halved for good when memory runs out."""
+    """Batch size; permanently halved when memory runs out."""
 
     size: int
 
     def fit(self, work: Callable[[int], T], largest: int) -> T:
-        """Return `work(n)` for the present size n, or for `largest` if that is less.
+        """Return `work(n)` for the current size n, or for `largest` if that is less.
 
-        `work` must be able to begin again.
+        `work` may be called again with a smaller n.
 
         Raises:
-            torch.OutOfMemoryError: memory does not hold one image.
+            torch.OutOfMemoryError: even one image does not fit into the memory.
         """
         while True:
             count = min(self.size, largest)
@@ -47,7 +47,7 @@ class Batches:
             except torch.OutOfMemoryError:
                 if count == 1:
                     raise
-            # Outside of the handler, whose error keeps the tensors that did not fit.
+            # Outside of the handler, since its error holds references to the tensors.
             self.size = count // 2
             note = f"{count} images at once do not fit into the memory: {self.size} from now on"
             tqdm.write(note, file=sys.stderr)
@@ -69,16 +69,16 @@ class Batches:
 
 @dataclass
 class Drawer:
-    """Draws images by one model, of which each process draws a share."""
+    """Draws images with one model; each process draws a share."""
 
     model: DiffusionModel
     batch: int
-    """Images drawn at once, if they fit into the device's memory."""
+    """Images per batch, if they fit into the device's memory."""
     processes: Processes = SINGLE_PROCESS
 
     @classmethod
     def open(cls, settings: Settings, processes: Processes) -> "Drawer":
-        """Open the run's model, to draw by as `[run]` and `[images]` say."""
+        """Open the run's model with the settings `[run]` and `[images]`."""
         model = open_model(settings.run)
         model.set_up(settings.run)
         return cls(model, settings.table("images", ImagesConfig).batch, processes)
@@ -89,15 +89,15 @@ class Drawer:
     def draw_missing(
         self, planned: Sequence[Planned], folder: Path, sampler: Sampler, *, title: str = "images"
     ) -> int:
-        """Draw the images that are not in `folder` yet, with a progress bar; return how many.
+        """Draw the images that are missing in `folder`, with a progress bar; return their number.
 
-        Of several processes each draws whole batches, the same as one process would, so that the
-        files are equal; all are there when it returns.
+        Each process draws whole batches, the same batches as a single process, so that the files
+        are equal. All files exist when the function returns.
         """
         batches = missing_batches(planned, folder, self.batch)
         missing, total = sum(len(images) for images, _ in batches), len(planned)
         processes = self.processes
-        processes.wait()  # all have seen the folder as it was
+        processes.wait()  # all processes have seen the same folder
         done = total - missing
         with progress_bar(title, "image", total=total, done=done) as bar, ImageWriter() as writer:
             for number, (images, size) in enumerate(batches):
@@ -105,13 +105,13 @@ class Drawer:
                     continue
                 drawn = self._draw(images, size, sampler)
                 writer.write(drawn, [folder / one.file_name for one in images])
-                done = min(done + len(images) * processes.count, total)  # the others are as far
+                done = min(done + len(images) * processes.count, total)  # of all processes
                 bar.update(done - bar.n)
         processes.wait()
         return missing
 
     def _draw(self, images: Sequence[Planned], size: int, sampler: Sampler) -> Tensor:
-        """Return the images [N, 3, H, W], drawn in a batch that repeats fill up to `size`."""
+        """Return the images [N, 3, H, W], drawn in a batch padded to `size` with repeats."""
         filled = [*images, *[images[0]] * (size - len(images))]
         prompts, seeds = [one.prompt for one in filled], [one.seed for one in filled]
         drawn = self._batches.fit(
@@ -123,10 +123,10 @@ class Drawer:
 def missing_batches(
     planned: Sequence[Planned], folder: Path, batch: int
 ) -> list[tuple[list[Planned], int]]:
-    """Return the batches of images that `folder` lacks, each with the size it is filled up to.
+    """Return the batches of images that `folder` lacks, each with its padded size.
 
-    Pixels depend on that size by rounding. So each image has the size that it has when all are
-    drawn at once, in full batches and a rest, whatever an interrupted call has left.
+    Pixels depend on the size by rounding. So each image gets the batch size of a complete call with
+    full batches and a rest, also after an interrupted call.
     """
     whole = len(planned) - len(planned) % batch
     batches = []

@@ -24,14 +24,14 @@ def to_pil(image: Tensor) -> Image.Image:
 
 
 def save_png(image: Tensor, path: Path) -> None:
-    """Write one image [3, H, W] atomically; equal images make equal bytes."""
+    """Write one image [3, H, W] atomically; equal images give equal bytes."""
     _write_png(to_pil(image), path)
 
 
 class ImageWriter:
-    """Writes PNG files in threads of its own, while the next images are drawn.
+    """Writes PNG files in threads while the next images are drawn.
 
-    All are there when its block ends.
+    All files exist when its block ends.
     """
 
     def __init__(self) -> None:
@@ -42,14 +42,14 @@ class ImageWriter:
         return self
 
     def write(self, images: Tensor, paths: Sequence[Path]) -> None:
-        """Begin to write images [B, 3, H, W], as `save_png` does, when those before are written.
+        """Start to write images [B, 3, H, W] as `save_png` does, after earlier images are written.
 
         Raises:
-            PictuneError: one of those before could not be written.
+            PictuneError: an earlier image could not be written.
         """
         self._finish()
         pairs = zip(images, paths, strict=True)
-        # As bytes: a quarter of the memory, and none of it on a GPU.
+        # As bytes on the CPU: a quarter of the memory, and no GPU memory.
         self._writing = [self._pool.submit(_write_png, to_pil(one), path) for one, path in pairs]
 
     def _finish(self) -> None:
@@ -74,7 +74,7 @@ def load_image(path: Path) -> Tensor:
 def load_fitted(path: Path, size: tuple[int, int]) -> Tensor:
     """Return the image of a file as [3, *size] in [0, 1], where `size` is (height, width).
 
-    An image of another size is scaled to cover that one, and its middle is kept.
+    An image of another size is scaled to cover `size` and cropped to its center.
 
     Raises:
         PictuneError: the file is missing, is no image or has too many pixels.
@@ -116,6 +116,6 @@ def save_sheet(rows: Sequence[Tensor], path: Path, *, scale: int = 1) -> None:
 
 
 def _write_png(image: Image.Image, path: Path) -> None:
-    # given a path, Pillow leaves the file open after Ctrl-C
+    # with a path, Pillow leaves the file open after Ctrl-C
     with write_atomically(path) as temporary, temporary.open("wb") as file:
         image.save(file, format="PNG")

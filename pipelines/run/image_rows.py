@@ -1,4 +1,4 @@
-"""Rows of `images.parquet` about images that a model of a run has drawn."""
+"""Rows of `images.parquet` for images that a model of a run has drawn."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ class DrawnBy:
     model_id: str
     """Folder or hub name of the model."""
     model_hash: str
-    """Hash of its weights."""
+    """Hash of the model's weights."""
     sampler: Sampler
     adapter_hash: str | None = None
     """Hash of the adapter; None for the base."""

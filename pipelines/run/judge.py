@@ -1,4 +1,4 @@
-"""The judge of a run: it says which images show what their prompt asks for, where anyone can."""
+"""The judge of a run: it decides which images show everything in their prompt."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,16 +23,16 @@ class Verdict:
     """Verdict of a judge on one image."""
 
     met: bool
-    """Whether the image shows all that its prompt asks for."""
+    """Whether the image shows everything in its prompt."""
     readable: bool
-    """Whether the judge can tell what is in the image."""
+    """Whether the judge can recognize the content of the image."""
 
 
 class Judge(Protocol):
-    """Judges images; independent of everything that was trained."""
+    """Judges images, independently of all trained models."""
 
     def understands(self, prompt: str) -> bool:
-        """Whether the prompt asks for anything that the judge looks for."""
+        """Whether the prompt contains anything that the judge can check."""
 
     def verdicts(self, images: "Tensor", prompts: Sequence[str]) -> list[Verdict]:
         """Return the verdicts on images [B, 3, H, W] in [0, 1] for their prompts."""
@@ -58,7 +58,7 @@ class OracleJudge:
 
 
 def open_judge(config: RunConfig) -> Judge | None:
-    """Return the run's judge; None where no judge knows images of its model."""
+    """Return the run's judge; None if there is no judge for images of its model."""
     folder = judge_folder(config)
     if folder is None:
         return None
@@ -70,7 +70,7 @@ def open_judge(config: RunConfig) -> Judge | None:
 def judge_folder(config: RunConfig) -> Path | None:
     """Return the folder of the run's judge, if any.
 
-    `run.judge` names it; else it is the embedded oracle where the embedded model draws.
+    The folder is `run.judge`, or else the embedded oracle if the run uses the embedded model.
     """
     if config.judge is not None:
         return config.judge
@@ -78,11 +78,11 @@ def judge_folder(config: RunConfig) -> Path | None:
 
 
 def _is_embedded(model: Path) -> bool:
-    """Whether it is the embedded model's folder or has the same UNet, as its copies have."""
+    """Whether the folder is the embedded model, or a copy with the same UNet."""
     if model.resolve() == EMBEDDED_MODEL.resolve():
         return True
     unet, embedded = model / "unet", EMBEDDED_MODEL / "unet"
-    # Gigabytes need not be hashed where the sizes differ.
+    # If the sizes differ, gigabytes need not be hashed.
     has_same_sizes = _sizes(unet) == _sizes(embedded)
     return has_same_sizes and weights_hash(str(unet)) == weights_hash(str(embedded))
 

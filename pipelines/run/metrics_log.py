@@ -1,4 +1,4 @@
-"""Training metrics as a folder's `metrics.jsonl` has them."""
+"""Training metrics from a folder's `metrics.jsonl`."""
 
 import json
 from collections import Counter
@@ -33,7 +33,7 @@ def kept_step(lines: Sequence[dict[str, Any]]) -> int | None:
 
 
 def time_spent(lines: Sequence[dict[str, Any]]) -> str:
-    """Return how long a training took in all its attempts, and on what, the longest first."""
+    """Return a phrase on a training's time over all attempts, by kind of work, longest first."""
     seconds: Counter[str] = Counter()
     for line in lines:
         for part, share in line.get("share_of_time", {}).items():

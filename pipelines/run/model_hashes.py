@@ -1,4 +1,4 @@
-"""Hashes of models, and whether there is a reward: what a stage asks before it opens anything."""
+"""Hashes of models and rewards, which a stage needs before it opens any of them."""
 
 import importlib.util
 from pathlib import Path
@@ -8,18 +8,18 @@ from data.files import sha256_of, sha256_of_files
 from reward.files import CONFIG_FILE
 
 REWARD_METRICS = "metrics.json"
-"""The last file that the training of a reward writes."""
+"""The last file that a reward's training writes."""
 MODEL_FILES = (".safetensors", ".json", ".txt")
-"""Suffixes of the files of a model that change what it does."""
+"""Suffixes of the files that determine a model's behavior."""
 
 
 def weights_hash(model: str, advice: str = "give a diffusers folder as MODEL=") -> str:
     """Return SHA-256 over the names and hashes of the weight files of a model.
 
-    It is a folder, or a hub model that was loaded before.
+    `model` is a folder, or a hub model that was loaded before.
 
     Raises:
-        PictuneError: there are no weight files; it ends with `advice`.
+        PictuneError: there are no weight files; the message ends with `advice`.
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -50,7 +50,7 @@ def reward_hash(folder: Path) -> str:
     """Return a hash of the reward that was trained in `folder`.
 
     Raises:
-        PictuneError: there is none.
+        PictuneError: there is no trained reward.
     """
     if not has_reward(folder):
         raise PictuneError(f"{folder}: no trained reward model; run `make reward` first")
@@ -60,8 +60,8 @@ def reward_hash(folder: Path) -> str:
 def content_hash(name: str) -> str:
     """Return the SHA-256 of a file, of the file of a `module:function`, or of a model's folder.
 
-    For a folder it is over the names and hashes of the weights and settings in it. Hidden files do
-    not count, nor does what describes a model to people. Any other name is returned as it is.
+    For a folder the hash is over the names and hashes of its weights and settings, without hidden
+    files and documentation. Any other name is returned unchanged.
     """
     path = Path(_file_of(name) if ":" in name else name)
     if path.is_file():
@@ -79,7 +79,7 @@ def _is_hidden(file: Path) -> bool:
 def _file_of(function: str) -> str:
     """Return the file of a function's module.
 
-    Where there is none, return the function's name: loading it explains the error.
+    Without a file, return the function's name: loading it will explain the error.
     """
     try:
         module = importlib.util.find_spec(function.partition(":")[0])

@@ -1,7 +1,7 @@
 """Opens the models of a run on its device.
 
-The libraries' own progress bars, which show even when the output is no terminal, are off from the
-import of this module on.
+Importing this module turns off the libraries' progress bars, which appear even if the output is no
+terminal.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,7 +31,7 @@ def device_of(config: RunConfig) -> torch.device:
     """Return the run's device.
 
     Raises:
-        PictuneError: torch does not know it, or this machine does not have it.
+        PictuneError: torch does not know the device, or this machine does not have it.
     """
     try:
         device = torch.device(config.device)
@@ -72,7 +72,7 @@ def open_reward_model(folder: Path, config: RunConfig) -> RewardModel:
 
 
 def untuned_backbone(reward: RewardModel, config: RunConfig) -> ClipBackbone:
-    """Return the reward's CLIP as it was before the reward was trained."""
+    """Return the reward's CLIP with its weights before the training of the reward."""
     backbone = reward.backbone
     return open_backbone(backbone.name, config) if backbone.tuned_blocks else backbone
 
@@ -83,14 +83,14 @@ def open_cache(run: RunFolder) -> EmbeddingCache:
 
 
 def open_reward(folder: Path, config: RunConfig) -> RewardFn:
-    """Return the trained reward model as the function that fine-tuning wants."""
+    """Return the trained reward model as a function for fine-tuning."""
     return as_reward_fn(open_reward_model(folder, config))
 
 
 def as_reward_fn(model: RewardModel) -> RewardFn:
     """Return the function from images [B, 3, H, W] in [0, 1] and prompts to rewards [B].
 
-    It has a gradient to the pixels where the images have one.
+    The rewards have a gradient to the pixels if the images require one.
     """
 
     def score(images: Tensor, prompts: Sequence[str]) -> Tensor:
@@ -101,9 +101,9 @@ def as_reward_fn(model: RewardModel) -> RewardFn:
 
 
 def as_monitor(model: RewardModel) -> Monitor:
-    """Return a monitor by the reward's CLIP, and by the ensemble's members if there are some.
+    """Return a monitor that uses the reward's CLIP and the members of its ensemble.
 
-    It measures the diversity of the backbone's embeddings, and the members' disagreement.
+    It measures the diversity of the CLIP's embeddings, and the members' disagreement.
     """
 
     def disagreement(images: Tensor, prompts: Sequence[str]) -> Tensor:

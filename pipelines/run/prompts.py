@@ -14,10 +14,10 @@ from pipelines.settings.config import shortened
 from pipelines.settings.run import RunConfig
 
 OTHER = "other"
-"""Category of a prompt that has none."""
+"""Category of prompts without a category."""
 
 _PARTS = {"": False, "train": False, "trained": False, "test": True, "held out": True}
-"""Values of the column `split`, and whether such a prompt is held out."""
+"""Values of the column `split`, with true for held-out prompts."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Prompt:
     text: str
     category: str | None = None
     is_held_out: bool = False
-    """Whether the evaluation alone draws it."""
+    """Whether only the evaluation draws the prompt."""
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -38,7 +38,7 @@ def read_prompts(path: Path) -> list[Prompt]:
     start with `#` are omitted.
 
     Raises:
-        PictuneError: the file cannot be read or holds no prompt, or a row is not as it must be.
+        PictuneError: the file cannot be read or has no prompt, or a row is not valid.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -115,7 +115,7 @@ def _prompt_of(row: Mapping[object, object], where: str) -> Prompt:
 
 
 def prompts_of(config: RunConfig) -> dict[str, str | None]:
-    """Return the run's prompts except held-out prompts, each with its category if it has one.
+    """Return the run's prompts except held-out prompts, each with its category or None.
 
     Raises:
         PictuneError: there is no prompt, or a focus prompt is not among the prompts.
@@ -143,7 +143,7 @@ def prompts_of(config: RunConfig) -> dict[str, str | None]:
 
 
 def held_out_of(config: RunConfig) -> dict[str, str | None]:
-    """Return the held-out prompts of the run's file, and the category of each if it has one."""
+    """Return the held-out prompts of the run's file, each with its category or None."""
     found = [] if config.prompts_file is None else read_prompts(config.prompts_file)
     return {one.text: one.category for one in found if one.is_held_out}
 

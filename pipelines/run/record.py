@@ -1,9 +1,9 @@
-"""Memory of a run folder: its settings, and for each stage its inputs and whether it is done.
+"""The record of a run folder: its settings, and each stage's inputs and state.
 
 The settings are in `config.toml`. A stage leaves `stage.json` in the folder that it writes to.
-While that file exists, the tables that the stage used may not change: to change them, remove the
-folder or start another run. An attempt that failed or was interrupted before it had anything to go
-on from leaves neither file, since its settings may be what was wrong.
+While that file exists, the stage's tables of settings may not change: to change them, remove the
+folder or start another run. An attempt that failed or was interrupted before it produced resumable
+files leaves neither file, since its settings may be wrong.
 """
 
 import time
@@ -37,39 +37,39 @@ UNBOUND = frozenset(
 )
 """Settings and tables that may change at any time.
 
-Results rest on them by rounding alone, stages look themselves for another judge or further
-strengths, and labels stay.
+They change results only by rounding, or stages check them on their own (judge, strengths); labels
+stay.
 """
 UNRECORDED = (("label", "port"), ("play", "port"))
-"""Settings that hold for one call and are never recorded."""
+"""Settings for a single call, which are never recorded."""
 NAMED = 3
-"""Number of differing settings that a refusal names before it only counts the others."""
+"""Largest number of differing settings that an error lists by name."""
 
 
 class Stamp(BaseModel, frozen=True, extra="forbid"):
-    """Note of a stage about itself."""
+    """Record of a stage, the content of `stage.json`."""
 
     stage: str
     """Name of the stage."""
     tables: tuple[str, ...]
-    """The tables of settings that it used."""
+    """The tables of settings that the stage used."""
     inputs: dict[str, str]
-    """Hash of each thing that it was made from, by name."""
+    """Hash of each input, by name."""
     started: datetime
     """UTC."""
     finished: datetime | None = None
-    """UTC; None while the stage is unfinished."""
+    """Time of the end in UTC; None while the stage is unfinished."""
     seconds: float = 0.0
-    """Time spent, including the earlier attempts that it went on from."""
+    """Time in seconds, including earlier attempts that were resumed."""
     goes_on_from: dict[str, tuple[str, ...]] | None = None
-    """Patterns of the files that an unfinished stage goes on from, each with the tables that such
-    files rest on. None for a stage that goes on from more than files of its folder: then
-    everything rests on all of its tables."""
+    """Patterns of resumable files of an unfinished stage, each with the tables that these files
+    depend on. None for a stage that resumes from other files too: then its files depend on all of
+    its tables."""
     files: dict[str, str] = {}
-    """Hash of each file that the finished stage vouches for, by name."""
+    """Hash of each output file that later rounds check, by name."""
 
     def bound(self, folder: Path) -> tuple[str, ...]:
-        """Return the tables that may not change, since something in `folder` rests on them."""
+        """Return the tables that may not change, since files in `folder` depend on them."""
         if self.finished is not None or self.goes_on_from is None:
             return self.tables
         there = [
@@ -80,7 +80,7 @@ class Stamp(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class StageFolder:
-    """Folder that one stage writes to, with what decides about skipping and resuming."""
+    """Folder of one stage's output, with the rules for skipping and resuming."""
 
     run: RunFolder
     settings: Settings
@@ -89,20 +89,20 @@ class StageFolder:
     tables: tuple[str, ...]
     inputs: Mapping[str, str]
     outputs: tuple[Path, ...] = ()
-    """Files without which the stage is not done."""
+    """Files that must exist when the stage is done."""
     goes_on_from: Mapping[str, tuple[str, ...]] | None = None
     """See `Stamp.goes_on_from`."""
     vouched: tuple[Path, ...] = ()
-    """Files whose hashes the stamp keeps, since later rounds go on from them."""
+    """Files whose hashes are recorded, since later rounds start from them."""
 
     @property
     def earlier(self) -> Stamp | None:
-        """Stamp of an earlier attempt, whatever its inputs were."""
+        """Stamp of an earlier attempt with any inputs."""
         return read_stamp(self.folder / STAMP)
 
     @property
     def stamp(self) -> Stamp | None:
-        """Stamp of an earlier attempt, if its inputs were the same as now."""
+        """Stamp of an earlier attempt with the current inputs."""
         earlier = self.earlier
         return earlier if earlier is not None and earlier.inputs == self.inputs else None
 
@@ -117,11 +117,11 @@ class StageFolder:
 
     @contextmanager
     def working(self) -> Iterator[bool]:
-        """Record the settings, and mark the stage as begun; as finished if the block ends cleanly.
+        """Record the settings, and mark the stage as started, or finished if the block succeeds.
 
-        After an error or Ctrl-C, only the tables stay recorded that the next attempt rests on; if
-        there is nothing to go on from, the stamp is as before.
-        Yields whether it resumes an earlier attempt.
+        After an error or Ctrl-C, only the tables that the next attempt depends on stay recorded.
+        Without resumable files, the stamp is restored. Yields whether an earlier attempt is
+        resumed.
         """
         config, stamp = _content(self.run.config_file), _content(self.folder / STAMP)
         resumed = self.stamp
@@ -171,7 +171,7 @@ def _put_back(path: Path, content: bytes | None) -> None:
 
 
 def read_stamp(path: Path) -> Stamp | None:
-    """Return the stamp at `path`, or None if it is missing or not readable.
+    """Return the stamp at `path`; None if it is missing or not readable.
 
     Without a stamp the stage runs again.
     """
@@ -182,7 +182,7 @@ def read_stamp(path: Path) -> Stamp | None:
 
 
 def stamps(run: RunFolder) -> dict[Path, Stamp]:
-    """Return the stamps of the run by the folder they lie in."""
+    """Return the stamps of the run by folder."""
     places = ("*", "finetune/*", "rounds/*", "rounds/*/reward", "rounds/*/finetune/*")
     paths = sorted(path for place in places for path in run.root.glob(f"{place}/{STAMP}"))
     found = {path.parent: read_stamp(path) for path in paths}
@@ -190,13 +190,13 @@ def stamps(run: RunFolder) -> dict[Path, Stamp]:
 
 
 def present_round(run: RunFolder) -> int:
-    """Return the highest round that has begun to draw images, at least 1."""
+    """Return the number of the last round with a started drawing of images, at least 1."""
     begun = (path.parent.name for path in run.root.glob(f"rounds/*/{STAMP}"))
     return max((int(name) for name in begun if name.isdecimal()), default=1)
 
 
 def record(run: RunFolder, settings: Settings, names: Collection[str] | None = None) -> None:
-    """Write the settings, or these tables of them, to `config.toml`; other tables stay there."""
+    """Write the settings, or only the tables `names`, to `config.toml`; other tables stay."""
     tables = settings.recorded()
     if names is not None:
         tables = {name: table for name, table in tables.items() if name in names}
@@ -209,10 +209,10 @@ def record(run: RunFolder, settings: Settings, names: Collection[str] | None = N
 
 
 def refuse_changes(run: RunFolder, settings: Settings) -> None:
-    """Refuse settings that differ from the settings that a stage of the run rests on.
+    """Refuse settings that differ from the recorded settings of a stage.
 
     Raises:
-        PictuneError: names the settings that differ, the stages that used them, and the ways out.
+        PictuneError: settings differ; the message names them, their stages, and possible solutions.
     """
     if not run.config_file.exists():
         return

@@ -1,8 +1,8 @@
-"""Rounds of labeling and tuning: what a round goes on from, and what it must not go on from.
+"""Rounds of labeling and tuning: the starting points of a round, and their checks.
 
-Round 1 is images of the base, labels, reward and tuned models. Each later round draws images with a
-model that was tuned in the round before, lets people label them, trains a reward on all labels so
-far, and tunes on from the adapters of the round before. Labels are one store for all rounds.
+Round 1 has images of the base, labels, a reward and tuned models. Each later round draws images
+with a model of the previous round, collects labels on them, trains a reward on all labels, and
+continues tuning from the adapters of the previous round. All rounds share one store of labels.
 """
 
 from collections import Counter
@@ -27,9 +27,9 @@ def round_of_images(run: RunFolder) -> dict[str, int]:
 
 
 def labeled_images(run: RunFolder) -> set[str]:
-    """Return the ids of the images of the present round with a label that can be learned from.
+    """Return the ids of the current round's images with a label for training.
 
-    Images that visitors of the playground sent are omitted: they are no sample of the round's
+    Images from visitors of the playground are omitted, since they are not a sample of the round's
     images.
     """
     if not (run.latest / MANIFEST).exists():
@@ -45,7 +45,7 @@ def labeled_images(run: RunFolder) -> set[str]:
 
 
 def labels_by_round(run: RunFolder) -> dict[int, dict[str, int]]:
-    """Return the numbers of verdicts and rankings of the images of each round, skips omitted."""
+    """Return the number of verdicts and rankings on the images of each round, without skips."""
     rounds = round_of_images(run)
     verdicts, pairs = read_labels(run.latest)
     rankings = read_table(run.latest / "labels_ranking.parquet", LABELS_RANKING).to_pandas()
@@ -59,10 +59,10 @@ def labels_by_round(run: RunFolder) -> dict[int, dict[str, int]]:
 
 
 def refuse_unlabeled(run: RunFolder) -> None:
-    """Refuse to go on from a round without labels.
+    """Refuse to continue from a round without labels.
 
     Raises:
-        PictuneError: no image of the present round has a label.
+        PictuneError: no image of the current round has a label.
     """
     if not labeled_images(run):
         raise PictuneError(
@@ -72,23 +72,23 @@ def refuse_unlabeled(run: RunFolder) -> None:
 
 
 def with_reward(run: RunFolder) -> RunFolder:
-    """Return the run in its latest round that has a trained reward; as it is, if none has."""
+    """Return the run in its latest round with a trained reward; without a reward, unchanged."""
     rounds = (run.in_round(number) for number in range(run.round, 0, -1))
     return next((one for one in rounds if (one.reward_dir / REWARD_METRICS).exists()), run)
 
 
 def tuned_methods(run: RunFolder) -> list[str]:
-    """Return the methods that have an adapter in the round."""
+    """Return the methods with an adapter in the round."""
     return [method for method in METHODS if kind_in(run.finetune_dir(method)) is not None]
 
 
 def adapter_to_go_on_from(run: RunFolder, method: str, model: str) -> Path:
-    """Return the folder of the adapter of the round before that this round goes on from.
+    """Return the folder of the previous round's adapter from which this round continues.
 
     Args:
-        run: in the round that goes on.
-        method: tuned the adapter.
-        model: hash of the base's weights as they are now.
+        run: the run, in the round that continues.
+        method: the method that tuned the adapter.
+        model: hash of the base's current weights.
 
     Raises:
         PictuneError: there is no such adapter, it was changed after its tuning, or it was tuned
@@ -118,7 +118,7 @@ def adapter_to_go_on_from(run: RunFolder, method: str, model: str) -> Path:
 
 
 def reward_before(run: RunFolder) -> Path | None:
-    """Return the folder of the reward of the round before, if there is one."""
+    """Return the folder of the previous round's reward; None if there is none."""
     before = run.in_round(run.round - 1)
     if run.round == 1 or not (before.reward_dir / REWARD_METRICS).exists():
         return None

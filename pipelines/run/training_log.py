@@ -1,4 +1,4 @@
-"""Training metrics on their way to `metrics.jsonl` and TensorBoard."""
+"""Writing of training metrics to `metrics.jsonl` and TensorBoard."""
 
 import json
 from pathlib import Path
@@ -12,12 +12,12 @@ from pipelines.run.metrics_log import METRICS_FILE, read_metrics
 
 
 class MetricsLog:
-    """Log that appends one line of JSON a step; a context manager."""
+    """Log with one line of JSON per step; a context manager."""
 
     def __init__(self, folder: Path, *, step: int = 0) -> None:
-        """Go on after `step`.
+        """Continue after `step`.
 
-        Later lines of an interrupted attempt are dropped, since their steps are done again.
+        Later lines of an interrupted attempt are removed, since their steps are repeated.
         """
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
         with write_atomically(folder / METRICS_FILE) as temporary:

@@ -1,1 +1,1 @@
-"""Settings of a run: their models, their files, and their guide; nothing that plans or works."""
+"""Settings of a run: their models, files and reference."""

@@ -1,7 +1,6 @@
 """The settings of a run: a TOML file, overrides on top, and the frozen models that check them.
 
-Each table belongs to the code that it configures, whose place stands in `tables.py`. A run keeps
-its resolved settings in `config.toml`.
+`tables.py` lists the model of each table. A run keeps its resolved settings in `config.toml`.
 """
 
 import copy
@@ -35,9 +34,9 @@ NESTED_TOO_DEEP = (
 
 
 LIKE = "like"
-"""Key of a table that names another one, from which it has the settings that it does not name."""
+"""Key of a table that names another table, from which it takes its missing settings."""
 SHARED = ("adapter", "validation")
-"""Tables in `[finetune]` that hold for every method; a method's table of that name comes first."""
+"""Tables in `[finetune]` for every method; a method's own table of the same name overrides them."""
 
 Tables = dict[str, dict[str, Any]]
 M = TypeVar("M", bound=BaseModel)
@@ -45,12 +44,12 @@ M = TypeVar("M", bound=BaseModel)
 
 @dataclass(frozen=True)
 class Settings:
-    """Checked settings: `tables` as they were given, `models` for the requested tables."""
+    """Checked settings: `tables` as given, and `models` for the requested tables."""
 
     tables: Tables
     models: Mapping[str, BaseModel]
     own: Mapping[str, Tables] = field(default_factory=dict)
-    """The tables of `SHARED` as each method gives them itself."""
+    """Each method's own values of the tables of `SHARED`."""
 
     def table(self, name: str, model: type[M]) -> M:
         """Return the checked table `name`, which must have been requested from `check`."""
@@ -65,7 +64,7 @@ class Settings:
         return self.table("run", RunConfig)
 
     def resolved(self) -> Tables:
-        """Return every table: with its defaults if it was checked, else as it was given."""
+        """Return every table: with its defaults if it was checked, otherwise as given."""
         checked = {
             name: model.model_dump(mode="json", exclude_none=True)
             for name, model in self.models.items()
@@ -77,9 +76,9 @@ class Settings:
         }
 
     def recorded(self) -> Tables:
-        """Return every table as a run records it: a method's part of `SHARED` is its own alone.
+        """Return every table for the record of a run: a method has only its own values of `SHARED`.
 
-        So a later change of a shared table still reaches every method.
+        So a later change of a shared table still applies to every method.
         """
         return {name: table | self.own.get(name, {}) for name, table in self.resolved().items()}
 
@@ -96,7 +95,7 @@ class Settings:
 
 
 def config_file(name: str | None) -> Path:
-    """Return the file that `--config NAME` means: a path or a preset's name; None: the default one.
+    """Return the file of `--config NAME`, a path or a preset's name; None is the default preset.
 
     Raises:
         PictuneError: `name` is neither a file nor a preset.
@@ -145,7 +144,7 @@ def _parsed(path: Path) -> dict[str, Any]:
         raise PictuneError(f"{path}:{line}: not valid TOML ({reason}); fix that line") from error
     except RecursionError as error:
         raise PictuneError(f"{path}: {NESTED_TOO_DEEP}") from error
-    except ValueError as error:  # Python's own limit on the digits of a number
+    except ValueError as error:  # Python's limit on the digits of a number
         raise PictuneError(
             f"{path}: holds a number of too many digits to be read; write a shorter one"
         ) from error
@@ -171,7 +170,7 @@ def override(tables: Tables, changes: Iterable[tuple[Sequence[str], Any]]) -> Ta
     """Return a copy of the tables with each (path, value) put in place.
 
     Raises:
-        PictuneError: a path leads through something that is not a table.
+        PictuneError: a part of a path is not a table.
     """
     result: dict[str, Any] = copy.deepcopy(tables)
     for keys, value in changes:
@@ -190,10 +189,10 @@ def check(
 ) -> Settings:
     """Check the tables `names`; a table that is missing has its defaults.
 
-    `flags` names, for each path that a flag sets, that flag: it overrides what `source` says.
+    `flags` maps paths to the flags that set them, for errors; other values come from `source`.
 
     Raises:
-        PictuneError: one line with all errors, each with its path and where it comes from.
+        PictuneError: one line with all errors, each with its path and origin.
     """
     errors = [
         (name, f"[{name}] is no table{_did_you_mean(name, TABLES)}")
@@ -223,10 +222,10 @@ def check(
 
 
 def _shared(tables: Tables) -> Tables:
-    """Return the tables of `SHARED` with what `[finetune]` gives; none if it is not valid."""
+    """Return the tables of `SHARED` from `[finetune]`; empty if it is not valid."""
     try:
         config = FinetuneConfig.model_validate(tables.get("finetune", {}))
-    except ValidationError:  # explained where [finetune] is checked
+    except ValidationError:  # the check of [finetune] explains the error
         return {}
     return config.model_dump(include=set(SHARED), exclude_unset=True, exclude_none=True)
 
@@ -238,7 +237,7 @@ def _with_shared(own: dict[str, Any], model: type[BaseModel], shared: Tables) ->
         defaults: BaseModel = model.model_fields[key].default
         fields = type(defaults).model_fields
         known = {name: value for name, value in shared.get(key, {}).items() if name in fields}
-        if isinstance(given := own.get(key, {}), dict):  # anything else is refused
+        if isinstance(given := own.get(key, {}), dict):  # other values are refused
             completed[key] = defaults.model_dump() | known | given
     return completed
 
@@ -246,7 +245,7 @@ def _with_shared(own: dict[str, Any], model: type[BaseModel], shared: Tables) ->
 def _with_likeness(tables: Tables, name: str, model: type[BaseModel]) -> dict[str, Any]:
     """Return the table `name`, completed by the table that its key `like` names, if any.
 
-    Of the other table it has the settings that both know and that it does not name itself.
+    It takes the other table's settings that both tables have and that it does not set itself.
 
     Raises:
         PictuneError: `like` names no other table.
@@ -262,7 +261,7 @@ def _with_likeness(tables: Tables, name: str, model: type[BaseModel]) -> dict[st
 
 
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of both tables; where both have a value, that of `above` counts."""
+    """Return the values of both tables; values of `above` override values of `below`."""
     merged = below | above
     for key in below.keys() & above.keys():
         if isinstance(below[key], dict) and isinstance(above[key], dict):
@@ -273,9 +272,9 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
 def _by_origin(
     errors: Iterable[tuple[str, str]], source: str, flags: Mapping[str, str]
 ) -> list[str]:
-    """Return a phrase for each origin of errors, the flag or else the file, with all its errors.
+    """Return a phrase for each origin of errors (a flag or the file), with all its errors.
 
-    A flag is to blame if it sets the path, a part of it, or a table around it.
+    A flag is the origin if it sets the path, a part of it, or a table around it.
     """
     texts_of: dict[str, list[str]] = {}
     for path, text in errors:
@@ -292,7 +291,7 @@ def model_of(name: str) -> type[BaseModel]:
     """Return the model that checks the table `name`.
 
     Raises:
-        PictuneError: a package that it needs is not installed.
+        PictuneError: a required package is not installed.
     """
     try:
         model: type[BaseModel] = pkgutil.resolve_name(TABLES[name])
@@ -318,7 +317,7 @@ def _explained(table: str, model: type[BaseModel], error: dict[str, Any]) -> tup
 def _not_finite(path: str, value: Any) -> list[tuple[str, str]]:
     """Return errors as `_explained` does, for inf and nan.
 
-    TOML has them and they pass as numbers, but no setting means anything by them.
+    TOML has these values and they pass as numbers, but no setting can use them.
     """
     if isinstance(value, float) and not math.isfinite(value):
         return [(path, f"{path} should be a finite number, not {value}")]
@@ -331,7 +330,7 @@ def _not_finite(path: str, value: Any) -> list[tuple[str, str]]:
 
 
 def _fields_at(model: type[BaseModel], loc: Sequence[int | str]) -> Iterable[str]:
-    """Return the names of the fields of the model that `loc` leads to."""
+    """Return the names of the fields of the model at `loc`."""
     for part in loc:
         info = model.model_fields.get(str(part))
         annotations = (info.annotation, *get_args(info.annotation)) if info else ()

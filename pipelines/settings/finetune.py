@@ -1,4 +1,4 @@
-"""Settings that all methods of fine-tuning share."""
+"""Settings that all fine-tuning methods share."""
 
 from typing import Annotated, Literal
 
@@ -10,53 +10,52 @@ from reward.settings import RewardSource
 
 
 class SharedValidation(ValidationRules, frozen=True, extra="forbid"):
-    """Settings of validation by any method, which a method's own table may set otherwise."""
+    """Validation settings of all methods; a method's own table can override them."""
 
     every: PositiveInt | None = None
-    """Steps between two validations, or iterations for methods that draw their images; omitted, the
-    method's own number. The untuned model and the last one are always validated."""
+    """Steps between two validations (iterations for methods that draw their images); omitted, the
+    method's default. The untuned and the final model are always validated."""
     images_per_prompt: PositiveInt | None = None
-    """Images of each validation prompt, drawn with eta 0 as users do and on seeds never trained on;
-    omitted, 8. The weights with the best mean reward over them are kept."""
+    """Images of each validation prompt, drawn with eta 0 and on seeds never trained on; omitted, 8.
+    The weights with the best mean reward are kept."""
     stop_on: tuple[Measure, ...] | None = None
     """Measures that end the training when they leave the bounds in `finetune.validation.limits`;
-    omitted, none, but for `reward_gradient` all except `stale_reward`."""
+    omitted, no measures, or for `reward_gradient` all except `stale_reward`."""
 
 
 class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings that the methods share; each has its own in a table of its name."""
+    """Settings that the methods share; further settings are in each method's table."""
 
     gradient_checkpointing: bool = False
-    """Compute the network's blocks, and the VAE's where a gradient goes through them, again in the
-    backward pass rather than keep their activations: less memory, one more forward pass."""
+    """Recompute activations of the network (and of the VAE, if a gradient passes through it) in the
+    backward pass: this needs less memory and one more forward pass."""
     train_on: Literal["focus", "all"] = "focus"
-    """Prompts to train on: `run.focus_prompts`, or all of the run's, for a model that is to do
-    better on prompts that nobody thought of. A method that learns from labels then takes all
-    prompts that have some."""
+    """Prompts to train on: `run.focus_prompts`, or all prompts of the run, which helps unseen
+    prompts. With "all", a method that learns from labels takes all prompts with labels."""
     validation_prompts: tuple[str, ...] = ()
-    """Held-out prompts that choose the best weights and that the guards watch; none means the
-    training prompts, on seeds of their own."""
+    """Held-out prompts for validation and guards; empty means the training prompts, with seeds that
+    training does not use."""
     adapter: AdapterSettings = AdapterSettings()
     """Trained weights beside the frozen model, for every method: a LoRA. A method's own table, such
-    as `[dpok.adapter]`, names what differs."""
+    as `[dpok.adapter]`, overrides it."""
     validation: SharedValidation = SharedValidation()
     """Validation, which chooses the best weights and can end the training early, for every method.
-    A method's own table, such as `[dpok.validation]`, names what differs."""
+    A method's own table, such as `[dpok.validation]`, overrides it."""
     scored_per_prompt: NonNegativeInt = 0
-    """For methods that learn from images: further images of each prompt, which are drawn beside the
-    run's images and which only the reward scores."""
+    """For methods that learn from images: number of further images of each prompt, which are drawn
+    in addition to the run's images and scored by the reward alone."""
     checkpoints: PositiveInt = 10
-    """Number of checkpoints, evenly over the steps; an interrupted training goes on from the
-    last."""
+    """Number of checkpoints, evenly over the steps; an interrupted training continues from the last
+    one."""
     rewards: tuple[RewardSource, ...] = ()
-    """Rewards to tune on in place of the run's own, which the evaluation still shows: a weighted
-    sum, see `reward/sources.py`."""
+    """Rewards to tune on instead of the run's reward, as a weighted sum; see `reward/sources.py`.
+    The evaluation still shows the run's reward."""
     strengths: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = (1.0,)
     """Strengths of the tuned adapter, factors of its update: 0.5, 0.75, 1 is a usual choice. The
-    validation after training chooses among them, and the evaluation draws at each; 0, the base, and
-    1, as trained, always belong to them. Others can be asked for at any time."""
+    validation after training chooses one of them, and the evaluation draws at each. 0 (the base)
+    and 1 (as trained) are always included. More strengths can be added at any time."""
 
     @property
     def other_strengths(self) -> list[float]:
-        """The strengths beside 0 and 1, from weak to strong; none means that none is asked for."""
+        """The strengths other than 0 and 1, from weak to strong."""
         return sorted({*self.strengths} - {0.0, 1.0})

@@ -1,7 +1,7 @@
 """Reference of all settings: default, type, range, published value and meaning of each.
 
-`python -m pipelines settings` prints it, and `docs/settings.md` is that text. The meanings are the
-docstrings of the settings' models.
+`python -m pipelines settings` prints the reference, which is also `docs/settings.md`. The meanings
+are the docstrings of the settings' models.
 """
 
 import ast
@@ -33,9 +33,9 @@ SHARED_AT = {
     "validation": "finetune.validation",
     "sampler": "sampler",
 }
-"""Tables of a method that only say in what it differs, and the tables that they differ from."""
+"""Tables of a method that override another table, with the path of the other table."""
 BASELINES, REWARDS = "reward.baselines[]", "finetune.rewards[]"
-"""Lists of the same tables: the first explains their settings."""
+"""Lists of tables of the same class; the settings are explained at the first list."""
 BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
 HEAD = """\
 # Settings
@@ -49,18 +49,18 @@ value of the preset `paper`, which has the published settings, where that preset
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting, or the line that introduces a table inside a table."""
+    """One setting, or the line that introduces a nested table."""
 
     path: str
     default: str | None
-    """TOML value, or a phrase; None for what must be given, and a table whose settings follow."""
+    """TOML value or a phrase; None for a required setting and for a table whose settings follow."""
     kind: str
     """Type and range in words."""
     meaning: str
 
 
 def reference(table: str | None = None) -> str:
-    """Return the text on all tables, or on one alone."""
+    """Return the text on all tables, or on one table."""
     published = read_toml(config_file(PUBLISHED))
     if table is not None:
         return _section(table, published)
@@ -73,7 +73,7 @@ def settings_in(table: str) -> list[Setting]:
 
 
 def _settings(path: str, model: type[BaseModel], defaults: BaseModel | None) -> Iterator[Setting]:
-    """Yield the settings of a model; `defaults` holds them where the model is a setting itself."""
+    """Yield the settings of a model; `defaults` holds the defaults of a nested model."""
     meanings = _docstrings(model)
     for name, field in model.model_fields.items():
         place, meaning = f"{path}.{name}", meanings.get(name, "")
@@ -94,7 +94,7 @@ def _settings(path: str, model: type[BaseModel], defaults: BaseModel | None) -> 
 
 
 def _inner_table(path: str, meaning: str, defaults: BaseModel) -> Iterator[Setting]:
-    """Yield the settings of a table in a table, or where all its settings are explained."""
+    """Yield the settings of a nested table, or a reference to their explanation."""
     table, name = path.split(".", 1)
     if table not in METHODS or name not in SHARED_AT:
         yield Setting(f"{path}.*", None, "table", meaning)
@@ -204,7 +204,7 @@ def _entry(setting: Setting, published: Any) -> str:
         facts += f"; `{PUBLISHED}`: {_as_toml(published)}"
     default = "" if setting.default is None else f" = {setting.default}"
     meaning = f": {setting.meaning}" if setting.meaning else ""
-    # No line may begin with a dash, which would make it an item of a list.
+    # A line must not begin with a dash, which would start a list item.
     text = f"`{setting.path}`{default} ({facts}){meaning}".replace(" - ", "\N{NO-BREAK SPACE}- ")
     lines = textwrap.fill(
         text,

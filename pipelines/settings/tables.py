@@ -1,7 +1,7 @@
-"""The tables of a settings file, and the place of the model that checks each.
+"""The tables of a settings file, and the model that checks each table.
 
-A model is imported only when its table is asked for, and none imports torch or a web framework: so
-a stage that is done says so at once.
+A model is imported only when its table is needed, and no model imports torch or a web framework, so
+a finished stage returns at once.
 """
 
 from pipelines.methods import METHODS

@@ -1,1 +1,1 @@
-"""CLIP: its families, its trained blocks, and the cache of its embeddings."""
+"""CLIP: its families, its trainable blocks, and the cache of embeddings."""

@@ -1,7 +1,7 @@
-"""The CLIP or SigLIP under the reward: any folder or hub name of transformers that has one.
+"""The CLIP or SigLIP backbone of the reward, from a folder or a hub name of transformers.
 
-Images are prepared in torch (antialiased resize, center crop, mean and standard deviation of the
-folder's own image processor), so gradients reach the pixels.
+Images are preprocessed in torch, so gradients reach the pixels: antialiased resize, center crop,
+and normalization with the mean and standard deviation of the folder's image processor.
 """
 
 import copy
@@ -38,10 +38,10 @@ _LOADING_ERRORS = (
     ImportError,
     SafetensorError,
 )
-"""Errors that transformers raises for a folder that is not a whole model."""
+"""Errors of transformers for a folder with an incomplete or broken model."""
 
 PREPROCESSING_VERSION = 1
-"""Raised when preparing images and prompts returns other numbers for the same settings."""
+"""Increased when preprocessing returns other numbers for the same settings."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,14 @@ class Preprocessing:
     """The steps that turn pixels in [0, 1] into the backbone's input."""
 
     shortest_edge: int | None
-    """Pixels that the shorter side is resized to. With None the image is stretched to the
+    """Length of the shorter side after resizing, in pixels. With None the image is stretched to the
     backbone's square."""
     crop: int
     """Side in pixels of the backbone's input."""
     mean: tuple[float, ...]
-    """Subtracted per channel."""
+    """Mean, subtracted per channel."""
     std: tuple[float, ...]
-    """Divided by per channel."""
+    """Standard deviation; each channel is divided by it."""
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     """Interpolation for resizing."""
 
@@ -84,7 +84,7 @@ class Preprocessing:
             scale = self.shortest_edge / min(height, width)
             size = (max(self.crop, int(height * scale)), max(self.crop, int(width * scale)))
         if size != (height, width):
-            # Bicubic overshoots; images in files cannot, so neither do these.
+            # Bicubic interpolation overshoots [0, 1]; 8-bit images in files cannot.
             images = F.interpolate(
                 images, size=size, mode=self.interpolation, antialias=True, align_corners=False
             ).clamp(0, 1)
@@ -97,9 +97,10 @@ class Preprocessing:
 class LowRank(nn.Module):
     """LoRA of a weight (Hu et al. 2021, arXiv 2106.09685): W + up @ down, where `up` starts at 0.
 
-    Differs from the paper in: 1. no alpha, since the learning rate does its work; 2. no dropout,
-    since a score must not be random. peft, which adds updates to outputs instead of weights, took
-    1.9 GB instead of 1.1 GB for two blocks of a CLIP like ViT-B/32 on 128 images, in equal time.
+    Differs from the paper in: 1. no alpha, since the learning rate has the same effect; 2. no
+    dropout, since a score must not be random. peft, which adds updates to outputs instead of
+    weights, needed 1.9 GB instead of 1.1 GB for two blocks of a CLIP like ViT-B/32 on 128 images,
+    in equal time.
     """
 
     def __init__(self, weight: Tensor, rank: int, *, generator: torch.Generator) -> None:
@@ -126,16 +127,16 @@ class ClipBackbone(nn.Module):
     ) -> None:
         super().__init__()
         self.name = name
-        """The folder or hub name that it was loaded from."""
+        """Folder or hub name of the loaded model."""
         self.clip = clip.requires_grad_(False)
         self.clip.train(False)
         self.family: ModelFamily = FAMILIES[clip.config.model_type]
         self.tokenizer = tokenizer
         self.preprocess = preprocessing
         self.tuned_blocks = 0
-        """Blocks at the end of the vision tower that may be trained."""
+        """Number of trainable blocks at the end of the vision tower."""
         self.lora_rank = 0
-        """Rank of the LoRA updates that are trained in them; 0 where the weights are trained."""
+        """Rank of the LoRA updates of the trainable blocks; 0 if their weights are trained."""
         self._fingerprint: str | None = None
 
     @classmethod
@@ -144,7 +145,7 @@ class ClipBackbone(nn.Module):
     ) -> Self:
         """Load the weights (safetensors only, as float32), the tokenizer and the image processor.
 
-        `processor` is the folder or hub name of the last two, if they are elsewhere.
+        `processor` is the folder or hub name of tokenizer and image processor, if it differs.
 
         Raises:
             PictuneError: there is no such folder or model, files are missing or broken, weights are
@@ -158,7 +159,7 @@ class ClipBackbone(nn.Module):
             images = family.processor_class.from_pretrained(beside)
         except _LOADING_ERRORS as error:
             raise PictuneError(_explain(name, error)) from error
-        if len(tokenizer) <= 3:  # transformers makes an empty tokenizer where the files are missing
+        if len(tokenizer) <= 3:  # transformers makes an empty tokenizer if the files are missing
             raise PictuneError(
                 f"{beside}: no tokenizer in this folder; copy vocab.json, merges.txt and "
                 "tokenizer_config.json of the model"
@@ -190,7 +191,7 @@ class ClipBackbone(nn.Module):
         shared: dict[int, object] = {
             id(weight): weight for weight in self.parameters() if id(weight) not in trained
         }
-        _ = self.fingerprint  # so that the copy has it
+        _ = self.fingerprint  # the copy gets the cached value
         twin = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer, **shared})
         twin.tuned_blocks, twin.lora_rank = last, lora_rank
         if lora_rank:
@@ -205,7 +206,7 @@ class ClipBackbone(nn.Module):
         return twin
 
     def tuned_weights(self) -> dict[str, nn.Parameter]:
-        """Return the weights that may be trained, by their name in `clip`."""
+        """Return the trainable weights, by their name in `clip`."""
         return {
             name: weight for name, weight in self.clip.named_parameters() if weight.requires_grad
         }
@@ -223,7 +224,7 @@ class ClipBackbone(nn.Module):
 
     @property
     def logit_scale(self) -> float:
-        """Factor of the cosine in the loss that the model was pretrained with."""
+        """Factor of the cosine in the pretraining loss."""
         return float(self.clip.logit_scale.exp())
 
     @property
@@ -241,7 +242,7 @@ class ClipBackbone(nn.Module):
         if self._fingerprint is None:
             steps = asdict(self.preprocess)
             if steps["interpolation"] == "bicubic":
-                # Reward models older than this field know the fingerprint without it.
+                # Without this field, fingerprints of earlier reward models stay valid.
                 del steps["interpolation"]
             settings = json.dumps([steps, self.tokenizer.get_vocab()], sort_keys=True)
             digest = hashlib.sha256(settings.encode())
@@ -250,12 +251,12 @@ class ClipBackbone(nn.Module):
 
     @property
     def text_space(self) -> str:
-        """Name of this backbone's text embeddings; another space has other embeddings."""
+        """Name of the space of text embeddings, for the cache."""
         return f"{self.fingerprint}-v{PREPROCESSING_VERSION}-text"
 
     @property
     def image_space(self) -> str:
-        """Name of this backbone's image embeddings, with its trained weights as they are now."""
+        """Name of the space of image embeddings with the current weights, for the cache."""
         digest = "features"
         if self.tuned_blocks:
             digest = _digest_of(self.tuned_weights(), hashlib.sha256()).hexdigest()[:16]
@@ -273,8 +274,8 @@ class ClipBackbone(nn.Module):
         """Return features [B, F] of images [B, 3, H, W] in [0, 1]; differentiable to the pixels.
 
         The first D are the embedding, of unit length. The others are mean, maximum and standard
-        deviation of the patches after the last block, which say how much there is of something:
-        the embedding was trained on captions, and drops what they seldom name.
+        deviation of the patches after the last block. They show amounts that the embedding lacks,
+        since it was trained on captions, which seldom mention amounts.
         """
         return self.encode_pixels(self.preprocess(images.to(self.device, torch.float32)))
 
@@ -303,7 +304,7 @@ class ClipBackbone(nn.Module):
 
     @torch.no_grad()
     def text_embedding(self, prompts: Sequence[str]) -> Tensor:
-        """Embed prompts as [B, D] of unit length, without gradients; each distinct one once."""
+        """Embed prompts as [B, D] of unit length, without gradients; each distinct prompt once."""
         distinct = list(dict.fromkeys(prompts))
         starts = range(0, len(distinct), TEXT_BATCH)
         encoded = torch.cat([self._encode_text(distinct[i : i + TEXT_BATCH]) for i in starts])
@@ -315,7 +316,7 @@ class ClipBackbone(nn.Module):
         return F.normalize(self.family.read(self.clip, ids), dim=-1)
 
     def count_truncated(self, prompts: Sequence[str]) -> int:
-        """Return how many prompts are longer than the text tower reads."""
+        """Return the number of prompts that are longer than the text tower reads."""
         encodings = self._tokens(list(prompts)).encodings or ()
         return sum(bool(encoding.overflowing) for encoding in encodings)
 
@@ -330,7 +331,7 @@ class ClipBackbone(nn.Module):
         )
 
     def _last_parts(self, last: int) -> list[nn.Module]:
-        """Return the last blocks of the vision tower and the parts after them; nothing for 0."""
+        """Return the last blocks of the vision tower and the layers after them; none for 0."""
         if not last:
             return []
         blocks = self.clip.vision_model.encoder.layers[-last:]
@@ -339,7 +340,7 @@ class ClipBackbone(nn.Module):
     def clip_score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return the cosine of each image with its prompt, [B] in [-1, 1].
 
-        It is the baseline that the learned reward is compared with.
+        This is the baseline of the learned reward.
         """
         return (self.image_embedding(images) * self.text_embedding(prompts)).sum(-1)
 
@@ -360,8 +361,8 @@ def _check_name(name: str) -> None:
                 "transformers"
             )
     elif len(path.parts) != 2 or Path(path.parts[0]).is_dir():
-        # A hub name is owner/model. For a mistyped folder, asking the hub would take half a minute
-        # of retries without a network.
+        # A hub name is owner/model. For a mistyped folder without a network, the hub's
+        # retries would take half a minute.
         raise PictuneError(
             f"{name}: no such folder; give the folder of a CLIP model, or a hub name such as "
             "openai/clip-vit-large-patch14"
@@ -379,7 +380,7 @@ def _load_clip(name: str) -> tuple[ModelFamily, Any]:
     clip, loading = family.model_class.from_pretrained(
         name, dtype=torch.float32, use_safetensors=True, output_loading_info=True
     )
-    missing = sorted(loading["missing_keys"])  # transformers fills these at random and only logs it
+    missing = sorted(loading["missing_keys"])  # transformers only logs it
     if missing:
         raise PictuneError(
             f"{name}: {len(missing)} weights are missing, {missing[0]} first; fetch the model again"

@@ -1,9 +1,9 @@
-"""Embeddings on disk, shared between runs: what one run has encoded, no other encodes again.
+"""Embeddings on disk, shared between runs, so that each image or prompt is encoded once.
 
-One SQLite file for each space of embeddings. Each row has the key (SHA-256 of what was encoded),
-the vector, and a checksum of both. Several processes may read and write at once, and the folder
-may be deleted at any time: every call opens the file and closes it again. A process that is killed
-loses no more than the batch that it was writing. A row whose checksum is wrong counts as missing.
+One SQLite file for each space of embeddings. Each row has the key (SHA-256 of the image or prompt),
+the vector, and a checksum of both. Several processes may read and write at once, and the folder may
+be deleted at any time: every call opens the file and closes it again. A killed process loses at
+most the batch that it was writing. A row whose checksum is wrong counts as missing.
 """
 
 import sqlite3
@@ -21,7 +21,7 @@ LOCK_SECONDS = 60.0
 """Time to wait for other processes that are writing."""
 
 PAGE_BYTES = 16_384
-"""Several vectors fit into a page of this size, so that little of it stays empty."""
+"""Size of a database page. It holds several vectors, so little space is wasted."""
 
 _CREATE = """CREATE TABLE IF NOT EXISTS embeddings
     (key BLOB PRIMARY KEY, vector BLOB NOT NULL, checksum INTEGER NOT NULL)"""
@@ -29,27 +29,27 @@ _SELECT = "SELECT key, vector, checksum FROM embeddings WHERE key IN"
 
 
 class EmbeddingCache:
-    """The embeddings in `folder`, which is made when the first are stored; counts its own use.
+    """The embeddings in `folder`, which is created with the first embedding; counts its use.
 
-    A file that cannot be read or written never stops the work: the embeddings are computed, and
-    `failure` says why they are not stored.
+    A file that cannot be read or written does not stop the work: embeddings are computed, and
+    `failure` is the reason why they are not stored.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.found = 0
-        """Embeddings that were read."""
+        """Number of embeddings that were read."""
         self.stored = 0
-        """Embeddings that were added."""
+        """Number of embeddings that were stored."""
         self.damaged = 0
-        """Rows whose checksum is wrong; they count as missing."""
+        """Number of rows with a wrong checksum; these count as missing."""
         self.failure: str | None = None
-        """Reason why nothing is stored any more; None while all is well."""
+        """Reason why embeddings are no longer stored; None if they are."""
 
     def read(self, space: str, keys: Sequence[bytes], dim: int) -> tuple[Numbers, Mask]:
-        """Return the vectors [len(keys), dim] of distinct `keys`, and for which there is one.
+        """Return the vectors [len(keys), dim] of distinct `keys`, and a mask [len(keys)].
 
-        The mask is [len(keys)]; rows of the others are 0.
+        The mask is false for keys without a stored vector; their rows are 0.
         """
         vectors, known = np.zeros((len(keys), dim), np.float32), np.zeros(len(keys), np.bool_)
         path = self._path(space, dim)
@@ -79,7 +79,7 @@ class EmbeddingCache:
         path = self._path(space, vectors.shape[1])
         with self._noting_failure(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with _connected(path) as database, database:  # the latter commits
+            with _connected(path) as database, database:  # the inner context commits
                 database.executemany("INSERT OR REPLACE INTO embeddings VALUES (?, ?, ?)", rows)
             self.stored += len(keys)
 

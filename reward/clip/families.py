@@ -1,4 +1,4 @@
-"""The differences between CLIP and SigLIP: how a tower takes an image or a prompt, and returns it.
+"""The differences between CLIP and SigLIP: inputs and outputs of their towers.
 
 CLIP (Radford et al. 2021, arXiv 2103.00020) reads a class token and the first end-of-text token,
 and projects both. SigLIP (Zhai et al. 2023, arXiv 2303.15343) pools the patches by attention and
@@ -22,7 +22,7 @@ from transformers import (
 
 @dataclass(frozen=True)
 class ModelFamily:
-    """The parts of a model family that the backbone uses; functions take the model first."""
+    """A model family for the backbone; functions take the model as first argument."""
 
     model_class: Any
     tokenizer_class: Any
@@ -32,13 +32,13 @@ class ModelFamily:
     dim: Callable[[Any], int]
     """Length of an embedding."""
     enter: Callable[[Any, Tensor], Tensor]
-    """Preprocessed [B, 3, S, S] -> [B, T, W] as they enter the first block of the vision tower."""
+    """Preprocessed images [B, 3, S, S] -> inputs [B, T, W] of the vision tower's first block."""
     leave: Callable[[Any, Tensor], Tensor]
-    """[B, T, W] from the last block -> embeddings [B, D]."""
+    """Outputs [B, T, W] of the last block -> embeddings [B, D]."""
     patches: slice
-    """The tokens among T that stand for patches of the image."""
+    """Slice of the T tokens that are image patches."""
     after_blocks: Callable[[Any], list[nn.Module]]
-    """The parts of the vision tower that follow its blocks."""
+    """The layers of the vision tower after its blocks."""
     read: Callable[[Any, Tensor], Tensor]
     """Token ids [B, L] of padded prompts -> embeddings [B, D]."""
 

@@ -1,8 +1,8 @@
-"""Wrong prompts for a right image, made by rules (Lee et al. 2023, arXiv 2302.12192).
+"""Wrong prompts for an image, made by rules (Lee et al. 2023, arXiv 2302.12192).
 
-One count, color, object or place is swapped: "Two red dogs in the park" becomes "Four red dogs in
+One count, color, object or place is replaced: "Two red dogs in the park" becomes "Four red dogs in
 the park", "Two blue dogs in the park", "Two red cats in the park" or "Two red dogs on the moon".
-The words to swap in come from the other prompts, so nobody has to maintain a list of words.
+The new words come from the other prompts, so there is no word list to maintain.
 """
 
 import random
@@ -20,7 +20,7 @@ KINDS: tuple[Kind, ...] = ("count", "color", "object", "place")
 _NUMBER_WORDS = ("two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 NUMBERS = {"a": 1, "an": 1, "one": 1} | {word: n for n, word in enumerate(_NUMBER_WORDS, start=2)}
 NUMBERS |= {str(number): number for number in range(1, 11)}
-"""The number that each English word or numeral means, up to ten."""
+"""Value of each English number word or numeral, up to ten."""
 
 _COLOR_WORDS = """red orange yellow green blue purple pink brown
     black white gray grey golden silver violet"""
@@ -46,7 +46,7 @@ _HISSING = ("s", "x", "z", "ch", "sh")
 
 @dataclass(frozen=True)
 class Slot:
-    """A stretch of a prompt that can be swapped."""
+    """A part of a prompt that can be replaced."""
 
     kind: Kind
     start: int
@@ -55,11 +55,11 @@ class Slot:
     """Its meaning in a standard form: objects in the singular, counts as digits, colors by one
     name."""
     many: bool = False
-    """For objects: whether the text has the plural."""
+    """For objects: whether the text is in the plural."""
 
 
 def find_slots(prompt: str) -> list[Slot]:
-    """Return the counts, colors, objects and places of a prompt, in order of their beginning.
+    """Return the counts, colors, objects and places of a prompt, by position.
 
     An object is the last word of a noun phrase; a place is a preposition with the words after it.
     """
@@ -67,7 +67,7 @@ def find_slots(prompt: str) -> list[Slot]:
     rest = prompt
     for match in _PLACE.finditer(prompt):
         slots.append(Slot("place", *match.span(), normalized(match.group())))
-        commas = "," * len(match.group())  # they end a noun phrase
+        commas = "," * len(match.group())  # words that end a noun phrase
         rest = f"{rest[: match.start()]}{commas}{rest[match.end() :]}"
     for phrase in _NOUN_PHRASE.finditer(rest):
         words = list(_WORD.finditer(rest, *phrase.span()))
@@ -101,8 +101,8 @@ def negatives(
 ) -> list[str]:
     """Return up to `limit` distinct prompts that differ from `prompt` in one slot.
 
-    The kinds take turns. No result has a normalized text in `exclude`: prompts that are held out
-    must not be taught, not even as wrong ones.
+    The kinds take turns. No result has a normalized text in `exclude`: held-out prompts must not
+    occur in training, not even as wrong prompts.
     """
     slots = find_slots(prompt)
     mentioned = {slot.value for slot in slots}
@@ -121,7 +121,7 @@ def negatives(
 
 
 def plural(word: str) -> str:
-    """Return the plural of a lower-case singular noun, as far as prompts need it."""
+    """Return the plural of a lower-case singular noun, by the rules that prompts need."""
     if word in _IRREGULAR:
         return _IRREGULAR[word]
     if word.endswith("y") and word[-2:-1] not in {"a", "e", "i", "o", "u", ""}:
@@ -130,7 +130,7 @@ def plural(word: str) -> str:
 
 
 def singular(word: str) -> str:
-    """Return the singular of a lower-case noun; a word that is no plural is returned unchanged."""
+    """Return the singular of a lower-case noun; other words are unchanged."""
     if word in _SINGULARS:
         return _SINGULARS[word]
     if word.endswith("ies") and len(word) > 4:
@@ -146,7 +146,7 @@ def singular(word: str) -> str:
 def _swap(prompt: str, slots: Sequence[Slot], slot: Slot, value: str) -> str:
     """Return `prompt` with `value` in place of `slot`.
 
-    Counts and objects keep agreeing in number, and a/an with the word after it.
+    Objects agree with their count in number, and a/an with the next word.
     """
     swaps = {slot: value}
     if slot.kind == "object":
@@ -173,5 +173,5 @@ def _number_word(value: str) -> str:
 
 
 def _with_case_of(first: str, text: str) -> str:
-    """Return `text` with a capital where `first`, the letter that it replaces, is one."""
+    """Return `text`, capitalized if `first`, the letter that it replaces, is a capital."""
     return text[:1].upper() + text[1:] if first.isupper() else text

@@ -1,4 +1,4 @@
-"""The data of training and evaluation: split labels, embeddings, and a model's logits on them."""
+"""The data of training and evaluation: split labels, embeddings, and a model's logits."""
 
 import random
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ from reward.settings import ExamplesConfig
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """A dataset as the head sees it; tensors are on the backbone's device."""
+    """A dataset as inputs of the head; tensors are on the backbone's device."""
 
     dataset: FeedbackDataset
     split: Split
@@ -40,10 +40,10 @@ class Examples:
     text_embeddings: Tensor
     """[prompts + wrong prompts, D] of unit length, `dataset.prompts` first."""
     wrong: Tensor
-    """[prompts, N - 1] rows of `text_embeddings` with each prompt's wrong versions; -1 where it
-    has fewer."""
+    """[prompts, N - 1] rows of `text_embeddings` with each prompt's wrong versions; -1 for prompts
+    with fewer."""
     image_tokens: Tensor | None = None
-    """[images, T, W] as they enter the blocks that are trained; None where none is."""
+    """[images, T, W], inputs of the first trained block; None if no block is trained."""
 
     def embeddings_by(self, backbone: ClipBackbone, rows: Tensor) -> Tensor:
         """Return `image_features` with `rows` computed again by `backbone`.
@@ -72,12 +72,12 @@ def prepare(
 ) -> Examples:
     """Split the labels, make wrong prompts, and encode every image and prompt once.
 
-    `track` wraps the loop over image batches. Images and prompts that are in `cache` are not
-    encoded; the tokens that `tune_last` needs are too large for it.
+    `track` wraps the loop over image batches. Images and prompts in `cache` are not encoded; the
+    tokens for `tune_last` are too large for the cache.
 
     Raises:
-        PictuneError: an image cannot be read or is not the labeled image, or the backbone
-            gives embeddings that are not finite.
+        PictuneError: an image cannot be read or is not the labeled image, or embeddings are not
+            finite.
     """
     split = split_feedback(dataset, config.split)
     wrong_texts = _wrong_prompts(dataset, split, config)
@@ -110,7 +110,7 @@ def prepare(
 def _wrong_prompts(
     dataset: FeedbackDataset, split: Split, config: ExamplesConfig
 ) -> list[list[str]]:
-    """Return the wrong versions of each prompt; a held-out prompt is never among them."""
+    """Return the wrong versions of each prompt, without held-out prompts."""
     taught = split.train.labeled_prompts.tolist()
     held_out = {normalized(prompt) for i, prompt in enumerate(dataset.prompts) if i not in taught}
     words = vocabulary(dataset.prompts)

@@ -1,4 +1,4 @@
-"""Labels as the losses take them: verdicts joined by image, pairs and whole rankings as tensors."""
+"""Labels as tensors for the losses: verdicts joined by image, pairs and whole rankings."""
 
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -29,7 +29,7 @@ class PaddedRankings:
     """[R]"""
 
     def where(self, rankings: Tensor) -> Self:
-        """Return some of the rankings, with no more padding than they need."""
+        """Return the chosen rankings, with the least possible padding."""
         width = int(self.present[rankings].sum(1).max())
         columns = {each.name: getattr(self, each.name)[rankings] for each in fields(self)}
         return type(self)(
@@ -49,9 +49,9 @@ class LabelTensors:
     prompt: Tensor
     """[V] rows of `Examples.text_embeddings`."""
     good: Tensor
-    """[V], share of raters who said good."""
+    """[V], share of raters who answered "good"."""
     raters: Tensor
-    """[V], number of raters who said good or bad, weighted as the settings say."""
+    """[V], number of raters who answered "good" or "bad", weighted by the settings."""
     image_0: Tensor
     """[K] rows of `Examples.image_features`."""
     image_1: Tensor
@@ -61,10 +61,10 @@ class LabelTensors:
     label_0: Tensor
     """[K]: 1 when image 0 is better, 0.5 for a tie, 0 when it is worse."""
     weight: Tensor
-    """[K]: 1 over the number of pairs of the ranking, times the weight of the rater."""
+    """[K], 1 / (number of pairs in the ranking), times the weight of the rater."""
     ranking: Tensor | None = None
-    """[K] from 0, the ranking of each pair, whose pairs stay in one step. None where pairs are
-    spread over the steps one by one."""
+    """[K], number of each pair's ranking, from 0; pairs of a ranking stay in one step. None if
+    single pairs are spread over the steps."""
 
     @classmethod
     def from_part(
@@ -105,13 +105,13 @@ class LabelTensors:
 
     @property
     def n_rankings(self) -> int:
-        """Number of rankings, or of pairs where their rankings do not matter."""
+        """Number of rankings, or of pairs if `ranking` is None."""
         if self.ranking is None or not len(self.ranking):
             return len(self.image_0)
         return int(self.ranking.max()) + 1
 
     def pairs_of(self, rankings: Tensor) -> Tensor:
-        """Return the rows of the pairs of `rankings`, which are numbers below `n_rankings`."""
+        """Return the rows of the pairs of `rankings`, given by number below `n_rankings`."""
         if self.ranking is None:
             return rankings
         chosen = torch.zeros(self.n_rankings, dtype=torch.bool, device=rankings.device)
@@ -120,11 +120,11 @@ class LabelTensors:
 
     @cached_property
     def padded_rankings(self) -> PaddedRankings:
-        """All rankings as wholes; a pair is a ranking of two where `ranking` is None.
+        """All whole rankings; if `ranking` is None, each pair is a ranking of two.
 
-        They come from the pairs and not from `labels_ranking.parquet`: the split, the raters'
-        weights and imports all work on pairs. The image that wins more of its pairs, a tie being
-        half a win, is the better one.
+        They are built from the pairs and not from `labels_ranking.parquet`, since the split, the
+        raters' weights and imports work on pairs. Images are ranked by the number of pairs that
+        they win; a tie is half a win.
         """
         device, count = self.image_0.device, self.n_rankings
         group = torch.arange(count, device=device) if self.ranking is None else self.ranking
@@ -146,7 +146,7 @@ class LabelTensors:
 
 
 def _rater_weights(part: FeedbackDataset, weighting: LabelWeighting) -> tuple[Numbers, Numbers]:
-    """Return the weight of each verdict's rater [V], and of each pair [K] with its ranking's."""
+    """Return the rater's weight of each verdict [V], and the weight of each pair [K]."""
     verdicts, pairs = part.verdicts, part.pairs
     if weighting != "skill":
         return np.ones(len(verdicts), np.float32), pairs.weight
@@ -158,7 +158,7 @@ def _rater_weights(part: FeedbackDataset, weighting: LabelWeighting) -> tuple[Nu
     above_chance = [np.clip(2 * skill - 1, 0, 1) for skill in (verdicts.skill, pairs.skill)]
     known = np.concatenate(above_chance)
     known = known[np.isfinite(known)]
-    # A rater who shares no task with others counts as much as the others do on average.
+    # A rater without shared tasks gets the mean weight of the other raters.
     usual = float(known.mean()) if len(known) else 1.0
     counts, of_pairs = (
         np.where(np.isfinite(each), each, usual).astype(np.float32) for each in above_chance
@@ -167,9 +167,9 @@ def _rater_weights(part: FeedbackDataset, weighting: LabelWeighting) -> tuple[Nu
 
 
 def _consensus(part: FeedbackDataset) -> Numbers:
-    """Return the probability of good that each task's raters agree on, [V].
+    """Return the consensus probability of "good" on each verdict's task, [V].
 
-    It is the verdict itself where there is no such estimate.
+    Without an estimate it is the verdict itself.
     """
     p_good = part.verdicts.p_good
     if p_good is None:

@@ -1,11 +1,10 @@
-"""The training objective: the weighted sum of the losses, which are pure functions of tensors.
+"""The training objective: a weighted sum of losses, which are pure functions of tensors.
 
 Lee et al. 2023 (arXiv 2302.12192):  L = E[(y - r(x, z))^2] + lambda * L_pc, where L_pc is the
-cross-entropy of the true prompt, among rule-made wrong ones, under
-P(i | x, {z_j}) = exp(r(x, z_i) / T) / sum_j exp(r(x, z_j) / T).
-Rankings, pair by pair: Bradley and Terry 1952, a tie being half a win for either side; Rao and
-Kupper 1967 and Davidson 1970, where a tie is an outcome of its own. As a whole: Plackett 1975 and
-Luce 1959, with ties as in Breslow 1974.
+cross-entropy of the true prompt among wrong prompts made by rules, under P(i | x, {z_j}) = exp(r(x,
+z_i) / T) / sum_j exp(r(x, z_j) / T). Rankings, pair by pair: Bradley and Terry 1952, with a tie as
+half a win for either side; Rao and Kupper 1967 and Davidson 1970, with a tie as a third outcome.
+Whole rankings: Plackett 1975 and Luce 1959, with ties as in Breslow 1974.
 """
 
 from collections.abc import Callable
@@ -25,9 +24,9 @@ from reward.settings import ObjectiveConfig
 def binary_loss(rewards: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean of (target - reward)^2 over the last dimension.
 
-    `rewards` [..., B] in (0, 1); `targets` [B] in [0, 1], the share of raters who said good;
-    `weights` [B], the number of raters. The mean target weighted by its number of raters has the
-    same gradient as all their labels one by one.
+    `rewards` [..., B] in (0, 1); `targets` [B] in [0, 1], the share of raters who answered "good";
+    `weights` [B], the number of raters. A mean target weighted by its number of raters has the same
+    gradient as the single labels.
     """
     return (weights * (targets - rewards) ** 2).sum(-1).div(weights.sum()).mean()
 
@@ -44,11 +43,11 @@ def binary_cross_entropy_loss(logits: Tensor, targets: Tensor, weights: Tensor) 
 def prompt_classification_loss(
     rewards: Tensor, present: Tensor, weights: Tensor, temperature: float
 ) -> Tensor:
-    """Return the weighted mean cross-entropy of the true prompt, at index 0, among the wrong ones.
+    """Return the weighted mean cross-entropy of the true prompt (index 0) among wrong prompts.
 
     `rewards` [..., B, N] of N prompts for each image; `present` bool [B, N], false where an image
-    has fewer than N prompts; `weights` [B], the number of raters who said good. With rewards in
-    [0, 1] the loss cannot come near 0: at T = 2, N = 10 it stays above 1.86.
+    has fewer than N prompts; `weights` [B], the number of raters who answered "good". With rewards
+    in [0, 1] the loss cannot reach 0: at T = 2, N = 10 it stays above 1.86.
     """
     log_shares = F.log_softmax((rewards / temperature).masked_fill(~present, -torch.inf), dim=-1)
     return -(weights * log_shares[..., 0]).sum(-1).div(weights.sum()).mean()
@@ -72,11 +71,11 @@ def bradley_terry_loss(
 def davidson_loss(
     logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor, tie: Tensor
 ) -> Tensor:
-    """Return the weighted mean cross-entropy with ties as an outcome of their own, as Davidson.
+    """Return the weighted mean cross-entropy with ties as a third outcome, by Davidson.
 
-    P(0 wins) : P(1 wins) : P(tie) = p_0 : p_1 : nu sqrt(p_0 p_1) with p = exp(logit) and
-    nu = exp(`tie`). `tie` is a scalar, the other arguments are as for `bradley_terry_loss`, which
-    this loss equals without ties as `tie` goes to -infinity.
+    P(0 wins) : P(1 wins) : P(tie) = p_0 : p_1 : nu sqrt(p_0 p_1) with p = exp(logit) and nu =
+    exp(`tie`). `tie` is a scalar, the other arguments are as for `bradley_terry_loss`. Without
+    ties, this loss equals `bradley_terry_loss` as `tie` goes to -infinity.
     """
     half = (logits_0 - logits_1) / 2
     wins, loses, ties = F.log_softmax(
@@ -88,7 +87,7 @@ def davidson_loss(
 def rao_kupper_loss(
     logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor, tie: Tensor
 ) -> Tensor:
-    """Return the weighted mean cross-entropy with ties as an outcome of their own, as Rao & Kupper.
+    """Return the weighted mean cross-entropy with ties as a third outcome, by Rao and Kupper.
 
     P(0 wins) = p_0 / (p_0 + theta p_1), P(1 wins) likewise, with log theta = softplus(`tie`): a
     rater sees a difference of logits only above a threshold of about log theta. Arguments as for
@@ -97,8 +96,8 @@ def rao_kupper_loss(
     threshold = F.softplus(tie)
     margin = logits_0 - logits_1
     wins, loses = F.logsigmoid(margin - threshold), F.logsigmoid(-margin - threshold)
-    # (theta^2 - 1) P(0 wins) P(1 wins), with theta^2 drawn into the two probabilities: it alone
-    # would overflow.
+    # (theta^2 - 1) P(0 wins) P(1 wins); theta^2 alone would overflow, so it is multiplied
+    # into the two probabilities.
     ties = (
         torch.log(-torch.expm1(-2 * threshold))
         + F.logsigmoid(threshold - margin)
@@ -110,17 +109,17 @@ def rao_kupper_loss(
 def plackett_luce_loss(logits: Tensor, ranks: Tensor, present: Tensor, weights: Tensor) -> Tensor:
     """Return the weighted mean over rankings of the cross-entropy of choosing the next best image.
 
-    A ranking is a row of choices, each among the images that are left; its loss is the mean over
-    them. Images that tie are each chosen among all that are no better. For two images it equals
-    `bradley_terry_loss`. `logits` [..., R, M] of up to M images in each of R rankings; `ranks`
-    [R, M], lower is better, equal is a tie; `present` bool [R, M], false where a ranking has fewer
-    images; `weights` [R].
+    A ranking is a sequence of choices, each among the remaining images; its loss is the mean over
+    the choices. Each image of a tie is chosen among all images that are no better. For two images
+    the loss equals `bradley_terry_loss`. `logits` [..., R, M] of up to M images in each of R
+    rankings; `ranks` [R, M], lower is better, equal is a tie; `present` bool [R, M], false where a
+    ranking has fewer images; `weights` [R].
     """
     no_better = ranks[:, None, :] >= ranks[:, :, None]
     left = present[:, None, :] & present[:, :, None] & no_better  # [R, choice, image]
     open_choices = left.sum(-1) > 1
     chances = logits[..., None, :].masked_fill(~left, -torch.inf)
-    # An absent row would be the log of 0, whose gradient is not a number.
+    # An empty row would be the log of 0, whose gradient is NaN.
     chances = chances.masked_fill(~present[:, :, None], 0.0)
     losses = (torch.logsumexp(chances, dim=-1) - logits) * open_choices
     by_ranking = losses.sum(-1) / open_choices.sum(-1).clamp(min=1)
@@ -132,7 +131,7 @@ def _three_way_loss(
 ) -> Tensor:
     """Return the weighted mean cross-entropy, given log-probabilities [..., B] of the outcomes.
 
-    A label between 0.5 and 0 or 1 is a mean of several.
+    A label other than 0, 0.5 and 1 is a mean of several labels.
     """
     lead = 2 * labels_0 - 1
     losses = -(lead.clamp(min=0) * wins + (-lead).clamp(min=0) * loses + (1 - lead.abs()) * ties)
@@ -143,12 +142,12 @@ WITH_TIES: dict[str, Callable[..., Tensor]] = {
     "davidson": davidson_loss,
     "rao_kupper": rao_kupper_loss,
 }
-"""Losses on pairs in which a tie is an outcome of its own."""
+"""Losses on pairs with a tie as a third outcome."""
 
 
 @dataclass(frozen=True, eq=False)
 class Terms:
-    """The parts of a loss, each a scalar; None where there is no label to compute it from."""
+    """The terms of a loss, each a scalar; None for a term without labels."""
 
     binary: Tensor | None
     prompt: Tensor | None
@@ -173,12 +172,12 @@ class Objective:
     examples: Examples
     config: ObjectiveConfig
     tie: Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
-    """Tendency of raters to call two images equal, learned with the weights where `ranking_loss`
-    has ties as an outcome of their own."""
+    """Tendency of raters to call two images equal; trained with the weights if `ranking_loss` has
+    ties as a third outcome."""
 
     def labels(self, part: FeedbackDataset, *, shares: Numbers | None = None) -> LabelTensors:
         """Return the labels of `part` as tensors; `shares` as in `LabelTensors.from_part`."""
-        # With trained blocks, a ranking's images go through them once if its pairs stay together.
+        # If pairs of a ranking stay together, trained blocks encode each of its images once.
         tuned = self.model.backbone.tuned_blocks > 0
         return LabelTensors.from_part(
             part,
@@ -189,10 +188,10 @@ class Objective:
         )
 
     def training_terms(self, labels: LabelTensors, rows: Tensor, rankings: Tensor) -> Terms:
-        """Return each member's own losses, averaged over the members.
+        """Return the mean over the members of each member's losses.
 
-        They are on the verdicts `rows` of `labels`, and on its `rankings`, numbers below
-        `labels.n_rankings`.
+        The losses are on the verdicts `rows` of `labels` and on its `rankings`, given by number
+        below `labels.n_rankings`.
         """
         image, prompt = labels.image[rows], labels.prompt[rows]
         pairs = labels.pairs_of(rankings)
@@ -217,9 +216,9 @@ class Objective:
     def validation_loss(self, labels: LabelTensors) -> float | None:
         """Return the loss of the ensemble's score on all `labels`; None without labels.
 
-        The prompt-classification term is omitted. Rankings count pair by pair, also for
-        `plackett_luce`, which equals Bradley and Terry for two images: the
-        split may have cut a ranking.
+        The prompt-classification term is omitted. Rankings are scored pair by pair, since the split
+        may have separated their images. This holds for `plackett_luce` too, which equals Bradley
+        and Terry for two images.
         """
         rows = torch.cat([labels.image, labels.image_0, labels.image_1])
         images = self.examples.embeddings_by(self.model.backbone, rows)

@@ -8,10 +8,10 @@ The user model of PASTA (Nabati et al. 2025, arXiv 2412.10419):
 
 Differs from the paper in: 1. the encoders are frozen, and each type has a whole ensemble of heads;
 2. all raters' shares are computed again after every epoch, not for each mini-batch; 3. the types
-start from the reward of all raters together, and the shares from k-means of the directions in which
-raters' labels depart from it: heads with random starts take long to diverge; 4. no share falls
-below 0.001 while the heads learn, so that no type is left without labels; 5. a ranking is one
-observation: its pairs count by their weight.
+   start from the pooled reward of all raters, and the shares from k-means of the directions in
+   which raters' labels deviate from it, since heads with random starts diverge slowly; 4. no share
+   falls below 0.001 during training, so that every type has labels; 5. a ranking is one
+   observation: its pairs are weighted.
 """
 
 import copy
@@ -40,7 +40,7 @@ from reward.model import RewardModel
 from reward.settings import RewardConfig
 
 LEAST_SHARE = 1e-3
-"""Lower bound of a rater's share in a type while the heads learn."""
+"""Lower bound of a rater's share in a type during training."""
 
 
 class RaterTypesConfig(BaseModel, frozen=True, extra="forbid"):
@@ -51,7 +51,7 @@ class RaterTypesConfig(BaseModel, frozen=True, extra="forbid"):
     raters: dict[str, tuple[float, ...]]
     """Probability of each type, by rater."""
     types_sha256: tuple[str, ...]
-    """SHA-256 of each type's `config.json`, so that types of two trainings are never mixed."""
+    """SHA-256 of each type's `config.json`, so that files of two trainings are not mixed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +66,7 @@ class RaterTypes:
 
     @property
     def likeliest_of(self) -> list[int]:
-        """Number of raters for whom each type is the likeliest."""
+        """Number of raters by their most probable type."""
         likeliest = np.argmax(list(self.raters.values()), axis=1)
         counts: list[int] = np.bincount(likeliest, minlength=len(self.models)).tolist()
         return counts
@@ -76,8 +76,8 @@ class RaterTypes:
     ) -> Tensor:
         """Return the probability that a rater calls each image good, [B], as `RewardModel.score`.
 
-        `shares` [k] are the probabilities of the rater's types: `raters[...]` for a known rater, or
-        by default the prior.
+        `shares` [k] are the probabilities of the rater's types: `raters[...]` for a known rater;
+        the default is the prior.
         """
         weights = torch.tensor(self.prior if shares is None else shares, dtype=torch.float32)
         weighted = [
@@ -107,8 +107,8 @@ class RaterTypes:
         """Load saved rater types.
 
         Raises:
-            PictuneError: files are missing, broken or of two trainings, or the backbone is not the
-                backbone that the types were trained on.
+            PictuneError: files are missing, broken or of two trainings, or the types were trained
+                on another backbone.
         """
         folder = Path(folder)
         try:
@@ -135,8 +135,8 @@ def fit_types(
 ) -> RaterTypes:
     """Return `config.rater_types` rewards, trained by EM from `pooled`, the reward of all raters.
 
-    `pooled` stays as it is. `generator` (CPU) orders the labels. The epoch with the lowest
-    validation loss is kept, or the last where nothing validates.
+    `pooled` is not changed. `generator` (CPU) orders the labels. The epoch with the lowest
+    validation loss is kept, or the last epoch without validation labels.
 
     Raises:
         PictuneError: there are fewer raters than types.
@@ -176,9 +176,9 @@ def fit_types(
 def posterior(
     models: Sequence[RewardModel], prior: Values, examples: Examples, part: FeedbackDataset
 ) -> Values:
-    """Return the probability of each type for each rater, by their labels in `part`.
+    """Return the probability of each type for each rater, [raters, k], from the labels in `part`.
 
-    It is [raters, k], and the prior for raters without labels.
+    Raters without labels get the prior.
     """
     count = len(part.raters)
     logs = np.log(np.clip(prior, LEAST_SHARE, None))[None] + np.zeros((count, 1))
@@ -194,9 +194,9 @@ def posterior(
 def _log_likelihoods(
     model: RewardModel, examples: Examples, part: FeedbackDataset
 ) -> tuple[Values, Values]:
-    """Return the log-likelihoods of the verdicts [V] and, times their weight, of the pairs [K].
+    """Return the log-likelihood of each verdict [V] and, times its weight, of each pair [K].
 
-    Every rater counts as one of the model's type.
+    Every rater is taken to be of the model's type.
     """
     logits, margins = logits_and_margins(model, examples, part)
     single = _log_likelihood(part.verdicts.good, logits)
@@ -225,7 +225,7 @@ def _loss(
 
 
 def _first_shares(pooled: RewardModel, examples: Examples, config: RewardConfig) -> Values:
-    """Return shares [raters, k] from k-means of the directions of the raters who teach.
+    """Return shares [raters, k] from k-means of the training raters' directions.
 
     A direction is the mean of (label - probability) * embeddings over a rater's labels.
     """

@@ -1,8 +1,8 @@
 """Split of the labels into parts that train, validate and test.
 
-All raters' labels of one image and prompt fall into one part. Prompts and images are ordered by a
-hash of their text and the seed, so the same data has the same split on every machine, and most of
-it stays the same when more data comes.
+All labels of one image and prompt are in the same part. Prompts and images are ordered by a hash of
+their text and the seed. So the same data has the same split on every machine, and new data changes
+little of the split.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from reward.settings import SplitConfig
 
 
 class Part(IntEnum):
-    """Parts of the labels; a higher one is held out more strictly."""
+    """Parts of the labels; a part with a higher number is held out more strictly."""
 
     TRAIN = 0
     VAL = 1
@@ -33,9 +33,9 @@ class Split:
     train: FeedbackDataset
     val: FeedbackDataset
     test_seen: FeedbackDataset
-    """Held-out images of prompts that are in `train`."""
+    """Labels of held-out images of prompts in `train`."""
     test_unseen: FeedbackDataset
-    """Prompts that are in no other part."""
+    """Labels of prompts that are in no other part."""
 
 
 def normalized(prompt: str) -> str:
@@ -46,9 +46,9 @@ def normalized(prompt: str) -> str:
 def split_feedback(dataset: FeedbackDataset, config: SplitConfig) -> Split:
     """Split the labels.
 
-    With three prompts or more that may be held out, at least one is, and with
-    `split_by = "prompt"` at least one validates. A ranked pair falls into the stricter part of its
-    two images, so training never sees a held-out image.
+    If three or more prompts may be held out, at least one is held out, and with `split_by =
+    "prompt"` at least one is for validation. A ranked pair goes to the stricter part of its two
+    images, so training never sees a held-out image.
     """
     texts = [normalized(prompt) for prompt in dataset.prompts]
     part_of_prompt = _parts_of_prompts(texts, config)
@@ -68,7 +68,7 @@ def split_feedback(dataset: FeedbackDataset, config: SplitConfig) -> Split:
 
 
 def _parts_of_prompts(texts: list[str], config: SplitConfig) -> list[Part]:
-    """Return TEST_UNSEEN, VAL or TRAIN for each prompt; equal normalized texts go together."""
+    """Return TEST_UNSEEN, VAL or TRAIN for each prompt; equal normalized texts stay together."""
     kept = {normalized(prompt) for prompt in config.always_seen}
     movable = _by_hash(set(texts) - kept, config.seed)
     least = 1 if len(movable) >= 3 else 0
@@ -112,9 +112,9 @@ def _count(share: float, total: int, least: int) -> int:
 def _uniform(prompt: str, seed: int) -> float:
     """Return a number in [0, 1] that is uniform over prompts.
 
-    Where a prompt's share is less than half an image, one image is held out with that probability.
+    If a prompt's share is less than half an image, one image is held out with that probability.
     """
-    # The salt keeps its old word: another one would move images between the parts.
+    # The salt must stay: another word would move images between the parts.
     digest = hashlib.sha256(f"{seed}:pictures of {normalized(prompt)}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
 

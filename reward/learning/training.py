@@ -3,10 +3,10 @@
     loss = (y - r)^2 + auxiliary_weight * prompt classification + ranking_weight * rankings
 
 Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one;
-2. all raters of an image count, by the mean of their labels; 3. rankings are learned from as well,
-by Bradley and Terry or others; 4. early stopping and a temperature from the validation part;
-5. the last blocks of the vision tower may be trained with the head; 6. the head starts near the
-CLIP score (`reward/head.py`).
+2. an image's label is the mean over its raters; 3. rankings are training data too, by the loss of
+   Bradley and Terry or others; 4. early stopping and a temperature from the validation part;
+5. the last blocks of the vision tower can be trained with the head; 6. the head starts near the
+   CLIP score (`reward/head.py`).
 """
 
 import math
@@ -28,7 +28,7 @@ from reward.model import RewardModel
 from reward.settings import RewardConfig
 
 RANKINGS_PER_VERDICT = 8
-"""Most ranked pairs, or rankings, in a step for each labeled image of `batch_size`."""
+"""Largest number of ranked pairs, or rankings, per step for each labeled image of `batch_size`."""
 
 PATIENCE = 10
 """Epochs without a lower validation loss after which training stops."""
@@ -38,7 +38,7 @@ WEIGHT_DECAY = 0.01
 
 @dataclass(frozen=True)
 class RewardMetrics:
-    """Metrics of one epoch: means over its steps, None where there is nothing to measure."""
+    """Metrics of one epoch, means over its steps; None for terms without labels."""
 
     epoch: int
     """Number of the epoch, from 1."""
@@ -46,15 +46,15 @@ class RewardMetrics:
     prompt_loss: float | None
     ranking_loss: float | None
     val_loss: float | None
-    """Loss of the ensemble's score without the prompt-classification loss; its lowest value
-    decides which weights are kept."""
+    """Loss of the ensemble's score without the prompt-classification loss; the weights with its
+    lowest value are kept."""
     val_roc_auc: float | None
 
 
 def new_model(
     backbone: ClipBackbone, config: RewardConfig, *, generator: torch.Generator
 ) -> RewardModel:
-    """Return an untrained model as the settings want it; `generator` (CPU) draws its weights.
+    """Return an untrained model by the settings; `generator` (CPU) draws its weights.
 
     Raises:
         PictuneError: the backbone has fewer than `tune_last` blocks.
@@ -72,7 +72,7 @@ def new_model(
 def train_from_scratch(
     backbone: ClipBackbone, examples: Examples, config: RewardConfig
 ) -> RewardModel:
-    """Return a new model, trained to the end from the seed of `config`; raises as `train` does."""
+    """Return a new, fully trained model from the seed of `config`; raises as `train` does."""
     generator = torch.Generator().manual_seed(config.seed)
     model = new_model(backbone, config, generator=generator)
     for _ in train(model, examples, config, generator=generator):
@@ -85,13 +85,13 @@ def train(
 ) -> Iterator[RewardMetrics]:
     """Train `model` in place and yield the metrics of each epoch.
 
-    `generator` (CPU) orders the labels. The head is trained, with the blocks of the backbone that
-    may be trained. When the iterator is exhausted, the model has the weights of the epoch with the
-    lowest validation loss (of the last epoch where nothing is held out) and the calibration fitted
-    on the validation part.
+    `generator` (CPU) orders the labels. The head and the trainable blocks of the backbone are
+    trained. At the end of the iterator, the model has the weights of the epoch with the lowest
+    validation loss (without validation labels: of the last epoch) and the calibration of the
+    validation part.
 
     Raises:
-        PictuneError: there is nothing to learn from, or the loss is no longer a number.
+        PictuneError: there are no labels to learn from, or the loss is NaN.
     """
     _check_labels(examples.split.train)
     objective = Objective(model, examples, config)
@@ -167,15 +167,15 @@ def train_epoch(
 
 
 def steps_per_epoch(labels: LabelTensors, batch_size: int, *, ranking_weight: float) -> int:
-    """Return the steps over which verdicts and rankings are spread.
+    """Return the number of steps over which verdicts and rankings are spread.
 
-    A step has at most `batch_size` verdicts, and at most 8 times as many rankings: each image has
-    several, but they must not all be in one step where verdicts are few. With 100 verdicts, 9,000
-    pairs and a `batch_size` of 256 there are max(1, ceil(9,000 / 2,048)) = 5 steps. Without
+    A step has at most `batch_size` verdicts and at most 8 times as many rankings: an image occurs
+    in several rankings, but with few verdicts they must not all be in one step. With 100 verdicts,
+    9,000 pairs and a `batch_size` of 256 there are max(1, ceil(9,000 / 2,048)) = 5 steps. Without
     verdicts a step has at most `batch_size` pairs.
 
     Raises:
-        PictuneError: there is nothing to learn from.
+        PictuneError: there are no labels to learn from.
     """
     verdicts = len(labels.image)
     if not verdicts and not ranking_weight:

@@ -1,9 +1,9 @@
-"""Baselines that the reward has to beat, on the same split.
+"""Baselines of the reward, on the same split.
 
-Random and the majority know nothing. The CLIP score is the backbone's own knowledge, without
-labels. A head that sees only the image or only the prompt shows how much of the reward needs no
-comparison of the two: good images as such, or prompts that mostly fail. The settings
-name rewards from elsewhere.
+Random and majority ignore the input. The CLIP score is the knowledge of the backbone without
+labels. A head on the image alone, or on the prompt alone, shows how much of the reward does not
+depend on their match: images that are good for any prompt, or prompts that mostly fail. The
+settings can add external rewards.
 """
 
 from collections.abc import Sequence
@@ -48,10 +48,12 @@ def baselines(
 def rewards_from_elsewhere(
     examples: Examples, config: RewardConfig, *, device: torch.device, track: Track = iter
 ) -> dict[str, Scorer]:
-    """Return the scorers of `config.baselines` by name; `track` wraps the loop over image batches.
+    """Return the scorers of the external rewards `config.baselines` by name.
+
+    `track` wraps the loop over image batches.
 
     Raises:
-        PictuneError: one cannot be loaded, or does not return a finite number for each image.
+        PictuneError: a reward cannot be loaded, or does not return a finite number for each image.
     """
     return {
         source.name: _source_scorer(source, examples, ENCODE_BATCH, device, track)
@@ -71,10 +73,10 @@ def clip_scorer(examples: Examples) -> Scorer:
 
 
 def as_probability(score: Scorer, examples: Examples) -> Scorer:
-    """Turn a score, higher being better, into a probability.
+    """Turn a score (higher is better) into a probability.
 
-    It is fitted by logistic regression on the training verdicts. Without verdicts of both classes
-    only its order has a meaning.
+    The probability is fitted by logistic regression on the training verdicts. Without verdicts of
+    both classes, only the order of the results has a meaning.
     """
     verdicts, pairs = examples.split.train.verdicts, examples.split.train.pairs
     fits = len(np.unique(verdicts.good)) == 2
@@ -84,7 +86,7 @@ def as_probability(score: Scorer, examples: Examples) -> Scorer:
     center, scale, slope, intercept = scores.mean(), max(scores.std(), 1e-9), 1.0, 0.0
     if fits:
         fitted = LogisticRegression().fit(((scores - center) / scale)[:, None], verdicts.good)
-        # Never negative: a score with the reversed order has to show.
+        # The slope is never negative, so a score with reversed order stays visible.
         slope, intercept = max(fitted.coef_.item(), 1e-6), fitted.intercept_.item()
     return lambda image, prompt: expit(slope * (score(image, prompt) - center) / scale + intercept)
 
@@ -96,12 +98,12 @@ def blind_scorer(
     *,
     sees: Literal["image", "prompt"],
 ) -> Scorer:
-    """Return one head of the reward's kind to which all prompts, or all images, look the same."""
+    """Return a head of the reward's kind that sees only the image, or only the prompt."""
     if sees == "image":
         blind = replace(examples, text_embeddings=torch.zeros_like(examples.text_embeddings))
     else:
         blind = replace(examples, image_features=torch.zeros_like(examples.image_features))
-    # A head that cannot see one of the two cannot tell prompts apart.
+    # Such a head cannot tell an image's prompts apart.
     one_head = {"members": 1, "auxiliary_weight": 0.0, "tune_last": 0, "lora_rank": 0}
     model = train_from_scratch(backbone, blind, config.model_copy(update=one_head))
     return model_scorer(model, blind)
@@ -119,7 +121,8 @@ def score_files(
     """Return the rewards [N] of image files for their prompts; the images may differ in size.
 
     Raises:
-        PictuneError: the reward cannot be loaded, or does not return a finite number for each.
+        PictuneError: the reward cannot be loaded, or does not return a finite number for each
+            image.
     """
     reward = load_reward([source], device=device, finite=False)
     rewards = np.zeros(len(paths))
@@ -143,9 +146,9 @@ def score_files(
 def _source_scorer(
     source: RewardSource, examples: Examples, batch_size: int, device: torch.device, track: Track
 ) -> Scorer:
-    """Return a reward from elsewhere, as a probability.
+    """Return an external reward as a probability.
 
-    Every labeled image is scored for its prompt now, so that the reward need not stay in memory.
+    Every labeled image is scored at once, so that the reward need not stay in memory.
     """
     dataset = examples.dataset
     keys, _ = labeled(dataset)

@@ -1,6 +1,6 @@
 """Bootstrap intervals of figures.
 
-Intervals cover 95 %, over prompts, since the labels of a prompt depend on each other.
+Intervals have 95 % coverage. Prompts are resampled, since the labels of a prompt are dependent.
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ from reward.measuring.metrics import (
 )
 
 ENOUGH_CLUSTERS = 10
-"""Fewest prompts that are resampled; with fewer, intervals resample images."""
+"""Least number of prompts to resample; with fewer prompts, images are resampled."""
 
 MOST_WEIGHTS = 2_000_000
 """Weights of bootstrap samples in memory at once."""
@@ -33,21 +33,22 @@ MOST_WEIGHTS = 2_000_000
 class Resamples:
     """Bootstrap samples of a part.
 
-    They are the same for every scorer, so that differences between scorers have intervals as well.
+    All scorers share the samples, so that differences between scorers have intervals too.
     """
 
     by_prompt: bool
-    """Whether whole prompts were drawn, or images with all their labels."""
+    """Whether prompts were drawn, or else images; each with all its labels."""
     clusters: Indices
     """[C], indices of the prompts or images, sorted."""
     counts: NDArray[np.int64]
-    """[R, C], number of times that each was drawn."""
+    """[R, C], how often each cluster was drawn."""
 
     @classmethod
     def draw(cls, scored: Scored, rng: np.random.Generator, resamples: int) -> Self:
-        """Draw as many prompts as there are, with replacement, `resamples` times.
+        """Draw all prompts with replacement, `resamples` times.
 
-        Where prompts are few, images are drawn: resampling a handful of prompts says nothing.
+        With few prompts, images are drawn instead: a resample of very few prompts is not
+        informative.
         """
         prompts = scored.part.labeled_prompts
         by_prompt = len(prompts) >= ENOUGH_CLUSTERS
@@ -59,11 +60,11 @@ class Resamples:
         return cls(by_prompt, clusters, rng.multinomial(len(clusters), evenly, size=resamples))
 
     def figures(self, scored: Scored) -> dict[str, Values]:
-        """Return the figures of every sample, each [R], NaN where one is undefined.
+        """Return the figures of every sample, each [R]; NaN where a figure is undefined.
 
-        Where images were drawn, a pair counts as often as the product of its two images, and
-        figures by prompt are omitted. The calibration error is always omitted: resampling alone
-        raises it, so its interval would mislead.
+        If images were drawn, the weight of a pair is the product of its images' counts, and figures
+        by prompt are omitted. The calibration error is always omitted: resampling itself raises it,
+        so its interval would mislead.
         """
         verdicts = scored.part.verdicts
         at = self._rows_of(verdicts.prompt if self.by_prompt else verdicts.image)
@@ -127,11 +128,11 @@ class Resamples:
 
 
 def interval(values: Values, clusters: int) -> tuple[float, float] | None:
-    """Return a 95 % interval from bootstrap values; None when none of them is defined.
+    """Return a 95 % interval from bootstrap values; None if all values are undefined.
 
-    The middle 95 % of samples of few clusters are too narrow: over 10 to 20 they hold in 90 % of
-    cases. So the share is that which Student's t asks for (Hesterberg 2015, The American
-    Statistician 69, "expanded percentile"), which holds in 93 to 95 %.
+    With few clusters the middle 95 % of the samples are too narrow: with 10 to 20 clusters they
+    cover 90 %. So the share is enlarged by Student's t (Hesterberg 2015, The American Statistician
+    69, "expanded percentile"), which covers 93 to 95 %.
     """
     defined = values[np.isfinite(values)]
     if not len(defined):

@@ -1,4 +1,4 @@
-"""Evaluation of scorers on held-out labels: by part, by category and rater, beside the raters."""
+"""Evaluation of scorers on held-out labels: by part, category and rater, and against raters."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -51,9 +51,9 @@ RESAMPLES = 500
 def evaluate(
     scorers: Mapping[str, Scorer], examples: Examples, *, seed: int, resamples: int = RESAMPLES
 ) -> Evaluation:
-    """Measure `scorers`, which have `model` and `clip_score` at least, on every held-out part.
+    """Measure `scorers` (at least `model` and `clip_score`) on every held-out part.
 
-    Intervals cover 95 %, from the same resampled prompts or images for all scorers.
+    Intervals have 95 % coverage and use the same resamples for all scorers.
     """
     threshold = {
         name: fit_tie_threshold(Scored.from_scorer(scorer, examples.split.val))
@@ -102,7 +102,7 @@ def measure(scorer: Scorer, part: FeedbackDataset) -> Figures:
 
 
 def model_scorer(model: RewardModel, examples: Examples, *, calibrated: bool = True) -> Scorer:
-    """Return the scorer of the reward model, after its calibration or before it."""
+    """Return the scorer of the reward model, with or without its calibration."""
     temperature, slip = (float(model.temperature), float(model.slip)) if calibrated else (1.0, 0.0)
 
     def score(image: Indices, prompt: Indices) -> Values:
@@ -120,15 +120,15 @@ class ScoredImages:
     prompt: Indices
     probability: Values
     std: Values
-    """Standard deviation of the members' own probabilities."""
+    """Standard deviation of the members' probabilities."""
     good: Values
-    """Share of raters who said good; NaN where the image was only ranked."""
+    """Share of raters who answered "good"; NaN for images that were only ranked."""
 
 
 def labeled(dataset: FeedbackDataset) -> tuple[Indices, Indices]:
-    """Return the distinct labeled (image, prompt) rows, sorted, and each label's row among them.
+    """Return the distinct labeled (image, prompt) rows [N, 2], sorted, and each label's row.
 
-    The rows are [N, 2]. Labels [V + 2K] are the verdicts, then images 0 and images 1 of the pairs.
+    Labels [V + 2K] are the verdicts, then images 0 and images 1 of the pairs.
     """
     verdicts, pairs = dataset.verdicts, dataset.pairs
     image = np.concatenate([verdicts.image, pairs.image_0, pairs.image_1])
@@ -159,7 +159,7 @@ def score_images(model: RewardModel, examples: Examples) -> ScoredImages:
 def with_intervals(
     scored: Scored, resampled: Mapping[str, Values], samples: Resamples
 ) -> FiguresWithIntervals:
-    """Return all figures, with intervals from their values in the samples."""
+    """Return all figures, with intervals from the resampled values."""
     clusters = len(samples.clusters)
     intervals = {figure: interval(values, clusters) for figure, values in resampled.items()}
     return FiguresWithIntervals(**dict(figures(scored)), intervals=intervals)
@@ -170,7 +170,7 @@ def _gains(
     resampled: Mapping[str, Mapping[str, Values]],
     clusters: int,
 ) -> dict[str, Gain]:
-    """Return the lead of the model over the CLIP score in each figure."""
+    """Return the model's gain over the CLIP score in each figure."""
     gains = {}
     for figure, values in resampled[MODEL].items():
         ours, theirs = (getattr(rows[name], figure) for name in (MODEL, CLIP_SCORE))
@@ -190,10 +190,10 @@ def _by_category(scored: Mapping[str, Scored]) -> dict[str, dict[str, Figures]]:
 
 
 def others_said(answers: Values, rater: Indices, *asked: Indices) -> Values:
-    """Return the mean answer of the other raters of the same question, [V]; NaN where none is.
+    """Return the mean answer of other raters to the same question, [V]; NaN without others.
 
-    All arguments are [V]; equal rows of `asked` are the same question. All answers of a rater to
-    the question are excluded from the mean beside it.
+    All arguments are [V]; equal rows of `asked` are the same question. A rater's mean excludes all
+    of the rater's own answers to the question.
     """
     question = {str(i): column for i, column in enumerate(asked)}
     table = pd.DataFrame(question | {"rater": rater, "sum": answers, "count": 1.0})
@@ -206,7 +206,7 @@ def others_said(answers: Values, rater: Indices, *asked: Indices) -> Values:
 
 
 def _others(scored: Scored) -> Scored:
-    """Return the same labels beside the answers of the other raters; NaN where there is none."""
+    """Return the same labels with the other raters' answers as scores; NaN without others."""
     verdicts, pairs = scored.part.verdicts, scored.part.pairs
     asked = pairs.image_0, pairs.image_1, pairs.prompt
     return replace(
@@ -223,7 +223,7 @@ def _human(scored: Scored, others: Scored, samples: Resamples) -> HumanFigures:
         with_intervals(one, samples.figures(one), samples)
         for one in (others.where(*comparable), scored.where(*comparable))
     )
-    # Raters are never unsure: one contradiction would cost infinitely much.
+    # Answers are 0 or 1, so one contradiction would make the likelihood infinite.
     return HumanFigures(others=theirs.model_copy(update={"nll": None}), model=ours)
 
 
@@ -243,10 +243,10 @@ def _by_rater(scored: Scored, others: Scored) -> dict[str, RaterFigures]:
 def learning_curve(
     backbone: ClipBackbone, examples: Examples, config: RewardConfig
 ) -> Iterator[CurvePoint]:
-    """Yield the figures of the reward trained again on each of `SHARES` of the training labels.
+    """Yield the figures of a reward trained on each of `SHARES` of the training labels.
 
-    All points are measured on the same held-out labels. A larger share includes the smaller ones. A
-    share that is too small to learn from is omitted.
+    All points use the same held-out labels. A larger share includes the smaller shares. A share
+    that is too small for training is omitted.
     """
     draw = np.random.default_rng(config.seed)
     of_image = draw.random(len(examples.dataset.image_ids))
@@ -263,7 +263,7 @@ def learning_curve(
 
 
 def point(model: RewardModel, examples: Examples) -> CurvePoint:
-    """Return the point of a model that was trained on `examples`."""
+    """Return the learning curve's point of a model that was trained on `examples`."""
     scorer = model_scorer(model, examples)
     parts = {name: measure(scorer, getattr(examples.split, name)) for name in PARTS}
     counts = examples.split.train.counts
@@ -280,16 +280,16 @@ def measure_staleness(
     number: int,
     seed: int,
 ) -> Staleness:
-    """Return the figures of an earlier and the present reward on the labels of `new_images`.
+    """Return the figures of the earlier and the current reward on the labels of `new_images`.
 
-    The earlier reward never saw these images, so all of their labels measure it. The present reward
-    learned from most of them: only its held-out images measure it, and the earlier reward again on
-    the same labels.
+    The earlier reward never saw these images, so it is measured on all their labels. The current
+    reward was trained on most of them, so only its held-out images measure it; the earlier reward
+    is measured on these too.
 
     Args:
-        before: scores by the earlier reward.
-        after: scores by the present one.
-        examples: all labels, as the present reward has them split.
+        before: the scorer of the earlier reward.
+        after: the scorer of the current reward.
+        examples: all labels, with the current reward's split.
         new_images: ids of the images that were drawn since the earlier reward was trained.
         number: the round that drew them.
         seed: of the resamples behind the intervals.

@@ -1,9 +1,9 @@
-"""Figures of scores beside labels, as pure functions of arrays.
+"""Figures of scores against labels, as pure functions of arrays.
 
 Single labels: ROC-AUC, average precision, accuracy, Brier score, negative log-likelihood and
 calibration error. Ranked pairs: pairwise accuracy, Kendall's tau-b (Kendall 1945) and recall@1. A
-micro figure pools all labels; a macro figure is the mean over prompts, so that a prompt with many
-labels does not drown the others.
+micro figure pools all labels; a macro figure is the mean over prompts, so that prompts with many
+labels do not dominate.
 """
 
 from collections.abc import Callable
@@ -33,16 +33,16 @@ Convention = Literal["strict", "imagereward", "hpsv2", "pickscore"]
 CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
 CLIP_MARGIN = 1e-9
-"""Distance from 0 and 1 that probabilities are clipped to before a logarithm."""
+"""Least distance of probabilities from 0 and 1, by clipping before a logarithm."""
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """The labels of a part beside a scorer's scores: V single labels and K ranked pairs."""
+    """The labels of a part with a scorer's scores: V single labels and K ranked pairs."""
 
     part: FeedbackDataset
     probability: Values
-    """[V], of "good"."""
+    """[V], probability of "good"."""
     score_0: Values
     """[K], the score of each pair's image 0, a probability."""
     score_1: Values
@@ -50,7 +50,7 @@ class Scored:
 
     @classmethod
     def from_scorer(cls, scorer: Scorer, part: FeedbackDataset) -> Self:
-        """Return the labels of `part` beside the scores of their images."""
+        """Return the labels of `part` with the scores of their images."""
         verdicts, pairs = part.verdicts, part.pairs
         return cls(
             part=part,
@@ -90,7 +90,7 @@ class Scored:
 
     @property
     def right(self) -> Values:
-        """[K]: 1 where the scores order a pair as its label does, 0.5 where they are equal, else 0.
+        """[K]: 1 if the scores order a pair as its label does, 0.5 if they are equal, else 0.
 
         NaN for ties of the rater.
         """
@@ -100,7 +100,7 @@ class Scored:
 
 
 def figures(scored: Scored) -> Figures:
-    """Return all figures, None where one is undefined."""
+    """Return all figures; undefined figures are None."""
     good, probability, right = scored.good, scored.probability, scored.right
     both, some = len(np.unique(good)) == 2, len(good) > 0
     return Figures(
@@ -119,9 +119,9 @@ def figures(scored: Scored) -> Figures:
 
 
 def by_prompt(scored: Scored) -> dict[str, Values]:
-    """Return the figures that are taken prompt by prompt, each [P]; NaN where one is undefined.
+    """Return the figures of each prompt, each [P]; NaN where a figure is undefined.
 
-    They are in the order of the prompts' indices.
+    The order is by the prompts' indices.
     """
     prompts, labels = scored.part.labeled_prompts, scored.part
     rows = zip(
@@ -149,16 +149,16 @@ def _of_one_prompt(scored: Scored) -> dict[str, float | None]:
 def pair_accuracy(
     scored: Scored, convention: Convention, *, tie_within: float = 0.0
 ) -> float | None:
-    """Return the accuracy on ranked pairs as `convention` counts it; None without such pairs.
+    """Return the accuracy on ranked pairs by a `convention`; None without pairs to count.
 
     Published figures follow one of these conventions:
 
     - strict: ties of raters are omitted, equal scores count as half right.
     - imagereward: the same, but equal scores count as wrong.
     - hpsv2: ties of raters count as right, equal scores as half right, and prompts are averaged;
-      HPSv2's programs bring equal scores into some order before they look at labels.
-    - pickscore: scores tie when the two probabilities to win are at most `tie_within` apart
-      (`fit_tie_threshold`); a tie that only one side sees counts as half right.
+      HPSv2's programs order equal scores before they look at labels.
+    - pickscore: scores tie if the two probabilities to win differ by at most `tie_within`
+      (`fit_tie_threshold`); a tie of only the rater or only the scores counts as half right.
     """
     labels, right = scored.label_0, scored.right
     strict = labels != 0.5
@@ -177,9 +177,9 @@ def pair_accuracy(
 
 
 def fit_tie_threshold(scored: Scored) -> float:
-    """Return the `tie_within` of the convention pickscore that is right most often.
+    """Return the `tie_within` with the highest accuracy by the convention pickscore.
 
-    It is to be fitted on the pairs of the validation part.
+    Fit it on the pairs of the validation part.
     """
     gaps = np.abs(np.tanh(scored.margin / 2))
     candidates = np.zeros(1)
@@ -195,8 +195,8 @@ def fit_tie_threshold(scored: Scored) -> float:
 def weighted_roc_auc(scores: Indices, good: Values, weights: Values | Indices) -> Values:
     """Return the ROC-AUC of scores given as ranks from 0, for each row of `weights` [..., V].
 
-    NaN without weight on both classes. It equals scikit-learn's `roc_auc_score`, which takes one
-    set of weights at a time and 200 times as long for it.
+    NaN if a class has no weight. Equals scikit-learn's `roc_auc_score`, which takes one set of
+    weights per call and is 200 times slower.
     """
     positive, negative = _by_rank(scores, weights * good), _by_rank(scores, weights * (1 - good))
     below = np.cumsum(negative, axis=-1) - negative
@@ -206,7 +206,7 @@ def weighted_roc_auc(scores: Indices, good: Values, weights: Values | Indices) -
 def weighted_average_precision(scores: Indices, good: Values, weights: Values | Indices) -> Values:
     """Return the average precision of scores given as ranks from 0, for each row of `weights`.
 
-    `weights` are [..., V]; NaN without weight on good. It equals scikit-learn's
+    `weights` are [..., V]; NaN if no good label has weight. Equals scikit-learn's
     `average_precision_score`.
     """
     positive, everything = (_by_rank(scores, each)[..., ::-1] for each in (weights * good, weights))
@@ -231,22 +231,22 @@ def ratio(above: Values | Indices, below: Values | Indices) -> Values:
 
 
 def _kendall_tau(differences: Values, labels: Values) -> float | None:
-    """Return tau-b over ranked pairs.
+    """Return Kendall's tau-b over ranked pairs.
 
-    It is the number of agreeing minus disagreeing pairs, over the geometric mean of the numbers of
-    pairs that the rater does not tie and that the scores do not tie.
+    It is (agreeing pairs - disagreeing pairs), divided by the geometric mean of two numbers: the
+    pairs without a tie of the rater, and the pairs without a tie of the scores.
     """
     signs, wanted = np.sign(differences), np.sign(labels - 0.5)
     untied = np.sqrt(float(np.abs(signs).sum() * np.abs(wanted).sum()))
     if untied:
         return float(signs @ wanted / untied)
-    return 0.0 if wanted.any() else None  # all scores tie, but the labels do not
+    return 0.0 if wanted.any() else None  # all scores tie, but the labels do not: tau is 0
 
 
 def _recall_at_1(scored: Scored) -> float | None:
     """Return 1 if the image with the highest score won the largest share of its comparisons.
 
-    Where several images tie for the highest score, it is the share of them that did.
+    If several images tie for the highest score, return the share of them that won it.
     """
     if not (scored.label_0 != 0.5).any():
         return None
@@ -260,7 +260,7 @@ def _recall_at_1(scored: Scored) -> float | None:
 
 
 def _rows_of(values: Indices, keys: Indices) -> list[Indices]:
-    """Return, for each of the sorted `keys`, the positions of `values` that equal it."""
+    """Return for each of the sorted `keys` the positions of the equal `values`."""
     order = np.argsort(values, kind="stable")
     starts, stops = (np.searchsorted(values[order], keys, side=side) for side in ("left", "right"))
     return [order[start:stop] for start, stop in zip(starts, stops, strict=True)]

@@ -17,7 +17,7 @@ GOOD, BAD, INK, FAINT = "#2a7f62", "#c8553d", "#333333", "#b9bec6"
 def reliability_figure(model: RewardModel, examples: Examples) -> Figure:
     """Draw reliability diagrams above histograms of the scores of good and bad images.
 
-    Each held-out part that has verdicts is a column.
+    Each held-out part with verdicts is a column.
     """
     scorer, before = model_scorer(model, examples), model_scorer(model, examples, calibrated=False)
     verdicts = {name: getattr(examples.split, name).verdicts for name in PARTS}
@@ -55,7 +55,7 @@ def draw_reliability(
 
 
 def draw_scores(axes: Axes, probabilities: Values, good: Values, *, bins: int = 20) -> None:
-    """Draw histograms of the scores of images called good and bad."""
+    """Draw histograms of the scores of images with label good and with label bad."""
     edges = np.linspace(0, 1, bins + 1)
     axes.hist(probabilities[good == 1], edges.tolist(), color=GOOD, alpha=0.6, label="good")
     axes.hist(probabilities[good == 0], edges.tolist(), color=BAD, alpha=0.6, label="bad")

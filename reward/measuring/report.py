@@ -1,4 +1,4 @@
-"""The figures of a trained reward as `metrics.json` of its folder holds them."""
+"""The figures of a trained reward, the content of `metrics.json` in its folder."""
 
 from pathlib import Path
 from typing import Any, Literal
@@ -15,19 +15,19 @@ Counts = dict[str, int]
 
 PARTS = ("val", "test_seen", "test_unseen")
 MODEL, UNCALIBRATED, CLIP_SCORE = "model", "uncalibrated", "clip_score"
-"""The reward model, the same without its calibration, and the baseline that it has to beat."""
+"""Names of the reward model, of the model without calibration, and of the main baseline."""
 
 ABSENT: Any = Field(default=None, exclude_if=lambda value: value is None)
-"""Default of a value that the file omits where there is none."""
+"""Default of a value that the file omits if it is None."""
 
 
 class Figures(BaseModel, frozen=True):
-    """Figures of one scorer; None where one is undefined, such as the ROC-AUC of one class."""
+    """Figures of one scorer; undefined figures are None, such as the ROC-AUC of one class."""
 
     n: int = 0
-    """Single labels."""
+    """Number of single labels."""
     share_good: float | None = None
-    """Share of the single labels that say good."""
+    """Share of "good" among the single labels."""
     roc_auc: float | None = None
     average_precision: float | None = None
     accuracy: float | None = None
@@ -38,14 +38,14 @@ class Figures(BaseModel, frozen=True):
     ece: float | None = None
     """Calibration error, 15 bins."""
     n_pairs: int = 0
-    """Ranked pairs without ties."""
+    """Number of ranked pairs without ties."""
     pairwise_accuracy: float | None = None
     """Share of the pairs in the right order; equal scores count as half right."""
     roc_auc_macro: float | None = None
-    """Mean over prompts, as all figures from here on."""
+    """Mean over prompts, as are all figures below."""
     accuracy_macro: float | None = None
     good_at_1: float | None = None
-    """Share of good labels of the prompt's image with the highest score."""
+    """Share of good labels on each prompt's image with the highest score."""
     pairwise_accuracy_macro: float | None = None
     kendall_tau: float | None = None
     """Kendall's tau-b."""
@@ -54,7 +54,7 @@ class Figures(BaseModel, frozen=True):
 
 
 class FiguresWithIntervals(Figures, frozen=True):
-    """Figures, with intervals where the bootstrap gives one."""
+    """Figures, with intervals if the bootstrap gives them."""
 
     intervals: dict[str, Interval | None]
 
@@ -81,18 +81,18 @@ class HumanFigures(BaseModel, frozen=True):
 
 
 class PartReport(BaseModel, frozen=True, extra="allow"):
-    """Figures on one held-out part; scorers stand beside the other names."""
+    """Figures on one held-out part; further fields hold the scorers by name."""
 
     __pydantic_extra__: dict[str, FiguresWithIntervals]
     counts: Counts
     resampled: Literal["prompts", "images"]
     """Unit of the bootstrap."""
     gain: dict[str, Gain]
-    """Lead of the model over the CLIP score, by figure."""
+    """Gain of the model over the CLIP score, by figure."""
     by_category: dict[str, dict[str, Figures]]
     """Figures of the model and of the CLIP score, by category of the prompts."""
     conventions: dict[str, dict[str, float | None]]
-    """Pairwise accuracy of each scorer, by convention of counting ties."""
+    """Pairwise accuracy of each scorer, by convention for ties."""
     human: HumanFigures
     by_rater: dict[str, RaterFigures]
 
@@ -116,60 +116,60 @@ class CurvePoint(BaseModel, frozen=True):
     """Figures of a reward trained on a share of the labels, for each held-out part."""
 
     labels: int
-    """Single labels learned from."""
+    """Number of single labels in training."""
     pairs: int
-    """Ranked pairs learned from."""
+    """Number of ranked pairs in training."""
     val: dict[str, float | None]
     test_seen: dict[str, float | None]
     test_unseen: dict[str, float | None]
 
 
 class PredictionFigures(BaseModel, frozen=True):
-    """Figures of predicted labels of raters whom nobody learned from."""
+    """Figures of predicted labels of held-out raters."""
 
     nll: float
     """Mean negative log-likelihood."""
     roc_auc: float | None
-    """None where all labels have one class."""
+    """ROC-AUC; None if all labels have one class."""
 
 
 class TypeComparison(BaseModel, frozen=True):
-    """Predictions of held-out raters by one reward and by one for each rater type."""
+    """Predictions of held-out raters' labels by one reward, and by one reward per rater type."""
 
     one: PredictionFigures | None = ABSENT
     several: PredictionFigures | None = ABSENT
     gain: Gain | None = ABSENT
-    """Decrease of `nll` by several types; the interval is from resampled raters."""
+    """Decrease of `nll` through several types; the interval is from resampled raters."""
     held_out_raters: int | None = ABSENT
     labels: int | None = ABSENT
-    """Labels that were predicted."""
+    """Number of predicted labels."""
 
 
 class TypesReport(TypeComparison, frozen=True):
-    """The rater types; without a comparison where there are too few raters for it."""
+    """The rater types; without a comparison if there are too few raters."""
 
     types: int
     prior: list[float]
     """Share of the raters in each type."""
     raters: list[int]
-    """Raters for whom each type is the likeliest."""
+    """Number of raters by their most probable type."""
 
 
 class Staleness(BaseModel, frozen=True):
-    """Figures of the earlier and the present reward on the images that were drawn between them."""
+    """Figures of the earlier and the current reward on the images drawn between their trainings."""
 
     round: int
     """The round that drew the images."""
     images: int
-    """Labeled ones among them."""
+    """Number of labeled images of the round."""
     own: Figures | None = None
-    """The earlier reward on the held-out images of its own labels, as its own file has it."""
+    """The earlier reward on its own held-out images, from its own `metrics.json`."""
     before: FiguresWithIntervals
-    """The earlier reward on all labels of the images, which it never saw."""
+    """The earlier reward on all labels of the round's images, which it never saw."""
     held_out_before: FiguresWithIntervals
-    """The earlier reward on the images that the present reward did not learn from."""
+    """The earlier reward on the images that are held out from the current reward."""
     held_out_after: FiguresWithIntervals
-    """The present reward on the same images."""
+    """The current reward on the same images."""
 
     @property
     def rows(self) -> dict[str, Figures]:
@@ -187,7 +187,7 @@ class Evaluation(BaseModel, frozen=True):
     """Figures on every part of the labels."""
 
     train: dict[Literal["counts"], Counts]
-    """Numbers of the labels that were learned from."""
+    """Number of training labels of each kind."""
     val: PartReport
     test_seen: PartReport
     test_unseen: PartReport
@@ -208,7 +208,7 @@ class RewardReport(Evaluation, frozen=True):
     learning_curve: list[CurvePoint]
     rater_types: TypesReport | None = ABSENT
     staleness: Staleness | None = ABSENT
-    """The reward of the round before, in a round after the first."""
+    """Staleness of the previous round's reward, in rounds after the first."""
 
 
 def read_report(path: Path) -> RewardReport:

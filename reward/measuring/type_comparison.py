@@ -27,14 +27,14 @@ RESAMPLES = 500
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Single labels and strict pairs of raters, and their predicted probabilities."""
+    """Single labels and pairs without ties, and their predicted probabilities."""
 
     rater: Indices
     """[N]"""
     label: Values
     """[N], 1 for good or for the first image of a pair, else 0."""
     probability: Values
-    """[N], of label 1."""
+    """[N], predicted probability of label 1."""
 
     @property
     def figures(self) -> PredictionFigures:
@@ -59,8 +59,8 @@ def compare_types(
     """Compare how `config.rater_types` rewards and one reward predict held-out raters.
 
     A share of the raters is held out of training. Their types are computed from their labels of
-    training images, and their labels of all other images are predicted. Several types help where
-    the interval of `gain` lies above 0. Empty where there are too few raters, or labels, to say.
+    training images, and their labels of all other images are predicted. Several types help if the
+    interval of `gain` is above 0. The result is empty if there are too few raters or labels.
     """
     rng = np.random.default_rng(config.seed)
     count = len(examples.dataset.raters)
@@ -85,9 +85,9 @@ def compare_types(
 
     try:
         pooled = train_from_scratch(backbone, fewer, config)
-        # One type goes the same way as several: it trains longer than the pooled reward.
+        # One type is trained like several, which takes longer than training the pooled reward.
         one, several = (predictions(pooled, types) for types in (1, config.rater_types))
-    except PictuneError:  # the labels of the other raters teach nothing
+    except PictuneError:  # the other raters have no labels to learn from
         return TypeComparison()
     if not len(one.label):
         return TypeComparison()

@@ -1,1 +1,1 @@
-"""Comparisons of models by people: strengths, intervals, tests and planning, apart from files."""
+"""Comparisons of models by people: strengths, intervals, tests and planning."""

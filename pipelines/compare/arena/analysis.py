@@ -1,4 +1,4 @@
-"""From the labels of a comparison campaign to its figures."""
+"""Computation of a comparison campaign's figures from its labels."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -37,9 +37,9 @@ from pipelines.compare.arena.settings import ArenaConfig
 from pipelines.compare.arena.votes import Votes, numbered
 
 DISPUTED = 24
-"""Most disputed pairs that are listed."""
+"""Largest number of disputed pairs that are listed."""
 FEWEST_RANKINGS = 10
-"""Rankings from which strengths are estimated."""
+"""Least number of rankings for estimates of strengths."""
 SEED = 0
 """Seed of the bootstrap behind alpha's interval and of the order of tied images."""
 
@@ -54,9 +54,9 @@ def compare(
     scores: Scores,
     track: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Comparison:
-    """Return all figures of the campaign of a run of this name; `track` wraps the loop over axes.
+    """Return all figures of the campaign of the run named `run`; `track` wraps the loop over axes.
 
-    `refuse_one_model` comes before it.
+    Call `refuse_one_model` first.
     """
     raters = rater_figures(campaign.all_votes, campaign.flags)
     omitted = [one.rater_id for one in raters if not one.looks] if config.omit_raters else []
@@ -79,10 +79,10 @@ def compare(
 
 
 def refuse_one_model(campaign: Campaign, run: str) -> None:
-    """Refuse a campaign that compares nothing.
+    """Refuse a campaign without a comparison of two models.
 
     Raises:
-        PictuneError: there is one model, or no answer is a vote.
+        PictuneError: there is only one model, or no answer is a vote.
     """
     models = campaign.drawn_by
     if len(models) < 2:
@@ -98,7 +98,7 @@ def refuse_one_model(campaign: Campaign, run: str) -> None:
 
 
 def pairs_of(votes: Votes, config: ArenaConfig) -> tuple[list[StrengthFigures], list[PairFigures]]:
-    """Return the strengths of the models, strongest first, and all pairs that met."""
+    """Return the strengths of the models, strongest first, and all pairs with votes."""
     rated = rate(votes) if len(votes) and is_connected(votes) else None
     strengths = [] if rated is None else _strengths(rated, _won_by_model(votes))
     order = [one.model for one in strengths] or list(votes.models)
@@ -145,9 +145,9 @@ def _axis(
 
 
 def automatic_agreement(votes: Votes, values: Mapping[str, float]) -> ShareFigures | None:
-    """Return the share of decided votes whose image has the higher value, equal values half.
+    """Return the share of decided votes for the image with the higher value; equal values are half.
 
-    None where no pair has values for both images.
+    Return None if no pair has values for both images.
     """
     known = [all(image in values for image in images) for images in votes.images]
     decided = votes.where(votes.is_decided & np.array(known, bool)[votes.pair])
@@ -185,7 +185,7 @@ def _pair(
 def _rated(
     votes: Votes, models: tuple[int, int], rated: Ratings, config: ArenaConfig, n: int
 ) -> dict[str, Any]:
-    """Return the figures of a pair with `n` votes that follow from the strengths of all models."""
+    """Return the figures of a pair with `n` votes from the strengths of all models."""
     found = rated.difference(*models)
     enough = all(len(np.unique(one)) >= FEWEST for one in (votes.rater, votes.prompt))
     at_any_look = bounds_of(always_valid(found, config.difference)[0]) if enough else None
@@ -203,11 +203,11 @@ def _rated(
 def signed_rank(votes: Votes) -> float | None:
     """Return the p-value of Wilcoxon's signed rank test of the prompts' mean outcomes.
 
-    None where every prompt is a tie.
+    Return None if every prompt is a tie.
     """
     _, prompt = np.unique(votes.prompt, return_inverse=True)
     means = np.bincount(prompt, votes.outcome - 0.5) / np.bincount(prompt)
-    means = means.round(12)  # 0.1 + 0.2 and 0.3 are the same rank
+    means = means.round(12)  # 0.1 + 0.2 and 0.3 get the same rank
     return float(wilcoxon(means).pvalue) if (means != 0).any() else None
 
 

@@ -29,8 +29,8 @@ from reward.settings import RewardConfig
 def automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) -> Scores:
     """Return the figures of every compared image by the run's reward and its baselines.
 
-    Without a trained reward there is `reward.baselines` alone. Images whose file is gone or broken
-    have no figures.
+    Without a trained reward, only `reward.baselines` are computed. Images with a missing or broken
+    file have no figures.
 
     Raises:
         PictuneError: a reward cannot be loaded.
@@ -60,7 +60,7 @@ def automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) -> 
         features, texts, ids = embedded(model.backbone)
         rewards, _ = model.score_features_with_std(image_features=features, text_embeddings=texts)
         scores["reward"] = dict(zip(ids, rewards.tolist(), strict=True))
-        if model.backbone.tuned_blocks:  # the score is by the CLIP that no label has touched
+        if model.backbone.tuned_blocks:  # the CLIP score uses the CLIP before training on labels
             features, texts, ids = embedded(untuned_backbone(model, settings.run))
         cosines = (features[:, : texts.shape[1]] * texts).sum(-1)
         scores["CLIP score"] = dict(zip(ids, cosines.tolist(), strict=True))

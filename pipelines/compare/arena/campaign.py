@@ -23,35 +23,35 @@ from data.schema import (
 from pipelines.compare.arena.votes import Votes, votes_of
 
 SOURCES = ("human", "imported", "simulated")
-"""Sources of labels; the first that has comparisons counts."""
+"""Sources of labels; only the first source with comparisons is used."""
 NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 COMPARISONS = "labels_comparisons.parquet"
 
 
 @dataclass(frozen=True, eq=False)
 class Campaign:
-    """The labels that count, as the tables have them, and what they refer to."""
+    """The labels of a campaign as tables, with the tables of their prompts and images."""
 
     source: str
     others: dict[str, int]
-    """Comparisons of other sources."""
+    """Number of comparisons of each other source, which are not used."""
     labels: pd.DataFrame
-    """`LABELS_COMPARISONS` of the source, without repeats."""
+    """Rows of `LABELS_COMPARISONS` by the source, without repeats."""
     ranked: pd.DataFrame
-    """`LABELS_RANKING` of the source that compare models, with `models`."""
+    """Rows of `LABELS_RANKING` by the source that compare models, with a column `models`."""
     unanswered: tuple[str, ...]
-    """Axes that were planned and that nobody has answered."""
+    """Planned axes without answers."""
     prompts: pd.DataFrame
-    """`PROMPTS` by prompt id."""
+    """Table `PROMPTS`, indexed by prompt id."""
     images: pd.DataFrame
-    """`IMAGES` by image id."""
+    """Table `IMAGES`, indexed by image id."""
 
     @classmethod
     def read(cls, folder: Path, run: str) -> "Campaign":
-        """Read the folder of an export; `run` is the run's name, for errors.
+        """Read the folder of an export; error messages contain `run`, the run's name.
 
         Raises:
-            PictuneError: nobody has compared anything.
+            PictuneError: there are no comparisons.
         """
         labels, rankings = pd.DataFrame(), pd.DataFrame()
         if (folder / COMPARISONS).exists():
@@ -85,7 +85,7 @@ class Campaign:
 
     @property
     def axes(self) -> list[str]:
-        """The axes of pairs that have labels."""
+        """The axes with labels on pairs."""
         there = set(self.labels["axis"])
         return [axis for axis in AXES if axis in there and axis != "count"]
 
@@ -99,7 +99,7 @@ class Campaign:
 
     @cached_property
     def all_votes(self) -> Votes:
-        """The votes of all axes, each pair of images once for each axis."""
+        """The votes of all axes; a pair of images is a separate task for each axis."""
         return votes_of(self.labels[self.labels["axis"] != "count"], self.categories)
 
     @cached_property
@@ -119,7 +119,7 @@ class Campaign:
 
     @cached_property
     def drawn_by(self) -> dict[str, list[str | None]]:
-        """The hashes of the adapters that drew each model's images; None is the base."""
+        """The hashes of the adapters that drew each model's images; None stands for the base."""
         found: dict[str, set[str | None]] = {}
         hashes = self.images["adapter_hash"]
         for image, model in self.model_of.items():
@@ -130,7 +130,7 @@ class Campaign:
 
     @cached_property
     def flags(self) -> dict[str, tuple[str, ...]]:
-        """The habits of each rater that give away who does not look (`data.quality.habits`)."""
+        """Signs that a rater does not look at the images, by rater (`data.quality.habits`)."""
         no_verdicts = pd.DataFrame(columns=[*RATER_KEY, "time_on_task_ms"])
         labels = {"binary": no_verdicts, "ranking": self.ranked, "comparison": self.labels}
         judgments = Judgments(pd.DataFrame(), labels)
@@ -138,7 +138,7 @@ class Campaign:
         return {str(rater_id): flags for rater_id, flags in found.items()}
 
     def without(self, raters: set[str]) -> "Campaign":
-        """Return the labels of the other raters."""
+        """Return the campaign without the labels of `raters`."""
         kept = (table[~table["rater_id"].isin(raters)] for table in (self.labels, self.ranked))
         labels, ranked = kept
         return replace(self, labels=labels, ranked=ranked)
@@ -146,7 +146,7 @@ class Campaign:
     def counts(self) -> pd.DataFrame:
         """Return the answers on the axis count, with `model`, `count` and `wanted`.
 
-        `wanted` is the number that the prompt names; NaN where it names none, or several.
+        `wanted` is the number in the prompt; NaN if the prompt has no number or several.
         """
         labels = self.of_axis("count")
         labels = labels[labels["answer"] == "count"]
@@ -159,7 +159,7 @@ class Campaign:
     def rankings(self, rng: np.random.Generator) -> list[tuple[tuple[str, ...], str, str]]:
         """Return models from best to worst, rater and prompt of each ranking of two or more images.
 
-        A tie is put in a random order, and images without a rank are omitted.
+        Tied images are put in random order, and unranked images are omitted.
         """
         found = []
         for row in self.ranked.to_dict("records"):
@@ -175,7 +175,7 @@ class Campaign:
 
 
 def _ranked(folder: Path) -> pd.DataFrame:
-    """Return the rankings that compare models, with the models' names."""
+    """Return the rankings that compare models, with the names of the models."""
     tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
     asked = tasks.loc[tasks["models"].notna(), ["task_id", "models"]]
     labels = read_table(folder / "labels_ranking.parquet", LABELS_RANKING).to_pandas()
@@ -184,7 +184,7 @@ def _ranked(folder: Path) -> pd.DataFrame:
 
 
 def _number_in(prompt: object) -> float:
-    """Return the one number that a prompt names, in digits or as a word up to ten, or NaN."""
+    """Return the only number in a prompt, as digits or as a word up to ten; otherwise NaN."""
     words = re.findall(r"[a-z]+|\d+", str(prompt).lower())
     found = [int(word) for word in words if word.isdecimal()]
     found += [NUMBERS.index(word) for word in words if word in NUMBERS]

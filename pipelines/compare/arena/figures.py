@@ -1,11 +1,11 @@
-"""The figures of a comparison campaign, as `comparison/metrics.json` holds them."""
+"""The figures of a comparison campaign, the content of `comparison/metrics.json`."""
 
 from pydantic import BaseModel
 
 from data.quality.habits import QUICK
 
 Interval = tuple[float, float] | None
-"""Bounds; None where one rater answered to one prompt."""
+"""Bounds of an interval; None with one rater and one prompt."""
 
 
 class ShareFigures(BaseModel, frozen=True):
@@ -19,13 +19,13 @@ class ShareFigures(BaseModel, frozen=True):
 
 
 class StrengthFigures(BaseModel, frozen=True):
-    """One model's strength on the Elo scale; the mean of all models is 1000."""
+    """Strength of one model on the Elo scale; the mean over the models is 1000."""
 
     model: str
     n: int
-    """Votes on an image by the model."""
+    """Number of votes on pairs with an image of the model."""
     share: float
-    """Share of these votes that it won, ties counting half."""
+    """Share of these votes that the model won; a tie counts half."""
     elo: float
     interval: Interval = None
     """95 %."""
@@ -33,7 +33,7 @@ class StrengthFigures(BaseModel, frozen=True):
 
 
 class PairFigures(BaseModel, frozen=True):
-    """One model against another; everything is from the first one's side."""
+    """One model against another, from the perspective of the first model."""
 
     first: str
     second: str
@@ -42,22 +42,23 @@ class PairFigures(BaseModel, frozen=True):
     ties: int
     losses: int
     won: ShareFigures
-    """Share won, ties counting half."""
+    """Share of votes that the first model won; a tie counts half."""
     probability: float | None = None
-    """Probability of winning by the strengths of all models; None where they are not connected."""
+    """Probability of winning, from the strengths of all models; None if these are not connected."""
     difference: float | None = None
     """Difference of the strengths in Elo points."""
     interval: Interval = None
     interval_99: Interval = None
     at_any_look: Interval = None
-    """95 % interval of the difference that holds however often one looks."""
+    """95 % interval of the difference that stays valid for any number of looks."""
     needed: int | None = None
-    """Votes in all that decide it, if the present difference is the true one; None if that is far
-    off."""
+    """Total number of votes that would decide the pair if the current difference is true; None if
+    far away."""
     p_value: float | None = None
-    """Wilcoxon signed rank over prompts, two-sided; None where no prompt prefers a model."""
+    """p-value of the two-sided Wilcoxon signed rank test over prompts; None if every prompt is a
+    tie."""
     prompts: int
-    """Prompts with votes."""
+    """Number of prompts with votes."""
 
 
 class CategoryFigures(BaseModel, frozen=True):
@@ -66,12 +67,12 @@ class CategoryFigures(BaseModel, frozen=True):
     category: str
     n: int
     strengths: list[StrengthFigures]
-    """Strongest first; empty where the models are not connected."""
+    """Strengths, strongest first; empty if the models are not connected."""
     pairs: list[PairFigures]
 
 
 class AgreementFigures(BaseModel, frozen=True):
-    """Krippendorff's alpha; None where no two raters saw the same pair, or all answers are one."""
+    """Krippendorff's alpha; None if no two raters saw the same pair, or all answers are equal."""
 
     alpha: float | None
     alpha_ci_low: float | None
@@ -81,23 +82,23 @@ class AgreementFigures(BaseModel, frozen=True):
 
 
 class AutomaticFigures(BaseModel, frozen=True):
-    """Agreement of an automatic figure with people on the pairs that they decide."""
+    """Agreement of an automatic figure with people's decided votes."""
 
     name: str
     agreed: ShareFigures
 
 
 class AxisFigures(BaseModel, frozen=True):
-    """One question's votes."""
+    """Figures of the votes on one question."""
 
     axis: str
     n: int
     """Votes."""
     ties: int
-    """Votes that are ties, with `both_bad`."""
+    """Number of ties, including `both_bad`."""
     both_bad: int
     skipped: int
-    """Labels that are no vote: skipped, or an image was reported."""
+    """Number of labels without a vote: skipped tasks and reported images."""
     raters: int
     prompts: int
     strengths: list[StrengthFigures]
@@ -115,39 +116,39 @@ class CountFigures(BaseModel, frozen=True):
     model: str
     n: int
     mean: float
-    """Mean count; 10 stands for more as well."""
+    """Mean count; 10 means 10 or more."""
     right: ShareFigures | None = None
-    """Share of counts that are the number in the prompt, where it names one."""
+    """Share of counts equal to the number in the prompt, over prompts with a number."""
 
 
 class RaterRow(BaseModel, frozen=True):
-    """One rater beside the others."""
+    """Figures of one rater against the others."""
 
     rater_id: str
     n: int
     """Votes."""
     compared: int
-    """Decided votes on pairs of images where the other raters together prefer one image."""
+    """Number of decided votes on pairs where the majority of other raters prefers an image."""
     agreed: int
-    """Votes among these that prefer the same image."""
+    """Number of these votes for the same image."""
     interval: tuple[float, float]
     """95 % Wilson interval of the share agreed."""
     left: float | None
     """Share of decided votes for the image at the left."""
     by_chance: bool
-    """Whether the share agreed may be one half and is less than the share of all raters, or
-    the image preferred is at the same side in nearly all votes."""
+    """Whether the agreed share is compatible with one half and below the share of all raters, or
+    nearly all votes prefer the same side."""
     flags: tuple[str, ...] = ()
-    """Habits that give away a rater who does not look (`data.quality.habits`)."""
+    """Signs that the rater does not look at the images (`data.quality.habits`)."""
 
     @property
     def looks(self) -> bool:
-        """Whether the answers depend on the images, as far as can be told."""
+        """Whether nothing shows that the answers are independent of the images."""
         return not self.by_chance and QUICK not in self.flags
 
 
 class DisputeRow(BaseModel, frozen=True):
-    """A pair of images that raters disagree on."""
+    """A pair of images on which raters disagree."""
 
     axis: str
     prompt: str
@@ -161,7 +162,7 @@ class DisputeRow(BaseModel, frozen=True):
 
 
 class RankingFigures(BaseModel, frozen=True):
-    """Strengths from rankings of one image of each model (Plackett-Luce)."""
+    """Strengths from rankings of one image per model (Plackett-Luce)."""
 
     n: int
     raters: int
@@ -174,21 +175,21 @@ class Comparison(BaseModel, frozen=True):
 
     run: str
     source: str
-    """Whose labels: human, imported or simulated."""
+    """Source of the labels: human, imported or simulated."""
     others: dict[str, int] = {}
-    """Labels of other sources, which do not count."""
+    """Number of labels of other sources, which are not used."""
     models: dict[str, list[str | None]]
-    """Hashes of the adapters that drew each model's images; null is the base."""
+    """Hashes of the adapters that drew each model's images; null stands for the base."""
     level_difference: float
-    """Difference in Elo points for which the interval at any look is shortest."""
+    """Difference in Elo points for which the always-valid interval is shortest."""
     raters: list[RaterRow]
     omitted: list[str] = []
-    """Raters who do not look and are left out, as `arena.omit_raters` says."""
+    """Raters who do not look at the images and are omitted by `arena.omit_raters`."""
     axes: list[AxisFigures]
     unanswered: list[str] = []
-    """Axes that were planned and that nobody has answered."""
+    """Planned axes without answers."""
     verdicts: list[tuple[str, str]] = []
-    """For each axis, by title, who is preferred and how surely, as pages say it."""
+    """(title of the axis, sentence on the preferred model and its certainty), for the pages."""
     counts: list[CountFigures] = []
     rankings: RankingFigures | None = None
     disputes: list[DisputeRow] = []

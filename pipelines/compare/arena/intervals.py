@@ -1,37 +1,38 @@
-"""Intervals over raters and prompts, since votes of one rater, or on one prompt, are alike.
+"""Intervals over raters and prompts, since votes of one rater or on one prompt are correlated.
 
 The variance is for two-way clusters (Cameron, Gelbach and Miller 2011): the variance of leaving out
 each rater in turn, plus the variance of leaving out each prompt, less the variance of leaving out
-what one rater says of one prompt. Leaving out whole clusters, a jackknife, is the resampling that
-keeps its level with few of them (MacKinnon, Nielsen and Webb, arXiv 2406.08880); resampling both at
-once with replacement counts the noise of single votes up to three times (Owen 2007, arXiv
-0712.1111), which costs power: `benchmarks/compare.py` measures both.
+one rater's votes on one prompt. This jackknife over clusters keeps its level with few clusters
+(MacKinnon, Nielsen and Webb, arXiv 2406.08880). Resampling raters and prompts at once with
+replacement counts the noise of single votes up to three times (Owen 2007, arXiv 0712.1111), which
+costs power: `benchmarks/compare.py` measures both.
 
 The interval of a share is Wilson's (1927) with the number of independent votes that would have this
-variance, as for surveys (Korn and Graubard 1998): its ends ask how likely the votes are where the
-end is true, so that it is right for few votes too. A difference of strengths is the share of votes
-that it lets a model win, and its interval follows from the interval of that share.
+variance, as for surveys (Korn and Graubard 1998); Wilson's interval is also valid for few votes. A
+difference of strengths is converted to the share of votes that a model wins, and its interval is
+the converted interval of that share.
 
 Differs from the literature in: 1. Student's t in place of the normal quantile, with degrees of
 freedom after Satterthwaite (1946), of the variance beyond independent votes, which Wilson's
-interval knows; the literature takes the smaller number of clusters less one, which is too wide when
-the other kind of cluster decides. 2. The variance is no less than `LEAST` times the variance of
-leaving out single votes, since the difference above can be near 0 by chance with few raters. 3.
-Near-unanimous votes, about which leaving out says nothing, have the variance of independent votes.
+interval includes; the literature uses the smaller number of clusters less one, which is too wide if
+the other kind of cluster has most of the variance. 2. The variance is no less than `LEAST` times
+the variance of leaving out single votes, since with few raters the difference above can be near 0
+by chance. 3. Near-unanimous votes, whose jackknife is uninformative, have the variance of
+independent votes.
 
-`always_valid` holds however often one looks, for stopping a campaign when enough is known: the
+`always_valid` holds for any number of looks, so a campaign can stop when enough is known. It is the
 mixture of Robbins (1970), as in Johari, Pekelis and Walsh (2017, arXiv 1512.04922). A normal prior
 with standard deviation `tau` over the true difference turns the estimate d with variance V into a
 likelihood ratio against each difference,
 
     L(x) = sqrt(V / (V + tau^2)) * exp(tau^2 (d - x)^2 / (2 V (V + tau^2))),
 
-which by Ville's inequality exceeds 1 / alpha at some look with probability alpha at most; the
-interval has all x with L(x) < 1 / alpha. It is shortest for differences of about `tau`. The
-estimate need only move as a sum of independent parts would, which holds for large samples
-(Waudby-Smith et al. 2021, arXiv 2103.06476). V has few degrees of freedom at first: so the bound is
-taken at the t that is as rare as the normal one, and nothing is said before there are `FEWEST`
-raters and prompts. `benchmarks/compare.py` measures the level.
+which by Ville's inequality exceeds 1 / alpha at some look with probability at most alpha. The
+interval holds all x with L(x) < 1 / alpha, and is shortest for differences of about `tau`. The
+estimate must behave like a sum of independent terms, which holds for large samples (Waudby-Smith et
+al. 2021, arXiv 2103.06476). V has few degrees of freedom at first, so the normal bound is replaced
+by the t quantile of the same probability, and there is no interval before `FEWEST` raters and
+prompts. `benchmarks/compare.py` measures the level.
 """
 
 from collections.abc import Callable
@@ -45,29 +46,29 @@ from pipelines.compare.arena.figures import Interval, ShareFigures
 from pipelines.compare.arena.votes import Indices, Values
 
 FEWEST = 5
-"""Fewest raters, and fewest prompts, for an interval that holds at any look."""
+"""Least number of raters, and of prompts, for an always-valid interval."""
 
 LEAST = 0.3
 """Least variance, as a share of the variance of leaving out single votes."""
 
 Statistic = Callable[[Values], Values]
-"""Turns sums over votes, [M, D], into log-odds, [M, Q]; each row on its own."""
+"""Turns sums over votes [M, D] into log-odds [M, Q], row by row."""
 
 
 @dataclass(frozen=True, eq=False)
 class Estimates:
-    """Log-odds with their uncertainty, as shares and on a scale; arrays are [Q]."""
+    """Log-odds with uncertainty, as shares and on a scale; arrays are [Q]."""
 
     share: Values
     """The log-odds as shares of votes won."""
     share_variance: Values
-    """NaN where there is one rater with one prompt."""
+    """Variance of the shares; NaN with one rater and one prompt."""
     df: Values
     """Degrees of freedom of the variance."""
     unit: float = 1.0
     """Points of the scale per unit of log-odds."""
     middle: float = 0.0
-    """Point of the scale that log-odds of 0 have."""
+    """Value of log-odds 0 on the scale."""
 
     @property
     def value(self) -> Values:
@@ -76,7 +77,7 @@ class Estimates:
 
     @property
     def variance(self) -> Values:
-        """Variance of `value`, for many votes."""
+        """Variance of `value`, valid for many votes."""
         return np.asarray(self.share_variance * (self.unit / (self.share * (1 - self.share))) ** 2)
 
     def shares(self, level: float = 0.95) -> Values:
@@ -92,7 +93,7 @@ class Estimates:
         return np.asarray(self.middle + self.unit * logit(self.shares(level)))
 
     def part(self, at: slice, **changes: Any) -> "Estimates":
-        """Return some of the figures, on another scale if one is given."""
+        """Return the figures `at` a slice; `changes` can set another scale."""
         known = {"unit": self.unit, "middle": self.middle} | changes
         return Estimates(self.share[at], self.share_variance[at], self.df[at], **known)
 
@@ -106,14 +107,14 @@ def clustered(
 ) -> Estimates:
     """Return the figures of all votes with their variance over raters and prompts.
 
-    With a single rater the variance is over prompts alone, and the other way round.
+    With a single rater the variance is over prompts alone, and with a single prompt over raters.
 
     Args:
-        sums: [N, D], what each vote adds to the sums.
+        sums: [N, D], the contribution of each vote to the sums.
         rater: [N], the rater of each vote.
-        prompt: [N], its prompt.
-        statistic: the log-odds of sums.
-        independent: [Q], their variances if votes were independent.
+        prompt: [N], the prompt of each vote.
+        statistic: turns sums into log-odds.
+        independent: [Q], variances of the log-odds if votes were independent.
     """
 
     def shares(some: Values) -> Values:
@@ -141,7 +142,7 @@ def clustered(
 
 
 def _moves(sums: Values, cluster: Indices, shares: Statistic, share: Values) -> Values:
-    """Return by how much leaving out each cluster moves the shares, [C, Q]; none for one."""
+    """Return the change of the shares without each cluster, [C, Q]; C is 0 for a single cluster."""
     order = np.argsort(cluster, kind="stable")
     _, starts = np.unique(cluster[order], return_index=True)
     parts = np.add.reduceat(sums[order], starts)
@@ -157,10 +158,10 @@ def _variance(moves: Values) -> Values:
 
 
 def _noise(moves: Values, votes: Values) -> Values:
-    """Return half the variance [Q] of a variance by leaving out clusters.
+    """Return half the variance [Q] of a jackknife variance V.
 
-    For normal moves it is V^2 / (C - 1). Of independent votes the ratio of V to their own variance
-    has a beta distribution, whose variance is less, and 0 where each vote is a cluster.
+    For normal changes it is V^2 / (C - 1). For independent votes, the ratio of V to their variance
+    has a beta distribution. Its variance is lower, and 0 if each vote is a cluster.
     """
     single, n = _variance(votes), len(moves)
     variance = np.maximum(_variance(moves), single)
@@ -178,12 +179,12 @@ def noise_of(ratio: Values, clusters: int, votes: int) -> Values:
         votes: number of votes.
     """
     noise = (ratio**2 - (clusters + 1) / (votes + 1)) / (clusters - 1)
-    # where each vote is a cluster it is 0 but for rounding
+    # 0 except for rounding if each vote is a cluster
     return np.where(noise > 1e-9, noise, 0)
 
 
 def log_odds(sums: Values) -> Values:
-    """Return the log-odds [M, Q] of Q wins and Q losses [M, 2 Q], with half a one added to each."""
+    """Return the log-odds [M, Q] of Q wins and Q losses [M, 2 Q], with 0.5 added to each count."""
     wins, losses = np.split(sums, 2, axis=1)
     return np.asarray(np.log((wins + 0.5) / (losses + 0.5)))
 
@@ -200,7 +201,7 @@ def share_of(won: Values, rater: Indices, prompt: Indices) -> ShareFigures | Non
 
 
 def bounds_of(row: Values) -> Interval:
-    """Return both bounds; None where they are not known."""
+    """Return both bounds; None if they are NaN."""
     return (float(row[0]), float(row[1])) if np.isfinite(row).all() else None
 
 
@@ -209,8 +210,8 @@ def always_valid(found: Estimates, tau: float, level: float = 0.95) -> Values:
 
     Args:
         found: figures with their clustered variance.
-        tau: size of the differences, in the unit of the figures, for which it is shortest.
-        level: probability, before labeling, that no interval ever misses.
+        tau: difference for which the interval is shortest, in the unit of the figures.
+        level: probability that all intervals of a campaign contain the true value.
     """
     ratio = found.variance / tau**2
     z = np.sqrt((1 + ratio) * (2 * np.log(1 / (1 - level)) + np.log1p(1 / ratio)))

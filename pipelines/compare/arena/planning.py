@@ -1,15 +1,15 @@
-"""Votes that a campaign needs, before anyone labels and while labels come in.
+"""Number of votes that a campaign needs, estimated before and during labeling.
 
-Of two models one wins a share p of n votes, which are spread evenly over R raters and P prompts.
-With the standard deviation of a rater's own share about it, and of a prompt's, the variance of the
-share found is
+Let a model win a share p of n votes, spread evenly over R raters and P prompts. The share varies
+between raters and between prompts, with the standard deviations rater_spread and prompt_spread.
+Then the variance of the observed share is
 
     v / n * (1 + (n / R - 1) rater_spread^2 / v + (n / P - 1) prompt_spread^2 / v),
     v = p (1 - p) - ties / 4,
 
-and the power is taken from a noncentral t test with the degrees of freedom of `intervals.py`, whose
-bound is Wilson's. However many votes, raters and prompts set a floor. `benchmarks/compare.py`
-measures how far this is from what campaigns find.
+The power is the power of a noncentral t test with the degrees of freedom and Wilson's bound of
+`intervals.py`. For many votes, raters and prompts limit the precision. `benchmarks/compare.py`
+compares these estimates with simulated campaigns.
 """
 
 from dataclasses import dataclass
@@ -20,21 +20,21 @@ from scipy.special import ndtr, stdtrit
 from pipelines.compare.arena.intervals import FEWEST, noise_of
 
 MOST_VOTES = 100_000
-"""Largest plan that is worth printing, in votes."""
+"""Largest number of votes that is printed as a plan."""
 MOST_TIMES = 10
-"""Largest forecast that is worth printing, in times the present votes."""
+"""Largest forecast that is printed, as a multiple of the current number of votes."""
 
 
 @dataclass(frozen=True)
 class Design:
-    """Raters and prompts of a campaign, and how alike their votes are."""
+    """Raters and prompts of a campaign, and the correlation of their votes."""
 
     raters: int
     prompts: int
     rater_spread: float = 0.05
-    """Standard deviation over raters of the share in which they prefer a model."""
+    """Standard deviation over raters of the share of votes for a model."""
     prompt_spread: float = 0.15
-    """The same over prompts: a model is better at some than at others."""
+    """Standard deviation over prompts of the share of votes for a model."""
     ties: float = 0.1
     """Share of votes that are ties."""
 
@@ -58,7 +58,7 @@ def power(share: float, votes: int, design: Design) -> float:
 
 
 def votes_needed(share: float, design: Design, wanted: float = 0.8) -> int | None:
-    """Return the votes between two models that have this power; None beyond `MOST_VOTES`."""
+    """Return the number of votes for this power; None beyond `MOST_VOTES`."""
     low, high = FEWEST, MOST_VOTES
     if power(share, high, design) < wanted:
         return None
@@ -70,9 +70,10 @@ def votes_needed(share: float, design: Design, wanted: float = 0.8) -> int | Non
 
 
 def votes_to_decide(difference: float, bounds: tuple[float, float], votes: int) -> int | None:
-    """Return about how many votes in all exclude 0, if the present difference is the true one.
+    """Return the approximate total of votes that exclude 0, if the current difference is true.
 
-    The interval is taken to shrink with the root of the votes. None beyond `MOST_TIMES` as many.
+    The interval is assumed to shrink with the square root of the votes. Return None above
+    `MOST_TIMES` times the current votes.
     """
     half = (bounds[1] - bounds[0]) / 2
     times = max(1.0, half / max(abs(difference), 1e-9)) ** 2

@@ -1,4 +1,4 @@
-"""Agreement of raters on pairs of images: alpha, disputes, and raters who answer by chance."""
+"""Agreement of raters on pairs of images: alpha, disputes, and raters who answer at random."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -13,9 +13,9 @@ from pipelines.compare.arena.figures import RaterRow
 from pipelines.compare.arena.votes import Values, Votes
 
 FEWEST_COMPARED = 20
-"""Fewest decided votes from which a rater can be said to answer by chance."""
+"""Least number of decided votes to classify a rater as answering at random."""
 SAME_SIDE = 0.95
-"""Share of decided votes for one side from which the images do not matter."""
+"""Share of votes for one side above which a rater is taken to ignore the images."""
 
 
 def rater_figures(
@@ -54,14 +54,15 @@ def rater_figures(
 
 
 def left_wins(votes: Votes) -> Values:
-    """Return 1 where the image at the left is preferred, 0.5 for a tie, [N]."""
+    """Return [N]: 1 if the left image is preferred, 0.5 for a tie, else 0."""
     return np.where(votes.a_is_left, votes.outcome, 1 - votes.outcome)
 
 
 def agreement(votes: Votes, rng: np.random.Generator) -> dict[str, Any]:
     """Return Krippendorff's alpha of the pairs of images with two votes or more.
 
-    It is ordinal: first, tie, second. Keys as of `data.quality.agreement.alpha_with_interval`.
+    The scale is ordinal: first, tie, second. Keys as in
+    `data.quality.agreement.alpha_with_interval`.
     """
     rows = pd.DataFrame(
         {
@@ -76,9 +77,9 @@ def agreement(votes: Votes, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def disputes(votes: Votes) -> pd.DataFrame:
-    """Return the votes for the `first` image, `ties`, and votes for the `second`, by disputed pair.
+    """Return votes for the `first` image, `ties`, and votes for the `second`, by disputed pair.
 
-    The most even pair comes first, and among equals the one with most votes.
+    Pairs are sorted from most to least even, then by falling number of votes.
     """
     counts = pd.crosstab(np.array(votes.pairs, object)[votes.pair], votes.outcome)
     counts = counts.reindex(columns=[1.0, 0.5, 0.0], fill_value=0)

@@ -2,9 +2,10 @@
 
     P(a is preferred to b) = 1 / (1 + 10 ** ((b - a) / 400)),   mean strength 1000
 
-Fits are by evalica (Ustalov 2025, arXiv 2412.11314) and choix (Maystre and Grossglauser 2015); a
-tie is half a win for each. One tie is added for each pair of models that met, so that a model that
-won every vote has a strength (half a win each, as Haldane 1956 for log-odds).
+The models are fitted with evalica (Ustalov 2025, arXiv 2412.11314) and choix (Maystre and
+Grossglauser 2015). A tie is half a win for each model. One tie is added for each pair of models
+with votes, so that a model that won every vote has a finite strength (as Haldane 1956 for
+log-odds).
 """
 
 from collections.abc import Sequence
@@ -23,9 +24,9 @@ ELO = 400 / np.log(10)
 """Points of Elo per unit of log-odds."""
 MEAN = 1000.0
 TOLERANCE, MOST_STEPS = 1e-10, 10_000
-"""Settings of evalica's solver: leaving out a rater moves strengths by little."""
+"""Tolerance and steps of evalica's solver; strict, since one rater changes strengths little."""
 PULL = 0.01
-"""Regularization of choix, for models that won every ranking."""
+"""Regularization of choix, so that a model that won every ranking has a finite strength."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +37,7 @@ class Ratings:
     strengths: Estimates
     """[K], in Elo points with the mean `MEAN`."""
     differences: Estimates
-    """[K (K - 1) / 2], first less second of each pair in order, in Elo points."""
+    """[K (K - 1) / 2], strength of the first less the second model of each pair, in Elo points."""
 
     def difference(self, a: int, b: int) -> Estimates:
         """Return the strength of model `a` less the strength of `b`, [1]."""
@@ -51,7 +52,7 @@ def win_probability(difference: float | Values) -> Values:
 
 
 def wins_of(votes: Votes) -> Values:
-    """Return the wins of each model over each other, [K, K]; a tie is half a win for each."""
+    """Return the number of wins of each model over each other, [K, K]; a tie is half a win."""
     k = len(votes.models)
     wins = np.zeros((k, k))
     np.add.at(wins, (votes.model_a, votes.model_b), votes.outcome)
@@ -61,7 +62,7 @@ def wins_of(votes: Votes) -> Values:
 
 def bradley_terry_strengths(wins: Values) -> Values:
     """Return the maximum-likelihood strengths [M, K] in Elo points of wins [M, K, K]."""
-    if wins.shape[-1] == 2:  # in closed form, to which evalica's steps lead
+    if wins.shape[-1] == 2:  # in closed form, the limit of evalica's iteration
         half = ELO / 2 * np.log(wins[:, 0, 1] / wins[:, 1, 0])
         return MEAN + np.stack([half, -half], axis=1)
     return np.stack([_fitted(one) for one in wins])
@@ -82,7 +83,7 @@ def _fitted(wins: Values) -> Values:
 
 
 def is_connected(votes: Votes) -> bool:
-    """Whether every model was compared with every other, be it through others."""
+    """Whether every model was compared with every other, directly or through other models."""
     return bool(connected_components(wins_of(votes) > 0, directed=False)[0] == 1)
 
 
@@ -119,7 +120,7 @@ def rate_rankings(
 
     Args:
         models: names of the K models.
-        rankings: [N], each the indices of two models or more in order.
+        rankings: [N], each the indices of two or more models from best to worst.
         rater: [N].
         prompt: [N].
     """
@@ -160,7 +161,7 @@ def _ratings(
     contrasts = np.concatenate([against_others, np.eye(k)[first] - np.eye(k)[second]])
 
     def both(some: Values) -> Values:
-        # many clusters leave out the same: each kind is fitted once
+        # many clusters have equal sums: each distinct sum is fitted once
         kinds, at = np.unique(some, axis=0, return_inverse=True) if k > 2 else (some, slice(None))
         return np.asarray(strengths(kinds)[at] @ contrasts.T / ELO)
 

@@ -1,14 +1,14 @@
-"""Settings of the judgment of models by comparisons."""
+"""Settings of model comparisons by people."""
 
 from pydantic import BaseModel, PositiveFloat
 
 
 class ArenaConfig(BaseModel, frozen=True, extra="forbid"):
-    """Judgment of models by comparisons: the stopping rule, and whose labels count."""
+    """Settings of model comparisons: the stopping rule, and the labels that are used."""
 
     difference: PositiveFloat = 70.0
-    """Difference in Elo points that matters; 70 is 60 to 40. A campaign stops soonest on
-    differences of about this size."""
+    """Relevant difference in Elo points; 70 is a win rate of 60 to 40. Campaigns with differences
+    of about this size stop earliest."""
     omit_raters: bool = False
-    """Whether raters who answer by chance, or in tenths of a second, are left out of
-    `compare-report`. It names them in any case."""
+    """Whether `compare-report` omits raters who answer at random, or within tenths of a second. It
+    names them in any case."""

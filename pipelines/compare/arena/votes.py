@@ -1,4 +1,4 @@
-"""Votes of a comparison campaign as arrays, and their reading from `labels_comparisons.parquet`."""
+"""Votes of a comparison campaign as arrays, read from `labels_comparisons.parquet`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 OUTCOMES = {"first": 1.0, "second": 0.0, "tie": 0.5, "both_bad": 0.5}
-"""Share of a win for the first image, by answer; other answers are no vote."""
+"""Outcome for the first image by answer, as a share of a win; other answers are no votes."""
 OTHER = "other"
 """Category of a prompt without one."""
 
@@ -28,7 +28,7 @@ class Votes:
     raters: tuple[str, ...]
     """Ids of the raters."""
     pairs: tuple[str, ...]
-    """Ids of the tasks, a pair of images each."""
+    """Ids of the tasks; each task is a pair of images."""
     images: tuple[tuple[str, str], ...]
     """Ids of the first and the second image of each task."""
     model_a: Indices
@@ -36,7 +36,7 @@ class Votes:
     model_b: Indices
     """[N]."""
     outcome: Values
-    """[N], 1 where the first image is better, 0.5 for a tie, 0 where the second is."""
+    """[N]: 1 if the first image is better, 0.5 for a tie, 0 if the second is better."""
     rater: Indices
     """[N], index in `raters`."""
     prompt: Indices
@@ -46,7 +46,7 @@ class Votes:
     pair: Indices
     """[N], index in `pairs`."""
     a_is_left: Mask
-    """[N], whether the first image stood at the left."""
+    """[N], whether the first image was on the left."""
 
     def __len__(self) -> int:
         """Return the number of votes."""
@@ -63,7 +63,7 @@ class Votes:
         return replace(self, **chosen)
 
     def between(self, a: int, b: int) -> "Votes":
-        """Return the votes between two models, turned so that `a` is the first."""
+        """Return the votes between two models, reversed if needed so that `a` comes first."""
         turned = (self.model_a == b) & (self.model_b == a)
         mask = turned | ((self.model_a == a) & (self.model_b == b))
         there = self.where(mask)
@@ -88,7 +88,7 @@ class Votes:
 
     @property
     def met(self) -> list[tuple[int, int]]:
-        """The pairs of models that have votes, each once."""
+        """The pairs of models with votes, each once."""
         numbers = range(len(self.models))
         found = {tuple(sorted(one)) for one in zip(self.model_a, self.model_b, strict=True)}
         return [one for one in combinations(numbers, 2) if one in found]
@@ -100,12 +100,12 @@ class Votes:
 
 
 def votes_of(labels: pd.DataFrame, categories: Mapping[str, str | None]) -> Votes:
-    """Return the votes among labels of one axis, `data.schema.LABELS_COMPARISONS`.
+    """Return the votes among labels (`data.schema.LABELS_COMPARISONS`) of one axis.
 
     Labels without an answer, and pairs of images by the same model, are omitted.
 
     Args:
-        labels: the labels, in the order in which they were given.
+        labels: the labels in the order of submission.
         categories: the category of each prompt id.
     """
     there = labels[labels["answer"].isin(list(OUTCOMES))]
