@@ -6,7 +6,7 @@ of a day nor of a server loses it. Its rater is given it again when no other tas
 or when they ask for it, as long as they hold it still or it has a place left.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -25,7 +25,6 @@ from data.store.leases import (
     renew_lease,
     wording_text,
 )
-from data.store.plan.task_queue import spent_axes
 from data.store.queries import IS_WITHHELD, RATER, Row, is_of_kind, load_rater, load_task
 from data.store.tables import leases, tasks
 
@@ -77,10 +76,9 @@ class OwnWork(StorePart):
         with self.database.read() as connection:
             rater = load_rater(connection, rater_id)
             request = ClaimRequest(connection, rater, None, self.clock(), self.lease)
-            spent = spent_axes(connection, rater_id, request.now)
             found = []
             for row in rows_aside(request):
-                if _is_open(request, row, spent):
+                if _is_open(request, row):
                     task = load_task(connection, row.task_id)
                     words = wording_text(connection, present_wording(connection, task))
                     shown = (row.expires_at, tuple(row.shown_order), row.shown_at)
@@ -91,7 +89,7 @@ class OwnWork(StorePart):
 @cache
 def _aside_rows(kind: TaskKind | None) -> sa.Select[Any]:
     return (
-        sa.select(leases, tasks.c.axis)
+        sa.select(leases)
         .join(tasks, tasks.c.task_id == leases.c.task_id)
         .where(leases.c.rater_id == RATER, leases.c.aside_at.is_not(None))
         .where(is_of_kind(kind), ~IS_WITHHELD)
@@ -100,7 +98,7 @@ def _aside_rows(kind: TaskKind | None) -> sa.Select[Any]:
 
 
 def rows_aside(request: ClaimRequest) -> Sequence[Row]:
-    """Return the leases of tasks that the rater put aside, with their axes, oldest first."""
+    """Return the leases of tasks that the rater put aside, oldest first."""
     values = {"of_rater": request.rater.rater_id}
     return request.connection.execute(_aside_rows(request.kind), values).all()
 
@@ -111,17 +109,14 @@ def take_first_aside(request: ClaimRequest, rows: Sequence[Row], *, more: bool) 
     Without `more`, because the rater has given their share, only tasks count that are held still.
     """
     connection, now = request.connection, request.now
-    spent = spent_axes(connection, request.rater.rater_id, now) if rows else []
     for row in rows:
         task = load_task(connection, row.task_id, lock=True)
-        if row.expires_at > now or (more and _is_open(request, row, spent)):
+        if row.expires_at > now or (more and _is_open(request, row)):
             return hand_out(request, task, list(row.shown_order), row.aside_at)
     return None
 
 
-def _is_open(request: ClaimRequest, row: Row, spent: Collection[str]) -> bool:
+def _is_open(request: ClaimRequest, row: Row) -> bool:
     """Whether the rater holds the task of the lease `row` still, or can be given it again."""
-    if row.expires_at > request.now:
-        return True
-    source = request.rater.source
-    return row.axis not in spent and has_place(request.connection, row.task_id, source, request.now)
+    source, now = request.rater.source, request.now
+    return row.expires_at > now or has_place(request.connection, row.task_id, source, now)
