@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from pydantic import ValidationError
 
 from data.errors import PictuneError
@@ -17,6 +18,7 @@ from data.kinds.comparison import ComparisonAnswer
 from data.kinds.kind import Answer, InvalidAnswer
 from data.schema import LABELS_COMPARISONS, read_table
 from data.store.feedback_store import FeedbackStore
+from data.store.tables import labels
 from data.tables.parquet import export, learned_from_digest
 from data.tables.verification import verify
 from labeling_app.campaign.comparisons import CompareConfig, read_wordings
@@ -239,11 +241,15 @@ def test_a_dataset_folder_carries_comparisons_to_another_run(tmp_path: Path) -> 
 def test_pairs_of_comparisons_go_out_and_come_back_as_they_were(tmp_path: Path) -> None:
     campaign = campaign_with_comparisons(tmp_path / "mine")
     answer_in_two_ways(campaign)
+    swapped = sa.update(labels).where(labels.c.sequence == 1).values(shown_order=[1, 0])
+    with campaign.store.database.write() as connection:
+        connection.execute(swapped)
     export(campaign.store, campaign.run)
     mine = ExchangeRun(campaign.run.root)
     out = mine.give("pick-a-pic-comparisons", tmp_path / "out")
     other = ExchangeRun(tmp_path / "other")
     other.take("pick-a-pic-comparisons", out)
+    assert {order for _, order in _anns(mine)} == {0, 1}  # the left image is the first of its row
     said = other.table("labels_comparisons")
     assert sorted(zip(said["axis"], said["answer"], strict=True)) == sorted(
         [("overall", "both_bad"), ("appeal", "tie")]
