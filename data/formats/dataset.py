@@ -153,7 +153,7 @@ def _task(
 def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
     said = row.values[kind.answer_column]
     shown = "shown_order" in kind.schema.names
-    about = {
+    about: dict[str, Any] = {
         one.name: fact(row, row.values.get(one.name), one)
         for one in kind.schema
         if one.name in CIRCUMSTANCE_COLUMNS | {"submitted_at"}
