@@ -1,4 +1,4 @@
-"""Comparisons in the store and its tables: no pair twice, no words lost, shares kept."""
+"""Comparisons in the store and its tables: no pair twice, no words lost."""
 
 import hashlib
 import random
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import sqlalchemy as sa
 from pydantic import ValidationError
 
 from data.errors import PictuneError
@@ -17,6 +18,7 @@ from data.kinds.comparison import ComparisonAnswer
 from data.kinds.kind import Answer, InvalidAnswer
 from data.schema import LABELS_COMPARISONS, read_table
 from data.store.feedback_store import FeedbackStore
+from data.store.tables import labels
 from data.tables.parquet import export, learned_from_digest
 from data.tables.verification import verify
 from labeling_app.campaign.comparisons import CompareConfig, read_wordings
@@ -24,7 +26,6 @@ from tests.support import exchange_files as files
 from tests.support.comparison_campaign import add_comparisons, compared_images, planned
 from tests.support.data_campaign import (
     Campaign,
-    Clock,
     answer_all,
     claimed,
     good_answer,
@@ -92,27 +93,6 @@ def test_a_label_keeps_the_words_that_its_rater_saw(store: FeedbackStore, tmp_pa
         versions = [row.wording for row in connection.exec_driver_sql("SELECT * FROM labels")]
     texts = [first.wording or "", *["Which one?"] * 3]
     assert versions == [hashlib.sha256(text.encode()).hexdigest() for text in texts]
-
-
-def test_nobody_gives_or_holds_more_than_their_share_of_an_axis(
-    store: FeedbackStore, tmp_path: Path, clock: Clock
-) -> None:
-    images, _ = compared_images(tmp_path, seeds=10)
-    plan = planned(images, ("overall", "appeal"))
-    add_comparisons(store, plan, most_share=0.3)
-    ann, held = store.add_rater("rater0"), list[str]()
-    while (claim := store.claim(ann, excluding=held)) is not None:
-        held.append(claim.task.task_id)
-    assert len(held) == 12
-    clock.pass_seconds(3600)
-    assert store.claim(ann, excluding=held) is not None
-    clock.pass_seconds(3600)
-    given = [compare_all(store, store.add_rater(f"rater{n}")) for n in range(4)]
-    assert store.progress().done == 40
-    counts = [Counter(claim.task.axis for claim in claims) for claims in given]
-    assert counts == [{"overall": 6, "appeal": 6}] * 3 + [{"overall": 2, "appeal": 2}]
-    add_comparisons(store, planned(images, ("overall", "appeal"), overlap=2))
-    assert len(compare_all(store, ann)) == 28
 
 
 @pytest.mark.parametrize(
@@ -184,7 +164,7 @@ def campaign_with_comparisons(root: Path) -> Campaign:
         | {"subject": "cats", "priority": 1.0},
     ]
     campaign.store.comparisons.set_wordings(read_wordings(CompareConfig()))
-    campaign.store.comparisons.add(map(NewTask.model_validate, tasks), most_share=1.0)
+    campaign.store.comparisons.add(map(NewTask.model_validate, tasks))
     return campaign
 
 
@@ -261,11 +241,15 @@ def test_a_dataset_folder_carries_comparisons_to_another_run(tmp_path: Path) -> 
 def test_pairs_of_comparisons_go_out_and_come_back_as_they_were(tmp_path: Path) -> None:
     campaign = campaign_with_comparisons(tmp_path / "mine")
     answer_in_two_ways(campaign)
+    swapped = sa.update(labels).where(labels.c.sequence == 1).values(shown_order=[1, 0])
+    with campaign.store.database.write() as connection:
+        connection.execute(swapped)
     export(campaign.store, campaign.run)
     mine = ExchangeRun(campaign.run.root)
     out = mine.give("pick-a-pic-comparisons", tmp_path / "out")
     other = ExchangeRun(tmp_path / "other")
     other.take("pick-a-pic-comparisons", out)
+    assert {order for _, order in _anns(mine)} == {0, 1}  # the left image is the first of its row
     said = other.table("labels_comparisons")
     assert sorted(zip(said["axis"], said["answer"], strict=True)) == sorted(
         [("overall", "both_bad"), ("appeal", "tie")]

@@ -112,6 +112,7 @@ def test_two_answers_of_a_rater_in_one_file_are_both_kept_and_a_copied_row_count
     third = first | {"ranking_id": 6}  # the same once more, at the same time
     assert exchange.take_pairs(first, second, first, third).feedback.labels == 3
     assert len(exchange.table("labels_ranking")) == 3
+    assert list(exchange.table("tasks")["overlap"]) == [3]  # nobody else is asked
     out = exchange.give("pick-a-pic", tmp_path / "out")
     assert pairs_in(out / "pairs.parquet") == pairs_in(
         files.write_pick_a_pic(tmp_path / "wanted.parquet", [first, second, third])
@@ -145,7 +146,8 @@ def test_two_imports_at_once_keep_each_others_images_and_prompts(
 
     def records() -> Iterator[Record | BadRow]:
         yield from read_mine
-        exchange.take_pairs(row(3, 4, 1.0), row(8, 9, 1.0, caption="a dog"))
+        theirs = row(5, 6, 1.0, model_0="theirs")
+        exchange.take_pairs(row(3, 4, 1.0), theirs, row(8, 9, 1.0, caption="a dog"))
 
     with open_store(exchange.run.root, exchange.clock) as store:
         import_records(records(), "pick-a-pic", exchange.run, store, now=START)
@@ -153,6 +155,7 @@ def test_two_imports_at_once_keep_each_others_images_and_prompts(
         assert verify(store, exchange.run) == []
     contents = exchange.contents()
     assert [len(contents[what]) for what in ("images", "prompts", "labels")] == [8, 2, 5]
+    assert "theirs" in [one["model_id"] for one in contents["images"].values()]  # the known row
 
 
 def test_the_largest_image_is_imported(exchange: ExchangeRun) -> None:

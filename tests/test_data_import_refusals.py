@@ -15,7 +15,7 @@ from data.formats.registry import export_to
 from data.schema import PROMPTS
 from data.tables.parquet import export
 from tests.support import exchange_files as files
-from tests.support.data_campaign import Campaign, open_store
+from tests.support.data_campaign import Campaign, answer_all, open_store
 from tests.support.exchange_run import TOO_LARGE_PNG, ExchangeRun
 
 
@@ -43,6 +43,22 @@ def _dataset(folder: Path, **prompt: str) -> Path:
     rows = [row | prompt for row in pq.read_table(path).to_pylist()]
     pq.write_table(pa.Table.from_pylist(rows, schema=PROMPTS), path)
     return folder / "out"
+
+
+def _labels(table: str, **changes: Any) -> Callable[[Path], Path]:
+    """A dataset folder whose first label of a kind says something else."""
+
+    def make(folder: Path) -> Path:
+        campaign = Campaign(folder / "run")
+        answer_all(campaign.store, campaign.store.add_rater("anna"))
+        export(campaign.store, campaign.run)
+        export_to("dataset", Latest(campaign.run), folder / "out")
+        path = folder / "out" / "data" / f"{table}.parquet"
+        first = pq.read_table(path).to_pylist()[0]
+        pq.write_table(pa.Table.from_pylist([first | changes]), path)
+        return folder / "out"
+
+    return make
 
 
 def _pairs(**changes: Any) -> Callable[[Path], Path]:
@@ -107,6 +123,8 @@ HPDV2: list[tuple[dict[str, Any], str]] = [
     ),
     (_fourth("../run/x.png"), r"column image_path\[3\]: .* not a path within"),
     (_fourth("/etc/hostname"), r"column image_path\[3\]: .* not a path within"),
+    (_fourth("a" * 300 + ".png"), r"image_path\[3\]: 'a+\.\.\. cannot be a file"),
+    (_fourth("data:image/png;base64," + "A" * 300), r"no image data:image/png;base64,A{178} in /"),
     (_fourth("9.png"), r"column image_path\[3\]: no image 9\.png in"),
     ({"prompt": None}, r"row 2, column prompt: is empty, not a text"),
 ]
@@ -133,6 +151,18 @@ CSV: list[tuple[str, str]] = [
     ("53.png,a\x7fcat,,,,", r"row 3, column prompt: has the control character U\+007F"),
 ]
 """The last line of a folder's CSV file, and the fault."""
+
+LABELS: list[tuple[str, dict[str, Any], str]] = [
+    ("ranking", {"ranks": [1, 2]}, r"column answer: answer: \(1, 2\) has no rank for each of 3"),
+    ("ranking", {"ranks": ["a", "b", "c"]}, r"column answer: .* are not whole numbers"),
+    ("ranking", {"shown_order": [0, 1]}, r"column shown_order: is \[0, 1\], not a place"),
+    ("ranking", {"shown_order": [7, 7, 7]}, r"column shown_order: is \[7, 7, 7\]"),
+    ("binary", {"submitted_at": "noon"}, r"row 1, column submitted_at: is 'noon', which does not"),
+    ("binary", {"submitted_at": None}, r"row 1, column submitted_at: is empty"),
+    ("binary", {"time_on_task_ms": "long"}, r"row 1, column time_on_task_ms: is 'long', which"),
+    ("binary", {"lease_late": None}, r"row 1, column lease_late: is empty"),
+]
+"""Changes of the first label of a dataset folder, and the fault."""
 
 OTHERS: list[Case] = [
     ("hpdv2", lambda folder: folder, r"holds no \.json file"),
@@ -170,6 +200,7 @@ CASES: list[Case] = [
     *(("hpdv2", _hpdv2(**changes), fault) for changes, fault in HPDV2),
     *(("hpdv2", _test_json(text), fault) for text, fault in TEST_JSON),
     *(("folder", _csv(line), fault) for line, fault in CSV),
+    *(("dataset", _labels(f"labels_{of}", **changes), fault) for of, changes, fault in LABELS),
     *OTHERS,
 ]
 

@@ -224,6 +224,9 @@ def test_verify_notices_an_export_that_is_missing_old_or_damaged(campaign: Campa
     ]
     export(campaign.store, campaign.run)
     assert verify(campaign.store, campaign.run) == []
+    (campaign.run.latest / "tasks.parquet").write_bytes(b"damaged")
+    export(campaign.store, campaign.run)
+    assert verify(campaign.store, campaign.run) == []
 
 
 def test_labels_given_while_the_images_are_checked_are_no_faults(

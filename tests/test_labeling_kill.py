@@ -170,12 +170,11 @@ def test_killing_the_server_loses_no_acknowledged_label_and_repeats_none(
             NewTask(kind="ranking", prompt="a cat", image_ids=ids, overlap=3) for ids in fours
         )
         of_two = {"kind": "comparison", "prompt": "a cat", "axis": "overall", "overlap": 3}
-        of_two |= {"priority": 1.0}
         compared = [
             NewTask.model_validate(of_two | {"image_ids": ids, "models": ("base", "rwl")})
             for ids in twos
         ]
-        store.comparisons.add(compared, most_share=0.01)
+        store.comparisons.add(compared)
     raters = kill_again_and_again(tmp_path, url)
     with FeedbackStore.open(url) as store:
         with store.database.read() as connection:
@@ -195,9 +194,7 @@ def test_killing_the_server_loses_no_acknowledged_label_and_repeats_none(
     given = Counter(row.task_id for row in saved if not row.lease_late)
     assert all(count <= overlaps[task_id] for task_id, count in given.items())
     assert max(Counter((row.task_id, row.rater_id) for row in saved).values()) == 1
-    compared_by = Counter(row.rater_id for row in saved if row.kind == "comparison")
-    assert len(compared_by) == RATERS
-    assert max(compared_by.values()) <= 6  # of 570 answers that are wanted
+    assert {row.kind for row in saved} >= {"ranking", "comparison"}
     assert "ranking" in {row.kind for row in saved}
     exported = [
         label_id

@@ -26,7 +26,7 @@ def store(tmp_path: Path, clock: Clock) -> Iterator[FeedbackStore]:
     url = f"sqlite:///{tmp_path / 'feedback.db'}"
     with FeedbackStore.open(url, clock=clock, rng=random.Random(0)) as opened:
         opened.add_tasks(planned())
-        opened.comparisons.add(comparisons(), most_share=1)
+        opened.comparisons.add(comparisons())
         opened.comparisons.set_wordings({"appeal": "Which?", "count": "How many {object}?"})
         yield opened
 

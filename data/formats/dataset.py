@@ -31,6 +31,7 @@ from data.formats.records import (
     SourceImage,
     SourceLabel,
     check_link,
+    fact,
     made,
     parquet_rows,
 )
@@ -152,15 +153,23 @@ def _task(
 def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
     said = row.values[kind.answer_column]
     shown = "shown_order" in kind.schema.names
+    about: dict[str, Any] = {
+        one.name: fact(row, row.values.get(one.name), one)
+        for one in kind.schema
+        if one.name in CIRCUMSTANCE_COLUMNS | {"submitted_at"}
+    }
+    empty = [name for name in about if about[name] is None and not kind.schema.field(name).nullable]
+    if empty:
+        raise row.bad(empty[0], "is empty")
     label = SourceLabel(
         answer=tuple(said) if isinstance(said, list) else row.text(kind.answer_column),
         remarks={name: row.values[of] for of, name in REMARK_COLUMNS.items() if row.has(of)},
         rater=row.text("rater_id"),
-        submitted_at=row.values["submitted_at"],
+        submitted_at=about.pop("submitted_at"),
         shown_order=tuple(row.listed("shown_order", int)) if shown else None,
         source=row.choice("source", get_args(Source)),
         submission_id=row.text("submission_id"),
-        circumstances={k: v for k, v in row.values.items() if k in CIRCUMSTANCE_COLUMNS},
+        circumstances=about,
     )
     return row.text("task_id"), label
 

@@ -171,8 +171,9 @@ class _Batch:
             return
         task_id = task_id_of(task)
         given = zip(record.labels, answers, strict=True)
-        new = [self._label(label, answer, task, task_id) for label, answer in given]
-        self.labels += [label for label in new if label is not None]
+        labels = [self._label(label, answer, task, task_id) for label, answer in given]
+        new = [label for label in labels if label is not None]
+        self.labels += new
         self._answers[task_id] += len(new)
         wanted = self._tasks.setdefault(task_id, task)
         if "overlap" not in record.task:  # as many raters as it has, so that nobody else is asked
@@ -258,6 +259,9 @@ class _Batch:
         if label.rater and len(label.rater) > longest:
             reason = f"the rater's name has {len(label.rater)} characters, more than {longest}"
             raise row.bad("(rater)", reason)
+        places = label.shown_order or range(len(task.image_ids))
+        if sorted(places) != list(range(len(task.image_ids))):
+            raise row.bad("shown_order", f"is {list(places)}, not a place for each image from 0")
         with _faults_named(row, "answer"):
             kind = KINDS[task.kind]
             answer: Answer = kind.from_source(label.answer, task.image_ids, label.remarks)

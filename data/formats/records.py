@@ -146,7 +146,12 @@ class Row:
         folder = self.path.parent
         subfolders = (self.path.stem, f"{self.path.stem}_images", "images")
         for place in (folder / path, *(folder / name / path for name in subfolders)):
-            if place.is_file():
+            try:
+                is_there = place.is_file()
+            except OSError as error:  # its name is too long
+                reason = f"{_shown(reference)} cannot be a file ({error.strerror})"
+                raise self.bad(column, reason) from error
+            if is_there:
                 if not _is_within(place, folder):
                     raise self.bad(
                         column,
@@ -155,7 +160,9 @@ class Row:
                     )
                 return SourceImage(column=column, content=place, facts=facts or {})
         searched = ", ".join(subfolders)
-        raise self.bad(column, f"no image {path} in {folder}, nor in its folders {searched}")
+        raise self.bad(
+            column, f"no image {str(path)[:200]} in {folder}, nor in its folders {searched}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,12 +235,12 @@ def _shown(value: object) -> str:
 
 
 def fact(row: Row, value: object, field: pa.Field) -> object:
-    """Return `value`, which must fit the column `field`."""
+    """Return `value`, which must fit the column `field`; a moment without a zone is in UTC."""
     try:
-        pa.scalar(value, field.type)
+        fitting = pa.scalar(value, field.type)
     except (OverflowError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise row.bad(field.name, f"is {value!r}, which does not fit {field.type}") from error
-    return value
+    return fitting.as_py() if pa.types.is_timestamp(field.type) else value
 
 
 def check_texts(record: Record) -> None:

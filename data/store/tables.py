@@ -64,8 +64,7 @@ def _partial_index(
 settings = sa.Table(
     "settings",
     metadata,
-    # salt, order_seed, paused, gold_sources, overlaps, most_comparisons; wording AXIS: the present
-    # version
+    # salt, order_seed, paused, gold_sources, overlaps; wording AXIS: the present version
     sa.Column("name", sa.String(100), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
 )

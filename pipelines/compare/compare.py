@@ -68,7 +68,7 @@ def main(run: RunFolder, settings: Settings) -> None:
     images.write(prompts)
     with open_store(run) as store:
         store.comparisons.set_wordings(wordings)
-        added = store.comparisons.add(plan.tasks, most_share=1)
+        added = store.comparisons.add(plan.tasks)
     record(run, settings)
     print(
         f"compare: {len(plan.tasks)} comparisons of {', '.join(one.name for one in models)}, "

@@ -49,10 +49,10 @@ def planned(
     return plan_comparisons(images, config, models, references)
 
 
-def add_comparisons(store: FeedbackStore, plan: Plan, most_share: float = 1.0) -> int:
+def add_comparisons(store: FeedbackStore, plan: Plan) -> int:
     """Add the plan to the store, with our own words."""
     store.comparisons.set_wordings(read_wordings(CompareConfig()))
-    return store.comparisons.add(plan.tasks, most_share=most_share)
+    return store.comparisons.add(plan.tasks)
 
 
 def comparison_campaign(

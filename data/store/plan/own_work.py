@@ -5,7 +5,7 @@ raters can get the task, so no task is lost. The rater gets the task again on re
 other task is left, as long as the lease lasts or the task has a free place.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -24,7 +24,6 @@ from data.store.leases import (
     renew_lease,
     wording_text,
 )
-from data.store.plan.task_queue import axes_at_limit
 from data.store.queries import IS_WITHHELD, RATER, Row, is_of_kind, load_rater, load_task
 from data.store.tables import leases, tasks
 
@@ -76,10 +75,9 @@ class OwnWork(StorePart):
         with self.database.read() as connection:
             rater = load_rater(connection, rater_id)
             request = ClaimRequest(connection, rater, None, self.clock(), self.lease)
-            spent = axes_at_limit(connection, rater_id, request.now)
             found = []
             for row in rows_aside(request):
-                if _is_open(request, row, spent):
+                if _is_open(request, row):
                     task = load_task(connection, row.task_id)
                     words = wording_text(connection, present_wording(connection, task))
                     shown = (row.expires_at, tuple(row.shown_order), row.shown_at)
@@ -90,7 +88,7 @@ class OwnWork(StorePart):
 @cache
 def _aside_rows(kind: TaskKind | None) -> sa.Select[Any]:
     return (
-        sa.select(leases, tasks.c.axis)
+        sa.select(leases)
         .join(tasks, tasks.c.task_id == leases.c.task_id)
         .where(leases.c.rater_id == RATER, leases.c.aside_at.is_not(None))
         .where(is_of_kind(kind), ~IS_WITHHELD)
@@ -99,7 +97,7 @@ def _aside_rows(kind: TaskKind | None) -> sa.Select[Any]:
 
 
 def rows_aside(request: ClaimRequest) -> Sequence[Row]:
-    """Return the leases of tasks that the rater put aside, with their axes, oldest first."""
+    """Return the leases of tasks that the rater put aside, oldest first."""
     values = {"of_rater": request.rater.rater_id}
     return request.connection.execute(_aside_rows(request.kind), values).all()
 
@@ -110,17 +108,14 @@ def take_first_aside(request: ClaimRequest, rows: Sequence[Row], *, more: bool) 
     Without `more` (the rater has reached their share), only tasks with a live lease count.
     """
     connection, now = request.connection, request.now
-    spent = axes_at_limit(connection, request.rater.rater_id, now) if rows else []
     for row in rows:
         task = load_task(connection, row.task_id, lock=True)
-        if row.expires_at > now or (more and _is_open(request, row, spent)):
+        if row.expires_at > now or (more and _is_open(request, row)):
             return hand_out(request, task, list(row.shown_order), row.aside_at)
     return None
 
 
-def _is_open(request: ClaimRequest, row: Row, spent: Collection[str]) -> bool:
+def _is_open(request: ClaimRequest, row: Row) -> bool:
     """Whether the rater still holds the task of the lease `row`, or can lease it again."""
-    if row.expires_at > request.now:
-        return True
-    source = request.rater.source
-    return row.axis not in spent and has_place(request.connection, row.task_id, source, request.now)
+    source, now = request.rater.source, request.now
+    return row.expires_at > now or has_place(request.connection, row.task_id, source, now)

@@ -6,7 +6,6 @@ from the run's settings keeps them.
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -32,9 +31,6 @@ from data.store.queries import (
 from data.store.tables import prompts, task_images, tasks, wordings
 
 LARGEST_OVERLAP = 1000
-
-MOST = "most_comparisons"
-"""Key of the setting with the largest number of answers of one rater by axis, as JSON."""
 
 
 @dataclass(eq=False)
@@ -94,12 +90,11 @@ class Comparisons(StorePart):
 
     order_seed: str
 
-    def add(self, new_tasks: Iterable[NewTask], *, most_share: float) -> int:
-        """Add comparisons, all or none; return the number of new tasks.
+    def add(self, new_tasks: Iterable[NewTask]) -> int:
+        """Add comparisons, all or none; return how many are new.
 
         Known comparisons get the overlap, priority, subject, reference and steps of the new ones.
-        Other tasks stay as they are. From then on, one rater gives at most `most_share` of the
-        wanted answers on each axis, but at least one.
+        Other tasks stay as they are.
         """
         wanted = {task_id_of(task): task for task in new_tasks}
         changing = ("overlap", "priority", "subject", "reference", "steps")
@@ -107,9 +102,7 @@ class Comparisons(StorePart):
             for task_id, task in wanted.items():
                 known = sa.update(tasks).where(tasks.c.task_id == task_id)
                 connection.execute(known.values({name: getattr(task, name) for name in changing}))
-            added = insert_tasks(connection, wanted.values(), now, order_seed=self.order_seed)
-            _limit_raters(connection, most_share)
-        return added
+            return insert_tasks(connection, wanted.values(), now, order_seed=self.order_seed)
 
     def task_ids(self) -> list[str]:
         """Return the ids of all comparisons and rankings of models, sorted."""
@@ -126,14 +119,6 @@ class Comparisons(StorePart):
                     row = {"version": version, "axis": axis, "text": text}
                     connection.execute(sa.insert(wordings).values(row))
                 write_setting(connection, f"wording {axis}", version)
-
-
-def _limit_raters(connection: sa.Connection, most_share: float) -> None:
-    wanted = sa.select(tasks.c.axis, sa.func.sum(tasks.c.overlap)).where(tasks.c.axis.is_not(None))
-    totals = connection.execute(wanted.group_by(tasks.c.axis))
-    most = {axis: max(1, math.ceil(most_share * int(total))) for axis, total in totals}
-    limits = json.dumps(most, sort_keys=True) if most_share < 1 else None
-    write_setting(connection, MOST, limits)
 
 
 def _asked_overlaps(connection: sa.Connection) -> dict[TaskKind, int]:

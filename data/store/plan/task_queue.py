@@ -4,7 +4,6 @@ Checks are hidden gold, and repeats of tasks that the rater answered before. Eac
 its caller's transaction.
 """
 
-import json
 import random
 from collections.abc import Collection
 from datetime import datetime
@@ -16,7 +15,7 @@ import sqlalchemy as sa
 from data.feedback import ChecksConfig, Source
 from data.kinds.registry import TaskKind
 from data.store.leases import ClaimRequest, find_lease, has_place, live_leases
-from data.store.plan.planning import MOST, add_repeat
+from data.store.plan.planning import add_repeat
 from data.store.queries import (
     EXCLUDED_TASKS,
     IS_WITHHELD,
@@ -25,7 +24,6 @@ from data.store.queries import (
     RATER,
     is_of_kind,
     live_labels,
-    read_setting,
 )
 from data.store.tables import labels, leases, tasks
 
@@ -39,14 +37,10 @@ _GIVEN_OR_HELD = (
     sa.select(sa.func.count())
     .select_from(leases)
     .join(tasks, tasks.c.task_id == leases.c.task_id)
-    .where(leases.c.rater_id == RATER)
+    .where(leases.c.rater_id == RATER, NO_CHECK)
     # answered, or held now
     .where(sa.or_(leases.c.expires_at.is_(None), leases.c.expires_at > NOW))
 )
-_COMPARED = (
-    _GIVEN_OR_HELD.add_columns(tasks.c.axis).where(tasks.c.axis.is_not(None)).group_by(tasks.c.axis)
-)
-_ORDINARY = _GIVEN_OR_HELD.where(NO_CHECK)
 
 
 @cache
@@ -61,7 +55,6 @@ def _first_free(
         labels.c.rater_id == RATER,
         labels.c.is_live.is_not(sa.false()),
     )
-    spent: sa.BindParameter[str] = sa.bindparam("spent", expanding=True)
     first_in_order = (n_live,) if gold else (tasks.c.priority.desc(),)
     return (
         sa.select(tasks.c.task_id)
@@ -75,7 +68,6 @@ def _first_free(
         .where(
             tasks.c.gold_source.is_not(None) if gold else NO_CHECK,
             tasks.c.task_id.not_in(EXCLUDED_TASKS),
-            sa.or_(tasks.c.axis.is_(None), tasks.c.axis.not_in(spent)),
         )
         .where(~IS_WITHHELD)
         .order_by(*first_in_order, tasks.c.order_key)
@@ -92,12 +84,7 @@ def free_task(
     With `gold`, return the hidden gold task with the fewest answers.
     """
     connection, rater, now = request.connection, request.rater, request.now
-    values = {
-        "of_rater": rater.rater_id,
-        "now": now,
-        "excluding": list(excluding),
-        "spent": axes_at_limit(connection, rater.rater_id, now),
-    }
+    values = {"of_rater": rater.rater_id, "now": now, "excluding": list(excluding)}
     if connection.dialect.name == "sqlite":  # SQLite has one write transaction at a time
         first: str | None = connection.scalar(
             _first_free(rater.source, request.kind, gold=gold, skip_locked=False), values
@@ -115,19 +102,9 @@ def free_task(
     return None
 
 
-def axes_at_limit(connection: sa.Connection, rater_id: str, now: datetime) -> list[str]:
-    """Return the axes on which the rater's answers and leases reach the limit for one rater."""
-    setting = read_setting(connection, MOST)
-    if setting is None:
-        return []
-    given = connection.execute(_COMPARED, {"of_rater": rater_id, "now": now})
-    counts = {axis: count for count, axis in given}
-    return [axis for axis, most in json.loads(setting).items() if counts.get(axis, 0) >= most]
-
-
 def has_given_share(connection: sa.Connection, rater_id: str, most: float, now: datetime) -> bool:
     """Whether the rater's labels and leases, without checks, reach `most` (at least 1)."""
-    count = connection.scalar(_ORDINARY, {"of_rater": rater_id, "now": now}) or 0
+    count = connection.scalar(_GIVEN_OR_HELD, {"of_rater": rater_id, "now": now}) or 0
     return count + 1 > max(most, 1)
 
 
