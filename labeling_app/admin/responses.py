@@ -26,14 +26,19 @@ class CampaignProgress(BaseModel, frozen=True):
     """Active time that the rest takes all raters together; null when too few labels tell."""
 
 
-class PromptProgress(BaseModel, frozen=True):
-    """Progress of one prompt and kind of task."""
+class CategoryCount(BaseModel, frozen=True):
+    """Progress of one category and kind of task."""
 
-    prompt: str
     category: str
     kind: TaskKind
     done: int
     total: int
+
+
+class PromptProgress(CategoryCount, frozen=True):
+    """Progress of one prompt and kind of task."""
+
+    prompt: str
 
 
 class HourCount(BaseModel, frozen=True):
@@ -42,15 +47,6 @@ class HourCount(BaseModel, frozen=True):
     hour: datetime
     """Its beginning."""
     labels: int
-
-
-class CategoryCount(BaseModel, frozen=True):
-    """Progress of one category and kind of task."""
-
-    category: str
-    kind: TaskKind
-    done: int
-    total: int
 
 
 class StreamEntry(BaseModel, frozen=True):
@@ -148,12 +144,10 @@ class Alpha(BaseModel, frozen=True):
     n_labels: int
 
 
-class _OfCategory(BaseModel, frozen=True):
-    category: str
-
-
-class CategoryAlpha(Alpha, _OfCategory, frozen=True):  # in JSON, fields of the last base come first
+class CategoryAlpha(Alpha, frozen=True):
     """Alpha of one category."""
+
+    category: str
 
 
 class KindAlpha(Alpha, frozen=True):
