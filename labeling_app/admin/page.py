@@ -155,7 +155,7 @@ def _raters(board: Board) -> None:
 
     def choose(call: Call) -> Update:
         row = call.chosen.get("row_value")
-        if isinstance(row, list) and row[1:2] in [["rater"], ["admin"]]:
+        if isinstance(row, list) and row[2:3] in [["rater"], ["admin"]]:
             return {board.rater: row[0]}
         return {}
 
