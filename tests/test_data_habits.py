@@ -120,8 +120,7 @@ def test_comparisons_at_one_side_or_in_tenths_of_a_second_are_flagged(tmp_path: 
     assert raters["Eva"].flags == ("one_side",)
     assert 0.6 < raters["Eva"].left_n / raters["Eva"].sided_n < 0.75
     cells = {row[0]: row for row in rater_table(found)["metadata"]["display_value"]}
-    habits = "answers in tenths of a second, prefers one side"
-    assert cells["Dora"][-2:] == ["100 % of 120", habits]
+    assert (cells["Dora"][1], cells["Dora"][-1]) == ("**quick, one side**", "100 % of 120")
 
 
 def test_disputes_are_found_and_an_adjudicator_is_no_rater(disputed: Campaign) -> None:

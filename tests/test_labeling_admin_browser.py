@@ -242,10 +242,10 @@ def test_tables_sort_by_numbers_and_stay_sorted_when_figures_change(
     table = page.get_by_role("grid", name="Raters")
 
     def labels() -> list[int]:
-        cells = table.locator("[role=gridcell][aria-colindex='4']")
+        cells = table.locator("[role=gridcell][aria-colindex='5']")
         return [int(text) for text in cells.all_inner_texts()]
 
-    header = table.get_by_role("columnheader").nth(3)
+    header = table.get_by_role("columnheader").nth(4)
     header.hover()
     header.get_by_label("Open cell menu").click()
     page.get_by_text("Sort descending").click()

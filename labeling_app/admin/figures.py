@@ -62,16 +62,10 @@ def summarize(state: AppState) -> Summary:
     prompts = sorted(counts, key=lambda one: (one.done - one.total, one.prompt, one.kind))
     return Summary(
         paused=state.store.is_paused,
-        progress=_progress(state),
+        progress=CampaignProgress(**vars(state.store.progress())),
         categories=_by_category(state, counts),
         prompts=[
-            PromptProgress(
-                prompt=one.prompt,
-                category=state.categories.get(one.prompt_id, "other"),
-                kind=one.kind,
-                done=one.done,
-                total=one.total,
-            )
+            PromptProgress(**vars(one), category=state.categories.get(one.prompt_id, "other"))
             for one in prompts[:PROMPTS_SHOWN]
         ],
         n_prompts=len({one.prompt_id for one in counts}),
@@ -91,13 +85,7 @@ def list_reports(state: AppState) -> Reports:
     """Return the reported images."""
     views: dict[bool, list[ReportedImageView]] = {False: [], True: []}
     for image in state.store.reports.images():
-        view = ReportedImageView(
-            image_id=image.image_id,
-            prompt=image.prompt,
-            withheld=image.withheld,
-            reports=image.reports,
-            url=image_url(image.image_id),
-        )
+        view = ReportedImageView(**vars(image), url=image_url(image.image_id))
         views[image.removed].append(view)
     return Reports(open=views[False], removed=views[True])
 
@@ -134,13 +122,11 @@ def list_audit(state: AppState, limit: int = AUDIT_SHOWN) -> AuditTrail:
 
 def list_plan(state: AppState) -> Plan:
     """Return how many people are asked, by kind of task."""
-    overlaps = state.store.plan.overlaps()
-    return Plan(
-        kinds=[
-            KindPlan(kind=kind, smallest_overlap=low, largest_overlap=high)
-            for kind, (low, high) in overlaps.items()
-        ]
-    )
+    kinds = [
+        KindPlan(kind=kind, smallest_overlap=low, largest_overlap=high)
+        for kind, (low, high) in state.store.plan.overlaps().items()
+    ]
+    return Plan(kinds=kinds)
 
 
 def list_tables(state: AppState) -> Tables:
@@ -177,11 +163,6 @@ def _judge(state: AppState) -> Mapping[str, Any]:
     return found
 
 
-def _progress(state: AppState) -> CampaignProgress:
-    now = state.store.progress()
-    return CampaignProgress(done=now.done, total=now.total, seconds_left=now.seconds_left)
-
-
 def _hours(state: AppState) -> list[HourCount]:
     """Count labels in each of the last hours, also in hours without labels."""
     this = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
@@ -205,25 +186,9 @@ def _by_category(state: AppState, counts: Sequence[PromptCount]) -> list[Categor
 
 
 def _stream_entry(label: GivenLabel) -> StreamEntry:
-    return StreamEntry(
-        rater=label.rater,
-        source=label.source,
-        kind=label.task.kind,
-        prompt=label.task.prompt,
-        image_ids=list(label.task.image_ids),
-        answer=label.answer,
-        submitted_at=label.submitted_at,
-        revision=label.revision,
-    )
+    return StreamEntry(**vars(label.task) | vars(label))
 
 
 def _dispute(labels: Sequence[GivenLabel], disagreement: float | None) -> Dispute:
-    task = labels[0].task
-    return Dispute(
-        task_id=task.task_id,
-        kind=task.kind,
-        prompt=task.prompt,
-        image_ids=list(task.image_ids),
-        disagreement=disagreement,
-        answers=[_stream_entry(label) for label in labels],
-    )
+    answers = [_stream_entry(label) for label in labels]
+    return Dispute(**vars(labels[0].task), disagreement=disagreement, answers=answers)

@@ -74,6 +74,7 @@ def build_admin_page(state: AppState) -> gr.Blocks:
         with gr.Tab("Raters"):
             _raters(board)
             _people(board)
+            _agreement(board)
         with gr.Tab("Latest labels"):
             labels = listing("Latest labels", tables.LABELS)
             board.show(labels, lambda look: tables.label_table(look.summary, look.zone))
@@ -125,6 +126,8 @@ def _progress(board: Board) -> None:
             x="Hour",
             y="Labels",
             title="Labels by hour, the last day",
+            elem_id="hours",
+            x_label_angle=-90,
             height=260,
             buttons=[],
             min_width=320,
@@ -138,18 +141,21 @@ def _progress(board: Board) -> None:
     board.show(gr.Markdown(elem_classes="soft"), lambda look: _prompts_note(look.summary))
 
 
-def _raters(board: Board) -> None:
+def _agreement(board: Board) -> None:
     agreement = listing("Agreement", tables.AGREEMENT)
     board.judge(agreement, lambda quality, _: tables.agreement_table(quality))
     source = gr.Markdown(elem_classes="soft")
     board.judge(source, lambda quality, _: f"{_agreement_source(quality)} {ABOUT_AGREEMENT}")
+
+
+def _raters(board: Board) -> None:
     raters = listing("Raters", tables.RATERS, pinned=1)
     board.judge(raters, lambda quality, _: tables.rater_table(quality))
     gr.Markdown(ABOUT_RATERS, elem_classes="soft")
 
     def choose(call: Call) -> Update:
         row = call.chosen.get("row_value")
-        if isinstance(row, list) and row[1:2] in [["rater"], ["admin"]]:
+        if isinstance(row, list) and row[2:3] in [["rater"], ["admin"]]:
             return {board.rater: row[0]}
         return {}
 
@@ -192,7 +198,7 @@ def _people(board: Board) -> None:
                 connect(gr.Button("Set share"), api.share, _share_body, board.rater, share)
         with gr.Column(min_width=320):
             figures_of = listing("Figures of the rater", tables.ONE_RATER)
-            board.judge(figures_of, tables.one_rater)
+            board.judge(figures_of, _figures_of)
             gr.Markdown("## Add a rater")
             name = gr.Textbox(label="Name", max_length=64)
             new_role = gr.Radio(ROLES, value="rater", label="Role of the new rater")
@@ -250,8 +256,9 @@ def _progress_line(look: Look) -> str:
     done, total = look.summary.progress.done, look.summary.progress.total
     paused = ", paused" if look.summary.paused else ""
     line = f"{done} of {total} labels{_work_left(look.summary.progress.seconds_left)}{paused}"
+    waiting = f"{len(look.reports.open)} reported images and {look.disputes.total} disputes wait"
     bar = f'<progress aria-label="Labels done" max="{max(total, 1)}" value="{done}"></progress>'
-    return f"{bar}<p><strong>{line}</strong></p><p>{escape(_exported(look))}</p>"
+    return f"{bar}<p><strong>{line}</strong></p><p>{waiting}; {escape(_exported(look))}</p>"
 
 
 def _work_left(seconds: float | None) -> str:
@@ -279,6 +286,10 @@ def _share(quality: Quality, name: object) -> Any:
     shares = {rater.name: rater.share for rater in quality.raters if rater.source == "human"}
     share = shares.get(str(name))
     return gr.update(value=None if share is None else share * 100)
+
+
+def _figures_of(quality: Quality, name: object) -> Any:
+    return gr.update(value=tables.one_rater(quality, name), visible=bool(name))
 
 
 def _prompts_note(summary: Summary) -> str:

@@ -27,14 +27,19 @@ class CampaignProgress(BaseModel, frozen=True):
     few labels for an estimate."""
 
 
-class PromptProgress(BaseModel, frozen=True):
-    """Progress of one prompt and kind of task."""
+class CategoryCount(BaseModel, frozen=True):
+    """Progress of one category and kind of task."""
 
-    prompt: str
     category: str
     kind: TaskKind
     done: int
     total: int
+
+
+class PromptProgress(CategoryCount, frozen=True):
+    """Progress of one prompt and kind of task."""
+
+    prompt: str
 
 
 class HourCount(BaseModel, frozen=True):
@@ -43,15 +48,6 @@ class HourCount(BaseModel, frozen=True):
     hour: datetime
     """Its beginning."""
     labels: int
-
-
-class CategoryCount(BaseModel, frozen=True):
-    """Progress of one category and kind of task."""
-
-    category: str
-    kind: TaskKind
-    done: int
-    total: int
 
 
 class StreamEntry(BaseModel, frozen=True):
@@ -149,12 +145,10 @@ class Alpha(BaseModel, frozen=True):
     n_labels: int
 
 
-class _OfCategory(BaseModel, frozen=True):
-    category: str
-
-
-class CategoryAlpha(Alpha, _OfCategory, frozen=True):  # in JSON, fields of the last base come first
+class CategoryAlpha(Alpha, frozen=True):
     """Alpha of one category."""
+
+    category: str
 
 
 class KindAlpha(Alpha, frozen=True):

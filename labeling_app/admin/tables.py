@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -44,6 +43,7 @@ LABELS = {"When": "str", "Rater": "str", "Prompt": "str", "Images": "markdown", 
 AGREEMENT = {"Kind": "str", "Category": "str", "Alpha": "number", "Tasks": "number"}
 RATERS = {
     "Rater": "str",
+    "Flags": "markdown",
     "Role": "str",
     "Status": "str",
     "Labels": "number",
@@ -56,9 +56,8 @@ RATERS = {
     "Quick": "number",
     "First place": "number",
     "Left": "number",
-    "Flags": "str",
 }
-ONE_RATER = {"Figure": "str", "Value": "str"}
+ONE_RATER = {"Figure": "str", "Value": "markdown"}
 REPORTS = {"Rater": "str", "Reason": "str", "Comment": "str", "When": "str", "Image": "markdown"}
 FILES = {"File": "markdown", "Rows": "number", "Kilobytes": "number"}
 AUDIT = {"When": "str", "Who": "str", "What": "str", "About": "str", "Change": "str"} | {
@@ -154,31 +153,30 @@ def one_rater(quality: Quality, name: object) -> Table:
 
 def report_table(image: ReportedImageView | None, zone: ZoneInfo) -> Table:
     """Return who reported an image, and why."""
-    rows = (
-        [
-            (
-                one.rater,
-                one.reason or "",
-                one.comment or "",
-                moment(one.submitted_at, zone),
-                _images([image.image_id], blurred=True),
-            )
-            for one in (image.reports if image else ())
-        ]
-        if image
-        else []
-    )
+    if image is None:
+        return table(REPORTS, [])
+    thumbnail = _images([image.image_id], blurred=True)
+    rows = [
+        (
+            one.rater,
+            one.reason or "",
+            one.comment or "",
+            f"{one.submitted_at.astimezone(zone):%Y-%m-%d %H:%M}",
+            thumbnail,
+        )
+        for one in image.reports
+    ]
     return table(REPORTS, rows)
 
 
 def answer_table(dispute: Dispute | None) -> Table:
     """Return all answers to a task: ranks in the order of its images, or in words."""
+    given = dispute.answers if dispute else []
     if dispute is None or dispute.kind != "ranking":
-        answers = dispute.answers if dispute else []
-        rows = [(who(one), said(one), remarks(one)) for one in answers]
+        rows = [(who(one), said(one), remarks(one)) for one in given]
         return table(("Rater", "Answer", "Remarks"), rows)
-    titles = [f"Image {number + 1}" for number in range(len(dispute.image_ids))]
-    ranked = [(who(one), *said(one).split(" "), remarks(one)) for one in dispute.answers]
+    titles = [f"Image {place}" for place, _ in enumerate(dispute.image_ids, start=1)]
+    ranked = [(who(one), *said(one).split(" "), remarks(one)) for one in given]
     return table(("Rater", *titles, "Remarks"), ranked)
 
 
@@ -207,11 +205,6 @@ def audit_table(trail: AuditTrail, zone: ZoneInfo) -> Table:
             )
         )
     return table(AUDIT, rows)
-
-
-def moment(at: datetime, zone: ZoneInfo) -> str:
-    """Return day and time."""
-    return f"{at.astimezone(zone):%Y-%m-%d %H:%M}"
 
 
 def who(entry: StreamEntry) -> str:
@@ -276,6 +269,7 @@ def _rater_row(rater: RaterQuality, total: int) -> tuple[Cell, ...]:
     is_person = rater.source == "human"
     return (
         rater.name,
+        f"**{', '.join(rater.flags).replace('_', ' ')}**" if rater.flags else "",
         rater.role if is_person else rater.source,
         rater.status or NOTHING,
         rater.n,
@@ -288,7 +282,6 @@ def _rater_row(rater: RaterQuality, total: int) -> tuple[Cell, ...]:
         _part(rater.quick_n, rater.timed_n, lambda _: f"{rater.quick_n} of {rater.timed_n}"),
         _number(rater.first_place_wins, lambda _: _first_place(rater)),
         _part(rater.left_n, rater.sided_n, lambda left: f"{_percent(left)} of {rater.sided_n}"),
-        ", ".join(FLAGS[flag] for flag in rater.flags),
     )
 
 
