@@ -93,4 +93,4 @@ def test_the_interval_of_comparisons_is_computed_from_their_table(
     monkeypatch.chdir(run.latest)
     found = run_block("import pandas\n" + blocks("python")[-1])
     low, high = found.interval
-    assert 0 < low < found.value < high < 1
+    assert 0 < low < found.share < high < 1

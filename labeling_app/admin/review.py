@@ -104,22 +104,7 @@ def disputes(board: Board) -> None:
         api.withdraw(api.TaskBody(task_id=task_id), board.state, call.admin)
         return {board.task: None}
 
-    gr.Markdown("## Disputed images")
-    gr.Markdown(ABOUT_DISPUTES, elem_classes="soft")
-    board.task.render()
-    board.show(board.task, _dispute_choices)
-    gallery = gr.Gallery(
-        label="Images of the task",
-        columns=4,
-        fit_columns=False,
-        height="auto",
-        buttons=[],
-        visible=False,
-        object_fit="contain",
-    )
-    board.show(gallery, _disputed_images)
-    answers = listing("Answers", dict.fromkeys(map(str, range(LARGEST_RANKING + 2)), "str"))
-    board.show(answers, lambda look: tables.answer_table(look.dispute))
+    _chosen_dispute(board)
     with gr.Row(elem_classes="ranks"):
         ranks = [
             gr.Number(label=f"Rank of image {n + 1}", precision=0, minimum=1, min_width=100)
@@ -142,6 +127,26 @@ def disputes(board: Board) -> None:
         board.show(back, lambda look: gr.update(visible=look.dispute in look.disputes.decided))
         board.on(back.click, take_back, [board.task])
     board.on(board.task.input, look_at)
+
+
+def _chosen_dispute(board: Board) -> None:
+    """Build the choice of a disputed task, its images and the answers to it."""
+    gr.Markdown("## Disputed images")
+    gr.Markdown(ABOUT_DISPUTES, elem_classes="soft")
+    board.task.render()
+    board.show(board.task, _dispute_choices)
+    gallery = gr.Gallery(
+        label="Images of the task",
+        columns=4,
+        fit_columns=False,
+        height="auto",
+        buttons=[],
+        visible=False,
+        object_fit="contain",
+    )
+    board.show(gallery, _disputed_images)
+    answers = listing("Answers", dict.fromkeys(map(str, range(LARGEST_RANKING + 2)), "str"))
+    board.show(answers, lambda look: tables.answer_table(look.dispute))
 
 
 def look_at(_call: Call) -> None:
