@@ -48,7 +48,7 @@ SHARED_STAGE = $(if $(strip $(filter-out 1,$(PROCESSES)) $(MACHINES)),$(LAUNCH),
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate play rounds compare compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-compare bench-finetune bench-drawing check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate play rounds compare compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-one-draw bench-compare bench-finetune bench-drawing check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -147,6 +147,9 @@ bench-labels: $(INSTALLED) ## Measure what raters' labels buy, for hours
 
 bench-methods: $(INSTALLED) ## Compare all methods over three seeds, for hours
 	$(PYTHON) -m benchmarks.methods
+
+bench-one-draw: $(INSTALLED) ## Compare one draw of the tuned model with the best of several, for hours
+	$(PYTHON) -m benchmarks.one_draw --rivals
 
 bench-compare: $(INSTALLED) ## Measure what intervals and plans of comparisons promise, in minutes
 	$(PYTHON) -m benchmarks.compare
