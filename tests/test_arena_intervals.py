@@ -92,14 +92,18 @@ def test_one_rater_has_an_interval_over_prompts_and_one_answer_none() -> None:
     assert share_of(won[:0], one[:0], one[:0]) is None
 
 
-def test_a_share_of_all_votes_has_an_interval_below_1() -> None:
+def test_a_share_of_all_votes_or_of_none_is_within_its_interval() -> None:
     found = share_of(np.ones(20), np.arange(20) % 5, np.arange(20) % 10)
     assert found is not None
     assert found.share == 1
     assert found.interval is not None
     low, high = found.interval
     assert 0.6 < low < 0.95
-    assert high < 1
+    assert high == 1
+    none = share_of(np.zeros(2), np.arange(2), np.arange(2))
+    assert none is not None
+    assert none.interval is not None
+    assert none.interval[0] == 0 < 0.5 < none.interval[1] < 1
 
 
 def test_looking_after_every_vote_keeps_the_level() -> None:

@@ -190,14 +190,20 @@ def log_odds(sums: Values) -> Values:
 
 
 def share_of(won: Values, rater: Indices, prompt: Indices) -> ShareFigures | None:
-    """Return the mean of `won` [N], each in [0, 1], with its intervals; None for no votes."""
+    """Return the mean of `won` [N], each in [0, 1], with its intervals; None for no votes.
+
+    The half vote on each side moves the interval to the middle, so it is widened to the mean where
+    needed: 0 of 2 votes are within their interval.
+    """
     if not len(won):
         return None
     wins, losses = won.sum() + 0.5, (1 - won).sum() + 0.5
     independent = np.array([1 / wins + 1 / losses])
     found = clustered(np.stack([won, 1 - won], 1), rater, prompt, log_odds, independent)
-    interval, wide = (bounds_of(found.shares(level)[0]) for level in (0.95, 0.99))
-    return ShareFigures(share=float(won.mean()), n=len(won), interval=interval, interval_99=wide)
+    share = float(won.mean())
+    bounds = (bounds_of(found.shares(level)[0]) for level in (0.95, 0.99))
+    interval, wide = (one and (min(one[0], share), max(one[1], share)) for one in bounds)
+    return ShareFigures(share=share, n=len(won), interval=interval, interval_99=wide)
 
 
 def bounds_of(row: Values) -> Interval:
