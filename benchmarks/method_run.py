@@ -34,7 +34,7 @@ from pipelines.evaluate.figures import EvaluationPrompt, Measured, best_of, by_g
 from pipelines.evaluate.measures import Values, vendi_of_subsets
 from pipelines.evaluate.plan import evaluation_images, evaluation_prompts
 from pipelines.evaluate.work import Instruments, kl_to_base
-from pipelines.finetune.work import Job, open_job, with_images
+from pipelines.finetune.job import Job, open_job, with_images
 from pipelines.progress import progress
 from pipelines.reward import reward as reward_stage
 from pipelines.run.drawing import Drawer

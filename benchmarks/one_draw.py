@@ -29,7 +29,7 @@ from benchmarks.method_variants import Variant
 from benchmarks.record import RESULTS, Row, record, recorded, summary
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import Measured, best_of
-from pipelines.finetune.work import open_job
+from pipelines.finetune.job import open_job
 from pipelines.progress import progress
 from pipelines.run.image_io import save_png
 from pipelines.run.image_plan import Planned

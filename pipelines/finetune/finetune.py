@@ -74,11 +74,13 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
     if processes.skips(is_done and not lacks_strengths, line):
         return
     with ends_at_once():
-        from pipelines.finetune import work  # noqa: PLC0415 - loads torch
+        # They load torch.
+        from pipelines.finetune import work  # noqa: PLC0415
+        from pipelines.finetune.job import open_job  # noqa: PLC0415
 
     with _only_command(run, name) if processes.is_first else nullcontext():
         # First: if the model cannot be opened, an earlier adapter must not be lost.
-        job = work.open_job(run, settings, name, processes)
+        job = open_job(run, settings, name, processes)
         if processes.is_first and stage.stamp is None and folder.exists():
             shutil.rmtree(folder)  # made from another reward or model
         processes.wait()

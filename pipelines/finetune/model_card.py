@@ -1,7 +1,5 @@
 """The model card of a tuned adapter."""
 
-from typing import TYPE_CHECKING
-
 from finetune.learning.training import TrainState
 from finetune.model.diffusion import DiffusionModel, arithmetic
 from finetune.model.family_sd import DDIM
@@ -9,15 +7,13 @@ from finetune.model.model_folder import TYPES
 from finetune.settings.adapter_kinds import ADAPTERS, BASE
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
+from pipelines.finetune.job import Job
 from pipelines.finetune.plan import start_of
 from pipelines.methods import METHODS
 from pipelines.run.image_plan import EVALUATION_SEEDS, Planned, seeded
 from pipelines.run.metrics_log import UNTRAINED
 from pipelines.run.prompts import focus_of
 from pipelines.settings.run import RunConfig
-
-if TYPE_CHECKING:
-    from pipelines.finetune.work import Job
 
 _CARD = """# {adapter} tuned by {title}
 
@@ -59,7 +55,7 @@ pipeline.scheduler = DDIMScheduler.from_config(
 """
 
 
-def model_card(job: "Job", state: TrainState) -> str:
+def model_card(job: Job, state: TrainState) -> str:
     """Return the text of the card: origin, use, and the step whose weights were kept."""
     settings, training = job.settings, job.training
     step, reward = state.best or state.validation[-1]

@@ -10,7 +10,7 @@ from pipelines.finetune.plan import CARD_FILE
 from pipelines.settings.finetune import FinetuneConfig
 
 if TYPE_CHECKING:
-    from pipelines.finetune.work import Job
+    from pipelines.finetune.job import Job
 
 STRENGTHS_FILE = "strengths.json"
 _TITLE = "\n## Strength\n"
