@@ -128,7 +128,10 @@ def test_the_figures_at_0_and_1_are_those_of_the_base_and_of_the_model(dialed: R
     half = rows[1]["groups"]["trained"]
     assert half["n"] == results["rwl"]["groups"]["trained"]["n"]
     assert half.keys() == results["rwl"]["groups"]["trained"].keys()
-    assert half["reward"] not in (rows[0]["groups"]["trained"]["reward"], rows[2]["groups"])
+    # Two updates may bring nothing, and then validation keeps the base's weights.
+    if metrics["kept_steps"]["rwl"]:
+        ends = {rows[end]["groups"]["trained"]["reward"] for end in (0, 2)}
+        assert half["reward"] not in ends
 
 
 def test_the_report_shows_the_dial_only_where_strengths_were_drawn(
