@@ -99,7 +99,7 @@ def test_a_task_put_aside_is_answered_from_the_list_with_the_ranks_that_it_had(
     expect(page.locator(ASIDE_COUNT)).to_have_text("1 put aside")
     page.locator(ASIDE_COUNT).click()
     page.get_by_role("region", name="Put aside").get_by_role("button", name="Answer").click()
-    expect(page.locator(".banner")).to_contain_text("put this one aside")
+    expect(page.locator(".banner")).to_contain_text("put this task aside")
     assert images_of(page) == aside
     expect(page.locator(".rank[data-rank='2'] img")).to_have_count(1)
     expect(page.locator(ASIDE_COUNT)).to_be_hidden()
