@@ -15,8 +15,10 @@ from finetune.model.sampling import clean_latents, step_distribution
 from finetune.settings.sampler import Sampler
 from pipelines.progress import progress
 from pipelines.run.image_io import save_png
-from pipelines.run.image_plan import Planned
+from pipelines.run.image_plan import Planned, candidate_seeds
 
+Draw = Callable[[Sequence[Planned]], Tensor]
+"""Returns the images [N, 3, H, W] of a batch."""
 Change = Callable[[int, Tensor, Tensor], Tensor]
 """(steps done, finished latents that the model sees, next latents) -> next latents."""
 
@@ -88,7 +90,7 @@ class Steering:
     ) -> Tensor:
         """Return the images [N, 3, H, W] of prompts and seeds; needs a stochastic sampler."""
         many = [prompt for prompt in prompts for _ in range(self.particles)]
-        own = [seed + 100_000 * i for seed in seeds for i in range(self.particles)]
+        own = [one for seed in seeds for one in candidate_seeds(seed, self.particles)]
         shape = (len(prompts), self.particles)
         first = torch.arange(len(prompts))[:, None] * self.particles
         generator = torch.Generator().manual_seed(seeds[0])
@@ -126,16 +128,24 @@ def draw_stock(
     parts = {**model.pipeline.components, "scheduler": solver}
     pipeline = type(model.pipeline)(**parts, requires_safety_checker=False)
     pipeline.set_progress_bar_config(disable=True)
-    missing = [one for one in planned if not (folder / one.file_name).exists()]
-    starts = range(0, len(missing), batch)
-    for start in progress(starts, "DPM-Solver++", "batch"):
-        some = missing[start : start + batch]
-        images = pipeline(
+
+    def draw(some: Sequence[Planned]) -> Tensor:
+        images: Tensor = pipeline(
             [one.prompt for one in some],
             num_inference_steps=sampler.steps,
             guidance_scale=sampler.guidance,
             generator=[torch.Generator().manual_seed(one.seed) for one in some],
             output_type="pt",
         ).images
-        for one, image in zip(some, images, strict=True):
+        return images
+
+    draw_missing(planned, folder, draw, batch=batch)
+
+
+def draw_missing(planned: Sequence[Planned], folder: Path, draw: Draw, *, batch: int) -> None:
+    """Draw the images that are not in `folder` yet, in batches."""
+    missing = [one for one in planned if not (folder / one.file_name).exists()]
+    for start in progress(range(0, len(missing), batch), folder.name, "batch"):
+        some = missing[start : start + batch]
+        for one, image in zip(some, draw(some), strict=True):
             save_png(image, folder / one.file_name)

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.chains import Steering, chain
+from benchmarks.chains import Draw, Steering, chain, draw_missing
 from benchmarks.method_run import MethodRun, base_rows, variant_rows
 from benchmarks.method_tables import number, share
 from benchmarks.method_variants import Variant
@@ -30,8 +30,6 @@ from benchmarks.record import RESULTS, Row, record, recorded, summary
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import Measured, best_of
 from pipelines.finetune.job import open_job
-from pipelines.progress import progress
-from pipelines.run.image_io import save_png
 from pipelines.run.image_plan import Planned
 
 CHOSEN_ON = (0, 1, 2)
@@ -143,10 +141,6 @@ def _by_steps(run: MethodRun, name: str, folder: Path) -> dict[str, Row]:
     return found
 
 
-Draw = Callable[[Sequence[Planned]], Tensor]
-"""Returns the images [N, 3, H, W] of a batch."""
-
-
 def _ancestral(run: MethodRun, steps: int) -> Sampler:
     return run.sampler.model_copy(update={"eta": 1.0, "stochastic_share": 1.0, "steps": steps})
 
@@ -166,11 +160,7 @@ def _measured(
 ) -> Measured:
     """Draw missing images of the folder (by default one for each seed), and measure."""
     planned = planned or run.planned(run.prompts)
-    missing = [one for one in planned if not (folder / one.file_name).exists()]
-    for start in progress(range(0, len(missing), run.batch), folder.name, "batch"):
-        some = missing[start : start + run.batch]
-        for one, image in zip(some, draw(some), strict=True):
-            save_png(image, folder / one.file_name)
+    draw_missing(planned, folder, draw, batch=run.batch)
     return run.instruments.measure(planned, folder, "measure")
 
 
