@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, Request, Route, expect
 
 from data.feedback import Claim, Submission
 from data.kinds.ranking import RankingAnswer
@@ -241,8 +241,10 @@ def test_tables_sort_by_numbers_and_stay_sorted_when_figures_change(
     go_to(page, "Raters")
     table = page.get_by_role("grid", name="Raters")
 
+    cells = table.locator("[role=gridcell][aria-colindex='5']")
+    expect(cells).not_to_have_count(0)
+
     def labels() -> list[int]:
-        cells = table.locator("[role=gridcell][aria-colindex='5']")
         return [int(text) for text in cells.all_inner_texts()]
 
     header = table.get_by_role("columnheader").nth(4)
@@ -273,6 +275,45 @@ def test_a_half_typed_answer_outlives_new_figures(
     expect(field).to_be_focused()
     page.get_by_role("button", name="Set overlap of binary tasks").click()
     expect(page.get_by_label("People per binary task (now 17)")).to_be_visible()
+    page.context.close()
+
+
+def test_a_late_answer_takes_neither_the_choice_nor_the_typed_text(
+    browser: Browser, campaign: Campaign, server: Server
+) -> None:
+    page = open_admin_page(browser, server, **DESK)
+    held: list[Route] = []
+
+    def asks_for_figures(request: Request) -> bool:
+        return '{"data":["http' in (request.post_data or "")
+
+    def hold_first_tick(route: Route) -> None:
+        if held or not asks_for_figures(route.request):
+            route.continue_()
+        else:
+            held.append(route)
+
+    page.route("**/run/predict", hold_first_tick)
+    task = page.get_by_label("Disputed task")
+    before = task.input_value()
+    while not held:
+        page.wait_for_timeout(200)
+    with campaign.open_store() as store:
+        store.plan.set_overlap("ranking", 6, store.rater_id_of("human", "Eve"))
+    late = held[0].fetch()
+    task.click()
+    page.get_by_role("option", name="decided: 1.").click()
+    expect(page.get_by_role("button", name="Take back")).to_be_visible()
+    chosen = task.input_value()
+    assert chosen != before
+    comment = page.get_by_label("Comment", exact=True)
+    comment.fill("Half a sentence")
+    held[0].fulfill(response=late)
+    for _ in range(2):
+        with page.expect_response(lambda answer: asks_for_figures(answer.request)):
+            pass  # the next tick sees what the late answer left behind
+    expect(comment).to_have_value("Half a sentence")
+    expect(task).to_have_value(chosen)
     page.context.close()
 
 

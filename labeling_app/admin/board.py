@@ -122,8 +122,6 @@ class Board:
         self.image: Any = gr.Dropdown([], label="Reported image", render=False)
         self.task: Any = gr.Dropdown([], label="Disputed task", render=False)
         self.rater: Any = gr.Dropdown([], label="Rater", render=False)
-        self.fields: set[Component] = set()
-        """Fields that are cleared for the next dispute."""
         self._place = gr.Textbox("", visible="hidden", label="Place")
         self._shown = gr.JSON([], visible="hidden", label="Shown")
         self._judged = gr.JSON([], visible="hidden", label="Judged")
@@ -193,15 +191,18 @@ class Board:
 
         for connect in self._events:
             connect()
-        timer = gr.Timer(EVERY_S)
+        timer = gr.Timer(EVERY_S, active=False)
+        # the first answers come one after the other: two that both choose the first dispute
+        # would take back what the admin chose between them
+        first = page.load(look, self._seen, self._outputs, **_plain("look_first", WITH_PLACE))
+        first = first.then(self._judge, *self._judging, **_plain("judge_first"))
+        first = first.then(look, self._seen, self._outputs, **_plain("look_at_disputes"))
+        first.then(lambda: gr.Timer(active=True), None, timer, **_plain("begin"))
         # Gradio drops the answer to an event that is triggered again meanwhile: so there are two
         # events, and a tick waits for the previous answer
         once: dict[str, Any] = {"trigger_mode": "once"}
-        often = [page.load, timer.tick]
-        gr.on(often, look, self._seen, self._outputs, **_plain("look", WITH_PLACE), **once)
-        gr.on(timer.tick, self._judge, *self._judging, **_plain("judge"), **once)
-        first = gr.on(page.load, self._judge, *self._judging, **_plain("judge_first"))
-        first.then(look, self._seen, self._outputs, **_plain("look_at_disputes"))
+        timer.tick(look, self._seen, self._outputs, **_plain("look"), **once)
+        timer.tick(self._judge, *self._judging, **_plain("judge"), **once)
         gr.on(self.rater.change, self._judge, *self._judging, **_plain("look_at_rater"))
 
     @property
@@ -221,10 +222,7 @@ class Board:
         failed = _notice_of(
             lambda: found.update({one: of(look) for one, of in self._quick.items()})
         )
-        task = look.dispute.task_id if not failed and look.dispute else ""
-        digests = [
-            _digest(value, task if one in self.fields else "") for one, value in found.items()
-        ]
+        digests = [_digest(value) for value in found.values()]
         return _changed(found, digests, seen[self._shown], self._shown) | {
             self._place: str(seen[self._place]),
             self.notice: notice or said(failed, "alert"),
@@ -313,6 +311,6 @@ def _changed(found: Update, digests: list[str], shown: object, store: Component)
     return changed | ({store: digests} if changed else {})
 
 
-def _digest(value: object, extra: str = "") -> str:
+def _digest(value: object) -> str:
     text = value.to_csv() if isinstance(value, pd.DataFrame) else repr(value)
-    return hashlib.sha256((text + extra).encode()).hexdigest()[:16]
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -113,8 +113,9 @@ def disputes(board: Board) -> None:
     comment = gr.Textbox(label="Comment", max_length=4000)
     for place, field in enumerate(ranks):
         board.show(field, partial(_rank, place))
-    board.show(comment, lambda look: gr.update(value="", visible=look.dispute is not None))
-    board.fields |= {*ranks, comment}
+    board.show(comment, lambda look: gr.update(visible=look.dispute is not None))
+    # in the browser alone: an answer of the server that comes late never takes typed text away
+    board.task.change(None, None, [*ranks, comment], js=f"() => [{'null, ' * len(ranks)}'']")
     with gr.Row(elem_classes="actions"):
         for title in VERDICTS.values():
             button = gr.Button(title)
@@ -173,11 +174,8 @@ def _report_choices(look: Look) -> Any:
             raters = ", ".join(report.rater for report in one.reports)
             choices.append((f"{title}{number}. {one.prompt} · {raters}{shown}", one.image_id))
     waiting = f"{len(look.reports.open)} wait, {len(look.reports.removed)} removed"
-    return gr.update(
-        choices=choices,
-        value=look.report.image_id if look.report else None,
-        label=f"Reported image: {waiting}",
-    )
+    found = look.report.image_id if look.report else None
+    return _choice(choices, f"Reported image: {waiting}", found, look.image_id)
 
 
 def _of_one_rater(look: Look) -> Any:
@@ -196,11 +194,14 @@ def _dispute_choices(look: Look) -> Any:
             choices.append((f"{title}{number}. {one.prompt} · {one.kind} · {raters}", one.task_id))
     total, shown = look.disputes.total, len(look.disputes.open)
     most = f" (the {shown} most disputed are listed)" if total > shown else ""
-    return gr.update(
-        choices=choices,
-        value=look.dispute.task_id if look.dispute else None,
-        label=f"Disputed task: {total} wait{most}, {look.disputes.n_decided} decided",
-    )
+    label = f"Disputed task: {total} wait{most}, {look.disputes.n_decided} decided"
+    return _choice(choices, label, look.dispute.task_id if look.dispute else None, look.task_id)
+
+
+def _choice(choices: list[tuple[str, str]], label: str, found: str | None, chosen: object) -> Any:
+    """Return the update of a list of choices, whose value stays while it is one of them."""
+    update = gr.update(choices=choices, label=label)
+    return update if found == chosen else update | {"value": found}
 
 
 def _disputed_images(look: Look) -> Any:
@@ -215,4 +216,4 @@ def _kind(look: Look) -> str:
 
 def _rank(place: int, look: Look) -> Any:
     is_asked = _kind(look) == "ranking" and look.dispute and place < len(look.dispute.image_ids)
-    return gr.update(value=None, visible=bool(is_asked))
+    return gr.update(visible=bool(is_asked))
