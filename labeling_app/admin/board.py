@@ -201,8 +201,8 @@ class Board:
         # Gradio drops the answer to an event that is triggered again meanwhile: so there are two
         # events, and a tick waits for the previous answer
         once: dict[str, Any] = {"trigger_mode": "once"}
-        timer.tick(look, self._seen, self._outputs, **_plain("look"), **once)
-        timer.tick(self._judge, *self._judging, **_plain("judge"), **once)
+        gr.on(timer.tick, look, self._seen, self._outputs, **_plain("look"), **once)
+        gr.on(timer.tick, self._judge, *self._judging, **_plain("judge"), **once)
         gr.on(self.rater.change, self._judge, *self._judging, **_plain("look_at_rater"))
 
     @property
