@@ -14,9 +14,8 @@ from data.runs import RunFolder
 from data.schema import IMAGES, read_table, write_table
 from data.store.feedback_store import FeedbackStore
 from finetune.model.lora import LORA_FILE
-from pipelines.run.metrics_log import METRICS_FILE, read_metrics
+from pipelines.run.metrics_log import METRICS_FILE, MetricsLog, read_metrics
 from pipelines.run.record import STAMP, read_stamp
-from pipelines.run.training_log import MetricsLog
 from tests.support.demo_run import command, copy_without, sets
 from tests.support.interruption import abandons_open_files, interrupted_when
 

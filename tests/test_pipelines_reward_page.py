@@ -12,7 +12,7 @@ import pytest
 from data.runs import RunFolder
 from pipelines.reward.page import RELIABILITY, REPORT_FILE, do_types_help, doubts, write_report
 from pipelines.reward.text import CONVENTIONS, by_convention
-from pipelines.run.training_log import MetricsLog
+from pipelines.run.metrics_log import MetricsLog
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
 from reward.learning.examples import Examples, prepare

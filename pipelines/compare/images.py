@@ -26,8 +26,7 @@ from labeling_app.campaign.comparisons import CompareConfig, ComparedImage
 from pipelines.evaluate.models import TunedModel, file_name, image_folder, tuned_models
 from pipelines.flags import check_word
 from pipelines.run.drawing import Drawer
-from pipelines.run.image_plan import ImagesConfig, Planned
-from pipelines.run.image_rows import DrawnBy, image_row
+from pipelines.run.image_plan import DrawnBy, ImagesConfig, Planned, image_row
 from pipelines.run.model_hashes import weights_hash
 from pipelines.run.models import open_model
 from pipelines.run.record import STAMP, read_stamp
