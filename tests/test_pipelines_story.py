@@ -38,7 +38,6 @@ def test_demo_leaves_everything_that_the_design_names(run: RunFolder) -> None:
         run.reward_dir / "reliability.png",
         run.evaluation_dir / "metrics.json",
         run.evaluation_dir / "report.html",
-        run.evaluation_dir / "sheets" / "prompt-01-eta0.png",
     ):
         assert path.is_file(), path
     for method in ("rwl", "dpok"):
