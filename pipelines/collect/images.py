@@ -32,8 +32,8 @@ from pipelines.run.prompts import prompts_digest, prompts_of
 from pipelines.run.record import STAMP, StageFolder, read_stamp
 from pipelines.run.rounds import adapter_to_go_on_from, refuse_unlabeled, tuned_methods
 from pipelines.settings.config import Settings
-from pipelines.settings.rounds import RoundsConfig
 from pipelines.settings.run import RunConfig
+from pipelines.settings.stages import RoundsConfig
 
 if TYPE_CHECKING:
     from pipelines.run.drawing import Drawer

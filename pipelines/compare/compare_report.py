@@ -27,11 +27,11 @@ from pipelines.compare.arena.figures import (
 from pipelines.compare.arena.intervals import FEWEST
 from pipelines.compare.arena.planning import MOST_TIMES
 from pipelines.compare.arena.ratings import PULL
-from pipelines.compare.arena.settings import ArenaConfig
 from pipelines.pages.charts import elo_chart, model_colors
 from pipelines.pages.page import image_uri, interval, percent, percent_interval, svg_uri, write_page
 from pipelines.progress import progress
 from pipelines.settings.config import Settings, check
+from pipelines.settings.stages import ArenaConfig
 from pipelines.settings.tables import TABLES
 
 AXIS_TITLES = {

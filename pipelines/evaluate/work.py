@@ -47,8 +47,8 @@ from pipelines.run.models import (
 )
 from pipelines.run.rounds import labels_by_round
 from pipelines.settings.config import Settings
-from pipelines.settings.evaluate import EvaluateConfig
 from pipelines.settings.finetune import FinetuneConfig
+from pipelines.settings.stages import EvaluateConfig
 from reward.clip.backbone import ClipBackbone
 from reward.measuring.report import read_report
 from reward.model import RewardModel

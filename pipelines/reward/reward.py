@@ -17,7 +17,7 @@ from pipelines.run.model_hashes import REWARD_METRICS, content_hash, reward_hash
 from pipelines.run.record import StageFolder
 from pipelines.run.rounds import refuse_unlabeled, reward_before
 from pipelines.settings.config import Settings
-from pipelines.settings.rounds import RoundsConfig
+from pipelines.settings.stages import RoundsConfig
 from reward.dataset import FeedbackDataset
 from reward.files import BACKBONE_FILE, CONFIG_FILE, TYPES, TYPES_FILE, WEIGHTS_FILE
 from reward.measuring.report import RewardReport
