@@ -36,7 +36,7 @@ from pipelines.evaluate.plan import evaluation_images, evaluation_prompts, omitt
 from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_io import load_images
 from pipelines.run.image_plan import ImagesConfig, Planned
-from pipelines.run.judge import Judge, judge_folder, open_judge
+from pipelines.run.judge import OracleJudge, judge_folder, open_judge
 from pipelines.run.metrics_log import kept_step, read_metrics
 from pipelines.run.model_hashes import REWARD_METRICS, has_reward, weights_hash
 from pipelines.run.models import (
@@ -63,7 +63,7 @@ is so small that an invisible difference adds hundreds of nats."""
 class Instruments:
     """The models that measure images."""
 
-    judge: Judge | None
+    judge: OracleJudge | None
     reward: RewardModel | None
     clip: ClipBackbone
     """The reward's CLIP before training, or the CLIP of the reward's settings."""
