@@ -23,9 +23,8 @@ from finetune.model.processes import Processes, launched
 from finetune.settings.adapter_kinds import adapter_file
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.plan import training_prompts
-from pipelines.flags import one_of
+from pipelines.flags import add_method
 from pipelines.interruption import ends_at_once
-from pipelines.methods import METHODS
 from pipelines.run.image_plan import DrawnBy, ImagesConfig, Planned, image_row, round_seeds, seeded
 from pipelines.run.model_hashes import weights_hash
 from pipelines.run.prompts import prompts_digest, prompts_of
@@ -296,9 +295,5 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="the present round, or the next one (default: the present one)",
     )
-    parser.add_argument(
-        "--method",
-        type=one_of("METHOD", METHODS),
-        metavar="|".join(METHODS),
-        help="in a round after the first: the method whose model of the round before draws",
-    )
+    meaning = "in a round after the first: the method whose model of the round before draws"
+    add_method(parser, meaning, required=False)

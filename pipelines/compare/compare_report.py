@@ -171,16 +171,14 @@ def matrix(axis: AxisFigures) -> list[tuple[str, list[tuple[float, float] | None
     A cell holds the probability that the row's model is preferred to the column's, and its share of
     votes.
     """
+    known = {
+        (one.first, one.second): (one.probability, one.won.share)
+        for one in axis.pairs
+        if one.probability is not None
+    }
+    known |= {(b, a): (1 - chance, 1 - won) for (a, b), (chance, won) in known.items()}
     order = [one.model for one in axis.strengths]
-    return [(row, [_cell(axis, row, column) for column in order]) for row in order]
-
-
-def _cell(axis: AxisFigures, row: str, column: str) -> tuple[float, float] | None:
-    if (pair := pair_of(axis, row, column)) and pair.probability is not None:
-        return pair.probability, pair.won.share
-    if (pair := pair_of(axis, column, row)) and pair.probability is not None:
-        return 1 - pair.probability, 1 - pair.won.share
-    return None
+    return [(row, [known.get((row, column)) for column in order]) for row in order]
 
 
 def standing(pair: PairFigures) -> str:

@@ -20,6 +20,7 @@ from data.schema import schema_of, write_table
 from finetune.model.processes import Processes, launched
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import by_reward
+from pipelines.flags import add_path
 from pipelines.interruption import ends_at_once
 from pipelines.run.image_plan import BEST_OF_SEEDS, Planned, seeded
 from pipelines.run.model_hashes import content_hash, weights_hash
@@ -175,21 +176,11 @@ def _write_best(folder: Path, ranked: Sequence[Sequence[Path]], keep: int) -> No
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this stage."""
-    parser.add_argument(
-        "--reward",
-        type=Path,
-        metavar="DIR",
-        help="the folder of a trained reward (default: the run's)",
-    )
+    add_path(parser, "--reward", "DIR", "the folder of a trained reward (default: the run's)")
     parser.add_argument(
         "--n", type=int, default=16, help="images drawn for each prompt (default: 16)"
     )
     parser.add_argument(
         "--keep", type=int, default=1, help="how many of them are picked (default: 1)"
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="the folder to write (default: best-of-n in the run's)",
-    )
+    add_path(parser, "--out", "DIR", "the folder to write (default: best-of-n in the run's)")

@@ -60,8 +60,8 @@ class Request:
             PictuneError: the file cannot be read or is empty, or the folder holds no image.
         """
         if file.suffix in (".csv", ".parquet"):
-            (path, paths), (prompt, prompts) = map(pd.factorize, _read_pairs(file))
-            return cls(list(paths), list(prompts), path, prompt)
+            (path, files), (prompt, texts) = map(pd.factorize, _read_pairs(file))
+            return cls(list(files), list(texts), path, prompt)
         prompts, paths = [one.text for one in read_prompts(file)], _images_in(folder)
         rows = np.arange(len(paths) * len(prompts))
         return cls(paths, prompts, rows // len(prompts), rows % len(prompts))
