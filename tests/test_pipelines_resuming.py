@@ -1,6 +1,5 @@
 """Stages after an interruption, a lost file or a changed input: they go on, or start again."""
 
-import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -16,7 +15,7 @@ from data.store.feedback_store import FeedbackStore
 from finetune.model.lora import LORA_FILE
 from pipelines.run.metrics_log import METRICS_FILE, MetricsLog, read_metrics
 from pipelines.run.record import STAMP, read_stamp
-from tests.support.demo_run import command, copy_without, sets
+from tests.support.demo_run import command, copy_without, metrics_of, sets
 from tests.support.interruption import abandons_open_files, interrupted_when
 
 pytestmark = pytest.mark.slow
@@ -130,7 +129,7 @@ def test_an_edited_prompt_file_is_evaluated_again(
     assert "evaluate: done" in capsys.readouterr().out
     prompts.write_text("Two dogs.\n")
     assert command(copy, "evaluate") == 0
-    metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
+    metrics = metrics_of(copy.evaluation_dir)
     assert metrics["results"][0]["prompts"][0]["prompt"] == "Two dogs."
 
 

@@ -1,6 +1,5 @@
 """The whole story on tiny random models, and what it leaves in the run's folder."""
 
-import json
 import re
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from finetune.model.lora import LORA_FILE
 from pipelines.evaluate.text import read_evaluation
 from pipelines.run.image_io import load_images
 from pipelines.run.metrics_log import METRICS_FILE, read_metrics
-from tests.support.demo_run import command, sets
+from tests.support.demo_run import command, metrics_of, sets
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +65,7 @@ def test_demo_run_again_skips_what_is_done(
 
 
 def test_evaluation_compares_all_models_on_the_same_seeds(run: RunFolder) -> None:
-    metrics = json.loads((run.evaluation_dir / "metrics.json").read_text())
+    metrics = metrics_of(run.evaluation_dir)
     results = {(result["model"], result["eta"]): result for result in metrics["results"]}
     assert {model for model, _ in results} == {"base", "best of n", "rwl", "dpok"}
     assert {eta for _, eta in results} == {0.0, 1.0}

@@ -1,6 +1,5 @@
 """Fine-tuning through the command line, beyond the demo: other methods, rewards and starts."""
 
-import json
 import re
 import shutil
 from collections import Counter
@@ -23,7 +22,7 @@ from pipelines.run.record import STAMP, read_stamp
 from pipelines.settings.config import read_toml
 from pipelines.settings.run import RunConfig
 from reward.model import RewardModel
-from tests.support.demo_run import command, copy_without, sets
+from tests.support.demo_run import command, copy_without, metrics_of, sets
 from tests.support.rounds_run import rows_of
 from tests.support.tuned_run import change_adapter
 
@@ -46,12 +45,12 @@ def test_an_adapter_of_another_reward_is_told(
     lines = capsys.readouterr().err.splitlines()
     (told,) = [line for line in lines if "tuned on another reward" in line]
     assert "make finetune METHOD=rwl" in told
-    metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
+    metrics = metrics_of(copy.evaluation_dir)
     assert metrics["outdated"] == {"rwl": ["reward"]}
     assert "RWL was tuned on another reward" in (copy.evaluation_dir / "report.html").read_text()
 
 
-def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(
+def test_ddpo_is_tuned_and_logs_where_the_time_went(
     run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = copy_without(run, tmp_path, "evaluation")
@@ -73,11 +72,6 @@ def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(
         assert "waiting" not in parts
         assert sum(parts.values()) == pytest.approx(1)
         assert line["seconds_in_all"] > line["seconds_rollout"] + line["seconds_update"]
-    assert command(copy, "evaluate") == 0
-    metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
-    models = {result["model"] for result in metrics["results"]}
-    assert models == {"base", "best of n", "rwl", "dpok", "ddpo"}
-    assert "DDPO: reward" in (copy.evaluation_dir / "report.html").read_text()
 
 
 def test_a_guard_ends_the_training_early_on_held_out_prompts(
@@ -173,7 +167,7 @@ def test_rater_types_and_low_rank_blocks_are_trained_by_settings(
     assert command(copy, "reward", *sets(*settings)) == 0
     types = "reward.rater_types=2" in settings
     assert (copy.reward_dir / "types").is_dir() == types
-    assert ("rater_types" in json.loads((copy.reward_dir / "metrics.json").read_text())) == types
+    assert ("rater_types" in metrics_of(copy.reward_dir)) == types
     page = (copy.reward_dir / "report.html").read_text()
     assert ("Do raters want different things?" in page) == types
     assert (RewardModel.from_pretrained(copy.reward_dir).backbone.tuned_blocks == 0) == types
