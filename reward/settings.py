@@ -57,20 +57,14 @@ LabelWeighting = Literal["equal", "skill", "consensus"]
 
 
 class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
-    """Weights and forms of the losses."""
+    """Weights of the losses and of raters."""
 
     auxiliary_weight: NonNegativeFloat = 0.5
     """Weight of the prompt-classification loss, lambda in the paper; 0 omits it."""
     prompt_temperature: PositiveFloat = 2.0
     """Divisor of the rewards in the prompt-classification loss, T in the paper."""
-    prompt_loss_on: Literal["sigmoid", "logits"] = "sigmoid"
-    """Values that the prompt-classification loss compares: rewards in [0, 1], as in the paper, or
-    logits, whose differences are not bounded."""
     ranking_weight: NonNegativeFloat = 0.5
     """Weight of the loss on rankings; 0 omits it."""
-    binary_loss: Literal["mse", "bce"] = "mse"
-    """Loss on single labels: squared error of the probability, as in the paper, or
-    cross-entropy."""
     label_weights: LabelWeighting = "equal"
     """Weight of each rater: the same for all (equal), or by skill, from 0 at chance level to 1 for
     a rater who is never wrong (skill). With consensus, each single label is replaced by the task's

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 from torch.autograd.functional import jacobian
 
 from reward.learning.objective import (
-    binary_cross_entropy_loss,
     binary_loss,
     bradley_terry_loss,
     prompt_classification_loss,
@@ -59,10 +58,3 @@ def test_bradley_terry_knows_only_the_difference(
     torch.testing.assert_close(bradley_terry_loss(b_, a_, 1 - label_, ONE), loss)
     of_win, of_loss = (torch.log1p(torch.exp(torch.tensor([m]).double())) for m in (b - a, a - b))
     torch.testing.assert_close(loss, (label * of_win + (1 - label) * of_loss).mean().float())
-
-
-def test_binary_cross_entropy_is_that_of_the_labels_one_by_one() -> None:
-    logits_, good = torch.tensor([0.3, -1.2]), torch.tensor([2 / 3, 0.0])
-    joined = binary_cross_entropy_loss(logits_, good, torch.tensor([3.0, 1.0]))
-    p = torch.sigmoid(logits_)
-    torch.testing.assert_close(joined, -(2 * p[0].log() + (1 - p[0]).log() + (1 - p[1]).log()) / 4)

@@ -137,18 +137,6 @@ def test_a_ranking_of_three_is_rebuilt_from_its_pairs_beside_a_longer_one(
                 assert np.sign(ranks[b] - ranks[a]) == np.sign(label - 0.5)
 
 
-def test_cross_entropy_in_place_of_squared_error(run: RunFolder, backbone: ClipBackbone) -> None:
-    dataset = FeedbackDataset.from_latest(run.latest, run.root)
-    *_, squared = _train(dataset, backbone, epochs=1)
-    *_, entropy = _train(dataset, backbone, epochs=8, binary_loss="bce")
-    assert squared[0].binary_loss is not None
-    assert entropy[0].binary_loss is not None
-    assert entropy[-1].binary_loss is not None
-    assert squared[0].binary_loss < 0.3
-    assert entropy[0].binary_loss > 0.6
-    assert entropy[-1].binary_loss < 0.9 * entropy[0].binary_loss
-
-
 def _with_estimates(
     run: RunFolder, skills: dict[str, float | None], p_good: Callable[[str], float]
 ) -> FeedbackDataset:

@@ -238,9 +238,8 @@ def _stale_rows(report: RewardReport) -> str:
 
 def _losses(config: RewardConfig, counts: Counts) -> Iterator[str]:
     """Yield the training losses, in words."""
-    lee = "the squared error of Lee et al. 2023 (arXiv 2302.12192)"
     if counts["good"] + counts["bad"]:
-        yield f"single labels by {lee if config.binary_loss == 'mse' else 'cross-entropy'}"
+        yield "single labels by the squared error of Lee et al. 2023 (arXiv 2302.12192)"
     if config.auxiliary_weight and counts["good"]:
         yield "contrastive prompts"
     if config.ranking_weight and counts["pairs"]:

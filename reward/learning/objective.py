@@ -29,15 +29,6 @@ def binary_loss(rewards: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     return (weights * (targets - rewards) ** 2).sum(-1).div(weights.sum()).mean()
 
 
-def binary_cross_entropy_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted mean cross-entropy of targets over the last dimension.
-
-    Arguments as for `binary_loss`, with `logits` [..., B] in place of rewards.
-    """
-    losses = F.binary_cross_entropy_with_logits(logits, targets.expand_as(logits), reduction="none")
-    return (weights * losses).sum(-1).div(weights.sum()).mean()
-
-
 def prompt_classification_loss(
     rewards: Tensor, present: Tensor, weights: Tensor, temperature: float
 ) -> Tensor:
@@ -117,7 +108,8 @@ class Objective:
         good, raters = labels.good[rows], labels.raters[rows]
         binary = auxiliary = ranking = None
         if len(rows):
-            binary = self._binary_loss(self._member_logits(images[image], prompt), good, raters)
+            rewards = torch.sigmoid(self._member_logits(images[image], prompt))
+            binary = binary_loss(rewards, good, raters)
         judged = (good > 0) & (self.examples.wrong[prompt] >= 0).any(-1)
         if self.config.auxiliary_weight and judged.any():
             good_labels = (good * raters)[judged]
@@ -138,18 +130,13 @@ class Objective:
         binary = ranking = None
         if len(labels.image):
             logits = self._member_logits(images[labels.image], labels.prompt).mean(0)
-            binary = self._binary_loss(logits, labels.good, labels.raters)
+            binary = binary_loss(torch.sigmoid(logits), labels.good, labels.raters)
         if self.config.ranking_weight and len(labels.image_0):
             logits_0 = self._member_logits(images[labels.image_0], labels.pair_prompt).mean(0)
             logits_1 = self._member_logits(images[labels.image_1], labels.pair_prompt).mean(0)
             ranking = bradley_terry_loss(logits_0, logits_1, labels.label_0, labels.weight)
         total = Terms(binary, None, ranking).total(self.config)
         return None if total is None else total.item()
-
-    def _binary_loss(self, logits: Tensor, good: Tensor, raters: Tensor) -> Tensor:
-        if self.config.binary_loss == "bce":
-            return binary_cross_entropy_loss(logits, good, raters)
-        return binary_loss(torch.sigmoid(logits), good, raters)
 
     def _prompt_term(self, image: Tensor, prompt: Tensor, good_labels: Tensor) -> Tensor:
         wrong = self.examples.wrong[prompt]
@@ -158,9 +145,8 @@ class Objective:
         present = torch.cat([torch.ones_like(true, dtype=torch.bool), wrong >= 0], dim=1)
         repeated = image.repeat_interleave(texts.shape[1], dim=0)
         logits = self._member_logits(repeated, texts.flatten()).unflatten(-1, texts.shape)
-        rewards = torch.sigmoid(logits) if self.config.prompt_loss_on == "sigmoid" else logits
         temperature = self.config.prompt_temperature
-        return prompt_classification_loss(rewards, present, good_labels, temperature)
+        return prompt_classification_loss(torch.sigmoid(logits), present, good_labels, temperature)
 
     def _pairs_term(self, images: Tensor, labels: LabelTensors, pairs: Tensor) -> Tensor:
         prompt = labels.pair_prompt[pairs]
