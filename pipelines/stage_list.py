@@ -61,7 +61,7 @@ STAGES = {
         ("run", "store", "dataset"),
     ),
     "inspect": Stage(
-        "a first look at the labels: tables here, and a page with plots",
+        "a first look at the labels: counts here, and a page with tables and plots",
         "collect.inspect_labels",
         ("run", "store"),
     ),

@@ -15,7 +15,7 @@ from data.feedback import NewTask
 from data.runs import RunFolder
 from data.tables.parquet import export
 from pipelines.compare.arena.figures import AutomaticFigures, Comparison, ShareFigures
-from pipelines.compare.page import table
+from pipelines.compare.compare_report import table
 from pipelines.evaluate.page import peoples_verdict
 from reward.dataset import read_labels
 from tests.support.comparison_run import write_comparison_run

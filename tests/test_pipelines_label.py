@@ -48,14 +48,6 @@ def test_an_app_that_nobody_could_sign_in_to_is_not_served(
     assert "`make rater NAME=...` adds a rater, OPEN=1" in capsys.readouterr().err
 
 
-def test_the_order_of_tasks_is_no_option_any_more(
-    campaign: Campaign, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert label(campaign, "--open", "--order", "uncertain") == 2
-    unknown = "unrecognized arguments: --order uncertain; see `python -m pipelines --help`"
-    assert capsys.readouterr().err == f"pictune: {unknown}\n"
-
-
 def test_a_campaign_whose_files_cannot_be_read_is_not_served(
     campaign: Campaign, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -102,14 +102,6 @@ def test_no_label_of_the_training_prompts_is_told(labeled: RunFolder) -> None:
     assert "\n" not in str(told.value)
 
 
-def test_weights_of_raters_that_are_not_known_are_told(
-    labeled: RunFolder, encoder: Encoder
-) -> None:
-    config = PreferenceConfig(label_weights="skill")
-    with pytest.raises(PictuneError, match="label_weights: no rater's skill is known"):
-        labeled_data(labeled, [RED], config, encoder, None)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("with_reward", [True, False])
 def test_it_is_tuned_with_a_reward_and_without_one(

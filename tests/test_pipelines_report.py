@@ -272,8 +272,13 @@ def test_pages_fit_the_screen_and_charts_stay_readable(
     run: RunFolder, browser: Browser, width: int
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": 844})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     for path in pages_of(run):
+        asked.clear()
         page.goto(path.as_uri())
+        assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+        assert page.locator("script, link, iframe, a[href]").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         shown = page.locator("img[src^='data:image/svg']")
         shrunk = shown.evaluate_all(

@@ -145,22 +145,6 @@ def test_with_rankings_alone_its_quality_is_said_in_pairs(
     assert "calibration error<b>" not in page
 
 
-def test_a_reward_that_is_trained_tells_its_figures_by_a_convention(
-    trained: Trained, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert trained.again(words=("--convention", "imagereward")) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("reward: done")
-    assert (
-        "as ImageReward counts them (ties of raters are omitted, equal scores count as wrong):"
-        in told
-    )
-    assert "New images of known prompts: this model" in told
-    assert f"{BRIGHTNESS} " in told
-    assert trained.again(words=("--convention", "imagereword")) == 2
-    assert "did you mean imagereward?" in capsys.readouterr().err
-
-
 def test_another_model_in_the_backbones_folder_makes_it_train_again(
     trained: Trained, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -22,7 +22,7 @@ from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.settings import LabelConfig
 from pipelines.collect.exporter import Exporter
 from pipelines.flags import stands_for_settings
-from pipelines.interruption import ends_at_once, ends_in_order, until_stopped
+from pipelines.interruption import INTERRUPTED, TERMINATED, ends_at_once, ends_in_order
 from pipelines.run.campaign import add_planned_tasks, campaign_images, image_files, open_store
 from pipelines.run.record import record
 from pipelines.settings.config import Settings
@@ -68,7 +68,8 @@ def main(run: RunFolder, settings: Settings) -> int:
             ending = "Ctrl-C ends; every answer is saved as it is given"
             print(f"label at {address} ({ending})", flush=True)
 
-        with until_stopped() as status:
+        status = INTERRUPTED  # the server returns after Ctrl-C
+        try:
             app = create_app(
                 store,
                 files.get,
@@ -82,8 +83,12 @@ def main(run: RunFolder, settings: Settings) -> int:
                 tables=run.latest,
             )
             serve(app, config, announce)
+        except SystemExit as ending:
+            if ending.code != TERMINATED:
+                raise
+            status = TERMINATED
         print(f"label: {exporter.export()}")
-        return status.code
+        return status
 
 
 @contextmanager

@@ -119,10 +119,11 @@ def _draw_and_score(
         from finetune.learning.reward_fn import score  # noqa: PLC0415 - loads torch
         from pipelines.run.drawing import Batches, Drawer  # noqa: PLC0415 - loads torch
         from pipelines.run.image_io import load_images  # noqa: PLC0415 - loads torch
-        from pipelines.run.models import device_of, open_reward  # noqa: PLC0415 - loads torch
+        from pipelines.run.models import as_reward_fn, device_of, open_reward_model  # noqa: PLC0415 - loads torch
 
     candidates, device = folder / "candidates", device_of(settings.run)
-    reward_fn, drawer = open_reward(reward, settings.run), Drawer.open(settings, processes)
+    reward_fn = as_reward_fn(open_reward_model(reward, settings.run))
+    drawer = Drawer.open(settings, processes)
     if processes.is_first:
         write_json(folder / MADE_BY, drawn_by)
     drawer.draw_missing(planned, candidates, settings.table("sampler", Sampler), title="best of n")

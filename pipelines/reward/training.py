@@ -14,10 +14,10 @@ from pipelines.progress import progress
 from pipelines.reward.page import OTHERS, RELIABILITY, write_report
 from pipelines.reward.sharing import encode_labeled
 from pipelines.reward.text import headline, scorers
+from pipelines.run.metrics_log import MetricsLog
 from pipelines.run.model_hashes import REWARD_METRICS
 from pipelines.run.models import open_backbone, open_cache, open_reward_model
 from pipelines.run.rounds import labeled_images, reward_before
-from pipelines.run.training_log import MetricsLog
 from pipelines.settings.config import Settings
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources

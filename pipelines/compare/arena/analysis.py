@@ -33,8 +33,8 @@ from pipelines.compare.arena.ratings import (
     rate_rankings,
     win_probability,
 )
-from pipelines.compare.arena.settings import ArenaConfig
 from pipelines.compare.arena.votes import Votes, numbered
+from pipelines.settings.stages import ArenaConfig
 
 DISPUTED = 24
 """Largest number of disputed pairs that are listed."""
