@@ -22,16 +22,11 @@ from pydantic import JsonValue, ValidationError
 from data.errors import PictuneError
 from data.feedback import Account, NotFound
 from data.kinds.kind import InvalidAnswer
+from data.store.people.reports import ReportedImage
+from data.store.plan.planning import KindPlan
 from labeling_app.admin import figures
-from labeling_app.admin.responses import (
-    Dispute,
-    Disputes,
-    Plan,
-    Quality,
-    ReportedImageView,
-    Reports,
-    Summary,
-)
+from labeling_app.admin.figures import Dispute, Disputes, Reports, Summary
+from labeling_app.admin.tables import Quality
 from labeling_app.app_state import AppState
 from labeling_app.refusals import UNREADABLE
 
@@ -73,9 +68,9 @@ class Look:
         return figures.summarize(self.state)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> dict[str, KindPlan]:
         """Overlap by kind of task."""
-        return figures.list_plan(self.state)
+        return {one.kind: one for one in self.state.store.plan.overlaps()}
 
     @cached_property
     def reports(self) -> Reports:
@@ -85,12 +80,12 @@ class Look:
     @cached_property
     def disputes(self) -> Disputes:
         """The disputes; None before the first call of `measure_quality`, which may take seconds."""
-        if self.state.quality_cache.quality is None:
-            return Disputes(total=0, open=[], n_decided=0, decided=[])
-        return figures.list_disputes(self.state)
+        return (
+            Disputes() if self.state.latest_quality is None else figures.list_disputes(self.state)
+        )
 
     @cached_property
-    def report(self) -> ReportedImageView | None:
+    def report(self) -> ReportedImage | None:
         """The report on the page: the chosen report, or else the first open report."""
         waiting = self.reports.open
         known = {one.image_id: one for one in (*waiting, *self.reports.removed)}
@@ -100,7 +95,7 @@ class Look:
     def dispute(self) -> Dispute | None:
         """The dispute on the page: the chosen dispute, or else the first open dispute."""
         waiting = self.disputes.open
-        known = {one.task_id: one for one in (*waiting, *self.disputes.decided)}
+        known = {one.task.task_id: one for one in (*waiting, *self.disputes.decided)}
         return known.get(str(self.task_id)) or next(iter(waiting), None)
 
 

@@ -96,7 +96,7 @@ def disputes(board: Board) -> None:
 
     def decide_ranks(call: Call, task_id: str, comment: str, *given: float | None) -> Update:
         listed = figures.list_disputes(board.state)
-        known = {one.task_id: one.image_ids for one in (*listed.open, *listed.decided)}
+        known = {one.task.task_id: one.task.image_ids for one in (*listed.open, *listed.decided)}
         ranks = dict(zip(known.get(str(task_id), ()), given, strict=False))
         return decide(call, task_id, comment, {"kind": "ranking", "ranks": ranks})
 
@@ -191,11 +191,15 @@ def _dispute_choices(look: Look) -> Any:
     for title, listed in (("", look.disputes.open), ("decided: ", look.disputes.decided)):
         for number, one in enumerate(listed, start=1):
             raters = ", ".join(dict.fromkeys(given.rater for given in one.answers))
-            choices.append((f"{title}{number}. {one.prompt} · {one.kind} · {raters}", one.task_id))
+            task = one.task
+            choices.append(
+                (f"{title}{number}. {task.prompt} · {task.kind} · {raters}", task.task_id)
+            )
     total, shown = look.disputes.total, len(look.disputes.open)
     most = f" (the {shown} most disputed are listed)" if total > shown else ""
     label = f"Disputed task: {total} wait{most}, {look.disputes.n_decided} decided"
-    return _choice(choices, label, look.dispute.task_id if look.dispute else None, look.task_id)
+    found = look.dispute.task.task_id if look.dispute else None
+    return _choice(choices, label, found, look.task_id)
 
 
 def _choice(choices: list[tuple[str, str]], label: str, found: str | None, chosen: object) -> Any:
@@ -205,15 +209,15 @@ def _choice(choices: list[tuple[str, str]], label: str, found: str | None, chose
 
 
 def _disputed_images(look: Look) -> Any:
-    ids = look.dispute.image_ids if look.dispute else []
+    ids = look.dispute.task.image_ids if look.dispute else ()
     images = [(look.origin + image_url(one), f"Image {n}") for n, one in enumerate(ids, start=1)]
     return gr.update(value=images, visible=bool(images))
 
 
 def _kind(look: Look) -> str:
-    return look.dispute.kind if look.dispute else ""
+    return look.dispute.task.kind if look.dispute else ""
 
 
 def _rank(place: int, look: Look) -> Any:
-    is_asked = _kind(look) == "ranking" and look.dispute and place < len(look.dispute.image_ids)
-    return gr.update(visible=bool(is_asked))
+    images = look.dispute.task.image_ids if look.dispute and _kind(look) == "ranking" else ()
+    return gr.update(visible=place < len(images))

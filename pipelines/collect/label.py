@@ -16,6 +16,7 @@ from data.files import locked, write_atomically
 from data.runs import RunFolder
 from data.schema import PROMPTS, read_table
 from data.store.feedback_store import FeedbackStore
+from labeling_app.app_state import AppState
 from labeling_app.campaign.comparisons import CompareConfig, read_wordings
 from labeling_app.campaign.known_answers import read_training
 from labeling_app.campaign.tasks import TasksConfig
@@ -69,11 +70,10 @@ def main(run: RunFolder, settings: Settings) -> int:
             print(f"label at {address} ({ending})", flush=True)
 
         with until_stopped() as status:
-            app = create_app(
+            state = AppState(
                 store,
                 files.get,
                 config,
-                secret=_cookie_secret(run),
                 on_export=exporter.export,
                 training=training,
                 categories=categories,
@@ -81,7 +81,7 @@ def main(run: RunFolder, settings: Settings) -> int:
                 images=partial(campaign_images, run),
                 tables=run.latest,
             )
-            serve(app, config, announce)
+            serve(create_app(state, _cookie_secret(run)), config, announce)
         print(f"label: {exporter.export()}")
         return status.code
 
