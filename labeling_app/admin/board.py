@@ -171,10 +171,10 @@ class Board:
                 handle,
                 [*self._seen, *inputs],
                 [*self._outputs, *outputs],
-                **_plain(act.__name__, js),
+                **at_once(act.__name__, js),
             )
             if judges:
-                done.then(self._judge, *self._judging, **_plain(f"judge_{act.__name__}"))
+                done.then(self._judge, *self._judging, **at_once(f"judge_{act.__name__}"))
 
         self._events.append(connect)
 
@@ -189,16 +189,16 @@ class Board:
         timer = gr.Timer(EVERY_S, active=False)
         # the first answers come one after the other: two that both choose the first dispute
         # would take back what the admin chose between them
-        first = page.load(look, self._seen, self._outputs, **_plain("look_first", WITH_PLACE))
-        first = first.then(self._judge, *self._judging, **_plain("judge_first"))
-        first = first.then(look, self._seen, self._outputs, **_plain("look_at_disputes"))
-        first.then(lambda: gr.Timer(active=True), None, timer, **_plain("begin"))
+        first = page.load(look, self._seen, self._outputs, **at_once("look_first", WITH_PLACE))
+        first = first.then(self._judge, *self._judging, **at_once("judge_first"))
+        first = first.then(look, self._seen, self._outputs, **at_once("look_at_disputes"))
+        first.then(lambda: gr.Timer(active=True), None, timer, **at_once("begin"))
         # Gradio drops the answer to an event that is triggered again meanwhile: so there are two
         # events, and a tick waits for the previous answer
         once: dict[str, Any] = {"trigger_mode": "once"}
-        gr.on(timer.tick, look, self._seen, self._outputs, **_plain("look"), **once)
-        gr.on(timer.tick, self._judge, *self._judging, **_plain("judge"), **once)
-        gr.on(self.rater.change, self._judge, *self._judging, **_plain("look_at_rater"))
+        gr.on(timer.tick, look, self._seen, self._outputs, **at_once("look"), **once)
+        gr.on(timer.tick, self._judge, *self._judging, **at_once("judge"), **once)
+        gr.on(self.rater.change, self._judge, *self._judging, **at_once("look_at_rater"))
 
     @property
     def _outputs(self) -> list[Component]:
@@ -263,7 +263,7 @@ def zone_named(name: str) -> ZoneInfo:
         return ZoneInfo("UTC")
 
 
-def _plain(name: str, js: str | None = None) -> dict[str, Any]:
+def at_once(name: str, js: str | None = None) -> dict[str, Any]:
     """Return Gradio's settings for an event that is one POST, answered at once."""
     return {
         "api_name": name,

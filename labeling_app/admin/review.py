@@ -9,7 +9,7 @@ import gradio as gr
 
 from data.store.people.reports import MOST_OPEN
 from labeling_app.admin import api, figures, tables
-from labeling_app.admin.board import Board, Call, Look, Update, listing
+from labeling_app.admin.board import Board, Call, Look, Update, at_once, listing
 from labeling_app.app_state import image_url
 from labeling_app.campaign.tasks import LARGEST_RANKING
 
@@ -115,7 +115,8 @@ def disputes(board: Board) -> None:
         board.show(field, partial(_rank, place))
     board.show(comment, lambda look: gr.update(visible=look.dispute is not None))
     # in the browser alone: an answer of the server that comes late never takes typed text away
-    board.task.change(None, None, [*ranks, comment], js=f"() => [{'null, ' * len(ranks)}'']")
+    empty = f"() => [{'null, ' * len(ranks)}'']"
+    board.task.change(None, None, [*ranks, comment], **at_once("empty_fields", empty))
     with gr.Row(elem_classes="actions"):
         for title in VERDICTS.values():
             button = gr.Button(title)
