@@ -36,7 +36,7 @@ def checked(body: bytes, events: Mapping[int, Any]) -> bytes:
     except ValidationError as error:
         raise HTTPException(422, "no event of this page") from error
     known = events.get(event.fn_index)
-    if known is None or len(event.data) != len(known.inputs):
+    if known is None or known.fn is None or len(event.data) != len(known.inputs):
         raise HTTPException(422, "no event of this page, or not its inputs")
     if known.preprocess:  # without it, handlers check their input
         for block, value in zip(known.inputs, event.data, strict=True):

@@ -34,8 +34,6 @@ class RewardModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fa
     """Widths of the head's hidden layers."""
     tune_last: NonNegativeInt = 0
     """Last blocks of the backbone's vision tower with weights in `backbone.safetensors`."""
-    lora_rank: NonNegativeInt = 0
-    """Rank of the LoRA updates in `backbone.safetensors`; 0 if it has full weights."""
     tuned_sha256: str | None = None
     """SHA-256 of `backbone.safetensors`; None if the backbone was not trained."""
     members: PositiveInt
@@ -83,13 +81,11 @@ class RewardModel(nn.Module):
         members: int,
         generator: torch.Generator,
         tune_last: int = 0,
-        lora_rank: int = 0,
     ) -> Self:
         """Return an untrained model on the backbone's device.
 
         `generator` (CPU) draws the head's weights. With `tune_last` the model has its own copy of
-        the last blocks of the vision tower, or its own LoRA updates of rank `lora_rank` to them;
-        `backbone` stays as it is.
+        the last blocks of the vision tower; `backbone` stays as it is.
 
         Raises:
             PictuneError: the vision tower has fewer than `tune_last` blocks.
@@ -98,7 +94,7 @@ class RewardModel(nn.Module):
             backbone.dim, backbone.feature_dim, hidden, members, generator=generator
         )
         if tune_last:
-            backbone = backbone.tunable(tune_last, lora_rank=lora_rank, generator=generator)
+            backbone = backbone.tunable(tune_last)
         return cls(backbone, head).to(backbone.device)
 
     def score(
@@ -176,7 +172,6 @@ class RewardModel(nn.Module):
             embedding_dim=self.backbone.dim,
             hidden=self.head.hidden,
             tune_last=self.backbone.tuned_blocks,
-            lora_rank=self.backbone.lora_rank,
             tuned_sha256=sha256_of(folder / BACKBONE_FILE) if tuned else None,
             members=self.members,
             temperature=float(self.temperature),
@@ -210,7 +205,6 @@ class RewardModel(nn.Module):
             members=config.members,
             generator=torch.Generator(),
             tune_last=config.tune_last,
-            lora_rank=config.lora_rank,
         )
         _load(model.head.state_dict(), folder / WEIGHTS_FILE)
         if config.tune_last:

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from data.store.feedback_store import FeedbackStore
 from data.store.people.attempts import Limit
 from data.store.tables import sign_in_attempts
+from labeling_app.app_state import AppState
 from labeling_app.passwords import hash_password
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
@@ -93,7 +94,7 @@ def visitor(
     store: FeedbackStore, secret: bytes = b"of the campaign", **settings: object
 ) -> TestClient:
     config = LabelConfig.model_validate(settings)
-    return TestClient(create_app(store, lambda _id: None, config, secret=secret, on_export=None))
+    return TestClient(create_app(AppState(store, lambda _id: None, config), secret))
 
 
 def test_guesses_at_two_replicas_are_no_more_than_at_one(replicas: Replicas) -> None:

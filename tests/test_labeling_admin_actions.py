@@ -14,19 +14,17 @@ from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
 from labeling_app.campaign.known_answers import GOLD_OVERLAP
-from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from pipelines.run.campaign import campaign_images, image_files
 from tests.support.data_campaign import Campaign, claimed, submission
 from tests.support.labeling_campaign import (
-    SECRET,
     add_admin,
+    app_of,
     as_admin,
     as_rater,
 )
 
 BOSS, ANN = "Boss", "Ann"
-NO_IMAGES: dict[str, Path] = {}
 
 
 @pytest.fixture
@@ -47,11 +45,10 @@ def store(campaign: Campaign) -> FeedbackStore:
 @pytest.fixture
 def client(campaign: Campaign) -> TestClient:
     run: RunFolder = campaign.run
-    app = create_app(
+    app = app_of(
         campaign.store,
-        image_files(run).get,
+        image_files(run),
         LabelConfig(),
-        secret=SECRET,
         on_export=lambda: export(campaign.store, run),
         images=lambda: campaign_images(run),
         tables=run.latest,
@@ -93,7 +90,7 @@ def test_an_admin_decides_what_raters_disagree_on(client: TestClient, store: Fee
     task_id = disagree(store)
     before = client.get("/api/v1/admin/disputes").json()
     (dispute,) = before["open"]
-    assert (dispute["task_id"], dispute["disagreement"], before["total"]) == (task_id, 1, 1)
+    assert (dispute["task"]["task_id"], dispute["disagreement"], before["total"]) == (task_id, 1, 1)
     assert [one["answer"]["verdict"] for one in dispute["answers"]] == ["good", "bad"]
     post(
         client,
@@ -282,8 +279,7 @@ def test_thumbnails_are_small_and_bare_and_for_admins_alone(
 def test_an_app_without_an_export_has_no_tables_and_takes_no_gold(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path)
     add_admin(campaign.store)
-    config = LabelConfig(open=True)
-    app = create_app(campaign.store, NO_IMAGES.get, config, secret=SECRET, on_export=None)
+    app = app_of(campaign.store)
     client = as_admin(TestClient(app))
     assert get(client, "tables") == {"tables": []}
     body = {"name": "gold.csv", "csv": "images,answer\n"}

@@ -2,7 +2,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -66,25 +66,23 @@ def _train(
     return model, examples, config, list(train(model, examples, config, generator=generator))
 
 
-@pytest.mark.parametrize("loss", ["bradley_terry", "davidson", "rao_kupper", "plackett_luce"])
-def test_every_ranking_loss_learns_the_order(
-    rankings: FeedbackDataset, backbone: ClipBackbone, loss: str
-) -> None:
-    model, examples, _, metrics = _train(rankings, backbone, ranking_loss=loss)
+def test_rankings_alone_teach_the_order(rankings: FeedbackDataset, backbone: ClipBackbone) -> None:
+    model, examples, config, metrics = _train(rankings, backbone)
     assert metrics[-1].ranking_loss is not None
     assert metrics[0].ranking_loss is not None
     assert metrics[-1].ranking_loss < 0.9 * metrics[0].ranking_loss
     right = measure(model_scorer(model, examples), rankings).pairwise_accuracy
     assert right is not None
     assert right > 0.9
+    nothing = config.model_copy(update={"ranking_weight": 0.0})
+    with pytest.raises(PictuneError, match="all labels are rankings"):
+        list(train(model, examples, nothing, generator=torch.Generator()))
 
 
-@pytest.mark.parametrize("loss", ["bradley_terry", "plackett_luce"])
 def test_a_ranking_of_nine_is_nine_forwards_and_not_one_for_each_side_of_a_pair(
     rankings: FeedbackDataset,
     backbone: ClipBackbone,
     monkeypatch: pytest.MonkeyPatch,
-    loss: Literal["bradley_terry", "plackett_luce"],
 ) -> None:
     forwards: list[int] = []
     embed_tokens = ClipBackbone.embed_tokens
@@ -93,7 +91,7 @@ def test_a_ranking_of_nine_is_nine_forwards_and_not_one_for_each_side_of_a_pair(
         forwards.append(len(tokens))
         return embed_tokens(self, tokens, last=last)
 
-    config = RewardConfig(hidden=(8,), members=1, tune_last=1, ranking_loss=loss, split=ALL)
+    config = RewardConfig(hidden=(8,), members=1, tune_last=1, split=ALL)
     examples = prepare(rankings, config, backbone)
     model = small_reward(backbone, members=1, tune_last=1)
     objective = Objective(model, examples, config)
@@ -107,7 +105,7 @@ def test_a_ranking_of_nine_is_nine_forwards_and_not_one_for_each_side_of_a_pair(
     assert sum(forwards) == 9
 
 
-def test_pairs_of_a_ranking_stay_in_one_step_where_the_loss_wants_them_whole(
+def test_pairs_of_a_ranking_stay_in_one_step_where_they_are_whole(
     rankings: FeedbackDataset,
 ) -> None:
     labels = LabelTensors.from_part(rankings, CPU, whole_rankings=True)
@@ -130,7 +128,6 @@ def test_a_ranking_of_three_is_rebuilt_from_its_pairs_beside_a_longer_one(
     ).padded_rankings
     assert padded.image[0, :3].tolist() == first[:3]
     assert padded.present.sum(1).tolist() == [3] + [9] * 14
-    assert padded.where(torch.tensor([0])).image.shape == (1, 3)
     assert padded.weight.tolist() == pytest.approx([3 / 36] + [1.0] * 14)
     labels = dict(zip(zip(few.image_0, few.image_1, strict=True), few.label_0, strict=True))
     for row, images in zip(padded.ranks, padded.image, strict=True):
@@ -138,18 +135,6 @@ def test_a_ranking_of_three_is_rebuilt_from_its_pairs_beside_a_longer_one(
         for (a, b), label in labels.items():
             if {a, b} <= set(images.tolist()) and len(set(images.tolist())) == 9:
                 assert np.sign(ranks[b] - ranks[a]) == np.sign(label - 0.5)
-
-
-def test_cross_entropy_in_place_of_squared_error(run: RunFolder, backbone: ClipBackbone) -> None:
-    dataset = FeedbackDataset.from_latest(run.latest, run.root)
-    *_, squared = _train(dataset, backbone, epochs=1)
-    *_, entropy = _train(dataset, backbone, epochs=8, binary_loss="bce")
-    assert squared[0].binary_loss is not None
-    assert entropy[0].binary_loss is not None
-    assert entropy[-1].binary_loss is not None
-    assert squared[0].binary_loss < 0.3
-    assert entropy[0].binary_loss > 0.6
-    assert entropy[-1].binary_loss < 0.9 * entropy[0].binary_loss
 
 
 def _with_estimates(

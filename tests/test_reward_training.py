@@ -137,28 +137,10 @@ def test_a_few_verdicts_beside_many_pairs_make_no_giant_step(
         )
 
 
-def test_whole_rankings_alone_are_learned_from(
-    dataset: FeedbackDataset, backbone: ClipBackbone
-) -> None:
-    rankings = replace(dataset, verdicts=dataset.verdicts.where(NONE))
-    config = CONFIG.model_copy(
-        update={"epochs": 1, "batch_size": 1, "ranking_loss": "plackett_luce"}
-    )
-    _, (metrics,) = _train(prepare(rankings, config, backbone), backbone, config)
-    assert _number(metrics.ranking_loss) > 0
-    with pytest.raises(PictuneError, match="all labels are rankings"):
-        _train(
-            prepare(rankings, config, backbone),
-            backbone,
-            config.model_copy(update={"ranking_weight": 0.0}),
-        )
-
-
-@pytest.mark.parametrize("change", [{"prompt_loss_on": "logits"}, {"prompt_temperature": 0.1}])
 def test_prompt_classification_prefers_the_true_prompt(
-    examples: Examples, backbone: ClipBackbone, change: dict[str, object]
+    examples: Examples, backbone: ClipBackbone
 ) -> None:
-    config = CONFIG.model_copy(update={"epochs": 15, **change})
+    config = CONFIG.model_copy(update={"epochs": 15, "prompt_temperature": 0.1})
     _, metrics = _train(examples, backbone, config)
     assert _number(metrics[-1].prompt_loss) < _number(metrics[0].prompt_loss) - 0.02
 

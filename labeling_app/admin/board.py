@@ -22,16 +22,11 @@ from pydantic import JsonValue, ValidationError
 from data.errors import PictuneError
 from data.feedback import Account, NotFound
 from data.kinds.kind import InvalidAnswer
+from data.store.people.reports import ReportedImage
+from data.store.plan.planning import KindPlan
 from labeling_app.admin import figures
-from labeling_app.admin.responses import (
-    Dispute,
-    Disputes,
-    Plan,
-    Quality,
-    ReportedImageView,
-    Reports,
-    Summary,
-)
+from labeling_app.admin.figures import Dispute, Disputes, Reports, Summary
+from labeling_app.admin.tables import Quality
 from labeling_app.app_state import AppState
 from labeling_app.refusals import UNREADABLE
 
@@ -73,9 +68,9 @@ class Look:
         return figures.summarize(self.state)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> dict[str, KindPlan]:
         """Overlap by kind of task."""
-        return figures.list_plan(self.state)
+        return {one.kind: one for one in self.state.store.plan.overlaps()}
 
     @cached_property
     def reports(self) -> Reports:
@@ -85,12 +80,12 @@ class Look:
     @cached_property
     def disputes(self) -> Disputes:
         """The disputes; None before the first call of `measure_quality`, which may take seconds."""
-        if self.state.quality_cache.quality is None:
-            return Disputes(total=0, open=[], n_decided=0, decided=[])
-        return figures.list_disputes(self.state)
+        return (
+            Disputes() if self.state.latest_quality is None else figures.list_disputes(self.state)
+        )
 
     @cached_property
-    def report(self) -> ReportedImageView | None:
+    def report(self) -> ReportedImage | None:
         """The report on the page: the chosen report, or else the first open report."""
         waiting = self.reports.open
         known = {one.image_id: one for one in (*waiting, *self.reports.removed)}
@@ -100,7 +95,7 @@ class Look:
     def dispute(self) -> Dispute | None:
         """The dispute on the page: the chosen dispute, or else the first open dispute."""
         waiting = self.disputes.open
-        known = {one.task_id: one for one in (*waiting, *self.disputes.decided)}
+        known = {one.task.task_id: one for one in (*waiting, *self.disputes.decided)}
         return known.get(str(self.task_id)) or next(iter(waiting), None)
 
 
@@ -176,10 +171,10 @@ class Board:
                 handle,
                 [*self._seen, *inputs],
                 [*self._outputs, *outputs],
-                **_plain(act.__name__, js),
+                **at_once(act.__name__, js),
             )
             if judges:
-                done.then(self._judge, *self._judging, **_plain(f"judge_{act.__name__}"))
+                done.then(self._judge, *self._judging, **at_once(f"judge_{act.__name__}"))
 
         self._events.append(connect)
 
@@ -194,16 +189,16 @@ class Board:
         timer = gr.Timer(EVERY_S, active=False)
         # the first answers come one after the other: two that both choose the first dispute
         # would take back what the admin chose between them
-        first = page.load(look, self._seen, self._outputs, **_plain("look_first", WITH_PLACE))
-        first = first.then(self._judge, *self._judging, **_plain("judge_first"))
-        first = first.then(look, self._seen, self._outputs, **_plain("look_at_disputes"))
-        first.then(lambda: gr.Timer(active=True), None, timer, **_plain("begin"))
+        first = page.load(look, self._seen, self._outputs, **at_once("look_first", WITH_PLACE))
+        first = first.then(self._judge, *self._judging, **at_once("judge_first"))
+        first = first.then(look, self._seen, self._outputs, **at_once("look_at_disputes"))
+        first.then(lambda: gr.Timer(active=True), None, timer, **at_once("begin"))
         # Gradio drops the answer to an event that is triggered again meanwhile: so there are two
         # events, and a tick waits for the previous answer
         once: dict[str, Any] = {"trigger_mode": "once"}
-        gr.on(timer.tick, look, self._seen, self._outputs, **_plain("look"), **once)
-        gr.on(timer.tick, self._judge, *self._judging, **_plain("judge"), **once)
-        gr.on(self.rater.change, self._judge, *self._judging, **_plain("look_at_rater"))
+        gr.on(timer.tick, look, self._seen, self._outputs, **at_once("look"), **once)
+        gr.on(timer.tick, self._judge, *self._judging, **at_once("judge"), **once)
+        gr.on(self.rater.change, self._judge, *self._judging, **at_once("look_at_rater"))
 
     @property
     def _outputs(self) -> list[Component]:
@@ -268,7 +263,7 @@ def zone_named(name: str) -> ZoneInfo:
         return ZoneInfo("UTC")
 
 
-def _plain(name: str, js: str | None = None) -> dict[str, Any]:
+def at_once(name: str, js: str | None = None) -> dict[str, Any]:
     """Return Gradio's settings for an event that is one POST, answered at once."""
     return {
         "api_name": name,

@@ -15,7 +15,6 @@ from data.kinds.registry import KINDS
 from data.store.plan.planning import LARGEST_OVERLAP
 from labeling_app.admin import api, figures, review, tables
 from labeling_app.admin.board import Board, Call, Component, Look, Update, listing, said
-from labeling_app.admin.responses import NewPassword, Quality, Summary
 from labeling_app.app_state import AppState
 
 PAUSE, RESUME = "Pause the campaign", "Resume the campaign"
@@ -84,8 +83,10 @@ def build_admin_page(state: AppState) -> gr.Blocks:
             files = listing("Tables of the last export", tables.FILES)
             board.show(files, lambda _: tables.file_table(figures.list_tables(state)))
         with gr.Tab("Audit"):
-            trail = listing("Audit", tables.AUDIT)
-            board.show(trail, lambda look: tables.audit_table(figures.list_audit(state), look.zone))
+            trail, latest = listing("Audit", tables.AUDIT), state.store.audit.latest
+            board.show(
+                trail, lambda look: tables.audit_table(latest(figures.AUDIT_SHOWN), look.zone)
+            )
         board.connect(page)
     return page
 
@@ -173,7 +174,7 @@ def _people(board: Board) -> None:
     ) -> None:
         def change(call: Call, *values: object) -> Update:
             made = route(body(*values), board.state, call.admin)
-            if not isinstance(made, NewPassword):
+            if not isinstance(made, api.NewPassword):
                 return {given: gr.update(value="", visible=False)}
             label = f"Password of {made.rater} ({made.role}), shown this once: hand it over now"
             return {given: gr.update(value=made.password, label=label, visible=True)}
@@ -217,7 +218,7 @@ def _plan(board: Board) -> None:
             large = f"{name} is empty or larger than {LARGEST_FILE_KB} kB; add it in parts"
             return {board.notice: said(large, "alert")}
         gold = api.gold(api.GoldBody(name=name, csv=text), board.state, call.admin)
-        added = f"{gold.tasks} gold tasks added, {gold.new} of them new to the campaign"
+        added = f"{gold['tasks']} gold tasks added, {gold['new']} of them new to the campaign"
         return {board.notice: said(added)}
 
     for kind in KINDS:
@@ -282,17 +283,17 @@ def _hours(look: Look) -> Any:
     return gr.update(value=hours, sort=list(hours["Hour"]))
 
 
-def _share(quality: Quality, name: object) -> Any:
-    shares = {rater.name: rater.share for rater in quality.raters if rater.source == "human"}
+def _share(quality: tables.Quality, name: object) -> Any:
+    shares = {one["name"]: one["share"] for one in quality["raters"] if one["source"] == "human"}
     share = shares.get(str(name))
     return gr.update(value=None if share is None else share * 100)
 
 
-def _figures_of(quality: Quality, name: object) -> Any:
+def _figures_of(quality: tables.Quality, name: object) -> Any:
     return gr.update(value=tables.one_rater(quality, name), visible=bool(name))
 
 
-def _prompts_note(summary: Summary) -> str:
+def _prompts_note(summary: figures.Summary) -> str:
     """Return a note on the number of prompts shown, unless all are shown."""
     shown = len({one.prompt for one in summary.prompts})
     if shown >= summary.n_prompts:
@@ -300,33 +301,32 @@ def _prompts_note(summary: Summary) -> str:
     return f"The {shown} of {summary.n_prompts} prompts of which most is still wanted."
 
 
-def _agreement_source(quality: Quality) -> str:
-    simulated = quality.agreement.source == "simulated"
+def _agreement_source(quality: tables.Quality) -> str:
+    simulated = quality["agreement"]["source"] == "simulated"
     return "Among simulated raters." if simulated else "Among people."
 
 
-def _names(quality: Quality) -> list[str]:
-    return [rater.name for rater in quality.raters if rater.source == "human"]
+def _names(quality: tables.Quality) -> list[str]:
+    return [rater["name"] for rater in quality["raters"] if rater["source"] == "human"]
 
 
-def _flags(quality: Quality) -> str:
+def _flags(quality: tables.Quality) -> str:
     """Return a line that names the raters with flags."""
     flagged = [
-        f"{rater.name} {' and '.join(tables.FLAGS[flag] for flag in rater.flags)}"
-        for rater in quality.raters
-        if rater.flags
+        f"{rater['name']} {' and '.join(tables.FLAGS[flag] for flag in rater['flags'])}"
+        for rater in quality["raters"]
+        if rater["flags"]
     ]
     return f"Look into it: {'; '.join(flagged)}." if flagged else ""
 
 
 def _is_planned(kind: str, look: Look) -> Any:
-    return gr.update(visible=any(one.kind == kind for one in look.plan.kinds))
+    return gr.update(visible=kind in look.plan)
 
 
 def _overlap(kind: str, look: Look) -> Any:
-    for one in look.plan.kinds:
-        if one.kind == kind:
-            low, high = one.smallest_overlap, one.largest_overlap
-            now = f"{low} to {high}" if high > low else f"{low}"
-            return gr.update(value=high, label=f"People per {kind} task (now {now})")
-    return gr.update(value=None)
+    if kind not in look.plan:
+        return gr.update(value=None)
+    low, high = look.plan[kind].smallest_overlap, look.plan[kind].largest_overlap
+    now = f"{low} to {high}" if high > low else f"{low}"
+    return gr.update(value=high, label=f"People per {kind} task (now {now})")

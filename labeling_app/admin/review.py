@@ -9,7 +9,7 @@ import gradio as gr
 
 from data.store.people.reports import MOST_OPEN
 from labeling_app.admin import api, figures, tables
-from labeling_app.admin.board import Board, Call, Look, Update, listing
+from labeling_app.admin.board import Board, Call, Look, Update, at_once, listing
 from labeling_app.app_state import image_url
 from labeling_app.campaign.tasks import LARGEST_RANKING
 
@@ -96,7 +96,7 @@ def disputes(board: Board) -> None:
 
     def decide_ranks(call: Call, task_id: str, comment: str, *given: float | None) -> Update:
         listed = figures.list_disputes(board.state)
-        known = {one.task_id: one.image_ids for one in (*listed.open, *listed.decided)}
+        known = {one.task.task_id: one.task.image_ids for one in (*listed.open, *listed.decided)}
         ranks = dict(zip(known.get(str(task_id), ()), given, strict=False))
         return decide(call, task_id, comment, {"kind": "ranking", "ranks": ranks})
 
@@ -115,7 +115,8 @@ def disputes(board: Board) -> None:
         board.show(field, partial(_rank, place))
     board.show(comment, lambda look: gr.update(visible=look.dispute is not None))
     # in the browser alone: an answer of the server that comes late never takes typed text away
-    board.task.change(None, None, [*ranks, comment], js=f"() => [{'null, ' * len(ranks)}'']")
+    empty = f"() => [{'null, ' * len(ranks)}'']"
+    board.task.change(None, None, [*ranks, comment], **at_once("empty_fields", empty))
     with gr.Row(elem_classes="actions"):
         for title in VERDICTS.values():
             button = gr.Button(title)
@@ -191,11 +192,15 @@ def _dispute_choices(look: Look) -> Any:
     for title, listed in (("", look.disputes.open), ("decided: ", look.disputes.decided)):
         for number, one in enumerate(listed, start=1):
             raters = ", ".join(dict.fromkeys(given.rater for given in one.answers))
-            choices.append((f"{title}{number}. {one.prompt} · {one.kind} · {raters}", one.task_id))
+            task = one.task
+            choices.append(
+                (f"{title}{number}. {task.prompt} · {task.kind} · {raters}", task.task_id)
+            )
     total, shown = look.disputes.total, len(look.disputes.open)
     most = f" (the {shown} most disputed are listed)" if total > shown else ""
     label = f"Disputed task: {total} wait{most}, {look.disputes.n_decided} decided"
-    return _choice(choices, label, look.dispute.task_id if look.dispute else None, look.task_id)
+    found = look.dispute.task.task_id if look.dispute else None
+    return _choice(choices, label, found, look.task_id)
 
 
 def _choice(choices: list[tuple[str, str]], label: str, found: str | None, chosen: object) -> Any:
@@ -205,15 +210,15 @@ def _choice(choices: list[tuple[str, str]], label: str, found: str | None, chose
 
 
 def _disputed_images(look: Look) -> Any:
-    ids = look.dispute.image_ids if look.dispute else []
+    ids = look.dispute.task.image_ids if look.dispute else ()
     images = [(look.origin + image_url(one), f"Image {n}") for n, one in enumerate(ids, start=1)]
     return gr.update(value=images, visible=bool(images))
 
 
 def _kind(look: Look) -> str:
-    return look.dispute.kind if look.dispute else ""
+    return look.dispute.task.kind if look.dispute else ""
 
 
 def _rank(place: int, look: Look) -> Any:
-    is_asked = _kind(look) == "ranking" and look.dispute and place < len(look.dispute.image_ids)
-    return gr.update(visible=bool(is_asked))
+    images = look.dispute.task.image_ids if look.dispute and _kind(look) == "ranking" else ()
+    return gr.update(visible=place < len(images))

@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import shutil
 from collections.abc import Collection
 from dataclasses import asdict
 from typing import Annotated
@@ -320,8 +319,8 @@ def health(state: State, response: Response) -> Health:
         state.store.progress()
     except PictuneError:
         status, response.status_code = "the store cannot be read", 503
-    free = shutil.disk_usage(state.folder).free
-    return state.health.model_copy(update={"status": status, "free_disk_bytes": free})
+    now = {"status": status, "free_disk_bytes": state.free_disk_bytes}
+    return state.health.model_copy(update=now)
 
 
 def _json(content: BaseModel, status: int = 200) -> Response:

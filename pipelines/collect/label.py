@@ -16,6 +16,7 @@ from data.files import locked, write_atomically
 from data.runs import RunFolder
 from data.schema import PROMPTS, read_table
 from data.store.feedback_store import FeedbackStore
+from labeling_app.app_state import AppState
 from labeling_app.campaign.comparisons import CompareConfig, read_wordings
 from labeling_app.campaign.known_answers import read_training
 from labeling_app.campaign.tasks import TasksConfig
@@ -70,11 +71,10 @@ def main(run: RunFolder, settings: Settings) -> int:
 
         status = INTERRUPTED  # the server returns after Ctrl-C
         try:
-            app = create_app(
+            state = AppState(
                 store,
                 files.get,
                 config,
-                secret=_cookie_secret(run),
                 on_export=exporter.export,
                 training=training,
                 categories=categories,
@@ -82,7 +82,7 @@ def main(run: RunFolder, settings: Settings) -> int:
                 images=partial(campaign_images, run),
                 tables=run.latest,
             )
-            serve(app, config, announce)
+            serve(create_app(state, _cookie_secret(run)), config, announce)
         except SystemExit as ending:
             if ending.code != TERMINATED:
                 raise

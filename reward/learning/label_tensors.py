@@ -1,6 +1,6 @@
 """Labels as tensors for the losses: verdicts joined by image, pairs and whole rankings."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
@@ -27,14 +27,6 @@ class PaddedRankings:
     """[R] rows of `Examples.text_embeddings`."""
     weight: Tensor
     """[R]"""
-
-    def where(self, rankings: Tensor) -> Self:
-        """Return the chosen rankings, with the least possible padding."""
-        width = int(self.present[rankings].sum(1).max())
-        columns = {each.name: getattr(self, each.name)[rankings] for each in fields(self)}
-        return type(self)(
-            **{name: each[:, :width] if each.ndim == 2 else each for name, each in columns.items()}
-        )
 
 
 @dataclass(frozen=True, eq=False)

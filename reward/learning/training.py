@@ -4,7 +4,7 @@
 
 Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one;
 2. an image's label is the mean over its raters; 3. rankings are training data too, by the loss of
-   Bradley and Terry or others; 4. early stopping and a temperature from the validation part;
+   Bradley and Terry; 4. early stopping and a temperature from the validation part;
 5. the last blocks of the vision tower can be trained with the head; 6. the head starts near the
    CLIP score (`reward/head.py`).
 """
@@ -65,7 +65,6 @@ def new_model(
         members=config.members,
         generator=generator,
         tune_last=config.tune_last,
-        lora_rank=config.lora_rank,
     )
 
 
@@ -123,12 +122,11 @@ def train(
 
 
 def optimizer_of(objective: Objective, config: RewardConfig) -> torch.optim.Optimizer:
-    """Return AdamW for the head, the trained blocks of the backbone and `objective.tie`."""
+    """Return AdamW for the head and the trained blocks of the backbone."""
     blocks = list(objective.model.backbone.tuned_weights().values())
     groups = [
         {"params": list(objective.model.head.parameters()), "lr": config.learning_rate},
         {"params": blocks, "lr": config.tune_learning_rate},
-        {"params": [objective.tie], "lr": config.learning_rate, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
 
