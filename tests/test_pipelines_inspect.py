@@ -37,7 +37,9 @@ def test_inspect_prints_tables_and_writes_a_page_that_holds_all_it_shows(
     page = (run.labels_dir / "inspection.html").read_text(encoding="utf-8")
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert all(source.startswith("data:") for source in sources)
-    assert sum("svg" in source[:20] for source in sources) == 5
+    assert sum("svg" in source[:20] for source in sources) == 2
+    for title in ("seconds on a task", "place on the screen", "Disputed images"):
+        assert title in page
     disputed = inspection_figures(run)["disputed"]
     assert sum("image/png" in source[:20] for source in sources) == len(disputed)
     assert not re.search("<(script|link|iframe)", page)

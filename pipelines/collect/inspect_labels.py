@@ -4,18 +4,12 @@ The stage reads only `labels/latest/` and the image files, so it also works on a
 folder.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from data.runs import RunFolder
-from pipelines.collect.inspection import Rows, by_count, inspection_figures
-from pipelines.pages.charts import (
-    position_chart,
-    progress_chart,
-    rater_chart,
-    time_chart,
-    verdict_chart,
-)
+from pipelines.collect.inspection import QUANTILES, Rows, by_count, inspection_figures
+from pipelines.pages.charts import progress_chart, verdict_chart
 from pipelines.pages.page import image_uri, interval, number, percent, svg_uri, write_page
 from pipelines.settings.config import Settings
 
@@ -30,6 +24,7 @@ def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every st
     page = run.labels_dir / FILE
     drawn = {
         "charts": _charts(seen),
+        "quantiles": {name: percent(share) for name, share in QUANTILES.items()},
         "disputed": _with_images(run, seen["disputed"]),
         "agreement_rows": _by_category(seen["agreement"]),
     }
@@ -39,21 +34,12 @@ def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every st
 
 def _charts(seen: dict[str, Any]) -> dict[str, str | None]:
     """Return charts by name; None for charts without data."""
-    labels = seen["labels"]
-    verdicts = [*by_count(labels["categories"]), labels["total"]] if labels["binary"] else []
-    dots = [
-        rater | {"seconds": rater["median_ms"] / 1000, "agreement": rater["others_agreement"]}
-        for rater in seen["raters"]
-        if rater["others_agreement"] is not None and rater["median_ms"]
-    ]
-    shown: dict[str, tuple[Any, Callable[[Any], str]]] = {
-        "verdicts": (verdicts, verdict_chart),
-        "progress": (seen["progress"], progress_chart),
-        "times": (seen["seconds"], time_chart),
-        "places": (seen["places"], position_chart),
-        "raters": (dots, rater_chart),
+    labels, progress = seen["labels"], seen["progress"]
+    rows = [*by_count(labels["categories"]), labels["total"]] if labels["binary"] else []
+    return {
+        "verdicts": svg_uri(verdict_chart(rows)) if rows else None,
+        "progress": svg_uri(progress_chart(progress)) if progress else None,
     }
-    return {name: svg_uri(draw(rows)) if rows else None for name, (rows, draw) in shown.items()}
 
 
 def _by_category(agreement: dict[str, Any]) -> Rows:

@@ -22,13 +22,12 @@ from pipelines.compare.arena.figures import (
     Comparison,
     PairFigures,
     RaterRow,
-    ShareFigures,
 )
 from pipelines.compare.arena.intervals import FEWEST
 from pipelines.compare.arena.planning import MOST_TIMES
 from pipelines.compare.arena.ratings import PULL
 from pipelines.pages.charts import elo_chart, model_colors
-from pipelines.pages.page import image_uri, interval, percent, percent_interval, svg_uri, write_page
+from pipelines.pages.page import image_uri, interval, percent, svg_uri, write_page
 from pipelines.progress import progress
 from pipelines.settings.config import Settings, check
 from pipelines.settings.stages import ArenaConfig
@@ -45,7 +44,7 @@ UNANSWERED = "nobody has answered yet"
 
 
 def main(run: RunFolder, settings: Settings) -> None:
-    """Write the page and its figures, and print a table.
+    """Write the page and its figures, and print the verdicts.
 
     Raises:
         PictuneError: there are no comparisons, or only one model.
@@ -62,8 +61,7 @@ def main(run: RunFolder, settings: Settings) -> None:
     figures = figures.model_copy(update={"verdicts": verdicts(figures)})
     write_json(run.comparison_dir / "metrics.json", figures.model_dump(mode="json"))
     page = write(run, figures, campaign.images)
-    print(table(figures))
-    print(f"\ncompare-report: {page}")
+    print("\n".join([*lines(figures), "", f"compare-report: {page}"]))
     _write_evaluation(run, settings)
 
 
@@ -102,7 +100,6 @@ def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
             for one in figures.axes
             if one.strengths
         },
-        "matrices": {one.axis: matrix(one) for one in figures.axes},
         "habits": habits,
         "counted": counted,
         "caveat": caveat,
@@ -165,22 +162,6 @@ def pair_of(axis: AxisFigures, stronger: str, weaker: str) -> PairFigures | None
     return next((pair for pair in axis.pairs if (pair.first, pair.second) == names), None)
 
 
-def matrix(axis: AxisFigures) -> list[tuple[str, list[tuple[float, float] | None]]]:
-    """Return the row of each model in the table of pairs, strongest first.
-
-    A cell holds the probability that the row's model is preferred to the column's, and its share of
-    votes.
-    """
-    known = {
-        (one.first, one.second): (one.probability, one.won.share)
-        for one in axis.pairs
-        if one.probability is not None
-    }
-    known |= {(b, a): (1 - chance, 1 - won) for (a, b), (chance, won) in known.items()}
-    order = [one.model for one in axis.strengths]
-    return [(row, [known.get((row, column)) for column in order]) for row in order]
-
-
 def standing(pair: PairFigures) -> str:
     """Return a phrase that says whether labeling of a pair can stop."""
     if pair.at_any_look is None:
@@ -190,46 +171,26 @@ def standing(pair: PairFigures) -> str:
     return "no end in sight" if pair.needed is None else f"not yet: about {pair.needed} votes"
 
 
-def table(figures: Comparison) -> str:
-    """Return strengths and pairs as text for a terminal."""
-    lines = []
-    for axis in figures.axes:
-        title = AXIS_TITLES[axis.axis]
-        lines.append(
-            f"{title}: {axis.n} votes by {counted(axis.raters, figures.source)} "
-            f"on {axis.prompts} prompt{'s' if axis.prompts != 1 else ''}"
-        )
-        lines += [
-            f"  {row.model:24}{row.elo:7.0f} Elo  {interval(row.interval, 0)}"
-            for row in axis.strengths
-        ]
-        lines += [
-            f"  {f'{one.first} : {one.second}':24}{percent(one.won.share):>7} won  "
-            f"{percent_interval(one.won.interval)} of {one.n}; {standing(one)}"
-            for one in axis.pairs
-        ]
-        lines += [f"  {_agreed(one.name, one.agreed)}" for one in axis.automatic]
-    for one in figures.counts:
-        right = "" if one.right is None else f", {percent(one.right.share)} right"
-        lines.append(f"Counts: {one.model}: {one.n}, mean {one.mean:.1f}{right}")
-    lines += [f"{AXIS_TITLES[axis]}: {UNANSWERED}" for axis in figures.unanswered]
+def lines(figures: Comparison) -> list[str]:
+    """Return verdicts, whether labeling may stop, and raters in doubt, for a terminal."""
+    found = [f"{title}: {said}" for title, said in figures.verdicts]
+    found += [
+        f"{AXIS_TITLES[axis.axis]}, {pair.first} : {pair.second}: {standing(pair)}"
+        for axis in figures.axes
+        for pair in axis.pairs
+    ]
     for rater in figures.raters:
         if seen := habits(rater):
             done = "left out" if rater.rater_id in figures.omitted else "counted"
             advice = "; arena.omit_raters=true leaves such raters out"
             more = "" if figures.omitted or rater.looks else advice
-            lines.append(f"Rater {rater.rater_id[:8]}: {seen} ({done}{more})")
-    return "\n".join(lines)
+            found.append(f"Rater {rater.rater_id[:8]}: {seen} ({done}{more})")
+    return found
 
 
 def habits(rater: RaterRow) -> str:
     """Return the reasons to doubt a rater's votes as text; empty without reasons."""
     return ", ".join(["by chance"] * rater.by_chance + [FLAGS[flag] for flag in rater.flags])
-
-
-def _agreed(name: str, agreed: ShareFigures) -> str:
-    bounds = f" ({percent_interval(agreed.interval)})" if agreed.interval else ""
-    return f"{name} orders {percent(agreed.share)} of {agreed.n} decided votes as people{bounds}"
 
 
 def _with_images(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> list[dict[str, Any]]:
