@@ -102,16 +102,11 @@ class Kind(ABC, Generic[AnswerT]):
         return self.images
 
     def check(
-        self,
-        answer: AnswerT,
-        image_ids: Sequence[str],
-        axis: Axis | None = None,
-        *,
-        has_steps: bool = True,
+        self, answer: AnswerT, image_ids: Sequence[str], axis: Axis | None, steps: int | None
     ) -> None:
         """Check that an answer is about exactly these images and this axis.
 
-        `has_steps` says whether raters distinguish much better from slightly better.
+        `steps` is 5 if raters distinguish much better from slightly better.
 
         Raises:
             InvalidAnswer: the answer does not fit.

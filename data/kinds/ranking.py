@@ -69,19 +69,14 @@ class Ranking(Kind[RankingAnswer]):
     skips_with_reason = False
 
     def check(
-        self,
-        answer: RankingAnswer,
-        image_ids: Sequence[str],
-        axis: Axis | None = None,
-        *,
-        has_steps: bool = True,
+        self, answer: RankingAnswer, image_ids: Sequence[str], axis: Axis | None, steps: int | None
     ) -> None:
         """Check that `ranks` has exactly the images of the task.
 
         Raises:
             InvalidAnswer: it does not.
         """
-        del axis, has_steps
+        del axis, steps
         if different := sorted(set(answer.ranks) ^ set(image_ids)):
             raise InvalidAnswer(
                 f"answer: images {', '.join(different)} are missing or not of this task; "
