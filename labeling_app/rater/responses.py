@@ -157,12 +157,6 @@ class Claimed(BaseModel, frozen=True):
     """Tasks of `except` that must not be shown any more; absent if `except` was empty."""
 
 
-class Lease(BaseModel, frozen=True):
-    """A renewed lease."""
-
-    lease_expires_at: datetime
-
-
 class Saved(BaseModel, frozen=True):
     """Receipt of an answer that is on disk."""
 
@@ -199,12 +193,6 @@ class AsideEntry(TaskToShow, frozen=True):
     """A task that the rater has put aside."""
 
     aside_at: datetime
-
-
-class Aside(BaseModel, frozen=True):
-    """Tasks that the rater has put aside and can still answer, oldest first."""
-
-    tasks: list[AsideEntry]
 
 
 class TrainingQuestion(BaseModel, frozen=True):
