@@ -151,7 +151,7 @@ def _task(
 
 
 def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
-    said = row.values[kind.answer_column]
+    value = row.values[kind.answer_column]
     shown = "shown_order" in kind.schema.names
     about: dict[str, Any] = {
         one.name: fact(row, row.values.get(one.name), one)
@@ -162,7 +162,7 @@ def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
     if empty:
         raise row.bad(empty[0], "is empty")
     label = SourceLabel(
-        answer=tuple(said) if isinstance(said, list) else row.text(kind.answer_column),
+        answer=tuple(value) if isinstance(value, list) else row.text(kind.answer_column),
         remarks={name: row.values[of] for of, name in REMARK_COLUMNS.items() if row.has(of)},
         rater=row.text("rater_id"),
         submitted_at=about.pop("submitted_at"),

@@ -131,11 +131,11 @@ class Comparison(Kind[ComparisonAnswer]):
         }
 
     def from_source(
-        self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
+        self, value: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> ComparisonAnswer:
         """Return the answer, with image ids in place of `first` and `second`."""
-        side = {"first": 0, "second": 1}.get(str(said))
-        facts: dict[str, Any] = {"outcome": str(said)}
+        side = {"first": 0, "second": 1}.get(str(value))
+        facts: dict[str, Any] = {"outcome": str(value)}
         if side is not None and side < len(image_ids):
             facts = {"outcome": "preferred", "preferred": image_ids[side]}
         return ComparisonAnswer.model_validate(facts | dict(rest))

@@ -147,11 +147,11 @@ class Kind(ABC, Generic[AnswerT]):
         return labels[self.answer_column].isin(SKIPS)
 
     @abstractmethod
-    def from_source(self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]) -> AnswerT:
+    def from_source(self, value: Any, image_ids: Sequence[str], rest: Mapping[str, Any]) -> AnswerT:
         """Return the answer of an imported row.
 
         Args:
-            said: the value of `answer_column`, or of the corresponding column of another format.
+            value: the value of `answer_column`, or of the corresponding column of another format.
             image_ids: the task's images.
             rest: further known fields of the answer.
 

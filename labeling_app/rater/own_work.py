@@ -1,6 +1,5 @@
 """Routes about a rater's own work: history, tasks put aside, and leases of the tasks in hand."""
 
-from collections.abc import Collection
 from datetime import datetime
 from typing import Annotated
 
@@ -9,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from data.ids import Identifier
 from data.kinds.registry import TaskKind
-from data.store.views.overview import AnswerGroup, GivenLabel, latest_labels, matching
+from data.store.views.overview import AnswerGroup, latest_labels, matching
 from labeling_app.app_state import State
 from labeling_app.rater.responses import AsideEntry, History, HistoryEntry
 from labeling_app.refusals import may_refuse
@@ -52,7 +51,7 @@ def history(state: State, account: Present, query: Annotated[HistoryQuery, Query
         {image_id for label in page for image_id in label.task.image_ids}
     )
     return History(
-        labels=[_entry(label, withheld) for label in page],
+        labels=[HistoryEntry.of(label, withheld) for label in page],
         older=page[-1].sequence if len(given) > len(page) else None,
     )
 
@@ -60,11 +59,7 @@ def history(state: State, account: Present, query: Annotated[HistoryQuery, Query
 @router.get("/api/v1/aside", responses=may_refuse(401))
 def aside(state: State, account: Present) -> dict[str, list[AsideEntry]]:
     """Return the tasks that the rater has put aside and can still answer, oldest first."""
-    tasks = [
-        AsideEntry.from_task(one.task, one.shown_order, wording=one.wording, aside_at=one.aside_at)
-        for one in state.store.own_work.aside(account.rater_id)
-    ]
-    return {"tasks": tasks}
+    return {"tasks": [AsideEntry.of(one) for one in state.store.own_work.aside(account.rater_id)]}
 
 
 @router.post("/api/v1/aside", status_code=204, responses=OF_A_TASK)
@@ -86,15 +81,3 @@ def renew(body: TaskBody, state: State, account: Present) -> dict[str, datetime]
 def release(body: TaskBody, state: State, account: Present) -> None:
     """End the lease of a task, so that others get it; an answer is still accepted."""
     state.store.release(account.rater_id, body.task_id)
-
-
-def _entry(label: GivenLabel, withheld: Collection[str]) -> HistoryEntry:
-    return HistoryEntry.from_task(
-        label.task,
-        label.shown_order,
-        withheld,
-        wording=label.wording,
-        answer=label.answer,
-        submitted_at=label.submitted_at,
-        revision=label.revision,
-    )

@@ -13,8 +13,9 @@ from pydantic import BaseModel, Field
 from pydantic.dataclasses import dataclass
 
 from data.comparisons import SHOWN_WITHOUT_PROMPT, Axis
-from data.feedback import Progress, Task
+from data.feedback import Claim, Progress, Task
 from data.kinds.registry import AnyAnswer, TaskKind
+from data.store.views.overview import GivenLabel
 from labeling_app.app_state import image_url
 from labeling_app.campaign.comparisons import OBJECT
 from labeling_app.reasons import OfferedReason
@@ -132,6 +133,13 @@ class TaskToShow(BaseModel, frozen=True):
                 steps=task.steps,
             )
         return cls.model_validate(facts | more)
+
+    @classmethod
+    def of(cls, given: Claim | GivenLabel, withheld: Collection[str] = ()) -> Self:
+        """Return the task of a claim or a label; a subclass copies its own fields from there."""
+        own = cls.model_fields.keys() - TaskToShow.model_fields.keys()
+        more = {name: getattr(given, name) for name in own}
+        return cls.from_task(given.task, given.shown_order, withheld, wording=given.wording, **more)
 
 
 class ClaimedTask(TaskToShow, frozen=True):

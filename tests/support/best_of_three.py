@@ -61,7 +61,7 @@ pick         string   the best image, or none
         return labels["pick"] == "none"
 
     def from_source(
-        self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
+        self, value: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> BestAnswer:
         del image_ids
-        return BestAnswer.model_validate({"best": None if said == "none" else said} | dict(rest))
+        return BestAnswer.model_validate({"best": None if value == "none" else value} | dict(rest))
