@@ -86,7 +86,7 @@ def send(client: TestClient, name: str, *data: object, **more: object) -> dict[s
 PLACE = "http://testserver Europe/Berlin"
 
 
-def look(client: TestClient, name: str = "look", *own: object, **more: object) -> dict[str, Any]:
+def look(client: TestClient, name: str = "update", *own: object, **more: object) -> dict[str, Any]:
     """Send an event that returns the figures, with the values of its own inputs."""
     return send(client, name, PLACE, [], None, None, *own, **more)
 
@@ -190,10 +190,10 @@ def test_the_figures_are_those_of_the_json_routes(client: TestClient) -> None:
 
 def test_figures_that_have_not_changed_are_not_sent_again(client: TestClient) -> None:
     first = look(as_admin(client))
-    again = send(client, "look", PLACE, first["Shown"], None, None)
+    again = send(client, "update", PLACE, first["Shown"], None, None)
     sent = {title for title, value in again.items() if set(value) - {"__type__", "props"}}
     assert sent == {"Place"}
-    assert send(client, "look", 7, ["nonsense"], 7, 7)["progress"] == first["progress"]
+    assert send(client, "update", 7, ["nonsense"], 7, 7)["progress"] == first["progress"]
 
 
 def test_one_button_puts_back_all_that_a_rater_reported(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from data.errors import PictuneError
-from data.formats.records import Record, Records, Row, check_link, csv_rows, made
+from data.formats.records import Record, Records, Row, check_link, converted, csv_rows
 
 FACT_TYPES: dict[str, Callable[[str], object]] = {
     "model_id": str,
@@ -37,7 +37,7 @@ def read(source: Path) -> Records:
         raise PictuneError(
             f"{source}: no such file; give a CSV file, or the folder that holds one, as FROM="
         )
-    yield from made(csv_rows(path, ("file_name", "prompt")), _record)
+    yield from converted(csv_rows(path, ("file_name", "prompt")), _record)
 
 
 def _record(row: Row) -> Record:

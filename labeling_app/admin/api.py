@@ -46,10 +46,6 @@ class _Body(BaseModel, frozen=True, extra="forbid"):
     pass
 
 
-class EmptyBody(_Body, frozen=True):
-    """Body of an export: empty."""
-
-
 class PauseBody(_Body, frozen=True):
     """Body of a pause or of its end."""
 
@@ -221,7 +217,7 @@ def withdraw(body: TaskBody, state: State, account: Admin) -> None:
 
 
 @router.post("/export", responses=OF_A_BODY)
-def export(_body: EmptyBody, state: State, account: Admin) -> dict[str, datetime | None]:
+def export(state: State, account: Admin) -> dict[str, datetime | None]:
     """Export to Parquet now."""
     state.store.audit.note("export", account.rater_id)
     try:

@@ -52,7 +52,7 @@ Update = dict[Any, Any]
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """State of the campaign for one update of a page that shows this report and this dispute."""
 
     state: AppState
@@ -119,17 +119,17 @@ class Board:
         self.rater: Any = gr.Dropdown([], label="Rater", render=False)
         self._place = gr.Textbox("", visible="hidden", label="Place")
         self._shown = gr.JSON([], visible="hidden", label="Shown")
-        self._judged = gr.JSON([], visible="hidden", label="Judged")
-        self._quick: dict[Component, Callable[[Look], Any]] = {}
+        self._quality_shown = gr.JSON([], visible="hidden", label="Quality shown")
+        self._quick: dict[Component, Callable[[Snapshot], Any]] = {}
         self._slow: dict[Component, Callable[[Quality, object], Any]] = {}
         self._seen = [self._place, self._shown, self.image, self.task]
         self._events: list[Callable[[], None]] = []
 
-    def show(self, component: Component, figure: Callable[[Look], Any]) -> None:
+    def show(self, component: Component, figure: Callable[[Snapshot], Any]) -> None:
         """Let a component show a figure."""
         self._quick[component] = figure
 
-    def judge(self, component: Component, figure: Callable[[Quality, object], Any]) -> None:
+    def show_quality(self, component: Component, figure: Callable[[Quality, object], Any]) -> None:
         """Let a component show a figure of the campaign's quality, and of the chosen rater."""
         self._slow[component] = figure
 
@@ -141,7 +141,7 @@ class Board:
         outputs: Sequence[Component] = (),
         *,
         js: str | None = None,
-        judges: bool = False,
+        redraws_quality: bool = False,
     ) -> None:
         """Connect a trigger.
 
@@ -151,7 +151,7 @@ class Board:
             inputs: components whose values `act` needs.
             outputs: further components besides the figures.
             js: JavaScript that changes the values of all inputs of the event.
-            judges: whether the slow figures are drawn again as well.
+            redraws_quality: whether the slow figures are drawn again as well.
         """
 
         def handle(request: gr.Request, event: gr.EventData, *given: JsonValue) -> Update:
@@ -164,7 +164,9 @@ class Board:
 
             notice = _notice_of(do)
             seen = dict(zip(self._seen, given, strict=False)) | changes
-            return changes | self._look(seen, changes.get(self.notice, "") or said(notice, "alert"))
+            return changes | self._update(
+                seen, changes.get(self.notice, "") or notice_html(notice, "alert")
+            )
 
         def connect() -> None:
             done = trigger(
@@ -173,68 +175,70 @@ class Board:
                 [*self._outputs, *outputs],
                 **at_once(act.__name__, js),
             )
-            if judges:
-                done.then(self._judge, *self._judging, **at_once(f"judge_{act.__name__}"))
+            if redraws_quality:
+                done.then(
+                    self._update_quality, *self._quality_io, **at_once(f"quality_{act.__name__}")
+                )
 
         self._events.append(connect)
 
     def connect(self, page: gr.Blocks) -> None:
         """Connect all triggers, and the page itself, which updates every few seconds."""
 
-        def look(*given: JsonValue) -> Update:
-            return self._look(dict(zip(self._seen, given, strict=True)), "")
+        def update(*given: JsonValue) -> Update:
+            return self._update(dict(zip(self._seen, given, strict=True)), "")
 
         for connect in self._events:
             connect()
         timer = gr.Timer(EVERY_S, active=False)
         # the first answers come one after the other: two that both choose the first dispute
         # would take back what the admin chose between them
-        first = page.load(look, self._seen, self._outputs, **at_once("look_first", WITH_PLACE))
-        first = first.then(self._judge, *self._judging, **at_once("judge_first"))
-        first = first.then(look, self._seen, self._outputs, **at_once("look_at_disputes"))
+        first = page.load(update, self._seen, self._outputs, **at_once("update_first", WITH_PLACE))
+        first = first.then(self._update_quality, *self._quality_io, **at_once("quality_first"))
+        first = first.then(update, self._seen, self._outputs, **at_once("update_disputes"))
         first.then(lambda: gr.Timer(active=True), None, timer, **at_once("begin"))
         # Gradio drops the answer to an event that is triggered again meanwhile: so there are two
         # events, and a tick waits for the previous answer
         once: dict[str, Any] = {"trigger_mode": "once"}
-        gr.on(timer.tick, look, self._seen, self._outputs, **at_once("look"), **once)
-        gr.on(timer.tick, self._judge, *self._judging, **at_once("judge"), **once)
-        gr.on(self.rater.change, self._judge, *self._judging, **at_once("look_at_rater"))
+        gr.on(timer.tick, update, self._seen, self._outputs, **at_once("update"), **once)
+        gr.on(timer.tick, self._update_quality, *self._quality_io, **at_once("quality"), **once)
+        gr.on(self.rater.change, self._update_quality, *self._quality_io, **at_once("update_rater"))
 
     @property
     def _outputs(self) -> list[Component]:
         return [*self._quick, self._place, self._shown, self.notice]
 
     @property
-    def _judging(self) -> tuple[list[Component], list[Component]]:
-        return [self._judged, self.rater], [*self._slow, self._judged, self.notice]
+    def _quality_io(self) -> tuple[list[Component], list[Component]]:
+        return [self._quality_shown, self.rater], [*self._slow, self._quality_shown, self.notice]
 
-    def _look(self, seen: Mapping[Component, Any], notice: str) -> Update:
+    def _update(self, seen: Mapping[Component, Any], notice: str) -> Update:
         """Return the changed quick figures, with a notice or an error."""
         place = PLACE.fullmatch(str(seen[self._place]))
         origin, zone = place.groups() if place else ("http://localhost", "")
-        look = Look(self.state, origin, zone_named(zone), seen[self.image], seen[self.task])
+        snapshot = Snapshot(self.state, origin, zone_named(zone), seen[self.image], seen[self.task])
         found: Update = {}
         failed = _notice_of(
-            lambda: found.update({one: of(look) for one, of in self._quick.items()})
+            lambda: found.update({one: of(snapshot) for one, of in self._quick.items()})
         )
         digests = [_digest(value) for value in found.values()]
         return _changed(found, digests, seen[self._shown], self._shown) | {
             self._place: str(seen[self._place]),
-            self.notice: notice or said(failed, "alert"),
+            self.notice: notice or notice_html(failed, "alert"),
         }
 
-    def _judge(self, judged: JsonValue, rater: JsonValue) -> Update:
+    def _update_quality(self, shown: JsonValue, rater: JsonValue) -> Update:
         """Return the slow figures that have changed."""
         found: Update = {}
 
-        def look() -> None:
+        def measure() -> None:
             quality = figures.measure_quality(self.state)
             found.update({one: of(quality, rater) for one, of in self._slow.items()})
 
-        failed = _notice_of(look)
+        failed = _notice_of(measure)
         digests = [_digest(value) for value in found.values()]
-        notice = {self.notice: said(failed, "alert") if failed else gr.skip()}
-        return _changed(found, digests, judged, self._judged) | notice
+        notice = {self.notice: notice_html(failed, "alert") if failed else gr.skip()}
+        return _changed(found, digests, shown, self._quality_shown) | notice
 
 
 def listing(label: str, columns: Mapping[str, Any], *, pinned: int = 0) -> gr.Dataframe:
@@ -250,7 +254,7 @@ def listing(label: str, columns: Mapping[str, Any], *, pinned: int = 0) -> gr.Da
     )
 
 
-def said(text: str, role: str = "status") -> str:
+def notice_html(text: str, role: str = "status") -> str:
     """Return the HTML of a line for screen readers; empty for an empty text."""
     return f'<p role="{role}">{escape(text)}</p>' if text else ""
 

@@ -109,13 +109,13 @@ def label_table(summary: Summary, zone: ZoneInfo) -> Table:
     rows = [
         (
             f"{one.submitted_at.astimezone(zone):%H:%M:%S}",
-            who(one),
+            rater_text(one),
             one.task.prompt,
             _images(
                 one.task.image_ids,
                 blurred=bool(reported_images(one.answer, one.task.image_ids)),
             ),
-            ": ".join(word for word in (said(one), remarks(one)) if word),
+            ": ".join(word for word in (answer_text(one), remarks(one)) if word),
         )
         for one in summary.stream
     ]
@@ -171,10 +171,10 @@ def answer_table(dispute: Dispute | None) -> Table:
     """Return all answers to a task: ranks in the order of its images, or in words."""
     given = dispute.answers if dispute else []
     if dispute is None or dispute.task.kind != "ranking":
-        rows = [(who(one), said(one), remarks(one)) for one in given]
+        rows = [(rater_text(one), answer_text(one), remarks(one)) for one in given]
         return table(("Rater", "Answer", "Remarks"), rows)
     titles = [f"Image {place}" for place, _ in enumerate(dispute.task.image_ids, start=1)]
-    ranked = [(who(one), *said(one).split(" "), remarks(one)) for one in given]
+    ranked = [(rater_text(one), *answer_text(one).split(" "), remarks(one)) for one in given]
     return table(("Rater", *titles, "Remarks"), ranked)
 
 
@@ -205,12 +205,12 @@ def audit_table(trail: Sequence[AuditEntry], zone: ZoneInfo) -> Table:
     return table(AUDIT, rows)
 
 
-def who(entry: GivenLabel) -> str:
+def rater_text(entry: GivenLabel) -> str:
     """Return who gave a label."""
     return f"{entry.rater} (decides)" if entry.source == "adjudicator" else entry.rater
 
 
-def said(entry: GivenLabel) -> str:
+def answer_text(entry: GivenLabel) -> str:
     """Return an answer without its remarks: a word, a number, or ranks in the images' order."""
     return kind_of(entry.answer).in_words(entry.answer, entry.task.image_ids)
 

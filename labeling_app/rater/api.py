@@ -185,20 +185,9 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
         withdrawn = _withdrawn(state, body.excluding)
     if claimed is None and code is None:
         code = reason_for_none(state, account, progress)
-    task = (
-        None
-        if claimed is None
-        else ClaimedTask.from_task(
-            claimed.task,
-            claimed.shown_order,
-            wording=claimed.wording,
-            lease_expires_at=claimed.lease_expires_at,
-            was_aside=claimed.aside_at is not None,
-        )
-    )
     return _json(
         Claimed(
-            task=task,
+            task=None if claimed is None else ClaimedTask.of(claimed),
             code=code,
             reason=None if code is None else NO_TASK[code],
             progress=progress,

@@ -65,7 +65,9 @@ class PlanChanges(StorePart):
         Labels beyond a smaller overlap stay.
         """
         of_kind = sa.and_(tasks.c.kind == kind, NO_CHECK)
-        with self.write() as (connection, now):
+        # alone: two admins who change two kinds at once must not lose one of the changes
+        with self.database.write_alone() as connection:
+            now = self.clock()
             earlier = connection.scalars(
                 sa.select(tasks.c.overlap).where(of_kind).distinct().order_by(tasks.c.overlap)
             ).all()
