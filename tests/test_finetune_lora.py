@@ -92,17 +92,6 @@ def test_a_lora_of_every_layout_loads_into_its_stock_pipeline_and_draws_the_same
         torch.testing.assert_close(found, images, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_adapters_of_every_layout_get_a_gradient(layouts: dict[str, Path], layout: str) -> None:
-    model = open_with_adapter(layouts[layout], AdapterSettings())
-    cond = model.encode_prompts(["a cat", "a dog"])
-    latents = torch.randn(2, *model.latent_shape, generator=seeded())
-    uncond = model.encode_prompts([""]).expand_as(cond)
-    model.predict(latents, torch.tensor([10, 900]), cond, uncond, 2.0).square().mean().backward()
-    assert gradients(model)
-    assert all(one is not None and one.abs().max() > 0 for one in gradients(model))
-
-
 def test_equal_adapters_give_equal_files_in_every_process(sd_folder: Path, tmp_path: Path) -> None:
     code = """
 import sys
@@ -127,18 +116,6 @@ for place in sys.argv[2:]:
     with safe_open(files[0], "pt") as file:
         assert json.loads(file.metadata()["lora_adapter_metadata"])["unet.r"] == 8
         assert file.metadata()["format"] == "pt"
-
-
-def test_training_starts_from_a_saved_lora(sd_folder: Path, tmp_path: Path) -> None:
-    earlier = open_with_adapter(sd_folder, RANK_4)
-    untuned = DiffusionModel.from_pretrained(sd_folder)
-    perturb(earlier)
-    earlier.adapter.save(tmp_path)
-    model = open_with_adapter(sd_folder, AdapterSettings(rank=4, start=str(tmp_path)))
-    assert torch.equal(predict(model), predict(earlier))
-    assert all(weight.requires_grad for weight in model.adapter.parameters().values())
-    with model.adapter_off():
-        assert torch.equal(predict(model), predict(untuned))
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,12 @@ def test_stopped_and_continued_equals_uninterrupted(
     assert validated == [False, True, False, True]
     first = Run(sd_folder, method)
     for metrics in first.steps():
-        if metrics.step == 2:
+        if metrics.step == 3:  # within the second round of RWL
             save_checkpoint(tmp_path, first.state, first.generator)
             break
     second = Run(sd_folder, method)
     assert load_latest(tmp_path, second.state, second.generator)
-    assert [metrics.step for metrics in second.steps()] == [3, 4]
+    assert [metrics.step for metrics in second.steps()] == [4]
     assert flatten(second.state.weights()) == flatten(whole.state.weights())
     assert flatten(second.state.state_dict()) == flatten(whole.state.state_dict())
     assert torch.equal(second.generator.get_state(), whole.generator.get_state())

@@ -6,7 +6,7 @@ Differs from the paper in: 1. an ensemble of heads, each trained on its own loss
 2. an image's label is the mean over its raters; 3. rankings are training data too, by the loss of
    Bradley and Terry; 4. early stopping and a temperature from the validation part;
 5. the last blocks of the vision tower can be trained with the head; 6. the head starts near the
-   CLIP score (`reward/head.py`).
+   CLIP score (`EnsembleHead`).
 """
 
 import math

@@ -35,6 +35,8 @@ SMALL = {
 RWL = RewardWeightedConfig(
     updates=4,
     batch=4,
+    rounds=2,
+    images_per_round=2,
     report_every=1,
     validation=VALIDATION,
 )
