@@ -145,7 +145,9 @@ def test_override_leaves_the_tables_it_was_given_alone() -> None:
 
 def test_a_preset_is_opened_by_name_and_a_wrong_name_lists_them() -> None:
     assert config_file("sd15") == PRESETS / "sd15.toml"
-    with pytest.raises(PictuneError, match=r"sd16.*presets emoji, flux, paper, sd15"):
+    with pytest.raises(
+        PictuneError, match=r"sd16.*presets emoji, flux, flux2_klein, paper, qwen_image, sd15"
+    ):
         config_file("sd16")
 
 

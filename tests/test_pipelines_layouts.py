@@ -14,6 +14,7 @@ from pipelines.methods import METHODS
 from pipelines.run.metrics_log import read_metrics
 from tests.support.tiny_diffusion import write_tiny_sd2, write_tiny_sdxl
 from tests.support.tiny_flow import write_tiny_flux, write_tiny_sd3
+from tests.support.tiny_language import LANGUAGE_WRITERS
 from tests.support.tiny_models import write_tiny_models
 
 
@@ -24,13 +25,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "write", [write_tiny_sd2, write_tiny_sdxl, write_tiny_sd3, write_tiny_flux]
+    "write",
+    [write_tiny_sd2, write_tiny_sdxl, write_tiny_sd3, write_tiny_flux, *LANGUAGE_WRITERS.values()],
 )
 def test_every_stage_runs_and_all_adapter_load_into_the_stock_pipeline(
     settings: Path, tmp_path: Path, write: Callable[[Path], Path]
 ) -> None:
     model = write(tmp_path / "model")
-    # A FLUX folder does not name a size.
+    # Most folders do not name a size.
     own = ["--model", str(model), "--set", "run.image_size=16"]
     where = ["--runs", str(tmp_path), "--run", "r", "--config", str(settings), *own]
     assert main(["demo", *where]) == 0

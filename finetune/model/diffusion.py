@@ -89,8 +89,9 @@ class DiffusionModel:
     def checkpoint_gradients(self) -> None:
         """Turn on gradient checkpointing, which recomputes activations in the backward pass."""
         for part in (self.network, self.pipeline.vae):
-            # the function of diffusers causes warnings from torch.compile
-            part.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
+            if part._supports_gradient_checkpointing:  # noqa: SLF001 # not Qwen-Image's VAE
+                # the function of diffusers causes warnings from torch.compile
+                part.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
 
     @property
     def network(self) -> Any:
@@ -106,7 +107,7 @@ class DiffusionModel:
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images, in pixels."""
         _, height, width = self.latent_shape
-        factor = self.pipeline.vae_scale_factor
+        factor = self.family.pixels_per_latent
         return height * factor, width * factor
 
     def schedule(self, steps: int) -> NoiseSchedule:
@@ -131,8 +132,8 @@ class DiffusionModel:
     ) -> Tensor:
         """Return the network's output [B, C, h, w], in float32, with guidance.
 
-        Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598), unless the network takes
-        the scale as an input. A scale of 1 is the conditional model and needs one pass.
+        Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598), unless the network has
+        it built in. A scale of 1 is the conditional model and needs one pass.
 
         Args:
             latents: [B, C, h, w].
@@ -146,7 +147,7 @@ class DiffusionModel:
         twice = torch.cat([timesteps, timesteps])
         both = self._output(torch.cat([latents, latents]), twice, torch.cat([uncond, cond]), 1.0)
         without, with_prompt = both.chunk(2)
-        return without + guidance * (with_prompt - without)
+        return self.family.guided(without, with_prompt, guidance)
 
     def _output(
         self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, guidance: float
@@ -168,14 +169,16 @@ class DiffusionModel:
     @property
     def differentiable_images(self) -> int:
         """Number of images per decoder call with gradient; bounds the memory."""
-        return max(1, _VAE_PIXELS // 4 // math.prod(self.latent_shape[1:]))
+        return max(1, _VAE_PIXELS // 4 // self._vae_pixels(self.latent_shape))
+
+    def _vae_pixels(self, shape: Sequence[int]) -> int:
+        """Return the number of pixels that an image's latents [..., h, w] have in the VAE."""
+        return math.prod(shape[-2:]) * self.family.vae_patch**2
 
     def decode(self, latents: Tensor, *, batch: int = 16) -> Tensor:
         """Return images [N, 3, H, W] in [0, 1] of latents [N, C, h, w], with their gradient."""
-        vae = self.pipeline.vae
-        scaled = (latents / vae.config.scaling_factor + _shift(vae)).to(vae.dtype)
-        batch = min(batch, max(1, _VAE_PIXELS // latents[0, 0].numel()))
-        images = torch.cat([vae.decode(part).sample.float() for part in scaled.split(batch)])
+        batch = min(batch, max(1, _VAE_PIXELS // self._vae_pixels(latents.shape)))
+        images = torch.cat([self.family.decode(part).float() for part in latents.split(batch)])
         return (images / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
@@ -184,8 +187,7 @@ class DiffusionModel:
         vae, factor = self.pipeline.vae, self.pipeline.vae_scale_factor
         batch = min(batch, max(1, _VAE_PIXELS * factor**2 // images[0, 0].numel()))
         scaled = ((2 * part - 1).to(self.device, vae.dtype) for part in images.split(batch))
-        latents = [vae.encode(part).latent_dist.mode().float() for part in scaled]
-        return (torch.cat(latents) - _shift(vae)) * float(vae.config.scaling_factor)
+        return torch.cat([self.family.encode_images(part) for part in scaled])
 
     @property
     def adapter(self) -> Adapter:
@@ -247,11 +249,6 @@ def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
         found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
         has_it = bool(found.get("avx512_bf16") or found.get("amx_bf16"))
     return "bf16" if has_it else "fp32"
-
-
-def _shift(vae: Any) -> float:
-    """Return the mean of the VAE's latents, which SD3 and FLUX subtract."""
-    return vae.config.get("shift_factor") or 0.0
 
 
 def _check_compiler(compiler: str | Callable[..., Any], device: torch.device) -> None:

@@ -32,11 +32,19 @@ _ATTENTION = (
     *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
 )
 """Names of layers in UNets and transformers; the second line holds the layers for prompt tokens,
-which only SD3 and FLUX have."""
+which only SD3, FLUX and Qwen-Image have."""
 _FEED_FORWARD = (
     *("ff.net.0.proj", "ff.net.2"),
     *("ff_context.net.0.proj", "ff_context.net.2"),
 )
+_MORE_ATTENTION = ("attn.to_qkv_mlp_proj", "attn.to_out")
+"""Ends of names in FLUX.2, where attention and feed-forward layers of some blocks are one."""
+_MORE_FEED_FORWARD = (
+    *("ff.linear_in", "ff.linear_out", "ff_context.linear_in", "ff_context.linear_out"),
+    *("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
+    *("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
+)
+"""Ends of names in FLUX.2, Qwen-Image and Z-Image."""
 
 
 class Lora(Adapter):
@@ -74,7 +82,13 @@ class Lora(Adapter):
         return lora
 
     def _add_fresh(self, settings: AdapterSettings, generator: torch.Generator) -> None:
-        targets = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
+        targets, ends = list(_ATTENTION), _MORE_ATTENTION
+        if settings.feed_forward:
+            targets, ends = [*targets, *_FEED_FORWARD], (*ends, *_MORE_FEED_FORWARD)
+        layers = self.network.named_modules()
+        targets += [
+            name for name, one in layers if isinstance(one, nn.Linear) and name.endswith(ends)
+        ]
         alpha = settings.rank if settings.alpha is None else settings.alpha
         self.network.add_adapter(
             LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _NAME
