@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from data.errors import PictuneError
 from finetune.learning.validation import Validation
+from finetune.model.adapter import on_cpu
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.validation import STALE_REWARD
 
@@ -104,7 +105,7 @@ class TrainState:
     def weights(self) -> dict[str, Tensor]:
         """Return the weights to save, by name."""
         found = {"adapter": self.model.adapter.state(), "best": self.best_adapter}
-        found |= {group: getattr(self, group) for group in self.groups}
+        found |= {group: on_cpu(getattr(self, group)) for group in self.groups}
         return {
             f"{group}/{name}": weight
             for group, weights in found.items()

@@ -181,7 +181,6 @@ class Objective:
         tuned = self.model.backbone.tuned_blocks > 0
         return LabelTensors.from_part(
             part,
-            self.model.backbone.device,
             weighting=self.config.label_weights,
             whole_rankings=tuned or self.config.ranking_loss == "plackett_luce",
             shares=shares,
@@ -200,11 +199,11 @@ class Objective:
         good, raters = labels.good[rows], labels.raters[rows]
         binary = auxiliary = ranking = None
         if len(rows):
-            binary = self._binary_loss(self._member_logits(images[image], prompt), good, raters)
+            binary = self._binary_loss(self._logits_at(images, image, prompt), good, raters)
         judged = (good > 0) & (self.examples.wrong[prompt] >= 0).any(-1)
         if self.config.auxiliary_weight and judged.any():
             good_labels = (good * raters)[judged]
-            auxiliary = self._prompt_term(images[image[judged]], prompt[judged], good_labels)
+            auxiliary = self._prompt_term(images, image[judged], prompt[judged], good_labels)
         if self.config.ranking_weight and len(pairs):
             if self.config.ranking_loss == "plackett_luce":
                 ranking = self._rankings_term(images, labels, rankings)
@@ -224,16 +223,17 @@ class Objective:
         images = self.examples.embeddings_by(self.model.backbone, rows)
         binary = ranking = None
         if len(labels.image):
-            logits = self._member_logits(images[labels.image], labels.prompt).mean(0)
+            logits = self._logits_at(images, labels.image, labels.prompt).mean(0)
             binary = self._binary_loss(logits, labels.good, labels.raters)
         if self.config.ranking_weight and len(labels.image_0):
-            logits_0 = self._member_logits(images[labels.image_0], labels.pair_prompt).mean(0)
-            logits_1 = self._member_logits(images[labels.image_1], labels.pair_prompt).mean(0)
+            logits_0 = self._logits_at(images, labels.image_0, labels.pair_prompt).mean(0)
+            logits_1 = self._logits_at(images, labels.image_1, labels.pair_prompt).mean(0)
             ranking = self._pair_loss(logits_0, logits_1, labels.label_0, labels.weight)
         total = Terms(binary, None, ranking).total(self.config)
         return None if total is None else total.item()
 
     def _binary_loss(self, logits: Tensor, good: Tensor, raters: Tensor) -> Tensor:
+        good, raters = self._moved(good, raters)
         if self.config.binary_loss == "bce":
             return binary_cross_entropy_loss(logits, good, raters)
         return binary_loss(torch.sigmoid(logits), good, raters)
@@ -241,37 +241,54 @@ class Objective:
     def _pair_loss(
         self, logits_0: Tensor, logits_1: Tensor, label_0: Tensor, weight: Tensor
     ) -> Tensor:
+        label_0, weight = self._moved(label_0, weight)
         if self.config.ranking_loss in WITH_TIES:
             loss = WITH_TIES[self.config.ranking_loss]
             return loss(logits_0, logits_1, label_0, weight, self.tie)
         return bradley_terry_loss(logits_0, logits_1, label_0, weight)
 
-    def _prompt_term(self, image: Tensor, prompt: Tensor, good_labels: Tensor) -> Tensor:
+    def _prompt_term(
+        self, images: Tensor, image: Tensor, prompt: Tensor, good_labels: Tensor
+    ) -> Tensor:
         wrong = self.examples.wrong[prompt]
         true = prompt[:, None]
         texts = torch.cat([true, wrong.clamp(min=0)], dim=1)  # [B, N], the true prompt first
         present = torch.cat([torch.ones_like(true, dtype=torch.bool), wrong >= 0], dim=1)
-        repeated = image.repeat_interleave(texts.shape[1], dim=0)
+        (image,) = self._moved(image)
+        repeated = images[image].repeat_interleave(texts.shape[1], dim=0)
         logits = self._member_logits(repeated, texts.flatten()).unflatten(-1, texts.shape)
         rewards = torch.sigmoid(logits) if self.config.prompt_loss_on == "sigmoid" else logits
         temperature = self.config.prompt_temperature
+        present, good_labels = self._moved(present, good_labels)
         return prompt_classification_loss(rewards, present, good_labels, temperature)
 
     def _pairs_term(self, images: Tensor, labels: LabelTensors, pairs: Tensor) -> Tensor:
         prompt = labels.pair_prompt[pairs]
-        logits_0 = self._member_logits(images[labels.image_0[pairs]], prompt)
-        logits_1 = self._member_logits(images[labels.image_1[pairs]], prompt)
+        logits_0 = self._logits_at(images, labels.image_0[pairs], prompt)
+        logits_1 = self._logits_at(images, labels.image_1[pairs], prompt)
         return self._pair_loss(logits_0, logits_1, labels.label_0[pairs], labels.weight[pairs])
 
     def _rankings_term(self, images: Tensor, labels: LabelTensors, rankings: Tensor) -> Tensor:
         some = labels.padded_rankings.where(rankings.sort().values)
         prompt = some.prompt[:, None].expand_as(some.present)
-        scored = self._member_logits(images[some.image[some.present]], prompt[some.present])
+        scored = self._logits_at(images, some.image[some.present], prompt[some.present])
         logits = scored.new_zeros(len(scored), *some.present.shape)
-        logits[:, some.present] = scored
-        return plackett_luce_loss(logits, some.ranks, some.present, some.weight)
+        row, column = self._moved(*some.present.nonzero(as_tuple=True))
+        logits[:, row, column] = scored
+        return plackett_luce_loss(logits, *self._moved(some.ranks, some.present, some.weight))
+
+    def _logits_at(self, images: Tensor, image: Tensor, prompt: Tensor) -> Tensor:
+        """Return [members, B] of rows [B] of `images` [N, F] and rows [B] of `text_embeddings`."""
+        (image,) = self._moved(image)
+        return self._member_logits(images[image], prompt)
 
     def _member_logits(self, image: Tensor, prompt: Tensor) -> Tensor:
         """Return [members, B] of image features [B, F] and rows [B] of `text_embeddings`."""
+        (prompt,) = self._moved(prompt)
         texts = self.examples.text_embeddings[prompt]
         return self.model.member_logits(image_features=image, text_embeddings=texts)
+
+    def _moved(self, *labels: Tensor) -> list[Tensor]:
+        """Return parts of the labels on the model's device, without waiting for it."""
+        device = self.model.backbone.device
+        return [one.to(device, non_blocking=True) for one in labels]
