@@ -34,7 +34,6 @@ from tests.support.tiny_clip import small_reward
 from tests.support.tiny_feedback import NOON, make_feedback, verdict_row, write
 
 ALL = SplitConfig(validation=0, unseen_prompts=0, test_images=0)
-CPU = torch.device("cpu")
 PROMPT = "A red ball."
 ONE = torch.ones(1)
 logits = st.floats(-8, 8, width=32)
@@ -119,7 +118,7 @@ def test_a_ranking_of_nine_is_nine_forwards_and_not_one_for_each_side_of_a_pair(
 def test_pairs_of_a_ranking_stay_in_one_step_where_they_are_whole(
     rankings: FeedbackDataset,
 ) -> None:
-    labels = LabelTensors.from_part(rankings, CPU, whole_rankings=True)
+    labels = LabelTensors.from_part(rankings, whole_rankings=True)
     seen = torch.cat([labels.pairs_of(some) for some in torch.randperm(15).tensor_split(4)])
     assert sorted(seen.tolist()) == list(range(15 * 36))
     assert labels.ranking is not None
@@ -135,7 +134,7 @@ def test_a_ranking_of_three_is_rebuilt_from_its_pairs_beside_a_longer_one(
         (pairs.ranking > 0) | np.isin(pairs.image_0, first[:3]) & np.isin(pairs.image_1, first[:3])
     )
     padded = LabelTensors.from_part(
-        replace(rankings, pairs=few), CPU, whole_rankings=True
+        replace(rankings, pairs=few), whole_rankings=True
     ).padded_rankings
     assert padded.image[0, :3].tolist() == first[:3]
     assert padded.present.sum(1).tolist() == [3] + [9] * 14
@@ -185,12 +184,12 @@ def test_raters_count_by_their_skill_and_one_of_unknown_skill_as_the_others_do(
 ) -> None:
     skills: dict[str, float | None] = {"expert": 1.0, "liar": 0.75, "coin": 0.5}
     dataset = _with_estimates(small_run, skills, lambda _: 1.0)
-    labels = LabelTensors.from_part(dataset, CPU, weighting="skill")
+    labels = LabelTensors.from_part(dataset, weighting="skill")
     assert labels.raters.tolist() == pytest.approx([1.5] * 6)
     assert labels.good.tolist() == pytest.approx([2 / 3] * 6)
-    assert LabelTensors.from_part(dataset, CPU).raters.tolist() == [3.0] * 6
+    assert LabelTensors.from_part(dataset).raters.tolist() == [3.0] * 6
     unknown = _with_estimates(small_run, skills | {"coin": None}, lambda _: 1.0)
-    labels = LabelTensors.from_part(unknown, CPU, weighting="skill")
+    labels = LabelTensors.from_part(unknown, weighting="skill")
     assert labels.raters.tolist() == pytest.approx([1 + 0.5 + 0.75] * 6)
 
 
@@ -198,9 +197,9 @@ def test_labels_that_count_nothing_are_left_out(
     small_run: RunFolder, backbone: ClipBackbone
 ) -> None:
     dataset = _with_estimates(small_run, {"expert": 0.9, "liar": 0.3}, lambda _: 1.0)
-    assert LabelTensors.from_part(dataset, CPU, weighting="skill").good.tolist() == [1.0] * 6
+    assert LabelTensors.from_part(dataset, weighting="skill").good.tolist() == [1.0] * 6
     hopeless = _with_estimates(small_run, {"coin": 0.5, "liar": 0.3}, lambda _: 1.0)
-    assert len(LabelTensors.from_part(hopeless, CPU, weighting="skill").image) == 0
+    assert len(LabelTensors.from_part(hopeless, weighting="skill").image) == 0
     with pytest.raises(PictuneError, match="no rater's skill is above chance"):
         _train(hopeless, backbone, label_weights="skill")
 
@@ -210,7 +209,7 @@ def test_consensus_takes_the_place_of_single_verdicts(small_run: RunFolder) -> N
         return int(image_id[:4], 16) / 65536
 
     dataset = _with_estimates(small_run, {"a": 1.0, "liar": 1.0}, p_good)
-    labels = LabelTensors.from_part(dataset, CPU, weighting="consensus")
+    labels = LabelTensors.from_part(dataset, weighting="consensus")
     got = dict(zip((dataset.image_ids[i] for i in labels.image), labels.good.tolist(), strict=True))
     images = pa.parquet.read_table(small_run.latest / "images.parquet")["image_id"].to_pylist()
     wanted = {image_id: p_good(image_id) for image_id in images}
@@ -232,7 +231,7 @@ def test_shares_multiply_what_raters_count(rankings: FeedbackDataset, run: RunFo
     verdicts = FeedbackDataset.from_latest(run.latest, run.root).verdicts
     pairs = replace(rankings.pairs, rater=1 + np.minimum(rankings.pairs.prompt, 1))
     dataset = replace(rankings, verdicts=verdicts, pairs=pairs)
-    labels = LabelTensors.from_part(dataset, CPU, shares=np.array([0.5, 1, 0], np.float32))
+    labels = LabelTensors.from_part(dataset, shares=np.array([0.5, 1, 0], np.float32))
     assert labels.raters.unique().tolist() == [0.5]
     assert len(labels.image_0) == 36
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from data.errors import PictuneError
 from finetune.learning.validation import Validation
+from finetune.model.adapter import on_cpu
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.validation import STALE_REWARD
 
@@ -105,8 +106,7 @@ class TrainState:
         The decay rises to `ema_decay` as (1 + step) / (10 + step), as `EMAModel` of diffusers.
         """
         if ema_decay:
-            weights = self.model.adapter.parameters()
-            present = {name: one.detach().clone() for name, one in weights.items()}
+            present = self.model.adapter.parameters()
             decay = min(ema_decay, (1 + self.step) / (10 + self.step))
             self.average = moving_average(self.average or present, present, decay)
 
@@ -122,8 +122,8 @@ class TrainState:
     def weights(self) -> dict[str, Tensor]:
         """Return the weights to save, by name."""
         found = {"adapter": self.model.adapter.state(), "best": self.best_adapter}
-        found["average"] = self.average
-        found |= {group: getattr(self, group) for group in self.groups}
+        found["average"] = on_cpu(self.average)
+        found |= {group: on_cpu(getattr(self, group)) for group in self.groups}
         return {
             f"{group}/{name}": weight
             for group, weights in found.items()
@@ -138,8 +138,8 @@ class TrainState:
             group, _, name = place.partition("/")
             found[group][name] = weight
         self.model.adapter.set_state(found.pop("adapter"))
-        self.best_adapter, device = found.pop("best"), self.model.device
-        self.average = {name: one.to(device) for name, one in found.pop("average").items()}
+        self.best_adapter = found.pop("best")
+        self.average = found.pop("average")
         for group, own in found.items():
             setattr(self, group, own)
 
@@ -163,8 +163,11 @@ class TrainState:
 def moving_average(
     old: Mapping[str, Tensor], present: Mapping[str, Tensor], decay: float
 ) -> dict[str, Tensor]:
-    """Return `decay * old + (1 - decay) * present` for weights of the same names."""
-    return {name: decay * weight + (1 - decay) * present[name] for name, weight in old.items()}
+    """Return `decay * old + (1 - decay) * present` by name, where the present weights are."""
+    return {
+        name: decay * old[name].to(weight.device) + (1 - decay) * weight.detach()
+        for name, weight in present.items()
+    }
 
 
 def rate_schedule(step: int, *, warmup: int, total: int | None) -> float:

@@ -89,13 +89,13 @@ class NFTState(TrainState):
     """`TrainState` with the old policy."""
 
     old: dict[str, Tensor] = field(default_factory=dict)
-    """Adapter weights of the old policy."""
+    """Adapter weights of the old policy, on the model's device."""
 
     groups = ("old",)
 
     def follow_policy(self, old_decay: float) -> None:
         """Set the old policy to `old_decay * old + (1 - old_decay) * present`."""
-        self.old = moving_average(self.old, self.model.adapter.state(), old_decay)
+        self.old = moving_average(self.old, self.model.adapter.parameters(), old_decay)
 
 
 @dataclass(frozen=True)
@@ -151,12 +151,12 @@ def train(training: Training[NFTConfig], state: NFTState) -> Iterator[Metrics]:
     def take(rate: float) -> Iteration:
         started = watch.now()
         images = collect(training, state)
-        seconds = watch.now() - started
+        rollout = started, watch.now()
         with watch.part("training"):
-            loss, gap, kl, norm = update(training, state, images, learning_rate=rate).tolist()
+            loss, gap, kl, norm = update(training, state, images, learning_rate=rate)
         kl_loss = kl if config.kl_weight else None
         figures = {"loss": loss, "gap": gap, "kl_loss": kl_loss, "gradient_norm": norm}
-        return Iteration(images.prompts, images.rewards, seconds, figures)
+        return Iteration(images.prompts, images.rewards, [rollout], figures)
 
     for found in iterate(training, state, take):
         yield Metrics(**found)
@@ -213,10 +213,11 @@ def _step(
     parts = model.processes.batches(len(pairs), config.micro_batch)
 
     def noised(rows: Tensor) -> NoisedImages:
-        numbers, drawn = pairs[rows].to(model.device).unbind(1)
-        prompts = [images.prompts[i] for i in pairs[rows, 0].tolist()]
+        numbers, drawn = pairs[rows].unbind(1)
+        latents = images.latents[numbers.to(model.device, non_blocking=True)]
+        prompts = [images.prompts[i] for i in numbers.tolist()]
         at = NoiseLevels(schedule.training_timesteps[drawn], noise[rows])
-        return noise_images(model, schedule, images.latents[numbers], prompts, at)
+        return noise_images(model, schedule, latents, prompts, at)
 
     def predict(batch: NoisedImages) -> Tensor:
         return batch.per_output * batch.output(model)
@@ -232,7 +233,7 @@ def _step(
             with torch.no_grad(), model.adapter_off():
                 base = predict(batch)
             kl = (prediction - base).square().mean()
-        optimality = images.optimality[pairs[rows, 0].to(model.device)]
+        optimality = images.optimality[pairs[rows, 0].to(model.device, non_blocking=True)]
         target = batch.per_output * batch.target
         loss = nft_loss(prediction, old, target, optimality, config.beta)
         state.scaler.scale(share * (loss + config.kl_weight * kl)).backward()

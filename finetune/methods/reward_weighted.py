@@ -117,7 +117,7 @@ def train(
             return update(training, state, images, schedule, learning_rate=rate)
 
     reports = steps(training, state, take, total=config.updates, report_every=config.report_every)
-    for records, seconds, common in reports:
+    for records, marks, common in reports:
         loss, pretraining, kl, norm = torch.stack(records).mean(0).tolist()
         yield Metrics(
             **common,
@@ -128,7 +128,7 @@ def train(
             reward=images.reward,
             effective_sample_size=images.effective_sample_size,
             gradient_norm=norm,
-            seconds=seconds,
+            seconds=training.watch.between(*marks),
         )
 
 
@@ -171,7 +171,7 @@ def batch_losses(
 
     The sum over all rows is the batch's. `rows` are in order, so that rewarded ones come first.
     """
-    part = rows.to(batch.latents.device)
+    part = rows.to(batch.latents.device, non_blocking=True)
     latents, noise, timesteps = batch.latents[part], batch.noise[part], batch.timesteps[part]
     n = batch.rewarded
     k = int((rows < n).sum())

@@ -58,7 +58,7 @@ class Adapter(Protocol):
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of the weights by name, on the CPU."""
-        return {name: one.detach().cpu().clone() for name, one in self.parameters().items()}
+        return on_cpu(self.parameters())
 
     @torch.no_grad()
     def set_state(self, state: Mapping[str, Tensor]) -> None:
@@ -73,13 +73,16 @@ class Adapter(Protocol):
                 "checkpoint: its adapter has weights of another shape or other layers than the "
                 "settings; restore them or start again"
             )
-        for name, weight in weights.items():
-            weight.copy_(state[name])
+        device = next(iter(weights.values())).device
+        whole = torch.cat([state[name].flatten() for name in weights])
+        parts = whole.to(device, non_blocking=True).split([one.numel() for one in weights.values()])
+        for weight, part in zip(weights.values(), parts, strict=True):
+            weight.copy_(part.view(weight.shape))
 
     @contextmanager
     def with_state(self, state: Mapping[str, Tensor]) -> Iterator[None]:
         """Use weights that `state` returned inside the block, and the current weights after it."""
-        present = self.state()
+        present = {name: one.detach().clone() for name, one in self.parameters().items()}
         self.set_state(state)
         try:
             yield
@@ -91,6 +94,18 @@ def adapter_class(kind: AdapterKind) -> type[Adapter]:
     """Return the class of an adapter kind."""
     found: type[Adapter] = pkgutil.resolve_name(kind.adapter)
     return found
+
+
+def on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of the weights on the CPU, without gradient, by a single copy from the GPU."""
+    if not weights:
+        return {}
+    whole = torch.cat([one.detach().flatten() for one in weights.values()]).cpu()
+    parts = whole.split([one.numel() for one in weights.values()])
+    return {
+        name: part.view(one.shape).to(one.dtype, copy=True)
+        for part, (name, one) in zip(parts, weights.items(), strict=True)
+    }
 
 
 def shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -130,7 +130,7 @@ class Lora(Adapter):
                 f"{file}: {strangers[0]} {reason} ({len(strangers)} such tensors); "
                 "put the file back, or tune again"
             )
-        check_finite(lora.parameters(), str(file))
+        check_finite(lora.state(), str(file))
         return lora
 
     @property

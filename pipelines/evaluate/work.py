@@ -107,8 +107,8 @@ class Instruments:
             means, spreads = self.reward.score_features_with_std(
                 image_features=features, text_embeddings=text
             )
-            rewards = means.tolist()
-            stds = spreads.tolist() if self.reward.members > 1 else None
+            rewards, spread_of_members = torch.stack([means, spreads]).tolist()
+            stds = spread_of_members if self.reward.members > 1 else None
         image = features[:, : backbone.dim]
         is_untuned = self.clip is backbone
         cosines = (image * text).sum(-1) if is_untuned else self.clip.clip_score(images, texts)
@@ -248,7 +248,8 @@ def kl_to_base(model: DiffusionModel, prompts: Sequence[str], settings: Settings
         return chain_kl(model, texts, sampler, batch=batch, generator=generator)
 
     with model.exact():  # the rounding of bfloat16 would add about a nat per step
-        return [float(value) for value in Batches(largest).fit(nats, largest)]
+        values: list[float] = Batches(largest).fit(nats, largest).tolist()
+        return values
 
 
 def _results(

@@ -89,7 +89,8 @@ class Preprocessing:
             ).clamp(0, 1)
         top, left = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
         images = images[..., top : top + self.crop, left : left + self.crop]
-        mean, std = images.new_tensor(self.mean), images.new_tensor(self.std)
+        both = torch.tensor([self.mean, self.std], dtype=images.dtype)
+        mean, std = both.to(images.device, non_blocking=True)
         return (images - mean[:, None, None]) / std[:, None, None]
 
 
@@ -272,10 +273,11 @@ class ClipBackbone(nn.Module):
         starts = range(0, len(distinct), TEXT_BATCH)
         encoded = torch.cat([self._encode_text(distinct[i : i + TEXT_BATCH]) for i in starts])
         position = {prompt: i for i, prompt in enumerate(distinct)}
-        return encoded[[position[prompt] for prompt in prompts]]
+        rows = torch.tensor([position[prompt] for prompt in prompts])
+        return encoded[rows.to(self.device, non_blocking=True)]
 
     def _encode_text(self, prompts: list[str]) -> Tensor:
-        ids = self._tokens(prompts).input_ids.to(self.device)
+        ids = self._tokens(prompts).input_ids.to(self.device, non_blocking=True)
         return F.normalize(self.family.read(self.clip, ids), dim=-1)
 
     def count_truncated(self, prompts: Sequence[str]) -> int:

@@ -89,7 +89,6 @@ class Objective:
         # If pairs of a ranking stay together, trained blocks encode each of its images once.
         return LabelTensors.from_part(
             part,
-            self.model.backbone.device,
             weighting=self.config.label_weights,
             whole_rankings=self.model.backbone.tuned_blocks > 0,
             shares=shares,
@@ -108,12 +107,12 @@ class Objective:
         good, raters = labels.good[rows], labels.raters[rows]
         binary = auxiliary = ranking = None
         if len(rows):
-            rewards = torch.sigmoid(self._member_logits(images[image], prompt))
-            binary = binary_loss(rewards, good, raters)
+            rewards = torch.sigmoid(self._logits_at(images, image, prompt))
+            binary = binary_loss(rewards, *self._moved(good, raters))
         judged = (good > 0) & (self.examples.wrong[prompt] >= 0).any(-1)
         if self.config.auxiliary_weight and judged.any():
             good_labels = (good * raters)[judged]
-            auxiliary = self._prompt_term(images[image[judged]], prompt[judged], good_labels)
+            auxiliary = self._prompt_term(images, image[judged], prompt[judged], good_labels)
         if self.config.ranking_weight and len(pairs):
             ranking = self._pairs_term(images, labels, pairs)
         return Terms(binary, auxiliary, ranking)
@@ -129,33 +128,50 @@ class Objective:
         images = self.examples.embeddings_by(self.model.backbone, rows)
         binary = ranking = None
         if len(labels.image):
-            logits = self._member_logits(images[labels.image], labels.prompt).mean(0)
-            binary = binary_loss(torch.sigmoid(logits), labels.good, labels.raters)
+            logits = self._logits_at(images, labels.image, labels.prompt).mean(0)
+            good, raters = self._moved(labels.good, labels.raters)
+            binary = binary_loss(torch.sigmoid(logits), good, raters)
         if self.config.ranking_weight and len(labels.image_0):
-            logits_0 = self._member_logits(images[labels.image_0], labels.pair_prompt).mean(0)
-            logits_1 = self._member_logits(images[labels.image_1], labels.pair_prompt).mean(0)
-            ranking = bradley_terry_loss(logits_0, logits_1, labels.label_0, labels.weight)
+            logits_0 = self._logits_at(images, labels.image_0, labels.pair_prompt).mean(0)
+            logits_1 = self._logits_at(images, labels.image_1, labels.pair_prompt).mean(0)
+            moved = self._moved(labels.label_0, labels.weight)
+            ranking = bradley_terry_loss(logits_0, logits_1, *moved)
         total = Terms(binary, None, ranking).total(self.config)
         return None if total is None else total.item()
 
-    def _prompt_term(self, image: Tensor, prompt: Tensor, good_labels: Tensor) -> Tensor:
+    def _prompt_term(
+        self, images: Tensor, image: Tensor, prompt: Tensor, good_labels: Tensor
+    ) -> Tensor:
         wrong = self.examples.wrong[prompt]
         true = prompt[:, None]
         texts = torch.cat([true, wrong.clamp(min=0)], dim=1)  # [B, N], the true prompt first
         present = torch.cat([torch.ones_like(true, dtype=torch.bool), wrong >= 0], dim=1)
-        repeated = image.repeat_interleave(texts.shape[1], dim=0)
+        (image,) = self._moved(image)
+        repeated = images[image].repeat_interleave(texts.shape[1], dim=0)
         logits = self._member_logits(repeated, texts.flatten()).unflatten(-1, texts.shape)
         temperature = self.config.prompt_temperature
+        present, good_labels = self._moved(present, good_labels)
         return prompt_classification_loss(torch.sigmoid(logits), present, good_labels, temperature)
 
     def _pairs_term(self, images: Tensor, labels: LabelTensors, pairs: Tensor) -> Tensor:
         prompt = labels.pair_prompt[pairs]
-        logits_0 = self._member_logits(images[labels.image_0[pairs]], prompt)
-        logits_1 = self._member_logits(images[labels.image_1[pairs]], prompt)
-        weight = labels.weight[pairs]
-        return bradley_terry_loss(logits_0, logits_1, labels.label_0[pairs], weight)
+        logits_0 = self._logits_at(images, labels.image_0[pairs], prompt)
+        logits_1 = self._logits_at(images, labels.image_1[pairs], prompt)
+        moved = self._moved(labels.label_0[pairs], labels.weight[pairs])
+        return bradley_terry_loss(logits_0, logits_1, *moved)
+
+    def _logits_at(self, images: Tensor, image: Tensor, prompt: Tensor) -> Tensor:
+        """Return [members, B] of rows [B] of `images` [N, F] and rows [B] of `text_embeddings`."""
+        (image,) = self._moved(image)
+        return self._member_logits(images[image], prompt)
 
     def _member_logits(self, image: Tensor, prompt: Tensor) -> Tensor:
         """Return [members, B] of image features [B, F] and rows [B] of `text_embeddings`."""
+        (prompt,) = self._moved(prompt)
         texts = self.examples.text_embeddings[prompt]
         return self.model.member_logits(image_features=image, text_embeddings=texts)
+
+    def _moved(self, *labels: Tensor) -> list[Tensor]:
+        """Return parts of the labels on the model's device, without waiting for it."""
+        device = self.model.backbone.device
+        return [one.to(device, non_blocking=True) for one in labels]

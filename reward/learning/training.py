@@ -140,27 +140,29 @@ def train_epoch(
 ) -> tuple[float | None, float | None, float | None]:
     """Pass over the labels once; return the mean binary, prompt-classification and ranking loss."""
     steps = steps_per_epoch(labels, batch_size, ranking_weight=objective.config.ranking_weight)
-    device = labels.image.device
     orders = (
         torch.randperm(n, generator=generator).tensor_split(steps)
         for n in (len(labels.image), labels.n_rankings)
     )
     history = []
     for rows, rankings in zip(*orders, strict=True):
-        terms = objective.training_terms(labels, rows.to(device), rankings.to(device))
+        terms = objective.training_terms(labels, rows, rankings)
         loss = terms.total(objective.config)
         if loss is None:
             continue
-        if not loss.isfinite():
-            raise PictuneError("reward: the loss is no longer a number; lower reward.learning_rate")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         history.append((terms.binary, terms.prompt, terms.ranking))
+    # Read here, since each read waits for the device.
     binary, prompt, ranking = (
-        [term.item() for term in column if term is not None]
+        torch.stack(present).tolist()
+        if (present := [one for one in column if one is not None])
+        else []
         for column in zip(*history, strict=True)
     )
+    if not np.isfinite([*binary, *prompt, *ranking]).all():
+        raise PictuneError("reward: the loss is no longer a number; lower reward.learning_rate")
     return _mean(binary), _mean(prompt), _mean(ranking)
 
 
