@@ -21,6 +21,7 @@ from data.errors import PictuneError
 from data.files import write_atomically
 from data.weights import check_finite
 from finetune.model.adapter import Adapter, shapes
+from finetune.model.family import Family
 from finetune.settings.adapter_kinds import ADAPTERS, BASE
 from finetune.settings.model import AdapterSettings
 
@@ -42,15 +43,13 @@ _FEED_FORWARD = (
 class Lora(Adapter):
     """The low-rank matrices of one network of a pipeline."""
 
-    def __init__(self, pipeline: Any, name: str) -> None:
-        """Take the pipeline and the name of the network that has, or will have, the LoRA."""
-        self.pipeline, self.name = pipeline, name
-        self.network = getattr(pipeline, name)
+    def __init__(self, family: Family) -> None:
+        """Take the model's family, whose network has, or will have, the LoRA."""
+        self.pipeline, self.name = family.pipeline, family.network_name
+        self.network = family.network
 
     @classmethod
-    def add(
-        cls, pipeline: Any, name: str, settings: AdapterSettings, *, generator: torch.Generator
-    ) -> Self:
+    def add(cls, family: Family, settings: AdapterSettings, *, generator: torch.Generator) -> Self:
         """Add the LoRA of `settings.start`, or a new one: `generator` draws A, and B is 0.
 
         Raises:
@@ -59,10 +58,10 @@ class Lora(Adapter):
         """
         started, scales = None, {settings.scale}
         if settings.start != BASE:
-            earlier = cls.load(pipeline, name, Path(settings.start))
+            earlier = cls.load(family, Path(settings.start))
             started, scales = earlier.state(), {one.scaling[_NAME] for one in earlier.layers}
             earlier.remove()
-        lora = cls(pipeline, name)
+        lora = cls(family)
         lora._add_fresh(settings, generator)
         if started is not None:
             if scales != {settings.scale} or shapes(started) != shapes(lora.parameters()):
@@ -88,14 +87,14 @@ class Lora(Adapter):
             first.data.copy_(drawn)
 
     @classmethod
-    def load(cls, pipeline: Any, name: str, folder: Path) -> Self:
+    def load(cls, family: Family, folder: Path) -> Self:
         """Add a saved LoRA; remove the remains of an earlier, failed call.
 
         Raises:
             PictuneError: the folder has no LoRA, or one of another model, or one with tensors that
                 are missing, have unknown names or are not finite.
         """
-        lora, file = cls(pipeline, name), folder / LORA_FILE
+        lora, name, file = cls(family), family.network_name, folder / LORA_FILE
         lora.remove()
         try:
             lora.network.load_lora_adapter(
