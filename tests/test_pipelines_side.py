@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from data.runs import RunFolder
 from finetune.model.diffusion import DiffusionModel
@@ -93,3 +94,21 @@ def test_two_processes_train_it_as_one(
         assert float((tuned[name] - weight).norm()) <= 2e-2 * float(weight.norm())
     for mine, others in zip(figures_of(two, "rwl"), figures_of(run, "rwl"), strict=True):
         assert mine["validation_reward"] == pytest.approx(others["validation_reward"], rel=1e-4)
+
+
+def test_a_lora_is_exported_for_other_tools_and_a_side_network_is_refused(
+    run: RunFolder, ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = ("export-adapter", "--method", "rwl", "--format", "kohya")
+    assert command(run, *export) == 2
+    assert f"{SIDE_FILE}: is a side network, and kohya has LoRAs alone" in capsys.readouterr().err
+    copy = copy_of(ready, tmp_path)
+    assert command(copy, *export) == 2
+    assert "run the finetune stage first" in capsys.readouterr().err
+    assert main(words(copy, "rwl", ["rwl.updates=1"])) == 0
+    assert command(copy, *export) == 0
+    file = copy.finetune_dir("rwl") / "rwl-kohya.safetensors"
+    assert capsys.readouterr().out.splitlines()[-1] == f"export-adapter: {file}"
+    assert command(copy, *export, "--to", str(tmp_path / "a" / "lora.safetensors")) == 0
+    assert (tmp_path / "a" / "lora.safetensors").read_bytes() == file.read_bytes()
+    assert any(name.endswith(".alpha") for name in load_file(file))

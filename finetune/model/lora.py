@@ -10,11 +10,13 @@ from typing import Any, Self
 import torch
 from diffusers.utils.state_dict_utils import (
     convert_state_dict_to_diffusers,
+    convert_state_dict_to_kohya,
     convert_unet_state_dict_to_peft,
 )
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from data.errors import PictuneError
@@ -188,6 +190,29 @@ class Lora(Adapter):
 def lora_layers(network: nn.Module) -> list[Any]:
     """Return the layers that have low-rank matrices."""
     return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def write_kohya(folder: Path, target: Path) -> None:
+    """Write the LoRA of a folder with the names of kohya's scripts, which ComfyUI and A1111 read.
+
+    Raises:
+        PictuneError: it is of a transformer, for which diffusers has no names of kohya's.
+    """
+    file = folder / LORA_FILE
+    with safe_open(file, "pt") as opened:
+        about = json.loads(opened.metadata()["lora_adapter_metadata"])
+    if "unet.lora_alpha" not in about:
+        raise PictuneError(
+            f"{file}: kohya's names are for UNets (SD 1.x, SD 2.x and SDXL), and this model has a "
+            "transformer; give the file as it is, ComfyUI reads it"
+        )
+    weights = convert_state_dict_to_kohya(convert_unet_state_dict_to_peft(load_file(file)))
+    for name in weights:
+        if name.endswith(".alpha"):  # the converter supposes that alpha is the rank
+            weights[name] = torch.tensor(float(about["unet.lora_alpha"]))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(target) as temporary:
+        save_file(weights, temporary)
 
 
 def _with_sorted_header(file: bytes) -> bytes:
