@@ -47,12 +47,13 @@ def add_path(
 
 def add_format(parser: argparse.ArgumentParser, dest: str, known: Iterable[str]) -> None:
     """Add `--format`, whose values are the `known` formats of other tools."""
+    words = list(known)
     parser.add_argument(
         "--format",
         required=True,
-        type=one_of("FORMAT", known),
+        type=one_of("FORMAT", words),
         dest=dest,
-        help="such as pick-a-pic; an unknown one is answered with all that are known",
+        help=f"such as {next(iter(words))}; an unknown one is answered with all that are known",
     )
 
 

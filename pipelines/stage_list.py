@@ -86,6 +86,11 @@ STAGES = {
     "finetune": Stage(
         f"fine-tune the model on the reward, by --method {', '.join(METHODS)}", "finetune.finetune"
     ),
+    "export-adapter": Stage(
+        "write a tuned adapter in the format of other tools; --format kohya",
+        "finetune.export_adapter",
+        ("run", "store"),
+    ),
     "evaluate": Stage(
         "compare base, best-of-n and tuned models; writes metrics and the report",
         "evaluate.evaluate",

@@ -74,6 +74,7 @@ def new_training(
     sampler = sampler or Sampler()
     if isinstance(config, DrawsImages):
         sampler = sampler.overridden(config.sampler)
+    model.sampling_guidance = sampler.guidance
     watched, rules = validation_prompts or prompts, config.validation
     validator = Validator(model, watched, reward, rules, sampler, **validation)
     return Training(model, prompts, reward, config, sampler, validator, generator, watch or Watch())

@@ -178,7 +178,7 @@ def batch_losses(
     target = denoising_target(schedule, latents, noise, timesteps)
     noisy = schedule.add_noise(latents, noise, timesteps)
     cond = model.encode_prompts([batch.texts[i] for i in rows.tolist()])
-    prediction = model.predict(noisy, timesteps, cond, cond, guidance=1.0)
+    prediction = model.predict_denoising(noisy, timesteps, cond)
     by_time = timestep_weights(schedule, timesteps, config.min_snr)
     rewarded = pretraining = kl = torch.zeros((), device=latents.device)
     if k:
@@ -186,7 +186,7 @@ def batch_losses(
         rewarded = weighted_denoising_loss(prediction[:k], target[:k], weights) * (k / n)
     if k and config.kl == "kl-o":
         with torch.no_grad(), model.adapter_off():
-            base = model.predict(noisy[:k], timesteps[:k], cond[:k], cond[:k], guidance=1.0)
+            base = model.predict_denoising(noisy[:k], timesteps[:k], cond[:k])
         weights = config.gamma * by_time[:k]
         kl = weighted_denoising_loss(prediction[:k], base, weights) * (k / n)
     if len(rows) > k:

@@ -4,12 +4,13 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from data.errors import PictuneError
+from finetune.model.family import Family
 from finetune.settings.adapter_kinds import AdapterKind
 from finetune.settings.model import AdapterSettings
 
@@ -17,13 +18,12 @@ from finetune.settings.model import AdapterSettings
 class Adapter(Protocol):
     """Trainable weights that change the output of a frozen network."""
 
-    @classmethod
-    def add(
-        cls, pipeline: Any, name: str, settings: AdapterSettings, *, generator: torch.Generator
-    ) -> Self:
-        """Add the adapter of `settings.start`, or a new adapter, which changes nothing yet.
+    corrects_guided: ClassVar[bool] = False
+    """Whether `corrected` changes the prediction after guidance, so that all losses need it."""
 
-        `name` is the attribute of the pipeline with the network.
+    @classmethod
+    def add(cls, family: Family, settings: AdapterSettings, *, generator: torch.Generator) -> Self:
+        """Add the adapter of `settings.start`, or a new adapter, which changes nothing yet.
 
         Raises:
             PictuneError: the folder `settings.start` has no adapter, or one of another model or
@@ -31,12 +31,25 @@ class Adapter(Protocol):
         """
 
     @classmethod
-    def load(cls, pipeline: Any, name: str, folder: Path) -> Self:
-        """Add a saved adapter to the network `name` of the pipeline.
+    def load(cls, family: Family, folder: Path) -> Self:
+        """Add a saved adapter to the model.
 
         Raises:
             PictuneError: the folder has no adapter, or a broken one, or one of another model.
         """
+
+    def corrected(
+        self,
+        output: Tensor,
+        latents: Tensor,  # noqa: ARG002
+        timesteps: Tensor,  # noqa: ARG002
+        embeddings: Tensor,  # noqa: ARG002
+    ) -> Tensor:
+        """Return the network's output [B, C, h, w] with guidance, as the adapter changes it.
+
+        Latents are [B, C, h, w], timesteps [B], and the prompts' embeddings [B, L, D].
+        """
+        return output
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name."""

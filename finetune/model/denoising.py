@@ -29,7 +29,7 @@ class NoiseLevels(NamedTuple):
 
 
 class NoisedImages(NamedTuple):
-    """M noised images, for predictions without guidance."""
+    """M noised images, for the predictions of denoising losses."""
 
     noisy: Tensor
     """[M, C, h, w]."""
@@ -43,8 +43,8 @@ class NoisedImages(NamedTuple):
     """Factor [M, 1, 1, 1] from the network's output to units of the velocity."""
 
     def output(self, model: DiffusionModel) -> Tensor:
-        """Return the network's output without guidance, [M, C, h, w]."""
-        return model.predict(self.noisy, self.timesteps, self.cond, self.cond, guidance=1.0)
+        """Return the output of `DiffusionModel.predict_denoising`, [M, C, h, w]."""
+        return model.predict_denoising(self.noisy, self.timesteps, self.cond)
 
 
 def noise_images(

@@ -40,6 +40,8 @@ class DiffusionModel:
         self.processes: Processes = SINGLE_PROCESS
         """The processes of the training."""
         self._adapter: Adapter | None = None
+        self.sampling_guidance = 1.0
+        """Scale of guidance of the training's sampler, for `predict_denoising`."""
         self.device = torch.device(self.pipeline.device)
         self.precision = arithmetic(precision, self.device)
         self._embeddings: dict[str, Tensor] = {}
@@ -143,11 +145,26 @@ class DiffusionModel:
             guidance: the scale.
         """
         if guidance == 1 or self.family.embeds_guidance:
-            return self._output(latents, timesteps, cond, guidance)
-        twice = torch.cat([timesteps, timesteps])
-        both = self._output(torch.cat([latents, latents]), twice, torch.cat([uncond, cond]), 1.0)
-        without, with_prompt = both.chunk(2)
-        return self.family.guided(without, with_prompt, guidance)
+            output = self._output(latents, timesteps, cond, guidance)
+        else:
+            twice, prompts = torch.cat([timesteps, timesteps]), torch.cat([uncond, cond])
+            both = self._output(torch.cat([latents, latents]), twice, prompts, 1.0)
+            without, with_prompt = both.chunk(2)
+            output = self.family.guided(without, with_prompt, guidance)
+        if self._adapter is None:
+            return output
+        return self._adapter.corrected(output, latents, timesteps, cond)
+
+    def predict_denoising(self, latents: Tensor, timesteps: Tensor, cond: Tensor) -> Tensor:
+        """Return the output [B, C, h, w] that a denoising loss compares with its target.
+
+        It has no guidance, except for an adapter that corrects the guided prediction: then it has
+        the guidance of the training's sampler. The arguments are as in `predict`.
+        """
+        if self._adapter is None or not self._adapter.corrects_guided:
+            return self.predict(latents, timesteps, cond, cond, 1.0)
+        uncond = self.encode_prompts([""]).expand_as(cond)
+        return self.predict(latents, timesteps, cond, uncond, self.sampling_guidance)
 
     def _output(
         self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, guidance: float
@@ -206,17 +223,17 @@ class DiffusionModel:
 
     def add_adapter(self, settings: AdapterSettings, *, generator: torch.Generator) -> None:
         """Add a trainable adapter to the network, see `finetune.model.adapter.Adapter.add`."""
-        kind, name = adapter_class(ADAPTERS[settings.kind]), self.family.network_name
-        self._adapter = kind.add(self.pipeline, name, settings, generator=generator)
+        kind = adapter_class(ADAPTERS[settings.kind])
+        self._adapter = kind.add(self.family, settings, generator=generator)
         self._leave_casts_to_autocast()
 
     def load_adapter(self, folder: str | Path) -> None:
         """Replace the current adapter, if any, by a saved one, for drawing."""
-        kind, name = adapter_class(kind_of(folder)), self.family.network_name
+        kind = adapter_class(kind_of(folder))
         if self._adapter is not None:
             self._adapter.remove()
         self._adapter = None  # in case loading fails
-        self._adapter = kind.load(self.pipeline, name, Path(folder))
+        self._adapter = kind.load(self.family, Path(folder))
         self._leave_casts_to_autocast()
 
     @contextmanager
