@@ -10,20 +10,26 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 from data.errors import PictuneError
 
+SYNCED_AT_ONCE = 16
+"""Files that `sync_files` waits for at the same time; a disk writes many in one go."""
+
 
 @contextmanager
-def write_atomically(path: Path) -> Iterator[Path]:
+def write_atomically(path: Path, *, sync: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`, and rename it to `path` if the block succeeds.
 
     The temporary file keeps the suffix of `path`, since many writers choose their format by it.
     After an exception or Ctrl-C it is removed, and an earlier file at `path` stays as it was.
+    Without `sync` the caller calls `sync_files`, which is much quicker for many files.
 
     Raises:
         PictuneError: the disk is full, or the folder or file cannot be written.
@@ -32,9 +38,11 @@ def write_atomically(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _sync(temporary)
+        if sync:
+            _sync(temporary)
         temporary.replace(path)
-        _sync(path.parent)
+        if sync:
+            _sync(path.parent)
     except OSError as error:
         # Errors that do not come from writing keep their own message: the block may open other
         # files.
@@ -191,6 +199,13 @@ def sha256_of_files(folder: Path, files: Iterable[Path]) -> str:
     """Return a SHA-256 over the paths and contents of files in `folder`, sorted by path."""
     lines = (f"{path.relative_to(folder)} {sha256_of(path)}\n" for path in sorted(files))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def sync_files(folder: Path, files: Iterable[Path]) -> None:
+    """Wait until the files of the folder, and their names, are on the disk."""
+    with ThreadPoolExecutor(SYNCED_AT_ONCE) as pool:
+        deque(pool.map(_sync, files), maxlen=0)
+    _sync(folder)
 
 
 def _temporary_name(name: str) -> str:

@@ -1,5 +1,6 @@
 """Settings of the reward: labels, losses, training, and external rewards."""
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import (
@@ -9,6 +10,8 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -71,14 +74,47 @@ class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
     probability of "good" from all its raters (Dawid-Skene)."""
 
 
+SERVICES = ("http", "vlm")
+"""Kinds of rewards that a server computes."""
+
+
+class SourceOptions(BaseModel, frozen=True, extra="forbid"):
+    """Options of a reward, the table `options` of its source; most are for servers."""
+
+    normalize: bool = False
+    """Divide the reward by its spread over a prompt's images, before the weighted sum."""
+    timeout: PositiveFloat = 60
+    """Seconds to wait for an answer before the server is asked again."""
+    batch: PositiveInt = 16
+    """Images of a request to a server of scores; requests to a model at a time."""
+    model: str | None = None
+    """Name of the model that is asked, as its server calls it."""
+    question: str = 'Does this image show "{prompt}"? Answer with yes or no.'
+    """Question about an image. `{prompt}`, and a key of its metadata in braces, are filled in."""
+    pattern: str | None = None
+    """Regular expression whose group is the number in the answer; omitted, the reward is the
+    probability of yes."""
+
+    @field_validator("pattern")
+    @classmethod
+    def _has_a_group(cls, pattern: str | None) -> str | None:
+        try:
+            groups = 1 if pattern is None else re.compile(pattern).groups
+        except re.error as error:
+            raise ValueError(f"is no regular expression ({error})") from error
+        if groups != 1:
+            raise ValueError("needs one group in parentheses, which is the number")
+        return pattern
+
+
 class RewardSource(BaseModel, frozen=True, extra="forbid"):
     """One reward of a weighted sum."""
 
-    kind: Literal["model", "clip_score", "pickscore", "aesthetic", "python"]
+    kind: Literal["model", "clip_score", "pickscore", "aesthetic", "python", "http", "vlm"]
     """Kind of reward; see the top of reward/sources.py."""
     path: str = Field(min_length=1)
     """Folder of the reward model, folder or hub name of the CLIP model, safetensors file of the
-    aesthetic layers, or `module:function`."""
+    aesthetic layers, `module:function`, or the server's address with http:// or https://."""
     weight: float = 1.0
     """Factor of the reward; a negative factor prefers low rewards. Scales differ: a probability is
     in [0, 1], a PickScore about 20."""
@@ -89,6 +125,10 @@ class RewardSource(BaseModel, frozen=True, extra="forbid"):
     its weights."""
     backbone: str | None = None
     """For aesthetic layers: folder or hub name of the CLIP model of their input embeddings."""
+    options: dict[str, str | bool | float] | None = None
+    """For any kind `normalize` (true divides the reward by its spread over a prompt's images); for
+    servers also `timeout` (60 seconds) and `batch` (16 images), for kind vlm `model`, `question`
+    and `pattern`; docs/reward.md explains them."""
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:
@@ -98,12 +138,31 @@ class RewardSource(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("processor belongs to the kinds clip_score and pickscore")
         if self.reduce != "mean" and self.kind != "model":
             raise ValueError("reduce belongs to kind model")
+        chosen, is_served = self.chosen, self.kind in SERVICES
+        own = {"http": {"normalize", "timeout", "batch"}, "vlm": chosen.model_fields_set}
+        if others := chosen.model_fields_set - own.get(self.kind, {"normalize"}):
+            raise ValueError(f"options.{min(others)} does not belong to kind {self.kind}")
+        if is_served and not self.path.startswith(("http://", "https://")):
+            raise ValueError("path is no address; begin it with http:// or https://")
+        if self.kind == "vlm" and chosen.model is None:
+            raise ValueError("options.model is needed by kind vlm")
         return self
+
+    @property
+    def chosen(self) -> SourceOptions:
+        """The options with their defaults."""
+        try:
+            return SourceOptions.model_validate(self.options or {})
+        except ValidationError as error:
+            first = error.errors(include_url=False)[0]
+            raise ValueError(f"options.{first['loc'][0]}: {first['msg']}") from error
 
     @property
     def name(self) -> str:
         """Name of the reward in reports."""
-        return f"{self.kind} {self.path}{' (lower bound)' if self.reduce == 'lcb' else ''}"
+        asked = [(self.options or {}).get(name) for name in ("model", "question", "pattern")]
+        parts = [self.kind, self.path, *filter(None, asked)]
+        return f"{' '.join(map(str, parts))}{' (lower bound)' if self.reduce == 'lcb' else ''}"
 
     @property
     def read_from(self) -> tuple[str, ...]:

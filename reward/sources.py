@@ -7,7 +7,7 @@
   2305.01569).
 - aesthetic: linear layers on a CLIP's image embedding, without the prompt (LAION's aesthetic
   predictor, 2022).
-- model: a reward model of Pictune; python: any function.
+- model: a reward model of Pictune; python: any function; http, vlm: see reward/services.py.
 """
 
 import pkgutil
@@ -16,6 +16,7 @@ import sysconfig
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import torch
 from safetensors import SafetensorError
@@ -26,7 +27,9 @@ from data.errors import OwnCodeFailed, PictuneError
 from data.weights import check_finite
 from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
-from reward.settings import RewardSource
+from reward.services import Meta, Service
+from reward.settings import SERVICES, RewardSource
+from reward.spread import Examples, spread_of
 
 Reward = Callable[[Tensor, Sequence[str]], Tensor]
 """Turns images [B, 3, H, W] in [0, 1] and their prompts into rewards [B]; higher is better."""
@@ -38,9 +41,17 @@ _OURS = ("pipelines", "labeling_app", "world")
 
 
 def load_reward(
-    sources: Sequence[RewardSource], *, device: torch.device, finite: bool = True
+    sources: Sequence[RewardSource],
+    *,
+    device: torch.device,
+    finite: bool = True,
+    meta: Meta = MappingProxyType({}),
+    examples: Examples | None = None,
 ) -> Reward:
     """Return the weighted sum of `sources`; differentiable to the pixels if all sources are.
+
+    `meta` has the metadata of prompts, which servers get with them. A source with `normalize` is
+    divided by its spread over the `examples` of a prompt; if these are None, it is as it is.
 
     The function raises `PictuneError` if a source fails, does not return one number per image, or
     has no gradient for images that require one. Without `finite` the numbers may be infinite or
@@ -51,7 +62,9 @@ def load_reward(
     """
     if not sources:
         raise PictuneError("reward sources: there are none; name at least one")
-    parts = [(source, _load(source, device)) for source in sources]
+    parts = [(source, _load(source, device, meta)) for source in sources]
+    if examples is not None:
+        parts = [(source, _normalized(source, part, examples)) for source, part in parts]
 
     def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
         weighted = [
@@ -69,7 +82,9 @@ def load_reward(
     return reward
 
 
-def _load(source: RewardSource, device: torch.device) -> Reward:
+def _load(source: RewardSource, device: torch.device, meta: Meta) -> Reward:
+    if source.kind in SERVICES:
+        return Service(source, meta)
     if source.kind == "model":
         model = RewardModel.from_pretrained(source.path).to(device).eval()
         return lambda images, prompts: model.score(
@@ -84,6 +99,18 @@ def _load(source: RewardSource, device: torch.device) -> Reward:
     clip = ClipBackbone.from_pretrained(source.path, processor=source.processor).to(device)
     scale = clip.logit_scale if source.kind == "pickscore" else 1.0
     return lambda images, prompts: scale * clip.clip_score(images, prompts)
+
+
+def _normalized(source: RewardSource, reward: Reward, examples: Examples) -> Reward:
+    """Return the reward, divided by its spread over a prompt's images if its source says so."""
+    if not source.chosen.normalize:
+        return reward
+
+    def checked(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return _check_rewards(source, reward(images, prompts), images)
+
+    spread = spread_of(checked, examples, source.name)
+    return lambda images, prompts: checked(images, prompts) / spread(prompts).to(images.device)
 
 
 def _aesthetic(path: Path, clip: ClipBackbone) -> Reward:

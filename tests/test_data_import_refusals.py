@@ -173,8 +173,8 @@ OTHERS: list[Case] = [
     ),
     (
         "folder",
-        lambda folder: _text(folder / "a.csv", "file,prompt\n"),
-        r"a\.csv: row 1, column file_name: is missing",
+        lambda folder: _text(folder / "a.csv", "photo,prompt\n"),
+        r"a\.csv: row 1, column file: is missing",
     ),
     ("dataset", lambda folder: folder, r"holds no folder data/"),
     (

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from data.errors import PictuneError
 from data.feedback import NewTask
-from data.files import locked, waiting_folder, write_atomically
+from data.files import locked, sync_files, waiting_folder, write_atomically
 from data.formats.records import BadRow, Record, Row, SourceImage, SourceLabel, check_texts, fact
 from data.image_files import IMAGE_FORMATS, ImageFault, decode_image
 from data.kinds.kind import Answer, InvalidAnswer
@@ -195,6 +195,7 @@ class _Batch:
                 for image_id in self.new_images.keys() - images.keys():
                     path = self._run.root / self.new_images[image_id]["path"]
                     moved.append((self._waiting / path.name).replace(path))
+                sync_files(self._run.images_dir, moved)
                 for known, new, schema, path in (
                     (prompts, self.new_prompts, PROMPTS, self._run.prompts_table),
                     (images, self.new_images, IMAGES, self._run.images_table),
@@ -240,7 +241,7 @@ class _Batch:
         assert decoded.format is not None  # it is one of the formats allowed
         suffix = IMAGE_FORMATS[decoded.format]
         path = self._run.images_dir / f"{image_id}.{suffix}"
-        with write_atomically(self._waiting / path.name) as temporary:
+        with write_atomically(self._waiting / path.name, sync=False) as temporary:
             temporary.write_bytes(content)
         known = {field.name: fact(row, image.facts.get(field.name), field) for field in IMAGES}
         return known | {

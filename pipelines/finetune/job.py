@@ -1,6 +1,8 @@
 """A training of the run, ready to start: its model, reward, data and generator."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +31,20 @@ from pipelines.finetune.training_data import (
     labeled_rewards,
     pretraining_pairs,
     rewarded_images,
+    run_images,
 )
 from pipelines.methods import find_method
+from pipelines.run.image_io import load_fitted
 from pipelines.run.image_plan import ImagesConfig, round_seeds, seeded
 from pipelines.run.model_hashes import has_reward
 from pipelines.run.models import as_monitor, as_reward_fn, open_model, open_reward_model
+from pipelines.run.prompts import meta_of
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig
 from reward.sources import load_reward
+
+EXAMPLES = 32
+"""Images of a prompt, of those of the run, that a reward's spread is measured on."""
 
 
 @dataclass(frozen=True)
@@ -88,8 +96,8 @@ def open_job(
     model.set_up(settings.run)
     if shared.gradient_checkpointing:
         model.checkpoint_gradients()
-    reward, monitor = _open_reward(run, settings, config, model)
     prompts, labeled = method_prompts(run, settings, name), dict[str, Tensor]()
+    reward, monitor = _open_reward(run, settings, config, model, prompts)
     sampler, batch = (
         settings.table("sampler", Sampler),
         settings.table("images", ImagesConfig).batch,
@@ -134,12 +142,23 @@ def _watch_of(device: torch.device) -> Watch:
 
 
 def _open_reward(
-    run: RunFolder, settings: Settings, config: MethodConfig, model: DiffusionModel
+    run: RunFolder,
+    settings: Settings,
+    config: MethodConfig,
+    model: DiffusionModel,
+    prompts: Sequence[str],
 ) -> tuple[RewardFn | None, Monitor]:
     """Return the reward to tune on (None if the method works without one) and the monitor."""
     shared = settings.table("finetune", FinetuneConfig)
     if shared.rewards:
-        return load_reward(shared.rewards, device=model.device), PIXEL_MONITOR
+        drawn = sorted({*prompts, *shared.validation_prompts})
+        rewards = load_reward(
+            shared.rewards,
+            device=model.device,
+            meta=meta_of(settings.run),
+            examples={prompt: partial(_examples, run, prompt, model) for prompt in drawn},
+        )
+        return rewards, PIXEL_MONITOR
     if isinstance(config, LearnsFromLabels) and not has_reward(run.reward_dir):
         if shared.other_strengths:
             raise PictuneError(
@@ -149,6 +168,14 @@ def _open_reward(
         return None, PIXEL_MONITOR
     trained = open_reward_model(run.reward_dir, settings.run)
     return as_reward_fn(trained), as_monitor(trained)
+
+
+def _examples(run: RunFolder, prompt: str, model: DiffusionModel) -> Tensor:
+    """Return images of the run of a prompt, [n, 3, H, W] of the model's size."""
+    images = [path for path, _ in run_images(run, [prompt], "both")[:EXAMPLES]]
+    empty = torch.zeros(0, 3, *model.image_size)
+    fitted = [load_fitted(path, model.image_size) for path in images]
+    return (torch.stack(fitted) if fitted else empty).to(model.device)
 
 
 def with_images(job: Job) -> Job:

@@ -1,6 +1,7 @@
 """Plan of one training of the run: settings, prompts and start, with their hashes."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,11 +17,12 @@ from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodC
 from pipelines.methods import METHODS
 from pipelines.run.campaign import images_digest
 from pipelines.run.model_hashes import content_hash, has_reward, reward_hash, weights_hash
-from pipelines.run.prompts import focus_of, prompts_digest, prompts_of
+from pipelines.run.prompts import focus_of, meta_of, prompts_digest, prompts_of
 from pipelines.run.rounds import adapter_to_go_on_from
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig
 from reward.dataset import FeedbackDataset
+from reward.settings import SERVICES, RewardSource
 
 IMAGES = "images"
 """Subfolder for images that are drawn for the method."""
@@ -75,8 +77,7 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
         adapter_to_go_on_from(run, name, model)
     inputs = {"model": model, "prompts": prompts_digest(prompts)}
     if rewards := settings.table("finetune", FinetuneConfig).rewards:
-        places = [place for source in rewards for place in source.read_from]
-        inputs |= {f"reward {place}": content_hash(place) for place in places}
+        inputs |= _reward_inputs(run, settings, rewards)
     elif has_reward(run.reward_dir) or not isinstance(config, LearnsFromLabels):
         inputs["reward"] = reward_hash(run.reward_dir)
     if (start := start_of(run, settings, name)) != BASE:
@@ -89,6 +90,19 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
             inputs["labels"] = learned_from_digest(run)
         if config.pretraining_pairs is not None:
             inputs["pretraining_pairs"] = pairs_hash(config.pretraining_pairs)
+    return inputs
+
+
+def _reward_inputs(
+    run: RunFolder, settings: Settings, rewards: Sequence[RewardSource]
+) -> dict[str, str]:
+    """Return hashes of what the rewards to tune on depend on."""
+    places = [place for source in rewards for place in source.read_from]
+    inputs = {f"reward {place}": content_hash(place) for place in places}
+    if any(source.kind in SERVICES for source in rewards) and (meta := meta_of(settings.run)):
+        inputs["meta"] = hashlib.sha256(json.dumps(meta, sort_keys=True).encode()).hexdigest()
+    if any(source.chosen.normalize for source in rewards):
+        inputs["images"] = images_digest(run)
     return inputs
 
 

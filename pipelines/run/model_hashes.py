@@ -61,8 +61,10 @@ def content_hash(name: str) -> str:
     """Return the SHA-256 of a file, of the file of a `module:function`, or of a model's folder.
 
     For a folder the hash is over the names and hashes of its weights and settings, without hidden
-    files and documentation. Any other name is returned unchanged.
+    files and documentation. Any other name, such as an address, is returned unchanged.
     """
+    if "://" in name:
+        return name
     path = Path(_file_of(name) if ":" in name else name)
     if path.is_file():
         return sha256_of(path)

@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from data.errors import PictuneError
@@ -28,6 +28,8 @@ class Prompt:
     category: str | None = None
     is_held_out: bool = False
     """Whether only the evaluation draws the prompt."""
+    meta: Mapping[str, object] = field(default_factory=dict)
+    """Metadata for rewards of servers: the object `meta`, and what else the file says of it."""
 
 
 def read_prompts(path: Path) -> list[Prompt]:
@@ -111,7 +113,16 @@ def _prompt_of(row: Mapping[object, object], where: str) -> Prompt:
             f'{where}: column split is {shortened(texts["split"])}; write "train", or "test" for '
             "a prompt that only the evaluation draws"
         )
-    return Prompt(texts["prompt"], texts["category"] or None, _PARTS[part])
+    rest = {str(name): value for name, value in row.items() if name not in values}
+    if isinstance(rest.get("meta"), dict):
+        rest |= rest.pop("meta")
+    return Prompt(texts["prompt"], texts["category"] or None, _PARTS[part], rest)
+
+
+def meta_of(config: RunConfig) -> dict[str, Mapping[str, object]]:
+    """Return the metadata of each prompt of the run's file that has some."""
+    found = [] if config.prompts_file is None else read_prompts(config.prompts_file)
+    return {one.text: one.meta for one in found if one.meta}
 
 
 def prompts_of(config: RunConfig) -> dict[str, str | None]:
