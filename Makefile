@@ -48,7 +48,7 @@ SHARED_STAGE = $(if $(strip $(filter-out 1,$(PROCESSES)) $(MACHINES)),$(LAUNCH),
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune evaluate play rounds compare compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-one-draw bench-compare bench-finetune bench-drawing check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune export-adapter evaluate play rounds compare compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-one-draw bench-compare bench-drawing check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -100,6 +100,9 @@ best-of-n: $(INSTALLED) ## Draw N images a prompt and pick the best (N=, REWARD=
 finetune: $(INSTALLED) ## Fine-tune the model on the reward (METHOD=, PROCESSES=)
 	$(SHARED_STAGE) finetune $(COMMON) --method '$(METHOD)'
 
+export-adapter: $(INSTALLED) ## Write a tuned LoRA for ComfyUI and A1111 (METHOD=, FORMAT=kohya, TO=)
+	$(STAGE) export-adapter $(COMMON) --method '$(METHOD)' $(call flag,format,$(FORMAT)) $(call flag,to,$(TO))
+
 evaluate: $(INSTALLED) ## Compare base and tuned models; write the report (PROCESSES=)
 	$(SHARED_STAGE) evaluate $(COMMON)
 
@@ -127,7 +130,6 @@ settings: $(INSTALLED) ## Explain all settings (TABLE=: those of one table)
 models: $(INSTALLED) ## Train the embedded models again, for hours (needs fonts-noto-color-emoji)
 	bash -o pipefail -c '$(PYTHON) -m world.build.models 2>&1 | tee models/training.log'
 	$(PYTHON) -m world.build.measure
-	$(PYTHON) -m world.build.audit agree
 
 screenshots: $(INSTALLED) ## Take the images of docs/raters.md again (look at them before they are kept)
 	$(PYTHON) -m tests.support.labeling_screenshots docs
@@ -138,8 +140,7 @@ bench: $(INSTALLED) ## Measure labeling, dataset and queries; figures go to benc
 	$(PYTHON) -m benchmarks.bench_dataset
 	$(PYTHON) -m benchmarks.bench_queries
 
-bench-reward: $(INSTALLED) ## Measure the reward: speed, and what each part of it brings
-	$(PYTHON) -m benchmarks.bench_reward
+bench-reward: $(INSTALLED) ## Measure what each part of the reward brings
 	$(PYTHON) -m benchmarks.reward_ablation
 
 bench-labels: $(INSTALLED) ## Measure what raters' labels buy, for hours
@@ -153,9 +154,6 @@ bench-one-draw: $(INSTALLED) ## Compare one draw of the tuned model with the bes
 
 bench-compare: $(INSTALLED) ## Measure what intervals and plans of comparisons promise, in minutes
 	$(PYTHON) -m benchmarks.compare
-
-bench-finetune: $(INSTALLED) ## Measure an iteration of fine-tuning beside a straightforward loop
-	$(PYTHON) -m benchmarks.bench_finetune
 
 bench-drawing: $(INSTALLED) ## Measure drawing images beside a plain loop of diffusers, in minutes
 	$(PYTHON) -m benchmarks.bench_drawing

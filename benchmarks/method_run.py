@@ -50,7 +50,7 @@ from pipelines.settings.config import (
     parse_override,
     read_toml,
 )
-from pipelines.settings.evaluate import EvaluateConfig
+from pipelines.settings.stages import EvaluateConfig
 from pipelines.settings.tables import TABLES
 
 SAMPLERS = ("DDIM", "DPM-Solver++", "as trained")

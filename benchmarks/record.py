@@ -24,7 +24,7 @@ from data.intervals import mean_interval
 
 RESULTS = Path(__file__).parent / "results"
 CHECKOUT = Path(__file__).parents[1]
-LINE = 400
+LINE = 10_000
 """Longest line of the results, in characters."""
 DIRTY = "-dirty"
 PAGE = """# Commits that the figures are of
@@ -151,12 +151,6 @@ def timed(work: Callable[[], object]) -> dict[str, float]:
         "seconds": time.perf_counter() - clock,
         "cpu_seconds": time.process_time() - processor,
     }
-
-
-def peak_mib(pid: int | str = "self") -> float:
-    """Return the most resident memory of a process so far, its parent's not included."""
-    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def recorded(name: str) -> dict[str, Any]:

@@ -178,6 +178,11 @@ class Claim:
     aside_at: datetime | None = None
     """Time at which the rater put the task aside; None if the rater did not."""
 
+    @property
+    def was_aside(self) -> bool:
+        """Whether the rater had put the task aside."""
+        return self.aside_at is not None
+
 
 @dataclass(frozen=True)
 class Receipt:

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 Part = Literal[
     "preparing", "drawing", "decoding", "reward", "training", "validation", "waiting", "other"
@@ -15,16 +15,23 @@ Other: sheets, checkpoints and logs."""
 PARTS: tuple[Part, ...] = get_args(Part)
 
 
+def _difference(start: float, end: float) -> float:
+    return end - start
+
+
 @dataclass
 class Watch:
     """Times of the parts since the last lap; a nested part's time counts for it alone."""
 
-    now: Callable[[], float] = time.perf_counter
-    """Returns the time in seconds, from any start."""
+    now: Callable[[], Any] = time.perf_counter
+    """Returns a mark of the present moment, without waiting for the device."""
+    between: Callable[[Any, Any], float] = _difference
+    """Returns the seconds between two marks; it may wait until the device has reached them."""
     _parts: list[Part] = field(default_factory=lambda: ["other"])
     """Stack of nested parts; the last part is running."""
-    _seconds: dict[Part, float] = field(default_factory=dict)
-    _since: float = field(init=False)
+    _spans: list[tuple[Part, Any, Any]] = field(default_factory=list)
+    """Part, and the marks of its start and end."""
+    _since: Any = field(init=False)
 
     def __post_init__(self) -> None:
         """Start."""
@@ -44,13 +51,16 @@ class Watch:
     def lap(self) -> dict[Part, float]:
         """Return the seconds of every part since the last lap, and start the next lap."""
         self._count()
-        seconds, self._seconds = self._seconds, {}
+        seconds: dict[Part, float] = {}
+        for part, start, end in self._spans:
+            seconds[part] = seconds.get(part, 0.0) + self.between(start, end)
+        self._spans = []
         return {part: seconds[part] for part in PARTS if seconds.get(part)}
 
     def _count(self) -> None:
         """Add the time since the last count to the running part."""
-        now, part = self.now(), self._parts[-1]
-        self._seconds[part] = self._seconds.get(part, 0.0) + now - self._since
+        now = self.now()
+        self._spans.append((self._parts[-1], self._since, now))
         self._since = now
 
 

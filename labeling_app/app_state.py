@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import logging
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import suppress
@@ -21,7 +22,7 @@ from data.store.feedback_store import FeedbackStore
 from labeling_app.campaign.known_answers import TrainingItem
 from labeling_app.campaign.tasks import ImageRow
 from labeling_app.settings import LabelConfig
-from labeling_app.words import Words, read_words
+from labeling_app.words import check_language, read_words
 
 LOGGER = logging.getLogger(__name__)
 
@@ -90,16 +91,6 @@ class Health(BaseModel):
     free_disk_bytes: int = 0
 
 
-@dataclass
-class QualityCache:
-    """Cache of the campaign's quality, whose computation takes seconds.
-
-    Each computation assigns a new object, so that readers on other threads keep a consistent one.
-    """
-
-    quality: Mapping[str, Any] | None = None
-
-
 class Exports:
     """Exports to Parquet, one at a time; `health` gets the result of the last export."""
 
@@ -137,36 +128,52 @@ class Exports:
                 return
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class AppState:
-    """Shared state of the routes of one labeling app."""
+    """State that the routes of one labeling app share.
 
-    config: LabelConfig
+    Raises:
+        PictuneError: guidelines or words cannot be read, or there are no words in `label.language`.
+    """
+
     store: FeedbackStore
     image_path: Callable[[str], Path | None]
-    guidelines: Guidelines
-    exports: Exports
-    quality: Callable[[Mapping[str, str]], Mapping[str, Any]]
-    """Return `data.quality.campaign.campaign_quality` of the categories."""
-    health: Health
-    folder: Path
-    """Folder of the labels; `/health` reports the free space of its disk."""
+    """Return the file of an image id of this campaign, else None; no other files are served."""
+    config: LabelConfig
+    on_export: Callable[[], object] | None = None
+    """Export the labels: called every `export_every_s` seconds while the app runs, once when it
+    ends, and when an admin asks for it."""
     training: tuple[TrainingItem, ...] = ()
     """Questions that raters answer, with feedback, before their first task."""
-    words: Mapping[str, Words] = field(default_factory=read_words)
-    """The page's words by language."""
     categories: Mapping[str, str] = field(default_factory=dict)
     """Prompt id to category."""
+    quality: Callable[[Mapping[str, str]], Mapping[str, Any]] | None = None
+    """Return `data.quality.campaign.campaign_quality` of the categories; by default it is computed
+    in this process, which takes seconds with many labels."""
     images: Callable[[], Mapping[str, ImageRow]] | None = None
-    """Return the campaign's images by id and by path, for gold that admins add."""
+    """Return the campaign's images by id and by path; without it, no gold can be added."""
     tables: Path | None = None
     """Folder of the tables of the last export, for admins to download."""
-    quality_cache: QualityCache = field(default_factory=QualityCache)
-    decoding: Executor = field(default_factory=lambda: ThreadPoolExecutor(4, "images"))
-    """Threads that decode images; one image may take more than a hundred megabytes. A request that
-    waits here blocks no other request."""
-    signing_in: Executor = field(default_factory=lambda: ThreadPoolExecutor(2, "sign-in"))
-    """Threads that check passwords; one check takes tens of megabytes and a core."""
+    latest_quality: Mapping[str, Any] | None = None
+    """The last quality that was computed: a new object each time, so that readers on other threads
+    keep a consistent one."""
+
+    def __post_init__(self) -> None:
+        self.words = read_words(self.config.words)
+        check_language(self.config.language, self.words)
+        self.guidelines = Guidelines.read(self.config.guidelines, self.words)
+        self.health = Health()
+        self.exports = Exports(self.on_export, self.health)
+        # decoding one image may take more than a hundred megabytes; a request that waits here
+        # blocks no other request
+        self.decoding: Executor = ThreadPoolExecutor(4, "images")
+        # one check of a password takes tens of megabytes and a core
+        self.signing_in: Executor = ThreadPoolExecutor(2, "sign-in")
+
+    @property
+    def free_disk_bytes(self) -> int:
+        """Free space of the disk that has the labels."""
+        return shutil.disk_usage(self.store.database.folder or Path.cwd()).free
 
 
 async def _state(

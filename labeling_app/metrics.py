@@ -1,6 +1,5 @@
 """Prometheus metrics at `/metrics`: requests, labels and the app's health."""
 
-import shutil
 import time
 from collections.abc import Iterator
 
@@ -49,7 +48,6 @@ class Metrics(Collector):
         """Yield the current figures."""
         store, health = self._state.store, self._state.health
         progress, (reported, removed) = store.progress(), store.reports.count()
-        free = shutil.disk_usage(self._state.folder).free
         counts: list[tuple[str, str, int]] = [
             ("refused", "Bad requests since the start", health.writes_refused),
             ("failed", "Labels that could not be saved since the start", health.writes_failed),
@@ -62,7 +60,7 @@ class Metrics(Collector):
             ("paused", "Whether the campaign is paused", store.is_paused),
             ("images_reported", "Reported images that wait for an admin's decision", reported),
             ("images_removed", "Images that an admin removed", removed),
-            ("free_disk_bytes", "Room where labels are kept", free),
+            ("free_disk_bytes", "Room where labels are kept", self._state.free_disk_bytes),
         ]
         if health.last_export is not None:
             when = ("last_export_timestamp_seconds", "When labels were last exported")

@@ -1,6 +1,6 @@
 """The raters' page: a Gradio shell around our own front end, which talks to the HTTP interface.
 
-It needs no Gradio event: Gradio draws the shell once, at the start (`labeling_app.gradio_drawing`).
+It needs no Gradio event: Gradio draws the shell once, at the start (`labeling_app.gradio_pages`).
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from jinja2 import Template
 from starlette.middleware.gzip import GZipMiddleware
 
 from labeling_app.app_state import STATIC, Guidelines
-from labeling_app.gradio_drawing import (
+from labeling_app.gradio_pages import (
     FONT,
     MONOSPACE,
     Drawn,

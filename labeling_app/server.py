@@ -3,91 +3,30 @@
 import asyncio
 import hashlib
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from functools import partial
-from pathlib import Path
-from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
 from starlette.middleware.sessions import SessionMiddleware
 
 from data.errors import PictuneError
-from data.store.feedback_store import FeedbackStore
 from labeling_app.admin.api import router as admin_router
 from labeling_app.admin.gate import mount_admin_page
-from labeling_app.app_state import APP_VERSION, AppState, Exports, Guidelines, Health
-from labeling_app.campaign.known_answers import TrainingItem
-from labeling_app.campaign.tasks import ImageRow
+from labeling_app.app_state import APP_VERSION, AppState
 from labeling_app.guard import Guard, KnownHosts
 from labeling_app.metrics import Metrics
 from labeling_app.page import mount_page
 from labeling_app.rater.api import router
 from labeling_app.rater.own_work import router as own_work_router
 from labeling_app.refusals import add_refusals
-from labeling_app.settings import LabelConfig, ServerConfig
-from labeling_app.words import check_language, read_words
+from labeling_app.settings import ServerConfig
 
 SECONDS_BETWEEN_ANSWERS = 75
 """Seconds until an idle connection is closed; longer than a rater's time to think."""
 
 SECONDS_TO_FINISH = 3
 """Seconds that open connections get after Ctrl-C."""
-
-
-def create_app(
-    store: FeedbackStore,
-    image_path: Callable[[str], Path | None],
-    config: LabelConfig,
-    *,
-    secret: bytes,
-    on_export: Callable[[], object] | None,
-    training: tuple[TrainingItem, ...] = (),
-    categories: Mapping[str, str] | None = None,
-    quality: Callable[[Mapping[str, str]], Mapping[str, Any]] | None = None,
-    images: Callable[[], Mapping[str, ImageRow]] | None = None,
-    tables: Path | None = None,
-) -> FastAPI:
-    """Build the whole app: HTTP interface, pages and regular exports.
-
-    Args:
-        store: keeps the labels.
-        image_path: returns the file of an image id of this campaign, else None; no other files are
-            served.
-        config: settings of the app.
-        secret: signs the cookies; with the same secret, raters stay signed in after a restart.
-        on_export: called every `export_every_s` seconds while the app runs, once when it ends, and
-            when an admin asks for it.
-        training: the questions from the file `config.training`.
-        categories: the category of each prompt id, for admins.
-        quality: returns `data.quality.campaign.campaign_quality` of the categories; by default it
-            is computed in this process, which takes seconds with many labels.
-        images: returns the campaign's images by id and by path; without it, no gold can be added.
-        tables: folder of the last export, for admins to download.
-
-    Raises:
-        PictuneError: guidelines or words cannot be read, or there are no words in `label.language`.
-    """
-    health = Health()
-    words = read_words(config.words)
-    check_language(config.language, words)
-    state = AppState(
-        config,
-        store,
-        image_path,
-        Guidelines.read(config.guidelines, words),
-        Exports(on_export, health),
-        quality or partial(_quality, store),
-        health,
-        store.database.folder or Path.cwd(),
-        training=training,
-        words=words,
-        categories=categories or {},
-        images=images,
-        tables=tables,
-    )
-    return _app_of(state, secret)
 
 
 def serve(app: FastAPI, config: ServerConfig, announce: Callable[[str], None] = print) -> None:
@@ -106,7 +45,12 @@ def serve(app: FastAPI, config: ServerConfig, announce: Callable[[str], None] = 
             server.run(sockets=[listener])
 
 
-def _app_of(state: AppState, secret: bytes) -> FastAPI:
+def create_app(state: AppState, secret: bytes) -> FastAPI:
+    """Build the whole app: HTTP interface, pages and regular exports.
+
+    `secret` signs the cookies; with the same secret, raters stay signed in after a restart.
+    """
+
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         ending = asyncio.Event()
@@ -182,13 +126,6 @@ def server_settings(app: FastAPI, config: ServerConfig) -> uvicorn.Config:
         timeout_graceful_shutdown=SECONDS_TO_FINISH,
         timeout_keep_alive=SECONDS_BETWEEN_ANSWERS,
     )
-
-
-def _quality(store: FeedbackStore, categories: Mapping[str, str]) -> Mapping[str, Any]:
-    # Its libraries take seconds to load, and raters do not need them.
-    from data.quality.campaign import campaign_quality  # noqa: PLC0415
-
-    return campaign_quality(store, categories)
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -21,7 +21,7 @@ from data.errors import OwnCodeFailed, PictuneError, ProcessLost
 from data.files import write_atomically
 from data.runs import RunFolder
 from data.store.database import StoreConfig
-from pipelines.flags import check_word, stands_for_settings
+from pipelines.flags import add_path, check_word, stands_for_settings
 from pipelines.interruption import (
     INTERRUPTED,
     OUT_OF_MEMORY,
@@ -95,13 +95,8 @@ def _add_common_flags(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="the run's folder is runs/NAME (default: demo)",
     )
-    parser.add_argument(
-        "--runs",
-        type=Path,
-        default=Path("runs"),
-        metavar="DIR",
-        help="where run folders lie (default: runs)",
-    )
+    meaning = "where run folders lie (default: runs)"
+    add_path(parser, "--runs", "DIR", meaning, default=Path("runs"))
     parser.add_argument(
         "--config",
         metavar="FILE",

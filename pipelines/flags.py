@@ -1,10 +1,13 @@
-"""Flags of the command line: flags with known values, and flags that set a setting."""
+"""Flags of the command line: known values, paths, and flags that set a setting."""
 
 import argparse
 from collections.abc import Callable, Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
 
 from data.errors import PictuneError
+from pipelines.methods import METHODS
 
 
 def one_of(what: str, known: Iterable[str]) -> Callable[[str], str]:
@@ -29,14 +32,28 @@ def check_word(what: str, word: str, known: Iterable[str]) -> str:
     return word
 
 
+def add_method(parser: argparse.ArgumentParser, meaning: str, *, required: bool = True) -> None:
+    """Add `--method`, whose values are the methods of the registry."""
+    kind, shown = one_of("METHOD", METHODS), "|".join(METHODS)
+    parser.add_argument("--method", required=required, type=kind, metavar=shown, help=meaning)
+
+
+def add_path(
+    parser: argparse.ArgumentParser, flag: str, kind: str, meaning: str, **more: Any
+) -> None:
+    """Add a flag that names a file or a folder; the help shows `kind` as its value."""
+    parser.add_argument(flag, type=Path, metavar=kind, help=meaning, **more)
+
+
 def add_format(parser: argparse.ArgumentParser, dest: str, known: Iterable[str]) -> None:
     """Add `--format`, whose values are the `known` formats of other tools."""
+    words = list(known)
     parser.add_argument(
         "--format",
         required=True,
-        type=one_of("FORMAT", known),
+        type=one_of("FORMAT", words),
         dest=dest,
-        help="such as pick-a-pic; an unknown one is answered with all that are known",
+        help=f"such as {next(iter(words))}; an unknown one is answered with all that are known",
     )
 
 

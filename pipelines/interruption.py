@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -93,22 +92,3 @@ def ends_in_order() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-@dataclass
-class Status:
-    """The exit status of a command that serves until it is stopped."""
-
-    code: int = INTERRUPTED
-
-
-@contextmanager
-def until_stopped() -> Iterator[Status]:
-    """Catch the end by SIGTERM within `ends_in_order`; the server itself returns after Ctrl-C."""
-    status = Status()
-    try:
-        yield status
-    except SystemExit as ending:
-        if ending.code != TERMINATED:
-            raise
-        status.code = TERMINATED

@@ -61,7 +61,7 @@ STAGES = {
         ("run", "store", "dataset"),
     ),
     "inspect": Stage(
-        "a first look at the labels: tables here, and a page with plots",
+        "a first look at the labels: counts here, and a page with tables and plots",
         "collect.inspect_labels",
         ("run", "store"),
     ),
@@ -85,6 +85,11 @@ STAGES = {
     ),
     "finetune": Stage(
         f"fine-tune the model on the reward, by --method {', '.join(METHODS)}", "finetune.finetune"
+    ),
+    "export-adapter": Stage(
+        "write a tuned adapter in the format of other tools; --format kohya",
+        "finetune.export_adapter",
+        ("run", "store"),
     ),
     "evaluate": Stage(
         "compare base, best-of-n and tuned models; writes metrics and the report",

@@ -50,46 +50,24 @@ class ExamplesConfig(BaseModel, frozen=True, extra="forbid"):
     The inputs of these blocks are kept in memory for every image: 33 KB for the embedded CLIP, 1 MB
     for CLIP ViT-L/14.
     """
-    lora_rank: NonNegativeInt = 0
-    """Rank of LoRA updates to the linear layers of these blocks, which are trained instead of the
-    weights; 0 trains the weights."""
     split: SplitConfig = SplitConfig()
     """Settings of held-out labels."""
     seed: int = 0
     """Seed of the head's initial weights, the order of the labels and the wrong prompts."""
-
-    @model_validator(mode="after")
-    def _updates_have_blocks(self) -> Self:
-        if self.lora_rank and not self.tune_last:
-            raise ValueError(
-                "lora_rank updates the blocks that tune_last counts; set tune_last to 1 or more"
-            )
-        return self
 
 
 LabelWeighting = Literal["equal", "skill", "consensus"]
 
 
 class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
-    """Weights and forms of the losses."""
+    """Weights of the losses and of raters."""
 
     auxiliary_weight: NonNegativeFloat = 0.5
     """Weight of the prompt-classification loss, lambda in the paper; 0 omits it."""
     prompt_temperature: PositiveFloat = 2.0
     """Divisor of the rewards in the prompt-classification loss, T in the paper."""
-    prompt_loss_on: Literal["sigmoid", "logits"] = "sigmoid"
-    """Values that the prompt-classification loss compares: rewards in [0, 1], as in the paper, or
-    logits, whose differences are not bounded."""
     ranking_weight: NonNegativeFloat = 0.5
     """Weight of the loss on rankings; 0 omits it."""
-    binary_loss: Literal["mse", "bce"] = "mse"
-    """Loss on single labels: squared error of the probability, as in the paper, or
-    cross-entropy."""
-    ranking_loss: Literal["bradley_terry", "davidson", "rao_kupper", "plackett_luce"] = (
-        "bradley_terry"
-    )
-    """Loss on rankings. Pair by pair, a tie is half a win (bradley_terry) or a third outcome, whose
-    probability is learned (davidson, rao_kupper). plackett_luce scores each ranking as a whole."""
     label_weights: LabelWeighting = "equal"
     """Weight of each rater: the same for all (equal), or by skill, from 0 at chance level to 1 for
     a rater who is never wrong (skill). With consensus, each single label is replaced by the task's

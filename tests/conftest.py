@@ -171,12 +171,9 @@ def _small_campaign(root: Path) -> "Campaign":
 
 
 def _open_app(campaign: "Campaign", store: "FeedbackStore") -> "FastAPI":
-    from labeling_app.server import create_app
-    from labeling_app.settings import LabelConfig
-    from tests.support.labeling_campaign import SECRET
+    from tests.support.labeling_campaign import app_of
 
-    config = LabelConfig(open=True)
-    return create_app(store, campaign.paths.get, config, secret=SECRET, on_export=None)
+    return app_of(store, campaign.paths)
 
 
 @pytest.fixture

@@ -24,11 +24,11 @@ def committed_results(root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_results_have_a_line_for_each_part_that_fits_and_read_back_the_same() -> None:
-    rows = [{"model": f"model {k}", "values": [k / 3, None, True]} for k in range(40)]
+    rows = [{"model": f"model {k}", "values": [k / 3, None, True]} for k in range(400)]
     figures = {"rows": rows, "seeds": [0, 1], "of": {}}
     text = record.in_lines(figures)
     assert max(map(len, text.splitlines())) <= record.LINE
-    assert len(text.splitlines()) == 40 + 6
+    assert len(text.splitlines()) == 400 + 6
     back = json.loads(text)
     assert back["rows"][1] == {"model": "model 1", "values": [0.333333, None, True]}
     assert back | {"rows": rows} == figures

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 from data.store.feedback_store import FeedbackStore
 from data.store.people.attempts import Limit
 from data.store.tables import sign_in_attempts
-from labeling_app.passwords import hash_password
+from labeling_app.app_state import AppState
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from tests.support.data_campaign import Clock
@@ -93,24 +93,7 @@ def visitor(
     store: FeedbackStore, secret: bytes = b"of the campaign", **settings: object
 ) -> TestClient:
     config = LabelConfig.model_validate(settings)
-    return TestClient(create_app(store, lambda _id: None, config, secret=secret, on_export=None))
-
-
-def test_guesses_at_two_replicas_are_no_more_than_at_one(replicas: Replicas) -> None:
-    password = "correct horse"
-    replicas[0].raters.set_password(replicas[0].add_rater("Ann"), hash_password(password))
-    visitors = [visitor(store) for store in replicas]
-
-    def sign_in(number: int, password: str) -> int:
-        body = {"rater": "Ann", "password": password}
-        return visitors[number % 2].post("/api/v1/login", json=body).status_code
-
-    assert [sign_in(number, f"guess {number}") for number in range(4)] == [401] * 4
-    assert sign_in(0, password) == 200
-    for one in visitors:  # as one who is not known to have the password
-        one.cookies.clear()
-    assert [sign_in(number, f"guess {number}") for number in range(4)] == [401] + [429] * 3
-    assert sign_in(1, password) == 429
+    return TestClient(create_app(AppState(store, lambda _id: None, config), secret))
 
 
 def test_a_sign_in_at_one_replica_holds_at_another_port_and_not_in_another_campaign(

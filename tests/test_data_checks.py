@@ -59,7 +59,7 @@ def test_gold_comes_in_between_at_its_share_and_is_nobodys_progress(
     records = [gold_record(checking, rater) for rater in (ann, ben)]
     assert all(5 <= len(record) <= 30 and all(record) for record in records)
     assert (checking.progress().done, checking.progress().total) == (120, 120)
-    assert [(count.done, count.total) for count in counts_by_prompt(checking)] == [(120, 120)]
+    assert [(count.done, count.total) for count in counts_by_prompt(checking, {})] == [(120, 120)]
 
 
 def test_a_planned_task_becomes_gold_and_an_ordinary_one_again(checking: FeedbackStore) -> None:

@@ -11,7 +11,7 @@ from data.kinds.kind import InvalidAnswer
 from data.kinds.ranking import RankingAnswer
 from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
-from data.store.plan.planning import task_id_of
+from data.store.plan.planning import KindPlan, task_id_of
 from data.store.tables import labels
 from data.store.views.overview import gold_record, labels_by_hour, labels_of_tasks, latest_labels
 from tests.support.data_campaign import (
@@ -134,7 +134,7 @@ def test_an_overlap_that_was_raised_outlives_the_next_plan(store: FeedbackStore,
     assert store.progress().total == 3
     store.plan.set_overlap("binary", 3, boss)
     store.add_tasks([*plan, *binary_tasks(3)])
-    assert store.plan.overlaps() == {"binary": (3, 3), "ranking": (1, 1)}
+    assert store.plan.overlaps() == [KindPlan("binary", 3, 3), KindPlan("ranking", 1, 1)]
     assert store.progress(newest=True).total == 3 * 3 + 1
     store.plan.set_overlap("binary", 1, boss)
     assert store.progress(newest=True).done == 3  # no label is lost

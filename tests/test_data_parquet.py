@@ -57,19 +57,6 @@ def test_exporting_again_gives_the_same_bytes(campaign: Campaign) -> None:
     assert campaign.run.latest.resolve().stat().st_ino == written  # it is left alone
 
 
-def test_only_the_latest_answer_of_a_rater_is_exported(campaign: Campaign) -> None:
-    rater = campaign.store.add_rater("anna")
-    claim = campaign.store.claim(rater, kind="binary")
-    assert claim is not None
-    skip = BinaryAnswer(verdict="skip", reason="blurred", comment="?")
-    campaign.store.submit(submission(claim, rater, "first"))
-    campaign.store.submit(submission(claim, rater, "edit", skip))
-    export(campaign.store, campaign.run)
-    (row,) = latest(campaign, "labels_binary").to_dict("records")
-    said = [row[name] for name in ("label", "skip_reason", "comment", "revision")]
-    assert said == ["skip", "blurred", "?", 2]
-
-
 def test_raters_appear_under_salted_hashes_only(campaign: Campaign) -> None:
     rater = campaign.store.add_rater("anna", source="simulated")
     answer_all(campaign.store, rater)

@@ -175,7 +175,7 @@ def test_a_campaign_with_withheld_tasks_comes_to_its_end(store: FeedbackStore) -
         answer_all(store, store.add_rater(name))
     progress = store.progress()
     assert (progress.done, progress.total) == (4, 4)
-    assert [(count.kind, count.done, count.total) for count in counts_by_prompt(store)] == [
+    assert [(count.kind, count.done, count.total) for count in counts_by_prompt(store, {})] == [
         ("binary", 4, 4),
         ("ranking", 0, 0),
     ]

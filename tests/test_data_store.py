@@ -145,19 +145,6 @@ def test_a_late_answer_is_accepted_and_flagged(store: FeedbackStore, clock: Cloc
     assert store.progress(anna) == Progress(mine=1, done=1, total=1)
 
 
-def test_an_edit_is_a_new_revision_and_leaves_the_counts(
-    store: FeedbackStore, clock: Clock
-) -> None:
-    store.add_tasks(binary_tasks(1))
-    rater = store.add_rater("anna")
-    claim = claimed(store, rater)
-    store.submit(submission(claim, rater, "first"))
-    clock.pass_seconds(10_000)
-    store.submit(submission(claim, rater, "second", BinaryAnswer(verdict="bad")))
-    assert revisions(store) == [(1, False, True), (2, True, True)]
-    assert store.progress(rater) == Progress(mine=1, done=1, total=1)
-
-
 def test_undo_takes_back_the_last_label_and_gives_the_task_again(
     store: FeedbackStore, clock: Clock
 ) -> None:

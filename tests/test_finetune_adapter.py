@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from finetune.learning.checkpoints import load_latest, save_checkpoint
 from finetune.model.adapter import Adapter
 from finetune.model.diffusion import DiffusionModel
+from finetune.model.family import Family
 from finetune.model.sampler import draw
 from finetune.settings.adapter_kinds import ADAPTERS, AdapterKind, kind_of
 from finetune.settings.model import AdapterSettings
@@ -37,17 +38,15 @@ class Biases(Adapter):
             one.requires_grad_(True)
 
     @classmethod
-    def add(
-        cls, pipeline: Any, name: str, settings: AdapterSettings, *, generator: torch.Generator
-    ) -> Self:
+    def add(cls, family: Family, settings: AdapterSettings, *, generator: torch.Generator) -> Self:
         """Add fresh ones."""
         assert (settings.kind, generator.device.type) == ("biases", "cpu")
-        return cls(getattr(pipeline, name))
+        return cls(family.network)
 
     @classmethod
-    def load(cls, pipeline: Any, name: str, folder: Path) -> Self:
+    def load(cls, family: Family, folder: Path) -> Self:
         """Add saved ones."""
-        biases = cls(getattr(pipeline, name))
+        biases = cls(family.network)
         biases.set_state(load_file(folder / FILE))
         return biases
 
@@ -154,7 +153,7 @@ def test_an_adapter_of_another_kind_takes_the_place_of_the_present_one(
 
 
 def test_an_unknown_kind_is_refused_with_those_that_there_are() -> None:
-    with pytest.raises(ValueError, match="is none of lora, biases"):
+    with pytest.raises(ValueError, match="is none of lora, side, biases"):
         AdapterSettings(kind="side_network")
 
 

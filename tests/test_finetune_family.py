@@ -10,7 +10,7 @@ from diffusers.pipelines.pipeline_utils import DiffusionPipeline
 from torch import Tensor
 
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.family_sd import StableDiffusion
+from finetune.model.families.sd import StableDiffusion
 from finetune.model.model_folder import FAMILIES
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler

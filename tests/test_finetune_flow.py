@@ -1,4 +1,4 @@
-"""SD3 and FLUX: schedule and steps of flows, and models against their stock pipelines."""
+"""Families of flows: schedule and steps of flows, and models against their stock pipelines."""
 
 import json
 import math
@@ -36,6 +36,7 @@ from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import perturb, seeded
 from tests.support.tiny_flow import write_tiny_flux, write_tiny_sd3
+from tests.support.tiny_language import LANGUAGE_WRITERS
 
 OPTIONAL = Path(sys.prefix) / "optional"
 """Folder in which `make setup` puts torchao: apart, as whatever process finds it imports it."""
@@ -46,6 +47,7 @@ class Layout(NamedTuple):
 
     folder: Path
     left_out: dict[str, None]
+    name: str = ""
 
 
 WRITERS: dict[str, Callable[[Path], Path]] = {
@@ -54,14 +56,32 @@ WRITERS: dict[str, Callable[[Path], Path]] = {
     "sd3 of wide CLIPs": partial(write_tiny_sd3, t5_width=24),
     "flux dev": write_tiny_flux,
     "flux schnell": partial(write_tiny_flux, guidance_embeds=False),
+    **LANGUAGE_WRITERS,
 }
+_BOTH_SIDES = ("attn.to_q", "attn.add_k_proj", "attn.to_add_out")
+_FLUX_1 = (*_BOTH_SIDES, "ff.net.2", "ff_context.net.0.proj")
+LAYERS = {
+    "sd3": _FLUX_1,
+    "flux": _FLUX_1,
+    "z-image": ("attention.to_q", "feed_forward.w3"),
+    "klein": (
+        *(*_BOTH_SIDES, "ff.linear_in", "ff_context.linear_out"),
+        *(
+            "single_transformer_blocks.0.attn.to_qkv_mlp_proj",
+            "single_transformer_blocks.0.attn.to_out",
+        ),
+    ),
+    "qwen-image": (*_BOTH_SIDES, "img_mlp.net.0.proj", "txt_mlp.net.2"),
+}
+"""Some layers with a LoRA, by the first word of the layout."""
 
 
 @pytest.fixture(scope="module", params=WRITERS)
 def layout(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Layout:
     folder = WRITERS[request.param](tmp_path_factory.mktemp("flow") / "model")
     without = request.param == "sd3 without T5"
-    return Layout(folder, {"text_encoder_3": None, "tokenizer_3": None} if without else {})
+    left_out = {"text_encoder_3": None, "tokenizer_3": None} if without else {}
+    return Layout(folder, left_out, request.param)
 
 
 def open_flow(layout: Layout, **settings: Any) -> DiffusionModel:
@@ -76,7 +96,7 @@ def stock_image(layout: Layout, model: DiffusionModel, guidance: float, **more: 
     height, width = model.image_size
     arguments = model.family.stock_arguments(guidance) | {"height": height, "width": width} | more
     images: Tensor = stock(
-        "a dog", num_inference_steps=4, generator=seeded(5), output_type="pt", **arguments
+        prompt="a dog", num_inference_steps=4, generator=seeded(5), output_type="pt", **arguments
     ).images
     return images
 
@@ -107,9 +127,8 @@ def test_a_lora_adapts_both_sides_of_the_attention_and_loads_into_the_stock_pipe
     model = open_flow(layout)
     model.add_adapter(AdapterSettings(rank=2), generator=seeded())
     names = set(model.adapter.parameters())
-    for part in ("attn.to_q", "attn.add_k_proj", "attn.to_add_out", "ff.net.2"):
+    for part in LAYERS[layout.name.split()[0]]:
         assert any(part in name for name in names), part
-    assert any("ff_context.net.0.proj" in name for name in names)
     sampler = Sampler(steps=4, guidance=1.0, eta=0.0)
     untuned = draw(model, ["a dog"], sampler, seeds=[5])
     perturb(model)
@@ -129,11 +148,30 @@ def test_images_survive_encoding_and_decoding_like_the_stock_vae(layout: Layout)
     model = open_flow(layout)
     images = torch.rand(2, 3, 16, 16, generator=seeded(1))
     latents, vae = model.encode_images(images), model.pipeline.vae
-    mode = vae.encode(2 * images - 1).latent_dist.mode()
-    expected = (mode - vae.config.shift_factor) * vae.config.scaling_factor
-    torch.testing.assert_close(latents, expected)
-    stock = vae.decode(latents / vae.config.scaling_factor + vae.config.shift_factor).sample
-    torch.testing.assert_close(model.decode(latents), (stock / 2 + 0.5).clamp(0, 1))
+    if layout.name.startswith("klein"):
+        stock = model.pipeline._encode_vae_image(2 * images - 1, None)
+    elif layout.name == "qwen-image":
+        mode = vae.encode(2 * images.unsqueeze(2) - 1).latent_dist.mode().squeeze(2)
+        mean, std = (
+            torch.tensor(one).view(-1, 1, 1)
+            for one in (vae.config.latents_mean, vae.config.latents_std)
+        )
+        stock = (mode - mean) / std
+    else:
+        mode = vae.encode(2 * images - 1).latent_dist.mode()
+        stock = (mode - vae.config.shift_factor) * vae.config.scaling_factor
+    torch.testing.assert_close(latents, stock)
+
+
+def test_prompts_of_different_length_in_a_batch_draw_the_images_that_each_draws_alone(
+    layout: Layout,
+) -> None:
+    model, sampler = open_flow(layout), Sampler(steps=2, guidance=3.0, eta=0.0)
+    prompts = ["a dog", "two cats on a table, and a bird above them"]
+    together = draw(model, prompts, sampler, seeds=[5, 6])
+    for image, prompt, seed in zip(together, prompts, (5, 6), strict=True):
+        alone = draw(open_flow(layout), [prompt], sampler, seeds=[seed])[0]
+        torch.testing.assert_close(image, alone, rtol=0, atol=1e-5)
 
 
 def test_the_first_ratio_of_a_stochastic_chain_is_one(layout: Layout) -> None:

@@ -21,33 +21,14 @@ from tests.support.tuned_run import (
 
 pytestmark = pytest.mark.slow
 
-SETTINGS = {
-    "dpok": ("dpok.iterations=6", "finetune.checkpoints=6"),
-    "ddpo": ("ddpo.iterations=6", "finetune.checkpoints=6"),
-    "rwl": ("rwl.updates=12", "finetune.checkpoints=12"),
-}
-
-
-def is_as_uninterrupted(run: RunFolder, ready: RunFolder, method: str, folder: Path) -> None:
-    """Check that weights, bit for bit, and figures are those of an uninterrupted run."""
-    whole = copy_of(ready, folder / "whole")
-    assert main(words(whole, method, SETTINGS[method])) == 0
-    assert figures_of(run, method) == figures_of(whole, method)
-    tuned, expected = weights_of(run, method), weights_of(whole, method)
-    assert tuned.keys() == expected.keys()
-    assert all(torch.equal(weight, expected[name]) for name, weight in tuned.items())
-    adapters = {name: weight for name, weight in tuned.items() if name.startswith("adapter/")}
-    assert any(weight.any() for name, weight in adapters.items() if "lora_B" in name)
-    kept, same = (load_file(one.finetune_dir(method) / LORA_FILE) for one in (run, whole))
-    assert all(torch.equal(weight, same[name]) for name, weight in kept.items())
-    assert not list(run.root.rglob(".tmp-*"))
+SETTINGS = ("dpok.iterations=6", "finetune.checkpoints=6")
 
 
 def test_dpok_killed_again_and_again_ends_as_uninterrupted(
     ready: RunFolder, terminal: Commands, tmp_path: Path
 ) -> None:
     run = copy_of(ready, tmp_path)
-    command, folder = words(run, "dpok", SETTINGS["dpok"]), run.finetune_dir("dpok")
+    command, folder = words(run, "dpok", SETTINGS), run.finetune_dir("dpok")
     terminal.kill_when((folder / "metrics.jsonl").exists, command)  # before the first checkpoint
     terminal.kill_when(lambda: 1 in checkpoint_steps(run, "dpok"), command)
     third = "checkpoints/step-0000003/*"
@@ -58,18 +39,17 @@ def test_dpok_killed_again_and_again_ends_as_uninterrupted(
     newest.write_bytes(newest.read_bytes()[:-100])
     printed = terminal.run(command)
     assert f"{newest.parent}: unfinished or damaged checkpoint; taking the one before" in printed
-    is_as_uninterrupted(run, ready, "dpok", tmp_path)
-
-
-@pytest.mark.parametrize("method", ["ddpo", "rwl"])
-def test_a_killed_training_goes_on_and_ends_as_uninterrupted(
-    ready: RunFolder, terminal: Commands, tmp_path: Path, method: str
-) -> None:
-    run = copy_of(ready, tmp_path)
-    command = words(run, method, SETTINGS[method])
-    terminal.kill_when(lambda: 3 in checkpoint_steps(run, method), command)
-    terminal.run(command)
-    is_as_uninterrupted(run, ready, method, tmp_path)
+    whole = copy_of(ready, tmp_path / "whole")
+    assert main(words(whole, "dpok", SETTINGS)) == 0
+    assert figures_of(run, "dpok") == figures_of(whole, "dpok")
+    tuned, expected = weights_of(run, "dpok"), weights_of(whole, "dpok")
+    assert tuned.keys() == expected.keys()
+    assert all(torch.equal(weight, expected[name]) for name, weight in tuned.items())
+    adapters = {name: weight for name, weight in tuned.items() if name.startswith("adapter/")}
+    assert any(weight.any() for name, weight in adapters.items() if "lora_B" in name)
+    kept, same = (load_file(one.finetune_dir("dpok") / LORA_FILE) for one in (run, whole))
+    assert all(torch.equal(weight, same[name]) for name, weight in kept.items())
+    assert not list(run.root.rglob(".tmp-*"))
 
 
 def test_a_training_that_diverges_names_the_step_and_the_last_good_checkpoint(

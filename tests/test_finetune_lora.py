@@ -16,13 +16,14 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.lora import LORA_FILE
+from finetune.model.lora import LORA_FILE, write_kohya
 from finetune.model.sampler import draw
 from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import draw_by_stock, open_with_adapter, perturb, seeded
 from tests.support.stock import ddim
 from tests.support.tiny_diffusion import LAYOUTS
+from tests.support.tiny_flow import write_tiny_sd3
 
 SAMPLER = Sampler(steps=4, guidance=3.0, eta=0.0)
 RANK_4 = AdapterSettings(rank=4)
@@ -93,14 +94,27 @@ def test_a_lora_of_every_layout_loads_into_its_stock_pipeline_and_draws_the_same
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_the_adapters_of_every_layout_get_a_gradient(layouts: dict[str, Path], layout: str) -> None:
-    model = open_with_adapter(layouts[layout], AdapterSettings())
-    cond = model.encode_prompts(["a cat", "a dog"])
-    latents = torch.randn(2, *model.latent_shape, generator=seeded())
-    uncond = model.encode_prompts([""]).expand_as(cond)
-    model.predict(latents, torch.tensor([10, 900]), cond, uncond, 2.0).square().mean().backward()
-    assert gradients(model)
-    assert all(one is not None and one.abs().max() > 0 for one in gradients(model))
+def test_a_lora_with_the_names_of_kohya_draws_the_same_in_stock_diffusers(
+    layouts: dict[str, Path], layout: str, tmp_path: Path
+) -> None:
+    model = open_with_adapter(layouts[layout], AdapterSettings(rank=4, alpha=2.0))
+    perturb(model)
+    model.adapter.save(tmp_path)
+    write_kohya(tmp_path, tmp_path / "for" / "kohya.safetensors")
+    names = {name.split(".", 1)[1] for name in load_file(tmp_path / "for" / "kohya.safetensors")}
+    assert names == {"lora_down.weight", "lora_up.weight", "alpha"}
+    stock = DiffusionPipeline.from_pretrained(layouts[layout])
+    stock.load_lora_weights(tmp_path / "for", weight_name="kohya.safetensors")
+    stock.scheduler = ddim(stock)
+    found = draw(model, ["a dog"], SAMPLER, seeds=[5])
+    torch.testing.assert_close(found, draw_by_stock(stock, 5), rtol=0, atol=1e-5)
+
+
+def test_a_lora_of_a_transformer_has_no_names_of_kohya(tmp_path: Path) -> None:
+    open_with_adapter(write_tiny_sd3(tmp_path / "model")).adapter.save(tmp_path)
+    with pytest.raises(PictuneError, match=f"{LORA_FILE}: kohya's names are for UNets"):
+        write_kohya(tmp_path, tmp_path / "kohya.safetensors")
+    assert not (tmp_path / "kohya.safetensors").exists()
 
 
 def test_equal_adapters_give_equal_files_in_every_process(sd_folder: Path, tmp_path: Path) -> None:
@@ -127,18 +141,6 @@ for place in sys.argv[2:]:
     with safe_open(files[0], "pt") as file:
         assert json.loads(file.metadata()["lora_adapter_metadata"])["unet.r"] == 8
         assert file.metadata()["format"] == "pt"
-
-
-def test_training_starts_from_a_saved_lora(sd_folder: Path, tmp_path: Path) -> None:
-    earlier = open_with_adapter(sd_folder, RANK_4)
-    untuned = DiffusionModel.from_pretrained(sd_folder)
-    perturb(earlier)
-    earlier.adapter.save(tmp_path)
-    model = open_with_adapter(sd_folder, AdapterSettings(rank=4, start=str(tmp_path)))
-    assert torch.equal(predict(model), predict(earlier))
-    assert all(weight.requires_grad for weight in model.adapter.parameters().values())
-    with model.adapter_off():
-        assert torch.equal(predict(model), predict(untuned))
 
 
 @pytest.mark.parametrize(

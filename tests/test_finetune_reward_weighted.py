@@ -12,11 +12,10 @@ from torch.nn import functional
 
 from data.errors import PictuneError
 from finetune.labels.weighted_batches import WeightedData, draw_batch, weighted_images
-from finetune.learning.checkpoints import load_latest, save_checkpoint
 from finetune.learning.method import Training
 from finetune.learning.reward_fn import RewardFn
 from finetune.methods.reward_weighted import METHOD, RewardWeightedState
-from finetune.model.denoising import denoising_target, timestep_weights, weighted_denoising_loss
+from finetune.model.denoising import timestep_weights
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.schedule import DiffusionSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig
@@ -69,14 +68,6 @@ def reward_weighted(
         data=data,
         pretraining=pretraining,
     )
-
-
-def test_unit_weights_give_the_plain_denoising_error_and_scale_with_it() -> None:
-    prediction, target = randn(2, 5, 4, 8, 8).unbind()
-    plain = functional.mse_loss(prediction, target)
-    torch.testing.assert_close(weighted_denoising_loss(prediction, target, torch.ones(5)), plain)
-    threefold = weighted_denoising_loss(prediction, target, torch.full((5,), 3.0))
-    torch.testing.assert_close(threefold, 3 * plain)
 
 
 def test_loop_with_equal_rewards_and_no_pretraining_is_plain_denoising(sd_folder: Path) -> None:
@@ -148,18 +139,6 @@ def test_min_snr_weighs_the_same_image_error_alike_for_every_prediction(predicti
     assert timestep_weights(schedule, timesteps, default).tolist() == [1, 1, 1, 1]
 
 
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_target_gives_back_the_image_through_the_samplers_formula(prediction: str) -> None:
-    scheduler = DDIMScheduler(prediction_type=prediction, clip_sample=False)
-    scheduler.set_timesteps(10)
-    latents, noise = randn(2, 1, 4, 8, 8).unbind()
-    timestep = torch.tensor([400])
-    target = denoising_target(DiffusionSchedule.of(scheduler), latents, noise, timestep)
-    noisy = scheduler.add_noise(latents, noise, timestep)
-    found = scheduler.step(target, 400, noisy).pred_original_sample
-    torch.testing.assert_close(found, latents, rtol=1e-3, atol=1e-4)
-
-
 def test_further_rounds_learn_from_images_of_the_tuned_model(sd_folder: Path) -> None:
     model = open_with_adapter(sd_folder)
     perturb(model)
@@ -175,27 +154,6 @@ def test_further_rounds_learn_from_images_of_the_tuned_model(sd_folder: Path) ->
     images = model.decode(state.drawn["latents"])
     assert state.drawn["latents"].shape == (2 * 3, 4, 8, 8)
     torch.testing.assert_close(brightness(images, []), state.drawn["rewards"])
-
-
-@pytest.mark.parametrize("stop", [2, 3])
-def test_stopped_before_or_within_a_round_and_continued_equals_uninterrupted(
-    sd_folder: Path, tmp_path: Path, stop: int
-) -> None:
-    settings = {"updates": 4, "rounds": 2, "images_per_round": 2, "report_every": 1}
-    config, data = SMALL.model_copy(update=settings), small_data([0.1, 0.9])
-    training = reward_weighted(open_with_adapter(sd_folder), data, config)
-    whole = METHOD.start(training)
-    for metrics in METHOD.train(training, whole):
-        if metrics.step == stop:
-            save_checkpoint(tmp_path, whole, training.generator)
-    again = reward_weighted(open_with_adapter(sd_folder), data, config, generator=torch.Generator())
-    resumed = METHOD.start(again)
-    assert load_latest(tmp_path, resumed, again.generator)
-    rounds = [metrics.round for metrics in METHOD.train(again, resumed)]
-    assert rounds == [1] * (4 - stop)
-    expected = whole.weights()
-    assert all(torch.equal(weight, expected[name]) for name, weight in resumed.weights().items())
-    assert resumed.weights().keys() == expected.keys()
 
 
 def test_more_rounds_than_updates_are_refused() -> None:

@@ -6,7 +6,6 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
-from torch.distributions import Normal
 
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import (
@@ -59,26 +58,6 @@ def test_step_equals_the_stock_scheduler(
             stock = scheduler.step(output, timestep, sample, eta=eta, variance_noise=drawn)
             expected = stock.prev_sample
             torch.testing.assert_close(mean + std * drawn, expected, rtol=1e-5, atol=1e-5)
-
-
-def test_a_vector_of_timesteps_gives_each_row_its_own_step() -> None:
-    scheduler = scheduler_of(set_alpha_to_one=False, clip_sample=False)
-    schedule = DiffusionSchedule.of(scheduler)
-    output, sample = torch.randn(2, 7, 4, 8, 8, generator=seeded()).unbind()
-    mean, std = step_distribution(schedule, output, scheduler.timesteps, sample, eta=1.0)
-    for i, timestep in enumerate(scheduler.timesteps):
-        row = slice(i, i + 1)
-        one = step_distribution(schedule, output[row], timestep, sample[row], eta=1.0)
-        assert torch.equal(mean[row], one[0])
-        assert torch.equal(std[row], one[1])
-
-
-def test_log_prob_is_the_mean_of_torch_distributions() -> None:
-    generator = seeded()
-    sample, mean = torch.randn(2, 5, 4, 8, 8, generator=generator).unbind()
-    std = torch.rand(5, 1, 1, 1, generator=generator) + 0.1
-    expected = Normal(mean, std).log_prob(sample).mean((1, 2, 3))
-    torch.testing.assert_close(log_prob(sample, mean, std), expected)
 
 
 def test_log_prob_of_half_precision_is_computed_in_float32() -> None:

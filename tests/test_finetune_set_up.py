@@ -88,18 +88,6 @@ def test_a_compiled_unet_is_the_same_with_and_without_its_adapters_and_gradients
     assert compiler.frame_count - checks == 2
 
 
-@pytest.mark.slow
-def test_a_compiled_training_starts_with_unit_ratio(sd_folder: Path) -> None:
-    compiled = open_model(sd_folder)
-    compiled.set_up(NetworkSettings(compile=True), compiler="aot_eager")
-    plain, norms = train(open_model(sd_folder), "dpok")
-    state, same = train(compiled, "dpok")
-    assert len(norms) == len(same) == 2
-    assert same == pytest.approx(norms, rel=1e-4)
-    rewards = [reward for _, reward in plain.validation]
-    assert [reward for _, reward in state.validation] == pytest.approx(rewards, rel=1e-5)
-
-
 # torch warns while it is imported.
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_without_a_compiler_there_is_one_clear_line(

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from fastapi.testclient import TestClient
 from pydantic import ValidationError
 
 from data.feedback import NewTask
@@ -12,14 +11,12 @@ from data.kinds.kind import InvalidAnswer
 from data.kinds.registry import KINDS
 from data.tables.parquet import export
 from data.tables.verification import verify
-from labeling_app.server import create_app
-from labeling_app.settings import LabelConfig
 from pipelines.cli import main
 from tests.support.best_of_three import BestAnswer, BestOfThree
 from tests.support.data_campaign import Campaign
 from tests.support.exchange_run import ExchangeRun
 from tests.support.labeling_calls import claim, sign_in, submission
-from tests.support.labeling_campaign import SECRET
+from tests.support.labeling_campaign import client_of
 
 
 @pytest.fixture
@@ -38,16 +35,9 @@ def campaign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Campaign:
     return campaign
 
 
-def client_of(campaign: Campaign) -> TestClient:
-    config = LabelConfig(open=True)
-    return TestClient(
-        create_app(campaign.store, lambda _: None, config, secret=SECRET, on_export=None)
-    )
-
-
 def answer_over_http(campaign: Campaign) -> None:
     """Ann picks the right one at her second try, Ben skips."""
-    client = client_of(campaign)
+    client = client_of(campaign.store)
     sign_in(client)
     task = claim(client, "best")["task"]
     assert (task["kind"], len(task["images"])) == ("best", 3)
@@ -100,7 +90,7 @@ def test_a_new_kind_goes_from_the_plan_to_the_tables_and_back(
 
 
 def test_the_description_of_the_interface_has_the_new_kind(campaign: Campaign) -> None:
-    schemas = client_of(campaign).get("/api/v1/openapi.json").json()["components"]["schemas"]
+    schemas = client_of(campaign.store).get("/api/v1/openapi.json").json()["components"]["schemas"]
     assert "BestAnswer" in schemas
     kind = schemas["ClaimBody"]["properties"]["kind"]["anyOf"][0]
     assert kind["enum"] == ["binary", "ranking", "comparison", "best"]

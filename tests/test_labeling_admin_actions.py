@@ -14,19 +14,17 @@ from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
 from labeling_app.campaign.known_answers import GOLD_OVERLAP
-from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from pipelines.run.campaign import campaign_images, image_files
 from tests.support.data_campaign import Campaign, claimed, submission
 from tests.support.labeling_campaign import (
-    SECRET,
     add_admin,
+    app_of,
     as_admin,
     as_rater,
 )
 
 BOSS, ANN = "Boss", "Ann"
-NO_IMAGES: dict[str, Path] = {}
 
 
 @pytest.fixture
@@ -47,11 +45,10 @@ def store(campaign: Campaign) -> FeedbackStore:
 @pytest.fixture
 def client(campaign: Campaign) -> TestClient:
     run: RunFolder = campaign.run
-    app = create_app(
+    app = app_of(
         campaign.store,
-        image_files(run).get,
+        image_files(run),
         LabelConfig(),
-        secret=SECRET,
         on_export=lambda: export(campaign.store, run),
         images=lambda: campaign_images(run),
         tables=run.latest,
@@ -89,49 +86,6 @@ def disagree(store: FeedbackStore) -> str:
     return claim.task.task_id
 
 
-def test_an_admin_decides_what_raters_disagree_on(client: TestClient, store: FeedbackStore) -> None:
-    task_id = disagree(store)
-    before = client.get("/api/v1/admin/disputes").json()
-    (dispute,) = before["open"]
-    assert (dispute["task_id"], dispute["disagreement"], before["total"]) == (task_id, 1, 1)
-    assert [one["answer"]["verdict"] for one in dispute["answers"]] == ["good", "bad"]
-    post(
-        client,
-        "adjudicate",
-        task_id=task_id,
-        answer={"kind": "binary", "verdict": "bad", "comment": "No cat."},
-    )
-    after = client.get("/api/v1/admin/disputes").json()
-    assert (after["open"], after["total"], after["n_decided"]) == ([], 0, 1)
-    decides = after["decided"][0]["answers"][-1]
-    assert (decides["source"], decides["rater"], decides["answer"]["comment"]) == (
-        "adjudicator",
-        BOSS,
-        "No cat.",
-    )
-    assert trail(client)[0][:3] == (BOSS, "adjudicate", task_id)
-    post(client, "withdraw", task_id=task_id)
-    assert len(client.get("/api/v1/admin/disputes").json()["open"]) == 1
-    assert trail(client)[0][:3] == (BOSS, "withdraw_adjudication", task_id)
-
-
-def test_a_decision_that_is_none_is_refused(client: TestClient, store: FeedbackStore) -> None:
-    task_id = disagree(store)
-    ranks = {"task_id": task_id, "answer": {"kind": "ranking", "ranks": {"x": 1}}}
-    for call, body, status in (
-        ("adjudicate", {"task_id": "nothing", "answer": {"kind": "binary", "verdict": "bad"}}, 404),
-        (
-            "adjudicate",
-            {"task_id": task_id, "answer": {"kind": "binary", "verdict": "perhaps"}},
-            422,
-        ),
-        ("adjudicate", ranks, 422),
-        ("withdraw", {"task_id": task_id}, 404),
-    ):
-        assert client.post(f"/api/v1/admin/{call}", json=body).status_code == status
-    assert store.adjudications.task_ids() == set()
-
-
 def test_the_decision_decides_the_consensus_and_every_row_says_whose_it_is(
     client: TestClient, store: FeedbackStore, campaign: Campaign
 ) -> None:
@@ -150,28 +104,6 @@ def test_the_decision_decides_the_consensus_and_every_row_says_whose_it_is(
     boss = store.public_rater_id(store.rater_id_of("human", BOSS))
     assert audit["actor_id"].tolist()[2:] == [boss, boss]
     assert audit["subject"].tolist()[:3] == [boss, boss, task_id]
-
-
-def test_a_rater_is_added_with_a_password_that_is_shown_once(client: TestClient) -> None:
-    made = client.post("/api/v1/admin/raters", json={"rater": "Zoe"})
-    assert (made.status_code, made.json()["role"]) == (201, "rater")
-    again = client.post("/api/v1/admin/raters", json={"rater": " zoe "})
-    assert (again.status_code, "already" in again.json()["detail"]) == (409, True)
-    zoe = TestClient(client.app)
-    login = {"rater": "Zoe", "password": made.json()["password"]}
-    assert zoe.post("/api/v1/login", json=login).is_success
-    assert zoe.get("/api/v1/admin/summary").status_code == 403
-    new = client.post("/api/v1/admin/password", json={"rater": "Zoe"}).json()["password"]
-    assert new != made.json()["password"]
-    assert zoe.get("/api/v1/me").status_code == 401  # the old sign-in has ended
-    assert [entry[1] for entry in trail(client)[:3]] == [
-        "set_password",
-        "set_password",
-        "add_rater",
-    ]
-    stored = "".join(str(entry) for entry in client.get("/api/v1/admin/audit").json()["entries"])
-    assert made.json()["password"] not in stored
-    assert new not in stored
 
 
 def test_roles_are_given_and_nobody_locks_the_last_admin_out(
@@ -209,20 +141,6 @@ def test_a_rater_who_has_given_their_share_hears_so(
     for share in (0, -1, 1.1, "half"):
         body = {"rater": ANN, "share": share}
         assert client.post("/api/v1/admin/share", json=body).status_code == 422
-
-
-def test_the_overlap_is_raised_while_raters_label(client: TestClient) -> None:
-    assert get(client, "plan")["kinds"] == [
-        {"kind": "binary", "smallest_overlap": 2, "largest_overlap": 2},
-        {"kind": "ranking", "smallest_overlap": 1, "largest_overlap": 1},
-    ]
-    total = get(client, "summary")["progress"]["total"]  # type: ignore[index]
-    post(client, "overlap", kind="binary", overlap=4)
-    assert get(client, "summary")["progress"]["total"] == total + 3 * 2  # type: ignore[index]
-    assert trail(client)[0] == (BOSS, "set_overlap", None, {"kind": "binary", "overlap": 4})
-    for overlap in (0, 1001, "many"):
-        body = {"kind": "binary", "overlap": overlap}
-        assert client.post("/api/v1/admin/overlap", json=body).status_code == 422
 
 
 def test_gold_is_added_while_raters_label_all_or_none(
@@ -282,8 +200,7 @@ def test_thumbnails_are_small_and_bare_and_for_admins_alone(
 def test_an_app_without_an_export_has_no_tables_and_takes_no_gold(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path)
     add_admin(campaign.store)
-    config = LabelConfig(open=True)
-    app = create_app(campaign.store, NO_IMAGES.get, config, secret=SECRET, on_export=None)
+    app = app_of(campaign.store)
     client = as_admin(TestClient(app))
     assert get(client, "tables") == {"tables": []}
     body = {"name": "gold.csv", "csv": "images,answer\n"}

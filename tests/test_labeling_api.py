@@ -111,26 +111,6 @@ def test_a_bad_body_is_refused_with_field_and_reason(
     assert detail["reason"]
 
 
-def test_an_answer_that_does_not_fit_its_task_is_refused(
-    client: TestClient, open_store: FeedbackStore
-) -> None:
-    sign_in(client)
-    task = claim(client, "binary")["task"]
-    assert (
-        client.post(
-            "/api/v1/submissions",
-            json=submission(task, answer={"kind": "ranking", "ranks": {"nothing": 1}}),
-        ).status_code
-        == 422
-    )
-    assert (
-        client.post("/api/v1/submissions", json=submission(task, task_id="nowhere")).status_code
-        == 404
-    )
-    assert live_labels(open_store) == []
-    assert client.get("/health").json()["writes_refused"] == 2
-
-
 def test_a_rater_that_the_store_does_not_know_is_signed_out(
     client: TestClient, open_store: FeedbackStore
 ) -> None:

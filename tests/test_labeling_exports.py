@@ -7,21 +7,19 @@ from fastapi.testclient import TestClient
 
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
-from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from tests.support.labeling_calls import sign_in
-from tests.support.labeling_campaign import SECRET, Campaign
+from tests.support.labeling_campaign import Campaign, app_of
 
 
 def test_labels_are_exported_while_the_app_runs_and_when_it_ends(
     open_campaign: Campaign, open_store: FeedbackStore
 ) -> None:
     exports: list[int] = []
-    app = create_app(
+    app = app_of(
         open_store,
-        open_campaign.paths.get,
+        open_campaign.paths,
         LabelConfig(open=True, export_every_s=0.05),
-        secret=SECRET,
         on_export=lambda: exports.append(1),
     )
     with TestClient(app) as client:
@@ -38,11 +36,10 @@ def test_an_export_that_fails_is_reported_and_does_not_stop_the_app(
     def fail() -> None:
         raise PictuneError("labels/latest: no room left; free some")
 
-    app = create_app(
+    app = app_of(
         open_store,
-        open_campaign.paths.get,
+        open_campaign.paths,
         LabelConfig(open=True, export_every_s=0.01),
-        secret=SECRET,
         on_export=fail,
     )
     with TestClient(app) as client:
@@ -52,14 +49,6 @@ def test_an_export_that_fails_is_reported_and_does_not_stop_the_app(
         assert sign_in(client)
 
 
-def test_missing_guidelines_are_a_users_error(
-    open_campaign: Campaign, open_store: FeedbackStore, tmp_path: Path
-) -> None:
+def test_missing_guidelines_are_a_users_error(open_store: FeedbackStore, tmp_path: Path) -> None:
     with pytest.raises(PictuneError, match="name a Markdown file"):
-        create_app(
-            open_store,
-            open_campaign.paths.get,
-            LabelConfig(guidelines=tmp_path / "none.md"),
-            secret=SECRET,
-            on_export=None,
-        )
+        app_of(open_store, config=LabelConfig(guidelines=tmp_path / "none.md"))

@@ -12,6 +12,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from data.store.feedback_store import FeedbackStore
+from labeling_app.app_state import AppState
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from tests.support.exchange_files import large_png
@@ -61,7 +62,7 @@ def test_four_images_are_decoded_at_once_and_no_other_request_waits_for_them(
         return open_campaign.paths.get(image_id)
 
     config = LabelConfig(open=True)
-    app = create_app(open_store, slow_path, config, secret=SECRET, on_export=None)
+    app = create_app(AppState(open_store, slow_path, config), SECRET)
     with (
         served(app, config) as url,
         httpx.Client(base_url=f"{url}/api/v1", timeout=120) as rater,

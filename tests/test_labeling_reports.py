@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
-from prometheus_client.parser import text_string_to_metric_families
 
 from data.feedback import Task
 from data.kinds.verdict import BinaryAnswer
@@ -99,62 +98,6 @@ def test_a_reported_image_is_served_to_admins_alone(client: TestClient) -> None:
     }
     assert as_rater(client, "Ann").get(f"/api/v1/images/{image_id}").status_code == 200
     assert client.get("/api/v1/history").json()["labels"][0]["images"][0]["url"]
-
-
-def test_admins_see_who_reported_what_and_decide(client: TestClient) -> None:
-    image_id = report(client)
-    assert [
-        client.post(f"/api/v1/admin/{call}", json={"image_id": image_id}).status_code
-        for call in ("put-back", "remove")
-    ] == [403] * 2
-    assert client.get("/api/v1/admin/reports").status_code == 403
-    as_admin(client)
-    listed = client.get("/api/v1/admin/reports").json()
-    (image,) = listed["open"]
-    assert (image["image_id"], image["url"], image["prompt"]) == (
-        image_id,
-        f"/api/v1/images/{image_id}",
-        HOSTILE,
-    )
-    assert [(one["rater"], one["reason"], one["comment"]) for one in image["reports"]] == [
-        ("Ann", "Hateful", HOSTILE)
-    ]
-    assert client.post("/api/v1/admin/remove", json={"image_id": image_id}).json() == {
-        "decision": "removed"
-    }
-    assert client.post("/api/v1/admin/remove", json={"image_id": image_id}).status_code == 404
-    assert client.get("/api/v1/admin/reports").json() == {"open": [], "removed": [image]}
-    client.post("/api/v1/admin/put-back", json={"image_id": image_id})
-    assert client.get("/api/v1/admin/reports").json() == {"open": [], "removed": []}
-    assert client.post("/api/v1/admin/put-back", json={"image_id": "nothing"}).status_code == 404
-    image_id = report(client, "Ben")
-    body = {"rater": "Ben"}
-    assert client.post("/api/v1/admin/put-back-all", json=body).status_code == 403
-    as_admin(client)
-    assert client.post("/api/v1/admin/put-back-all", json=body).json() == {"images": 1}
-    assert client.post("/api/v1/admin/put-back-all", json=body).status_code == 404
-
-
-def test_metrics_count_reported_and_removed_images(client: TestClient) -> None:
-    def counts() -> list[float]:
-        families = {
-            family.name: family.samples
-            for family in text_string_to_metric_families(client.get("/metrics").text)
-        }
-        return [
-            families[name][0].value
-            for name in (
-                "pictune_images_reported",
-                "pictune_images_removed",
-                "pictune_labels_wanted",
-            )
-        ]
-
-    assert counts() == [0, 0, 12]
-    image_id = report(client)
-    assert counts() == [1, 0, 7]  # of one image alone the report itself, of the ranking nothing
-    as_admin(client).post("/api/v1/admin/remove", json={"image_id": image_id})
-    assert counts() == [0, 1, 7]
 
 
 def test_the_training_leaves_out_what_was_reported(

@@ -11,7 +11,6 @@ import httpx
 import pytest
 import sqlalchemy as sa
 from argon2 import PasswordHasher
-from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from data.errors import PictuneError
@@ -19,12 +18,11 @@ from data.store.feedback_store import FeedbackStore
 from data.store.tables import sign_in_attempts
 from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.passwords import hash_password, is_password
-from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from pipelines.cli import main
 from tests.support.data_campaign import Clock
 from tests.support.labeling_calls import submission
-from tests.support.labeling_campaign import SECRET, Campaign, client_of, make_campaign
+from tests.support.labeling_campaign import Campaign, app_of, client_of, make_campaign
 from tests.support.labeling_thread import served
 
 PASSWORD = "correct horse"
@@ -66,10 +64,6 @@ def quick(store: FeedbackStore, ann: str) -> None:
 
 def client(campaign: Campaign, store: FeedbackStore, **config: bool) -> TestClient:
     return client_of(store, campaign.paths, (), **{"open": False} | config)
-
-
-def app_of(campaign: Campaign, store: FeedbackStore) -> FastAPI:
-    return create_app(store, campaign.paths.get, LabelConfig(), secret=SECRET, on_export=None)
 
 
 def login(client: TestClient, rater: str, password: str | None = None) -> int:
@@ -114,7 +108,7 @@ def test_too_many_attempts_have_to_wait(campaign: Campaign, store: FeedbackStore
 def test_wrong_passwords_from_elsewhere_keep_nobody_out(
     campaign: Campaign, store: FeedbackStore
 ) -> None:
-    app = app_of(campaign, store)
+    app = app_of(store, campaign.paths, LabelConfig())
     known = TestClient(app, client=("10.0.0.66", 1))
     assert login(known, "Ann", PASSWORD) == 200
     known.post("/api/v1/logout", json={})
@@ -131,7 +125,7 @@ def test_wrong_passwords_from_elsewhere_keep_nobody_out(
 def test_guesses_from_many_addresses_at_one_name_have_an_end_and_known_browsers_still_get_in(
     campaign: Campaign, store: FeedbackStore
 ) -> None:
-    app = app_of(campaign, store)
+    app = app_of(store, campaign.paths, LabelConfig())
     known = TestClient(app, client=("10.0.0.7", 1))
     assert login(known, "Ann", PASSWORD) == 200
     statuses = [
@@ -148,7 +142,7 @@ def test_guesses_from_many_addresses_at_one_name_have_an_end_and_known_browsers_
 def test_right_passwords_do_not_count_and_wrong_ones_do_for_all_names_of_an_address(
     campaign: Campaign, store: FeedbackStore
 ) -> None:
-    app = app_of(campaign, store)
+    app = app_of(store, campaign.paths, LabelConfig())
     for number in range(11):
         store.raters.set_password(store.add_rater(f"rater {number}"), QUICK_HASH)
     assert {login(TestClient(app), "Ann", PASSWORD) for _ in range(60)} == {200}
@@ -161,7 +155,7 @@ def test_right_passwords_do_not_count_and_wrong_ones_do_for_all_names_of_an_addr
 def test_guesses_at_once_and_from_one_network_are_no_more_than_one_after_the_other(
     campaign: Campaign, store: FeedbackStore
 ) -> None:
-    app = app_of(campaign, store)
+    app = app_of(store, campaign.paths, LabelConfig())
 
     def guess(number: int) -> int:
         return login(TestClient(app, client=(f"2001:db8::{number:x}", 1)), "Ann", "guess")
@@ -175,7 +169,7 @@ def test_guesses_at_once_and_from_one_network_are_no_more_than_one_after_the_oth
 def test_the_address_that_a_request_claims_counts_only_where_there_is_a_proxy(
     campaign: Campaign, store: FeedbackStore, https: bool
 ) -> None:
-    app = app_of(campaign, store)
+    app = app_of(store, campaign.paths, LabelConfig())
     with served(app, LabelConfig(https=https)) as url:
 
         def guess(*hops: str) -> int:
@@ -197,7 +191,7 @@ def test_the_address_that_a_request_claims_counts_only_where_there_is_a_proxy(
 def test_who_waits_for_a_password_check_keeps_no_other_request_waiting(
     campaign: Campaign, store: FeedbackStore
 ) -> None:
-    app = app_of(campaign, store)
+    app = app_of(store, campaign.paths, LabelConfig())
     pool, going_on = app.state.labeling.signing_in, threading.Event()
     with served(app, LabelConfig()) as url, ThreadPoolExecutor(60) as visitors:
         for _ in range(2):

@@ -8,8 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from data.kinds.comparison import ComparisonAnswer
+from data.kinds.ranking import RankingAnswer
+from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, raters
+from data.store.views.overview import latest_labels
 from labeling_app.campaign.simulated import (
     SimulatedRater,
     SimulatedRaterConfig,
@@ -54,26 +57,22 @@ def run(store: FeedbackStore, config: SimulatedRaterConfig, seed: int = 0) -> in
     return len(list(simulate(store, judge, config, rng=random.Random(seed))))
 
 
-def image_of(store: FeedbackStore, task_id: str) -> str:
-    with store.database.read() as connection:
-        return str(
-            connection.execute(
-                sa.text("SELECT image_id FROM task_images WHERE task_id = :id"), {"id": task_id}
-            ).scalar_one()
-        )
-
-
 def _rater(**state: float) -> SimulatedRater:
     return SimulatedRater.model_validate(PERFECT.model_dump() | {"rater_id": "r"} | state)
 
 
 def test_raters_without_noise_or_bias_say_what_the_judge_says(store: FeedbackStore) -> None:
     run(store, PERFECT)
-    for row, answer in answers(store, "binary"):
-        assert (answer["verdict"] == "good") == (judge(image_of(store, row.task_id), "") >= 0.5)
-    for _row, answer in answers(store, "ranking"):
-        best_first = sorted(answer["ranks"], key=answer["ranks"].__getitem__)
-        assert best_first == sorted(best_first, key=int, reverse=True)
+    given = latest_labels(store, limit=999)
+    assert {one.task.kind for one in given} == {"binary", "ranking"}
+    for one in given:
+        if isinstance(one.answer, BinaryAnswer):
+            good = judge(one.task.image_ids[0], "") >= 0.5
+            assert one.answer.verdict == ("good" if good else "bad")
+        if isinstance(one.answer, RankingAnswer):
+            ranks = one.answer.ranks
+            best_first = sorted(ranks, key=lambda image_id: ranks[image_id] or 0)
+            assert best_first == sorted(best_first, key=int, reverse=True)
 
 
 def test_every_task_gets_its_overlap_and_no_more(store: FeedbackStore) -> None:
@@ -92,21 +91,18 @@ def test_labels_are_marked_as_simulated_and_timed_at_the_raters_pace(store: Feed
     assert sorted(ranking)[len(ranking) // 2] > 2 * sorted(binary)[len(binary) // 2]
 
 
-def test_noise_turns_verdicts_round_at_its_rate() -> None:
-    rater = _rater(noise=0.2)
-    rng = random.Random(3)
-    wrong = sum(rater.verdict(0.9, rng=rng).verdict == "bad" for _ in range(4000))
-    assert wrong / 4000 == pytest.approx(0.2, abs=0.025)
+@pytest.mark.parametrize(
+    ("state", "verdict", "rate"), [("noise", "bad", 0.2), ("skip_rate", "skip", 0.3)]
+)
+def test_slips_and_skips_come_at_their_rates(state: str, verdict: str, rate: float) -> None:
+    rater, rng = _rater(**{state: rate}), random.Random(3)
+    count = sum(rater.verdict(0.9, rng=rng).verdict == verdict for _ in range(4000))
+    assert count / 4000 == pytest.approx(rate, abs=0.03)
 
 
-def test_skips_come_at_their_rate() -> None:
-    rater = _rater(skip_rate=0.3)
-    rng = random.Random(4)
-    skipped = sum(rater.verdict(0.9, rng=rng).verdict == "skip" for _ in range(4000))
-    assert skipped / 4000 == pytest.approx(0.3, abs=0.03)
-    assert set(_rater(skip_rate=1.0).ranking({"a": 0, "b": 1}, [0, 1], rng=rng).ranks.values()) == {
-        None
-    }
+def test_a_skipped_ranking_has_no_rank() -> None:
+    skip = _rater(skip_rate=1.0).ranking({"a": 0, "b": 1}, [0, 1], rng=random.Random(4))
+    assert set(skip.ranks.values()) == {None}
 
 
 def test_without_position_bias_the_places_do_not_matter() -> None:
@@ -124,15 +120,8 @@ def test_position_bias_favors_the_first_place() -> None:
 
 
 def test_qualities_within_the_just_noticeable_difference_are_tied() -> None:
-    assert tied_ranks({"a": 0.90, "b": 0.86, "c": 0.82, "d": 0.2}, 0.05) == {
-        "a": 1,
-        "b": 1,
-        "c": 2,
-        "d": 3,
-    }
-
-
-def test_equal_qualities_are_tied_even_by_the_keenest_eye() -> None:
+    close = tied_ranks({"a": 0.90, "b": 0.86, "c": 0.82, "d": 0.2}, 0.05)
+    assert close == {"a": 1, "b": 1, "c": 2, "d": 3}
     assert tied_ranks({"a": 0.5, "b": 0.5}, 0) == {"a": 1, "b": 1}
 
 

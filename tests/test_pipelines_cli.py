@@ -9,13 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from data.tables.parquet import export
 from pipelines import progress as progress_module
 from pipelines.cli import main
 from pipelines.progress import progress, progress_bar
-from pipelines.stage_list import STAGES
-from tests.support.data_campaign import Campaign
-from tests.support.exchange_files import damage_footer
 
 
 def failure(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -43,6 +39,9 @@ REFUSED = {
     "images --model /nowhere": "no such model folder",
     "images --prompts /dev/null": "holds no prompt",
     "images --set run.device=warp": "run.device",
+    "import --format pickapic --from x": "FORMAT pickapic: unknown, did you mean pick-a-pic?",
+    "import --format hpdv2": "--from",
+    "export --format folder --to x": "FORMAT folder: unknown",
     "label": NO_IMAGES,
     "simulate": NO_IMAGES,
     "dataset": NO_IMAGES,
@@ -118,20 +117,6 @@ def test_a_shared_setting_that_does_not_reach_the_method_is_told(
     assert (told or "") in error
 
 
-@pytest.mark.parametrize(
-    ("table", "stage"), [("images.parquet", "dataset"), ("labels/latest/tasks.parquet", "inspect")]
-)
-def test_a_table_with_a_damaged_footer_is_one_line_that_names_it(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, table: str, stage: str
-) -> None:
-    campaign = Campaign(tmp_path / "r")
-    export(campaign.store, campaign.run)
-    damage_footer(campaign.root / table)
-    line = failure(capsys, stage, "--runs", str(tmp_path), "--run", "r")
-    assert f"{Path(table).name}: not the table it should be" in line
-    assert "disk" not in line
-
-
 def test_dry_run_prints_the_settings_and_writes_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
@@ -170,28 +155,6 @@ def test_ctrl_c_while_libraries_are_loaded_is_one_line(tmp_path: Path) -> None:
         130,
         "pictune: stopped; the same command goes on from here\n",
     )
-
-
-def test_labeling_imports_no_torch() -> None:
-    code = (
-        "import sys; import pipelines.cli, pipelines.collect.label, pipelines.collect.dataset; "
-        "sys.exit('torch' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
-def test_help_imports_no_stage() -> None:
-    modules = [f"pipelines.{stage.module}" for stage in STAGES.values()]
-    code = (
-        "import sys; from pipelines.cli import main\n"
-        "try: main(['--help'])\n"
-        f"finally: print([one for one in sys.modules if one in {modules}])"
-    )
-    words = [sys.executable, "-c", code]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False)
-    assert ended.stdout.splitlines()[-1] == "[]"
-    for name in STAGES:
-        assert name in ended.stdout
 
 
 class Terminal(io.StringIO):

@@ -20,17 +20,12 @@ from data.tables.parquet import export
 from pipelines.collect.label_statistics import label_statistics
 from pipelines.run.record import STAMP
 from tests.support.data_campaign import START, open_store
-from tests.support.demo_run import command
+from tests.support.demo_run import command, metrics_of, page_of
 from tests.support.tuned_run import copy_of
 
 pytestmark = pytest.mark.slow
 
 BRIGHTNESS = "tests.support.user_rewards:brightness"
-
-
-def page_of(run: RunFolder) -> str:
-    page = (run.evaluation_dir / "report.html").read_text()
-    return re.sub('data:[^"]*|<pre>.*?</pre>', "", page, flags=re.DOTALL)
 
 
 def compare_by_brightness(run: RunFolder) -> None:
@@ -88,7 +83,7 @@ def run(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder
 def test_without_a_comparison_the_page_names_the_commands(run: RunFolder) -> None:
     if not (run.comparison_dir / "metrics.json").exists():
         assert command(run, "report") == 0
-        page = page_of(run)
+        page = page_of(run.evaluation_dir)
         assert "No comparison by people yet" in page
         assert "make compare-report RUN=ready" in page
         assert "What people say" not in page
@@ -100,7 +95,7 @@ def test_the_page_leads_with_peoples_verdict_and_evaluate_stays_done(
     compare_by_brightness(run)
     stamp = (run.evaluation_dir / STAMP).read_bytes()
     assert command(run, "compare-report") == 0
-    page = page_of(run)
+    page = page_of(run.evaluation_dir)
     assert page.index("What people say") < page.index('class="cards"')
     assert "Overall preference" in page
     assert "No comparison by people yet" not in page
@@ -109,26 +104,26 @@ def test_the_page_leads_with_peoples_verdict_and_evaluate_stays_done(
     capsys.readouterr()
     assert command(run, "evaluate") == 0
     assert "evaluate: done" in capsys.readouterr().out
-    assert "What people say" in page_of(run)
+    assert "What people say" in page_of(run.evaluation_dir)
 
 
 def test_the_story_counts_what_the_reward_learned_from(run: RunFolder) -> None:
     """Neither images that were drawn for comparisons, nor those who only compared models."""
     table = read_table(run.images_table, IMAGES)
     story = f"{table.num_rows} images by the base model"
-    assert story in page_of(run)
+    assert story in page_of(run.evaluation_dir)
     more = table.slice(0, 1).to_pylist()[0] | {"image_id": "f" * 64, "origin": "comparison"}
     rows = [*table.to_pylist(), more | {"prompt": "A cat.", "prompt_id": prompt_id("A cat.")}]
     write_table(pa.Table.from_pylist(rows, schema=IMAGES), IMAGES, run.images_table)
     assert command(run, "report") == 0
     write_table(table, IMAGES, run.images_table)
-    assert story in page_of(run)
+    assert story in page_of(run.evaluation_dir)
     assert label_statistics(run.latest)["raters"].keys() == {"simulated"}
-    assert re.search(r"rankings</b>by \d+ simulated raters</li>", page_of(run))
+    assert re.search(r"rankings</b>by \d+ simulated raters</li>", page_of(run.evaluation_dir))
 
 
 def test_automatic_figures_stand_beside_people(run: RunFolder) -> None:
-    metrics = json.loads((run.comparison_dir / "metrics.json").read_text())
+    metrics = metrics_of(run.comparison_dir)
     (axis,) = metrics["axes"]
     found = {one["name"]: one["agreed"] for one in axis["automatic"]}
     assert set(found) == {"reward", "CLIP score", f"python {BRIGHTNESS}"}
@@ -144,4 +139,4 @@ def test_votes_on_a_model_that_was_tuned_again_are_called_so(run: RunFolder) -> 
     figures["models"]["dpok"] = ["of another training"]
     path.write_text(json.dumps(figures))
     assert command(run, "report") == 0
-    assert "dpok was tuned again since" in page_of(run)
+    assert "dpok was tuned again since" in page_of(run.evaluation_dir)

@@ -98,26 +98,3 @@ def test_a_refused_import_leaves_no_run_behind(
         assert main(given) == 2
         assert fault in capsys.readouterr().err
     assert list((tmp_path / "runs").iterdir()) == []
-
-
-def test_what_is_wrong_with_an_import_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source = files.write_pick_a_pic(
-        tmp_path / "train.parquet", [files.pick_a_pic_row(1, 2, 1.0) | {"caption": " "}]
-    )
-    assert main(command("import", tmp_path, "--format", "pick-a-pic", "--from", str(source))) == 2
-    error = capsys.readouterr().err
-    assert "train.parquet: row 1, column caption: is ' ', not a text" in error
-    assert error.count("\n") == 1
-    assert main(command("import", tmp_path, "--format", "pickapic", "--from", str(source))) == 2
-    assert (
-        "FORMAT pickapic: unknown, did you mean pick-a-pic?; known are dataset, folder, hpdv2,"
-        in capsys.readouterr().err
-    )
-    assert (
-        main(command("export", tmp_path, "--format", "folder", "--to", str(tmp_path / "out"))) == 2
-    )
-    assert "FORMAT folder: unknown" in capsys.readouterr().err
-    assert main(command("import", tmp_path, "--format", "hpdv2")) == 2
-    assert "--from" in capsys.readouterr().err

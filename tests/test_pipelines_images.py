@@ -58,16 +58,6 @@ def test_drawing_compiles_the_network_where_that_is_asked_for(
     assert draw(settings, tmp_path) == 0
 
 
-def test_the_same_run_drawn_twice_is_the_same_to_the_byte(settings: Path, tmp_path: Path) -> None:
-    draw(settings, tmp_path / "a")
-    draw(settings, tmp_path / "b")
-    ids = [
-        read_table(RunFolder(tmp_path / name / "r").images_table, IMAGES)["image_id"]
-        for name in "ab"
-    ]
-    assert ids[0].equals(ids[1])
-
-
 def test_a_new_run_says_what_it_is_about_to_draw(
     settings: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

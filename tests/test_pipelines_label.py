@@ -37,8 +37,12 @@ def campaign(tmp_path: Path) -> Campaign:
     return campaign
 
 
+def place(campaign: Campaign) -> list[str]:
+    return ["--runs", str(campaign.root.parent), "--run", campaign.root.name]
+
+
 def label(campaign: Campaign, *words: str) -> int:
-    return main(["label", "--runs", str(campaign.root.parent), "--run", campaign.root.name, *words])
+    return main(["label", *place(campaign), *words])
 
 
 def test_an_app_that_nobody_could_sign_in_to_is_not_served(
@@ -46,14 +50,6 @@ def test_an_app_that_nobody_could_sign_in_to_is_not_served(
 ) -> None:
     assert label(campaign) == 2
     assert "`make rater NAME=...` adds a rater, OPEN=1" in capsys.readouterr().err
-
-
-def test_the_order_of_tasks_is_no_option_any_more(
-    campaign: Campaign, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert label(campaign, "--open", "--order", "uncertain") == 2
-    unknown = "unrecognized arguments: --order uncertain; see `python -m pipelines --help`"
-    assert capsys.readouterr().err == f"pictune: {unknown}\n"
 
 
 def test_a_campaign_whose_files_cannot_be_read_is_not_served(
@@ -106,20 +102,7 @@ def test_another_database_is_named_in_the_settings(campaign: Campaign, tmp_path:
     url = f"sqlite:///{tmp_path / 'elsewhere.db'}"
     run = RunFolder(campaign.root, database_url=url)
     assert (run.store_url, run.has_store) == (url, True)
-    assert (
-        main(
-            [
-                "dataset",
-                "--runs",
-                str(campaign.root.parent),
-                "--run",
-                campaign.root.name,
-                "--set",
-                f"store.url={url}",
-            ]
-        )
-        == 0
-    )
+    assert main(["dataset", *place(campaign), "--set", f"store.url={url}"]) == 0
     with FeedbackStore.open(url) as store:
         assert store.progress().total == 0
 
@@ -128,11 +111,20 @@ class App:
     """`python -m pipelines label` in a process group of its own, with what it prints."""
 
     def __init__(self, campaign: Campaign, *words: str) -> None:
-        where = ["--runs", str(campaign.root.parent), "--run", campaign.root.name]
         # a process that was started in the background ignores SIGINT, and so would this one
         listening = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
         start = f"{listening}; runpy.run_module('pipelines', run_name='__main__')"
-        command = [sys.executable, "-c", start, "label", *where, "--open", "--port", "0", *words]
+        command = [
+            sys.executable,
+            "-c",
+            start,
+            "label",
+            *place(campaign),
+            "--open",
+            "--port",
+            "0",
+            *words,
+        ]
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
             command, stdout=pipe, stderr=pipe, text=True, start_new_session=True
@@ -180,10 +172,9 @@ def test_the_labels_of_a_file_are_served_by_one_app_at_a_time(
         told = capsys.readouterr().err
         other = f"process {app.process.pid}, {address}"
         assert f"another `make label` serves these labels ({other}); stop that one" in told
-        where = ["--runs", str(campaign.root.parent), "--run", campaign.root.name]
         monkeypatch.setattr(sys, "stdin", io.StringIO("a long password\n"))
-        assert main(["rater", *where, "--name", "Ann"]) == 0
-        assert main(["dataset", *where]) == 0
+        assert main(["rater", *place(campaign), "--name", "Ann"]) == 0
+        assert main(["dataset", *place(campaign)]) == 0
         app.end(signal.SIGKILL)
     with serving(campaign):  # a killed one locks nobody out
         pass

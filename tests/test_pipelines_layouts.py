@@ -1,7 +1,5 @@
 """The whole story on folders of all families, and the line that wrong folders get."""
 
-import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from pipelines.methods import METHODS
 from pipelines.run.metrics_log import read_metrics
 from tests.support.tiny_diffusion import write_tiny_sd2, write_tiny_sdxl
 from tests.support.tiny_flow import write_tiny_flux, write_tiny_sd3
+from tests.support.tiny_language import LANGUAGE_WRITERS
 from tests.support.tiny_models import write_tiny_models
 
 
@@ -26,13 +25,14 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "write", [write_tiny_sd2, write_tiny_sdxl, write_tiny_sd3, write_tiny_flux]
+    "write",
+    [write_tiny_sd2, write_tiny_sdxl, write_tiny_sd3, write_tiny_flux, *LANGUAGE_WRITERS.values()],
 )
 def test_every_stage_runs_and_all_adapter_load_into_the_stock_pipeline(
     settings: Path, tmp_path: Path, write: Callable[[Path], Path]
 ) -> None:
     model = write(tmp_path / "model")
-    # A FLUX folder does not name a size.
+    # Most folders do not name a size.
     own = ["--model", str(model), "--set", "run.image_size=16"]
     where = ["--runs", str(tmp_path), "--run", "r", "--config", str(settings), *own]
     assert main(["demo", *where]) == 0
@@ -48,65 +48,3 @@ def test_every_stage_runs_and_all_adapter_load_into_the_stock_pipeline(
         assert read_metrics(run.finetune_dir(method))[1]["first_ratio_gap"] == 0
     used = pd.read_parquet(run.images_table)["scheduler"].unique().tolist()
     assert used == [family_of(str(model)).sampler_name]
-
-
-def without_unet(folder: Path) -> None:
-    shutil.rmtree(folder / "unet")
-
-
-def with_flax_alone(folder: Path) -> None:
-    (folder / "unet" / "diffusion_pytorch_model.safetensors").rename(
-        folder / "unet" / "diffusion_flax_model.msgpack"
-    )
-
-
-def as_pixart(folder: Path) -> None:
-    index = json.loads((folder / "model_index.json").read_text())
-    (folder / "model_index.json").write_text(
-        json.dumps(index | {"_class_name": "PixArtAlphaPipeline"})
-    )
-    (folder / "unet").rename(folder / "transformer")
-
-
-ONLY_KNOWN = (
-    "holds a PixArtAlphaPipeline, and only StableDiffusionPipeline, StableDiffusionXLPipeline, "
-    "StableDiffusion3Pipeline, FluxPipeline"
-)
-
-
-@pytest.mark.parametrize(
-    ("spoil", "message"),
-    [
-        (without_unet, "incomplete, without unet/config.json"),
-        (with_flax_alone, "unet/ has Flax weights only"),
-        (as_pixart, ONLY_KNOWN),
-    ],
-)
-def test_a_wrong_folder_gets_one_line_and_status_2(
-    settings: Path,
-    tmp_path: Path,
-    capfd: pytest.CaptureFixture[str],
-    spoil: Callable[[Path], None],
-    message: str,
-) -> None:
-    folder = shutil.copytree(settings.parent / "sd", tmp_path / "model")
-    spoil(folder)
-    assert (
-        main(
-            [
-                "images",
-                "--runs",
-                str(tmp_path),
-                "--run",
-                "r",
-                "--config",
-                str(settings),
-                "--model",
-                str(folder),
-            ]
-        )
-        == 2
-    )
-    lines = capfd.readouterr().err.splitlines()
-    assert len(lines) == 1
-    assert f"pictune: {folder}: {message}" in lines[0]

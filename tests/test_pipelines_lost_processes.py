@@ -7,16 +7,12 @@ import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
 
 from data.files import locked, sha256_of
 from data.runs import RunFolder
-from data.schema import read_table
 from pipelines.cli import main
 from pipelines.interruption import LAUNCHER
-from pipelines.reward.score_request import FILE, SCORES
-from reward.embedding import ENCODE_BATCH
-from tests.support.demo_run import command, sets
+from tests.support.demo_run import sets
 from tests.support.launched_command import WAIT_SECONDS, is_running, launch
 from tests.support.tuned_run import Commands, checkpoint_steps, copy_of
 from tests.support.tuned_run import words as finetune
@@ -52,30 +48,6 @@ def test_images_go_on_after_a_kill_and_end_with_the_same_files(
     assert main(words("whole")) == 0
     assert len(drawn_in(folder)) == 250
     assert drawn_in(folder) == drawn_in(tmp_path / "whole" / "images")
-
-
-def test_scores_go_on_after_a_kill_and_end_with_the_same_table(
-    ready: RunFolder, terminal: Commands, tmp_path: Path
-) -> None:
-    killed, whole = (copy_of(ready, tmp_path / name) for name in ("killed", "whole"))
-    folder, prompts = tmp_path / "images", tmp_path / "prompts.txt"
-    folder.mkdir()
-    for number in range(4 * ENCODE_BATCH - 2):  # large, so that reading them takes a while
-        Image.new("RGB", (1200, 1200), (number, 0, 99)).save(folder / f"{number}.jpg")
-    prompts.write_text("a dog\ntwo cats\n")
-    given = ["--images", str(folder), "--prompts", str(prompts)]
-    words = ["score", "--runs", str(killed.root.parent), "--run", killed.root.name, *given]
-    scoring = launch(tmp_path, "pipelines", *words)
-    scoring.kill_when(lambda: any(killed.embeddings_dir.glob("*.sqlite")), rank=1)
-    ended = scoring.ended()
-    assert ended.status == KILLED
-    assert [line[: len(LINE)] for line in ended.lines] == [LINE]
-    assert not (killed.reward_dir / FILE).exists()
-    terminal.run(words, processes=2)
-    assert command(whole, "score", *given) == 0
-    tables = [read_table(run.reward_dir / FILE, SCORES) for run in (killed, whole)]
-    assert tables[0].num_rows == 2 * (4 * ENCODE_BATCH - 2)
-    assert tables[0].equals(tables[1])
 
 
 def test_processes_end_with_a_launcher_that_is_killed_and_tuning_goes_on(

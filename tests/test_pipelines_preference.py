@@ -1,14 +1,11 @@
 """Learning from labels through the command line: with a reward, without one, and from imports."""
 
-import json
-import re
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
-from data.errors import PictuneError
 from data.runs import RunFolder
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.lora import LORA_FILE
@@ -22,7 +19,7 @@ from reward.dataset import FeedbackDataset
 from reward.learning.split import split_feedback
 from reward.settings import SplitConfig
 from tests.support import exchange_files as files
-from tests.support.demo_run import command, copy_without, sets
+from tests.support.demo_run import command, copy_without, metrics_of, page_of, sets
 from tests.support.small_training import redness
 from tests.support.tiny_feedback import make_feedback
 
@@ -96,20 +93,6 @@ def test_rankings_and_raters_arrive_as_they_were_given(
         assert 2 * float(label) - 1 in better
 
 
-def test_no_label_of_the_training_prompts_is_told(labeled: RunFolder) -> None:
-    with pytest.raises(PictuneError, match=r"'Other\.' is the first; .*train_on=\"all\"") as told:
-        labels_of(labeled, ["Other."])
-    assert "\n" not in str(told.value)
-
-
-def test_weights_of_raters_that_are_not_known_are_told(
-    labeled: RunFolder, encoder: Encoder
-) -> None:
-    config = PreferenceConfig(label_weights="skill")
-    with pytest.raises(PictuneError, match="label_weights: no rater's skill is known"):
-        labeled_data(labeled, [RED], config, encoder, None)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("with_reward", [True, False])
 def test_it_is_tuned_with_a_reward_and_without_one(
@@ -137,7 +120,7 @@ def test_it_is_tuned_with_a_reward_and_without_one(
     capsys.readouterr()
     assert command(run, "evaluate") == 0
     told = capsys.readouterr().out
-    page = read_page(run)
+    page = page_of(run.evaluation_dir)
     assert "by Preference (on the labels themselves)." in page
     assert (" on that reward by Preference" in page) == with_reward
     for words in ("<th>reward</th>", "The reward model</h2>", "best of 2"):
@@ -167,7 +150,7 @@ def test_rewards_of_ones_own_need_no_labels_no_trained_reward_and_no_judge(
     assert "mean CLIP score (" in told
     assert "mean reward" not in told
     assert "evaluate: 1 of the 2 training prompts are evaluated" in told
-    page = re.sub('data:[^"]*|<pre>.*?</pre>', "", read_page(run), flags=re.DOTALL)
+    page = page_of(run.evaluation_dir)
     for words in (
         "1 of the 2 training prompts",
         "on rewards from elsewhere by DDPO",
@@ -176,14 +159,9 @@ def test_rewards_of_ones_own_need_no_labels_no_trained_reward_and_no_judge(
         assert words in page
     for words in ("held out: object", "held out: count", "best of", "The labels</h2>", "95 %"):
         assert words not in page
-    metrics = json.loads((run.evaluation_dir / "metrics.json").read_text())
+    metrics = metrics_of(run.evaluation_dir)
     asked = [(one["prompt"], one["family"]) for one in metrics["results"][0]["prompts"]]
     assert asked == [("A red ball.", "color"), ("A ball on grass.", "place"), ("Balls.", "other")]
-
-
-def read_page(run: RunFolder) -> str:
-    """Return the evaluation's report."""
-    return (run.evaluation_dir / "report.html").read_text(encoding="utf-8")
 
 
 def write_preferences(kind: str, folder: Path) -> Path:
@@ -214,13 +192,3 @@ def test_imported_preferences_are_learned_from(
     assert command(run, *tune, *sets("finetune.train_on=all")) == 0
     assert (run.finetune_dir("preference") / LORA_FILE).is_file()
     assert "Prompts: a cat\n" in (run.finetune_dir("preference") / "README.md").read_text()
-
-
-def test_a_run_without_labels_is_told_so(
-    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run = copy_without(ready, tmp_path, "labels")
-    assert command(run, "finetune", "--method", "preference") == 2
-    told = capsys.readouterr().err
-    assert "labels/latest" in told
-    assert told.count("\n") == 1

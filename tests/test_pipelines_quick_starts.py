@@ -30,7 +30,6 @@ DONE = {
     "images": ("images: done",),
     "simulate": ("simulate: done",),
     "reward": ("reward: done",),
-    "reward --convention strict": ("reward: done", "ranked pairs in the right order"),
     "finetune --method rwl": ("finetune rwl: done",),
     "finetune --method dpok": ("finetune dpok: done",),
     "evaluate": ("evaluate: done", "mean over the trained prompts"),

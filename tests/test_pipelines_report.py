@@ -1,6 +1,5 @@
 """The evaluation's page, table and `metrics.json`, with and without a judge."""
 
-import json
 import re
 import shutil
 from pathlib import Path
@@ -21,7 +20,7 @@ from pipelines.run.metrics_log import UNTRAINED, kept_step, read_metrics
 from pipelines.run.record import STAMP, read_stamp
 from pipelines.settings.config import read_toml
 from pipelines.settings.run import RunConfig
-from tests.support.demo_run import command
+from tests.support.demo_run import command, metrics_of, page_of
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_diffusion import write_tiny_diffusion
 from tests.support.tuned_run import copy_of
@@ -60,21 +59,6 @@ def names_in(figures: Any) -> set[str]:
     return {name for key, value in nested for name in {key, *names_in(value)}}
 
 
-def metrics_of(run: RunFolder) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads((run.evaluation_dir / "metrics.json").read_text())
-    return metrics
-
-
-def page_of(run: RunFolder) -> str:
-    """The page without images and without the settings of the run."""
-    return re.sub(
-        'data:[^"]*|<pre>.*?</pre>',
-        "",
-        (run.evaluation_dir / "report.html").read_text(),
-        flags=re.DOTALL,
-    )
-
-
 def pages_of(run: RunFolder) -> list[Path]:
     """The pages of evaluation, reward and labels."""
     assert command(run, "inspect") == 0
@@ -92,7 +76,7 @@ def test_a_foreign_model_without_a_judge_has_no_verdicts_anywhere(
 ) -> None:
     assert command(unjudged, "evaluate") == 0
     printed = capsys.readouterr().out
-    metrics, page = metrics_of(unjudged), page_of(unjudged)
+    metrics, page = metrics_of(unjudged.evaluation_dir), page_of(unjudged.evaluation_dir)
     assert metrics["judged"] is False
     assert "audit" not in metrics
     assert not VERDICTS & names_in(metrics["results"])
@@ -134,7 +118,11 @@ def test_diversity_and_distance_use_the_encoder_that_the_settings_name(
     shutil.rmtree(copy.evaluation_dir)
     encoder = save_tiny_clip(tmp_path / "clip", seed=7)
     assert command(copy, "evaluate", "--set", f"evaluate.encoder={encoder}") == 0
-    pairs = zip(metrics_of(run)["results"], metrics_of(copy)["results"], strict=True)
+    pairs = zip(
+        metrics_of(run.evaluation_dir)["results"],
+        metrics_of(copy.evaluation_dir)["results"],
+        strict=True,
+    )
     for before, after in pairs:
         own, others = before["groups"]["trained"], after["groups"]["trained"]
         assert own["clip_score"] == pytest.approx(others["clip_score"])
@@ -151,11 +139,11 @@ def test_a_judge_that_is_named_later_judges_the_images_that_are_there(
     assert command(copy, "evaluate") == 0
     drawn = {path: path.stat().st_mtime_ns for path in copy.evaluation_dir.glob("images/*/*.png")}
     assert command(copy, "evaluate", "--set", f"run.judge={judge_in(run)}") == 0
-    metrics = metrics_of(copy)
+    metrics = metrics_of(copy.evaluation_dir)
     assert metrics["judged"] is True
     assert names_in(metrics["results"]) >= VERDICTS
     assert {path: path.stat().st_mtime_ns for path in drawn} == drawn
-    before = metrics_of(run)["results"]
+    before = metrics_of(run.evaluation_dir)["results"]
     assert [[row["reward"] for row in one["prompts"]] for one in metrics["results"]] == [
         pytest.approx([row["reward"] for row in one["prompts"]]) for one in before
     ]
@@ -199,9 +187,9 @@ def test_weights_from_before_training_are_called_so_everywhere(
     assert kept_step(lines) == 0
     assert lines[0].keys() == {"step", "validation_reward"}
     assert lines[0]["validation_reward"] == lines[1]["validation_reward"]
-    assert metrics_of(run)["kept_steps"] == {"dpok": 0}
+    assert metrics_of(run.evaluation_dir)["kept_steps"] == {"dpok": 0}
     assert UNTRAINED in " ".join((run.finetune_dir("dpok") / "README.md").read_text().split())
-    assert f"DPOK: {UNTRAINED}" in page_of(run)
+    assert f"DPOK: {UNTRAINED}" in page_of(run.evaluation_dir)
     assert command(run, "evaluate") == 0
     assert f"DPOK: {UNTRAINED}" in capsys.readouterr().out
 
@@ -217,7 +205,7 @@ def test_training_says_that_it_kept_the_weights_from_before_it(
 def test_shares_of_few_images_are_counts_and_a_single_image_has_no_diversity(
     run: RunFolder,
 ) -> None:
-    page = page_of(run)
+    page = page_of(run.evaluation_dir)
     heads = re.findall(r"<span>([^<]*) right</span>", page)
     assert heads
     assert all(re.fullmatch(r"[0-2] of [12]", head) for head in heads)
@@ -232,7 +220,7 @@ def test_shares_of_few_images_are_counts_and_a_single_image_has_no_diversity(
 def test_the_page_tells_the_time_that_the_evaluation_took(run: RunFolder) -> None:
     stamp = read_stamp(run.evaluation_dir / STAMP)
     assert stamp is not None
-    assert f"evaluate {duration(stamp.seconds)}" in page_of(run)
+    assert f"evaluate {duration(stamp.seconds)}" in page_of(run.evaluation_dir)
     assert stamp.seconds > 0
     assert duration(0.04) == "less than 1 s"
 
@@ -272,8 +260,13 @@ def test_pages_fit_the_screen_and_charts_stay_readable(
     run: RunFolder, browser: Browser, width: int
 ) -> None:
     page = browser.new_page(viewport={"width": width, "height": 844})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
     for path in pages_of(run):
+        asked.clear()
         page.goto(path.as_uri())
+        assert [url for url in asked if not url.startswith("data:")] == [path.as_uri()]
+        assert page.locator("script, link, iframe, a[href]").count() == 0
         assert page.evaluate("document.documentElement.scrollWidth") <= width, path
         shown = page.locator("img[src^='data:image/svg']")
         shrunk = shown.evaluate_all(

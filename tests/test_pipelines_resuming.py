@@ -1,6 +1,5 @@
 """Stages after an interruption, a lost file or a changed input: they go on, or start again."""
 
-import json
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
@@ -14,10 +13,9 @@ from data.runs import RunFolder
 from data.schema import IMAGES, read_table, write_table
 from data.store.feedback_store import FeedbackStore
 from finetune.model.lora import LORA_FILE
-from pipelines.run.metrics_log import METRICS_FILE, read_metrics
+from pipelines.run.metrics_log import METRICS_FILE, MetricsLog, read_metrics
 from pipelines.run.record import STAMP, read_stamp
-from pipelines.run.training_log import MetricsLog
-from tests.support.demo_run import command, copy_without, sets
+from tests.support.demo_run import command, copy_without, metrics_of, sets
 from tests.support.interruption import abandons_open_files, interrupted_when
 
 pytestmark = pytest.mark.slow
@@ -26,25 +24,6 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def run(demo_run: RunFolder) -> RunFolder:
     return demo_run
-
-
-@abandons_open_files
-def test_interrupted_fine_tuning_goes_on_from_its_checkpoint(
-    run: RunFolder, tmp_path: Path
-) -> None:
-    copy, iterations = copy_without(run, tmp_path, "finetune", "evaluation"), 12
-    settings = sets(f"dpok.iterations={iterations}", f"finetune.checkpoints={iterations}")
-    words = ["finetune", "--method", "dpok", *settings]
-    folder = copy.finetune_dir("dpok")
-    with interrupted_when(lambda: any(folder.glob("checkpoints/*/manifest.json"))):
-        assert command(copy, *words) == 130
-    before = read_metrics(folder)
-    assert 0 < len(before) < iterations
-    assert not list(folder.rglob(".tmp-*"))
-    assert command(copy, *words) == 0
-    after = read_metrics(folder)
-    assert [line["step"] for line in after] == list(range(iterations + 1))
-    assert after[0] == before[0]
 
 
 def stored_labels(run: RunFolder) -> int:
@@ -150,7 +129,7 @@ def test_an_edited_prompt_file_is_evaluated_again(
     assert "evaluate: done" in capsys.readouterr().out
     prompts.write_text("Two dogs.\n")
     assert command(copy, "evaluate") == 0
-    metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
+    metrics = metrics_of(copy.evaluation_dir)
     assert metrics["results"][0]["prompts"][0]["prompt"] == "Two dogs."
 
 

@@ -11,8 +11,7 @@ import pytest
 
 from data.runs import RunFolder
 from pipelines.reward.page import RELIABILITY, REPORT_FILE, do_types_help, doubts, write_report
-from pipelines.reward.text import CONVENTIONS, by_convention
-from pipelines.run.training_log import MetricsLog
+from pipelines.run.metrics_log import MetricsLog
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
 from reward.learning.examples import Examples, prepare
@@ -151,30 +150,6 @@ def test_it_is_written_when_nothing_was_held_out(
     split = Split(examples.dataset, nothing, nothing, nothing)
     empty = replace(examples, split=split)
     assert "Too few labels were held out" in page_of(copy, model, empty)
-
-
-def test_the_command_line_tells_the_same_pairs_as_each_convention_counts_them(
-    run: RunFolder, model: RewardModel, examples: Examples
-) -> None:
-    report = report_of(run, model, examples)
-    assert set(report.test_unseen.conventions["model"]) == set(CONVENTIONS)
-    report.test_unseen.conventions["model"] = {
-        "strict": 0.5,
-        "imagereward": 0.25,
-        "hpsv2": 0.75,
-        "pickscore": None,
-    }
-    unseen = {
-        name: by_convention(report, name).splitlines()[1].split(", ")[0] for name in CONVENTIONS
-    }
-    wanted = {"strict": "50%", "imagereward": "25%", "hpsv2": "75%", "pickscore": "\N{EN DASH}"}
-    assert unseen == {
-        name: f"Prompts that it never saw: this model {share}" for name, share in wanted.items()
-    }
-    assert (
-        "as HPSv2 counts them (ties of raters count as right, equal scores as half right"
-        in by_convention(report, "hpsv2")
-    )
 
 
 def test_it_says_what_speaks_against_the_reward(

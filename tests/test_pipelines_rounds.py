@@ -19,7 +19,7 @@ from pipelines.evaluate.text import read_evaluation
 from pipelines.run.image_io import load_image
 from pipelines.run.image_plan import round_seeds
 from pipelines.run.metrics_log import read_metrics
-from pipelines.run.record import STAMP, present_round, read_stamp
+from pipelines.run.record import STAMP, read_stamp
 from pipelines.run.rounds import labeled_images, labels_by_round
 from reward.measuring.report import read_report
 from tests.support.demo_run import command, sets
@@ -31,7 +31,6 @@ from tests.support.rounds_run import (
     write_first_round,
     write_second_round,
 )
-from tests.support.tuned_run import change_adapter
 
 pytestmark = pytest.mark.slow
 
@@ -207,18 +206,6 @@ def test_a_method_that_starts_from_another_goes_on_from_itself_later(
     assert stamp.inputs["start"] == sha256_of(copy.finetune_dir("dpok") / LORA_FILE)
 
 
-def test_stages_without_a_round_work_on_the_present_one_and_skip_what_is_done(
-    second: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copy = copy_of(second, tmp_path)
-    assert present_round(copy) == 2
-    for stage, *words in (("images",), ("reward",), ("finetune", "--method", "rwl")):
-        assert command(copy, stage, *words) == 0
-        out = capsys.readouterr().out
-        assert "done" in out, stage
-        assert "round" in out, stage
-
-
 def test_every_model_of_every_round_is_evaluated_and_the_report_tells_round_by_round(
     evaluated: RunFolder, second: RunFolder
 ) -> None:
@@ -238,20 +225,3 @@ def test_every_model_of_every_round_is_evaluated_and_the_report_tells_round_by_r
     assert "finetune rwl, round 2" in page
     row = f"<td>{spent[2]['verdicts']}</td><td>{spent[2]['rankings']}</td>"
     assert f"<td>RWL, round 2</td>{row}" in page
-
-
-def test_evaluation_keeps_the_images_of_models_that_did_not_change(
-    evaluated: RunFolder, tmp_path: Path
-) -> None:
-    copy = copy_of(evaluated, tmp_path)
-    folder = copy.evaluation_dir / "images"
-    times = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.png")}
-    assert {path.parent.name for path in times} == {
-        f"{name}-eta{eta}" for name in ("base", "rwl", "rwl-round2") for eta in (0, 1)
-    }
-    change_adapter(copy, "rwl")
-    assert command(copy, "evaluate") == 0
-    after = {path: path.stat().st_mtime_ns for path in folder.glob("*/*.png")}
-    assert after.keys() == times.keys()
-    drawn_again = {path.parent.name for path in times if after[path] != times[path]}
-    assert drawn_again == {"rwl-round2-eta0", "rwl-round2-eta1"}

@@ -12,7 +12,7 @@ from data.runs import RunFolder
 from finetune.model.lora import LORA_FILE
 from pipelines.finetune.strengths import STRENGTHS_FILE, read_choice
 from pipelines.run.record import STAMP
-from tests.support.demo_run import command, copy_without, sets
+from tests.support.demo_run import command, copy_without, metrics_of, sets
 from tests.support.tuned_run import Commands, copy_of, words
 
 pytestmark = pytest.mark.slow
@@ -33,11 +33,6 @@ def dialed(demo_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Run
 
 def strengths(values: str) -> list[str]:
     return sets(f"finetune.strengths=[{values}]")
-
-
-def metrics_of(run: RunFolder) -> dict[str, Any]:
-    metrics: dict[str, Any] = json.loads((run.evaluation_dir / "metrics.json").read_text())
-    return metrics
 
 
 def drawn(run: RunFolder) -> dict[Path, int]:
@@ -96,7 +91,12 @@ def test_the_evaluation_draws_only_the_strengths_that_are_missing(
     after = drawn(copy)
     assert {path: after[path] for path in times} == times
     assert folders(set(after) - set(times)) == {"rwl-eta0-strength1.5"}
-    assert [one["strength"] for one in metrics_of(copy)["strengths"]] == [0, 0.5, 1, 1.5]
+    assert [one["strength"] for one in metrics_of(copy.evaluation_dir)["strengths"]] == [
+        0,
+        0.5,
+        1,
+        1.5,
+    ]
 
 
 def test_a_changed_adapter_is_drawn_again_at_every_strength(
@@ -115,7 +115,7 @@ def test_a_changed_adapter_is_drawn_again_at_every_strength(
 
 
 def test_the_figures_at_0_and_1_are_those_of_the_base_and_of_the_model(dialed: RunFolder) -> None:
-    metrics = metrics_of(dialed)
+    metrics = metrics_of(dialed.evaluation_dir)
     results = {one["model"]: one for one in metrics["results"] if one["eta"] == 0}
     rows = metrics["strengths"]
     assert [(one["model"], one["strength"], one["eta"]) for one in rows] == [
@@ -155,7 +155,7 @@ def test_the_report_shows_the_dial_only_where_strengths_were_drawn(
     (copy.finetune_dir("rwl") / STRENGTHS_FILE).unlink()
     assert command(copy, "report") == 0
     assert advice in (copy.evaluation_dir / "report.html").read_text()
-    figures = metrics_of(copy)
+    figures = metrics_of(copy.evaluation_dir)
     del figures["strengths"]  # none were asked for
     (copy.evaluation_dir / "metrics.json").write_text(json.dumps(figures))
     assert command(copy, "report") == 0

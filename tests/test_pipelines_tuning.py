@@ -1,6 +1,5 @@
 """Fine-tuning through the command line, beyond the demo: other methods, rewards and starts."""
 
-import json
 import re
 import shutil
 from collections import Counter
@@ -23,7 +22,7 @@ from pipelines.run.record import STAMP, read_stamp
 from pipelines.settings.config import read_toml
 from pipelines.settings.run import RunConfig
 from reward.model import RewardModel
-from tests.support.demo_run import command, copy_without, sets
+from tests.support.demo_run import command, copy_without, metrics_of, sets
 from tests.support.rounds_run import rows_of
 from tests.support.tuned_run import change_adapter
 
@@ -46,12 +45,12 @@ def test_an_adapter_of_another_reward_is_told(
     lines = capsys.readouterr().err.splitlines()
     (told,) = [line for line in lines if "tuned on another reward" in line]
     assert "make finetune METHOD=rwl" in told
-    metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
+    metrics = metrics_of(copy.evaluation_dir)
     assert metrics["outdated"] == {"rwl": ["reward"]}
     assert "RWL was tuned on another reward" in (copy.evaluation_dir / "report.html").read_text()
 
 
-def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(
+def test_ddpo_is_tuned_and_logs_where_the_time_went(
     run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = copy_without(run, tmp_path, "evaluation")
@@ -73,11 +72,6 @@ def test_ddpo_is_tuned_evaluated_and_reported_like_the_others(
         assert "waiting" not in parts
         assert sum(parts.values()) == pytest.approx(1)
         assert line["seconds_in_all"] > line["seconds_rollout"] + line["seconds_update"]
-    assert command(copy, "evaluate") == 0
-    metrics = json.loads((copy.evaluation_dir / "metrics.json").read_text())
-    models = {result["model"] for result in metrics["results"]}
-    assert models == {"base", "best of n", "rwl", "dpok", "ddpo"}
-    assert "DDPO: reward" in (copy.evaluation_dir / "report.html").read_text()
 
 
 def test_a_guard_ends_the_training_early_on_held_out_prompts(
@@ -163,17 +157,15 @@ def test_dpok_goes_on_where_rwl_ended(
     assert "on that reward by RWL and by RWL, then DPOK." in page
 
 
-@pytest.mark.parametrize(
-    "settings", [("reward.rater_types=2",), ("reward.tune_last=1", "reward.lora_rank=1")]
-)
-def test_rater_types_and_low_rank_blocks_are_trained_by_settings(
-    run: RunFolder, tmp_path: Path, settings: tuple[str, ...]
+@pytest.mark.parametrize("setting", ["reward.rater_types=2", "reward.tune_last=1"])
+def test_rater_types_and_blocks_are_trained_by_settings(
+    run: RunFolder, tmp_path: Path, setting: str
 ) -> None:
     copy = copy_without(run, tmp_path, "evaluation", "finetune", "reward")
-    assert command(copy, "reward", *sets(*settings)) == 0
-    types = "reward.rater_types=2" in settings
+    assert command(copy, "reward", *sets(setting)) == 0
+    types = setting == "reward.rater_types=2"
     assert (copy.reward_dir / "types").is_dir() == types
-    assert ("rater_types" in json.loads((copy.reward_dir / "metrics.json").read_text())) == types
+    assert ("rater_types" in metrics_of(copy.reward_dir)) == types
     page = (copy.reward_dir / "report.html").read_text()
     assert ("Do raters want different things?" in page) == types
     assert (RewardModel.from_pretrained(copy.reward_dir).backbone.tuned_blocks == 0) == types
@@ -224,37 +216,15 @@ def test_the_reward_has_the_same_values_with_a_gradient_and_its_own_weights_get_
     torch.testing.assert_close(rise, 2 * (gradient * step).sum(), rtol=0.02, atol=0)
 
 
-@pytest.mark.parametrize("name", ["failing", "not_a_number"])
 def test_a_reward_of_ones_own_that_fails_is_one_line_that_names_it(
-    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     copy = copy_without(ready, tmp_path)
-    path = f"tests.support.user_rewards:{name}"
+    path = "tests.support.user_rewards:failing"
     rewards = f'finetune.rewards=[{{kind="python", path="{path}"}}]'
     assert command(copy, "finetune", "--method", "ddpo", "--set", rewards) == 2
     *_, line = capsys.readouterr().err.strip().splitlines()
     log = copy.root / "traceback.log"
-    if name == "failing":
-        assert line.startswith(f"pictune: {path}: raised RuntimeError: shape ")
-        assert line.endswith(f"; the traceback is in {log}")
-        assert "image.reshape(7, -1)" in log.read_text()
-    else:
-        assert line.startswith(f"pictune: {path}: gives no finite number for an image of 'A ")
-        assert not log.exists()
-
-
-def test_a_reward_through_image_files_is_refused_for_the_method_that_needs_its_gradient(
-    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    copy = copy_without(ready, tmp_path)
-    path = "tests.support.user_rewards:brightness_of_pil"
-    rewards = f'finetune.rewards=[{{kind="python", path="{path}"}}]'
-    few = sets("reward_gradient.iterations=1", "reward_gradient.images_per_prompt=1")
-    words = ("finetune", "--method", "reward_gradient", *few)
-    assert command(copy, *words, "--set", rewards) == 2
-    (line,) = capsys.readouterr().err.strip().splitlines()[-1:]
-    assert f"{path}: has no gradient to the pixels" in line
-    assert command(copy, *words) == 0
-    metrics = read_metrics(copy.finetune_dir("reward_gradient"))[1]
-    assert metrics["gradient_norm"] > 0
-    assert {"kl_loss", "seconds_rollout", "images_per_second"} <= metrics.keys()
+    assert line.startswith(f"pictune: {path}: raised RuntimeError: shape ")
+    assert line.endswith(f"; the traceback is in {log}")
+    assert "image.reshape(7, -1)" in log.read_text()

@@ -1,3 +1,5 @@
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -96,32 +98,31 @@ def test_rankings_alone_are_a_dataset(run: RunFolder) -> None:
     assert dataset.pairs.weight.dtype == np.float32
 
 
-def test_without_labels_the_user_is_told_to_label(run: RunFolder) -> None:
+def _without_labels(run: RunFolder) -> None:
     write(run, images=_images(run), prompts={PROMPT: "color"}, verdicts=[], pairs=[])
-    with pytest.raises(PictuneError, match="no label says good"):
-        _load(run)
 
 
-def test_without_an_export_the_missing_table_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PictuneError, match=r"labels_binary\.parquet"):
-        FeedbackDataset.from_latest(tmp_path, tmp_path)
+def _of_an_unknown_image(run: RunFolder) -> None:
+    first, *images = _images(run)
+    verdicts = [verdict_row(first["image_id"], PROMPT, True)]
+    write(run, images=images, prompts={PROMPT: "color"}, verdicts=verdicts, pairs=[])
 
 
-def test_labels_of_unknown_images_are_refused(run: RunFolder) -> None:
-    write(
-        run,
-        images=_images(run)[1:],
-        prompts={PROMPT: "color"},
-        verdicts=[verdict_row(_images(run)[0]["image_id"], PROMPT, True)],
-        pairs=[],
-    )
-    with pytest.raises(PictuneError, match=r"1 images that images\.parquet does not list"):
-        _load(run)
-
-
-def test_labels_of_images_that_are_gone_are_refused(run: RunFolder) -> None:
-    next(run.images_dir.iterdir()).unlink()
-    with pytest.raises(PictuneError, match="files of 1 labeled images are gone"):
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (_without_labels, "no label says good"),
+        (_of_an_unknown_image, r"1 images that images\.parquet does not list"),
+        (lambda run: next(run.images_dir.iterdir()).unlink(), "files of 1 labeled images are gone"),
+        (lambda run: shutil.rmtree(run.latest), r"labels_binary\.parquet"),
+    ],
+    ids=range(4),
+)
+def test_labels_that_cannot_be_learned_from_are_one_clear_line(
+    run: RunFolder, damage: Callable[[RunFolder], None], reason: str
+) -> None:
+    damage(run)
+    with pytest.raises(PictuneError, match=reason):
         _load(run)
 
 

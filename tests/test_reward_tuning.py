@@ -94,16 +94,8 @@ def _last_loss(examples: Examples, backbone: ClipBackbone, **changes: object) ->
     return loss
 
 
-@pytest.fixture(scope="module")
-def frozen_loss(examples: Examples, backbone: ClipBackbone) -> float:
-    """The loss after 15 epochs that train the head alone."""
-    return _last_loss(examples, backbone, tune_last=0)
-
-
-def test_training_blocks_fits_the_labels_better(
-    examples: Examples, backbone: ClipBackbone, frozen_loss: float
-) -> None:
-    assert _last_loss(examples, backbone) < 0.9 * frozen_loss
+def test_training_blocks_fits_the_labels_better(examples: Examples, backbone: ClipBackbone) -> None:
+    assert _last_loss(examples, backbone) < 0.9 * _last_loss(examples, backbone, tune_last=0)
 
 
 def test_the_best_epoch_of_head_and_blocks_is_kept(
@@ -168,34 +160,3 @@ def test_a_frozen_training_leaves_no_blocks_of_an_earlier_one(
 def test_more_blocks_than_there_are_is_one_clear_line(backbone: ClipBackbone) -> None:
     with pytest.raises(PictuneError, match=r"tune_last: .* has 2 blocks"):
         backbone.tunable(3)
-
-
-def test_updates_of_low_rank_train_and_leave_every_weight_as_it_was(
-    examples: Examples, backbone: ClipBackbone, frozen_loss: float, tmp_path: Path
-) -> None:
-    before = {name: weight.clone() for name, weight in backbone.clip.state_dict().items()}
-    config = CONFIG.model_copy(update={"lora_rank": 2, "tune_learning_rate": 1e-2, "epochs": 15})
-    model, metrics = _train(examples, backbone, config)
-    assert all(map(torch.equal, backbone.clip.state_dict().values(), before.values()))
-    updates = model.backbone.tuned_weights()
-    assert {name.rsplit(".", 1)[1] for name in updates} == {"up", "down"}
-    assert len(updates) == 2 * 6  # queries, keys, values, output and the two layers of the MLP
-    whole = backbone.tunable(1).tuned_weights()
-    sizes = [sum(each.numel() for each in weights.values()) for weights in (updates, whole)]
-    assert sizes[0] < sizes[1] / 4
-    assert metrics[-1].binary_loss is not None
-    assert metrics[-1].binary_loss < 0.9 * frozen_loss
-    model.save_pretrained(tmp_path)
-    loaded = RewardModel.from_pretrained(tmp_path, backbone=backbone)
-    assert torch.equal(_scores(loaded), _scores(model))
-
-
-def test_an_update_starts_as_none(backbone: ClipBackbone) -> None:
-    images = torch.rand(2, 3, 40, 32, generator=torch.Generator().manual_seed(0))
-    twin = backbone.tunable(2, lora_rank=3, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(twin.image_embedding(images), backbone.image_embedding(images))
-
-
-def test_updates_without_blocks_are_refused() -> None:
-    with pytest.raises(ValueError, match="lora_rank updates the blocks that tune_last counts"):
-        RewardConfig(lora_rank=4)

@@ -1,9 +1,12 @@
-"""Renders of the embedded world (needs the emoji font)."""
+"""Renders of the embedded world (needs the emoji font), and the losses of its trainers."""
 
+import math
 import random
 
 import numpy as np
+import torch
 
+from world.build.clip import contrastive_loss
 from world.build.oracle_training import CELL, UNKNOWN, sample_any_scene, targets
 from world.drawing import RGB, SIZE, draw_many, draw_world, render
 from world.scenes import ANIMALS, PLACES, TINTS, Animal, Scene
@@ -50,3 +53,19 @@ def test_oracle_targets_mark_every_face_once() -> None:
     assert [PLACES[int(p)] for p in target["place"]] == [s.place for s in drawn.scenes]
     face = drawn.faces[next(i for i, f in enumerate(drawn.faces) if f)][0]
     assert 0 <= (face.x + face.side // 2) // CELL < 16
+
+
+def test_pairs_of_a_batch_are_right_and_all_others_wrong() -> None:
+    similarity = torch.tensor([[2.0, 0.0], [0.0, 2.0]])
+    loss = contrastive_loss(similarity, torch.eye(2, dtype=torch.bool))
+    assert math.isclose(loss.item(), math.log(1 + math.exp(-2)), rel_tol=1e-6)
+
+
+def test_equal_captions_share_the_probability_of_being_right() -> None:
+    similarity = torch.tensor([[2.0, 2.0, -9.0], [2.0, 2.0, -9.0], [-9.0, -9.0, 9.0]])
+    same = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 0, 1]], dtype=torch.bool)
+    alike, apart = (
+        contrastive_loss(similarity, each) for each in (same, torch.eye(3, dtype=torch.bool))
+    )
+    torch.testing.assert_close(alike, apart)  # the two are told apart by nothing
+    assert alike < contrastive_loss(similarity, torch.ones(3, 3, dtype=torch.bool))

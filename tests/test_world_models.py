@@ -8,19 +8,16 @@ import pytest
 import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
-from world.build.audit import agreement, load_audit
-from world.build.blind_spots import Knowledge, Question, binding, knowledge, questions
-from world.build.measure import draw
+from world.build.measure import agreement, draw, load_audit
 from world.build.models import MODELS, as_tensor, save_pipeline
 from world.build.oracle_training import read_accuracy
-from world.drawing import draw_world
+from world.drawing import draw_many, draw_world
 from world.oracle import Oracle
 from world.prompts import Requirement
-from world.scenes import ANIMALS, Reading
+from world.scenes import ANIMALS, Animal, Scene
 
 pytestmark = pytest.mark.slow
 
@@ -50,7 +47,6 @@ def test_oracle_calls_noise_and_empty_images_unreadable(oracle: Oracle) -> None:
 def test_oracle_agrees_with_a_person_on_generated_images(oracle: Oracle) -> None:
     _, lines = load_audit()
     assert len(lines) >= 300
-    assert all(line.seen is not None for line in lines)
     shares = agreement(oracle)
     assert shares["counts"] >= 0.95
     assert min(shares["animals"], shares["tints"], shares["place"]) >= 0.97
@@ -61,26 +57,16 @@ def test_oracle_reads_an_image_the_same_alone_and_in_a_batch(oracle: Oracle) -> 
     assert oracle.read(images) == [oracle.read(image[None])[0] for image in images]
 
 
-def test_clip_has_the_blind_spots_of_real_ones_and_its_embeddings_hold_more() -> None:
-    clip = ClipBackbone.from_pretrained(MODELS / "emoji-clip")
-    drawn = draw_world(600, 12346, held_out=False)
-    shown = [
-        Reading(scene.counts(), {a.species: a.tint for a in scene.animals}, scene.place, True)
-        for scene in drawn.scenes
-    ]
-    renders, whose = binding()
-
-    @torch.no_grad()
-    def known(images: Tensor, question: Question) -> Knowledge:
-        return knowledge(question, clip.image_embedding(images), clip.text_embedding)
-
-    images = as_tensor(drawn).float() / 255
-    table = {name: known(images, one) for name, one in questions(shown).items()}
-    assert min(table["object"].zero_shot, table["place"].zero_shot) > 0.8
-    assert table["count"].zero_shot < 0.9
-    color = known(renders, whose)
-    assert color.zero_shot < 0.65
-    assert color.probe > 0.95
+def test_clip_cannot_tell_whose_color_is_whose_as_real_ones_cannot() -> None:
+    rng, clip = random.Random(0), ClipBackbone.from_pretrained(MODELS / "emoji-clip")
+    kinds = [(Animal("cat", a), Animal("dog", b)) for a, b in (("red", "blue"), ("blue", "red"))]
+    texts = clip.text_embedding([f"a {cat.tint} cat and a {dog.tint} dog" for cat, dog in kinds])
+    drawn = draw_many(200, 0, sample=lambda _: Scene(rng.choice(kinds), "plain"))
+    with torch.no_grad():
+        images = clip.image_embedding(as_tensor(drawn).float() / 255)
+    answers = (images @ texts.T).argmax(-1).tolist()
+    right = [kinds[k] == one.animals for k, one in zip(answers, drawn.scenes, strict=True)]
+    assert 0.35 < sum(right) / len(right) < 0.65
 
 
 def test_base_draws_single_animals_through_the_stock_pipeline(oracle: Oracle) -> None:
@@ -97,13 +83,12 @@ def test_base_draws_single_animals_through_the_stock_pipeline(oracle: Oracle) ->
 def test_the_base_is_stored_as_its_builder_stores_a_pipeline(tmp_path: Path) -> None:
     save_pipeline(StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd"), tmp_path)
     for name in (
-        "text_encoder/model",
-        "unet/diffusion_pytorch_model",
-        "vae/diffusion_pytorch_model",
+        "text_encoder/model.safetensors",
+        "tokenizer/tokenizer.json",
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
     ):
-        assert (tmp_path / f"{name}.safetensors").read_bytes() == (
-            MODELS / "emoji-sd" / f"{name}.safetensors"
-        ).read_bytes()
+        assert (tmp_path / name).read_bytes() == (MODELS / "emoji-sd" / name).read_bytes()
 
 
 def test_an_oracle_that_is_no_numbers_is_refused(tmp_path: Path) -> None:

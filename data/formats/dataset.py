@@ -24,15 +24,15 @@ from data.feedback import Source
 from data.formats.latest import Exported, Latest, TableRow
 from data.formats.records import (
     BadRow,
-    Made,
+    Converted,
     Record,
     Records,
     Row,
     SourceImage,
     SourceLabel,
     check_link,
+    converted,
     fact,
-    made,
     parquet_rows,
 )
 from data.kinds.kind import Kind
@@ -74,20 +74,20 @@ def read(source: Path) -> Records:
     for path in sorted(folder.glob("*.parquet")):
         check_link(path, source)
     bad: list[BadRow] = []
-    prompts = dict(_good(made(_rows(folder, "prompts", PROMPTS), _prompt), bad))
+    prompts = dict(_good(converted(_rows(folder, "prompts", PROMPTS), _prompt), bad))
     images = parquet_rows(folder / "images.parquet", ("image_id", "image", "prompt"), FACT_COLUMNS)
-    yield from made(images, partial(_image, prompts))
+    yield from converted(images, partial(_image, prompts))
     labels: dict[str, list[SourceLabel]] = {}
     for kind in KINDS.values():
         rows = _rows(folder, kind.table, kind.schema)
-        for task_id, label in _good(made(rows, partial(_label, kind)), bad):
+        for task_id, label in _good(converted(rows, partial(_label, kind)), bad):
             labels.setdefault(task_id, []).append(label)
     yield from bad
     rows = (row for row in _rows(folder, "tasks", TASKS) if not row.has("repeat_of"))
-    yield from made(rows, partial(_task, prompts, labels))
+    yield from converted(rows, partial(_task, prompts, labels))
 
 
-def _good(found: Iterable[Made | BadRow], bad: list[BadRow]) -> Iterator[Made]:
+def _good(found: Iterable[Converted | BadRow], bad: list[BadRow]) -> Iterator[Converted]:
     """Yield the records of good rows, and add the errors of bad rows to `bad`."""
     for one in found:
         if isinstance(one, BadRow):
@@ -151,7 +151,7 @@ def _task(
 
 
 def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
-    said = row.values[kind.answer_column]
+    value = row.values[kind.answer_column]
     shown = "shown_order" in kind.schema.names
     about: dict[str, Any] = {
         one.name: fact(row, row.values.get(one.name), one)
@@ -162,7 +162,7 @@ def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
     if empty:
         raise row.bad(empty[0], "is empty")
     label = SourceLabel(
-        answer=tuple(said) if isinstance(said, list) else row.text(kind.answer_column),
+        answer=tuple(value) if isinstance(value, list) else row.text(kind.answer_column),
         remarks={name: row.values[of] for of, name in REMARK_COLUMNS.items() if row.has(of)},
         rater=row.text("rater_id"),
         submitted_at=about.pop("submitted_at"),

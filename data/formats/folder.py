@@ -23,8 +23,8 @@ from data.formats.records import (
     Row,
     SourceLabel,
     check_link,
+    converted,
     csv_rows,
-    made,
 )
 
 FACT_TYPES: dict[str, Callable[[str], object]] = {
@@ -68,7 +68,7 @@ def read(source: Path) -> Records:
 def _read_csv(path: Path) -> Records:
     with path.open(encoding="utf-8", errors="replace") as file:
         column = "file_name" if "file_name" in file.readline() else "file"
-    lines = made(csv_rows(path, (column,)), lambda row: _line(row, column))
+    lines = converted(csv_rows(path, (column,)), lambda row: _line(row, column))
     return _with_rankings(lines)
 
 
@@ -98,7 +98,7 @@ def _with_rankings(lines: Iterable[_Line | BadRow]) -> Records:
             yield line.record
         else:
             rankings.setdefault(line.ranking, []).append(line)
-    yield from made(rankings.values(), _ranking)
+    yield from converted(rankings.values(), _ranking)
 
 
 def _line(row: Row, column: str) -> _Line:

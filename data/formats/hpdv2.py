@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.formats.latest import Exported, Latest
-from data.formats.records import Record, Records, Row, SourceLabel, read_json_rows
+from data.formats.records import Record, Records, Row, SourceLabel, ranking_record, read_json_rows
 
 
 def read(source: Path) -> Records:
@@ -33,7 +33,7 @@ def _record_of_train(row: Row) -> Record:
         )
     ranks = tuple(1 if is_preferred else 2 for is_preferred in preference)
     label = SourceLabel(answer=ranks, rater=row.optional_text("user_hash"))
-    return _record(row, "file_path", paths, (label,))
+    return ranking_record(row, "file_path", paths, [label])
 
 
 def _record_of_test(row: Row) -> Record:
@@ -45,7 +45,7 @@ def _record_of_test(row: Row) -> Record:
     labels = [_annotation(row, number, one, len(paths)) for number, one in enumerate(annotations)]
     if not labels:
         labels = [SourceLabel(answer=tuple(pooled), rater=None)]
-    return _record(row, "image_path", paths, tuple(labels))
+    return ranking_record(row, "image_path", paths, labels)
 
 
 def _annotation(row: Row, number: int, annotation: object, length: int) -> SourceLabel:
@@ -56,17 +56,6 @@ def _annotation(row: Row, number: int, annotation: object, length: int) -> Sourc
     ranks = flat.listed(f"{column}.rank", int, length=length)
     rater = annotation.get("user_hash")
     return SourceLabel(answer=tuple(ranks), rater=None if rater is None else str(rater))
-
-
-def _record(row: Row, column: str, paths: list[str], labels: tuple[SourceLabel, ...]) -> Record:
-    return Record(
-        row=row,
-        prompt=row.text("prompt"),
-        images=row.images(column, paths),
-        kind="ranking",
-        labels=labels,
-        split=row.split_of_file,
-    )
 
 
 def write(latest: Latest, folder: Path) -> Exported:

@@ -15,8 +15,9 @@ from data.formats.records import (
     Row,
     SourceImage,
     SourceLabel,
-    made,
+    converted,
     parquet_rows,
+    ranking_record,
     read_json_rows,
     source_files,
 )
@@ -35,20 +36,14 @@ def read(source: Path) -> Records:
         # an image's rank is relative to the other images of its prompt; their rows follow each
         # other
         groups = groupby(rows, key=lambda row: str(row.values["prompt_id"]))
-        yield from made((list(group) for _, group in groups), _record_of_database)
+        yield from converted((list(group) for _, group in groups), _record_of_database)
 
 
 def _record_of_test(row: Row) -> Record:
     paths = row.listed("generations", str)
     ranks = row.listed("ranking", int, length=len(paths))
-    return Record(
-        row=row,
-        prompt=row.text("prompt"),
-        images=row.images("generations", paths),
-        kind="ranking",
-        labels=(SourceLabel(answer=tuple(ranks), rater=None),),
-        split=row.split_of_file,
-    )
+    label = SourceLabel(answer=tuple(ranks), rater=None)
+    return ranking_record(row, "generations", paths, [label])
 
 
 def _record_of_database(rows: list[Row]) -> Record:

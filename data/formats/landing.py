@@ -278,10 +278,10 @@ class _Batch:
         if not submission_id:
             moment = label.submitted_at and label.submitted_at.isoformat()
             who_and_what = [self._format, task_id, label.rater, answer.model_dump()]
-            said: list[Any] = [*who_and_what, shown_order, moment, label.number]
+            identity: list[Any] = [*who_and_what, shown_order, moment, label.number]
             if label.rater is None:  # equal anonymous answers are by different raters
-                said.append(self._by_rater[task_id, None])
-            digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+                identity.append(self._by_rater[task_id, None])
+            digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
             submission_id = f"{self._format}-{digest[:40]}"
         if submission_id in self._seen:
             return None

@@ -25,7 +25,7 @@ from data.formats.records import (
     SourceImage,
     SourceLabel,
     check_link,
-    made,
+    converted,
     read_json_rows,
 )
 
@@ -130,13 +130,13 @@ def by_names(folder: Path) -> Records:
         end = ENDS.search(image.stem)
         name = image.with_name(image.stem[: end.start()] if end else image.stem)
         sides[end[1] if end else ""].append((str(name.relative_to(folder)), image))
-    yield from made(sides[""], lambda named: _record(folder, [named[1]]))
+    yield from converted(sides[""], lambda named: _record(folder, [named[1]]))
     yield from _pairs(folder, sides["w"], sides["l"])
 
 
 def _verdicts(folder: Path) -> Records:
     for verdict in ("good", "bad"):
-        yield from made(images_in(folder / verdict), partial(_verdict, folder, verdict))
+        yield from converted(images_in(folder / verdict), partial(_verdict, folder, verdict))
 
 
 def _verdict(folder: Path, verdict: str, image: Path) -> Record:
@@ -172,7 +172,7 @@ def _pairs(
         labels = (SourceLabel(answer=(1, 2), rater=None),)
         return replace(_record(folder, [*win, *lose], name), kind="ranking", labels=labels)
 
-    yield from made(sorted(pairs), ranking)
+    yield from converted(sorted(pairs), ranking)
 
 
 def _rankings(folder: Path) -> Records:

@@ -48,10 +48,10 @@ def _record(row: Row) -> Record:
 
 def _label(row: Row, ranked: SourceLabel) -> SourceLabel:
     """Return the answer of a row from the ranks of its two images."""
-    said = {(1, 2): "first", (2, 1): "second", (1, 1): "tie"}[tuple(ranked.answer)]  # type: ignore[index]
-    answer = row.choice("answer", ANSWERS) if row.has("answer") else said
-    if LABELS[answer] != LABELS[said]:
-        raise row.bad("answer", f"is {answer}, but label_0 and label_1 say {said}")
+    labeled = {(1, 2): "first", (2, 1): "second", (1, 1): "tie"}[tuple(ranked.answer)]  # type: ignore[index]
+    answer = row.choice("answer", ANSWERS) if row.has("answer") else labeled
+    if LABELS[answer] != LABELS[labeled]:
+        raise row.bad("answer", f"is {answer}, but label_0 and label_1 say {labeled}")
     return replace(ranked, answer=answer)
 
 

@@ -31,7 +31,7 @@ MOST_COLUMNS = 30
 SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
 
 Given = TypeVar("Given")
-Made = TypeVar("Made")
+Converted = TypeVar("Converted")
 
 
 class BadRow(PictuneError):
@@ -45,7 +45,9 @@ class BadRow(PictuneError):
         self.fault = fault
 
 
-def made(rows: Iterable[Given | BadRow], make: Callable[[Given], Made]) -> Iterator[Made | BadRow]:
+def converted(
+    rows: Iterable[Given | BadRow], make: Callable[[Given], Converted]
+) -> Iterator[Converted | BadRow]:
     """Yield for each row the result of `make`, or its error, so that all errors can be listed."""
     for row in rows:
         try:
@@ -227,6 +229,20 @@ Records = Iterator[Record | BadRow]
 """Records of a source, or the errors of its bad rows."""
 
 
+def ranking_record(
+    row: Row, column: str, paths: Sequence[str], labels: Sequence[SourceLabel]
+) -> Record:
+    """Return the row's ranking of the images that a column lists."""
+    return Record(
+        row=row,
+        prompt=row.text("prompt"),
+        images=row.images(column, paths),
+        kind="ranking",
+        labels=tuple(labels),
+        split=row.split_of_file,
+    )
+
+
 def _shown(value: object) -> str:
     if value is None:
         return "empty"
@@ -320,13 +336,13 @@ def read_parquet(
     The `known` columns are optional; further columns are not read.
     """
     for path in source_files(source, ".parquet"):
-        yield from made(parquet_rows(path, required, known), make)
+        yield from converted(parquet_rows(path, required, known), make)
 
 
 def read_json_rows(source: Path, required: Sequence[str], make: Callable[[Row], Record]) -> Records:
     """Yield the records of a JSON file with a list of objects, or of all such files in a folder."""
     for path in source_files(source, ".json"):
-        yield from made(_json_rows(path, required), make)
+        yield from converted(_json_rows(path, required), make)
 
 
 def _json_rows(path: Path, required: Sequence[str]) -> Iterator[Row | BadRow]:

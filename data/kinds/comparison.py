@@ -73,9 +73,8 @@ class Comparison(Kind[ComparisonAnswer]):
         self,
         answer: ComparisonAnswer,
         image_ids: Sequence[str],
-        axis: Axis | None = None,
-        *,
-        has_steps: bool = True,
+        axis: Axis | None,
+        steps: int | None,
     ) -> None:
         """Check that the answer names only these images and fits the axis.
 
@@ -93,7 +92,7 @@ class Comparison(Kind[ComparisonAnswer]):
                 f"answer: {answer.outcome} to a question of the axis {axis}; "
                 "give a count there and nowhere else"
             )
-        if answer.strength is not None and not has_steps:
+        if answer.strength is not None and steps != 5:
             raise InvalidAnswer(
                 "answer: `strength` to a question of three steps; leave it out there"
             )
@@ -132,11 +131,11 @@ class Comparison(Kind[ComparisonAnswer]):
         }
 
     def from_source(
-        self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
+        self, value: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> ComparisonAnswer:
         """Return the answer, with image ids in place of `first` and `second`."""
-        side = {"first": 0, "second": 1}.get(str(said))
-        facts: dict[str, Any] = {"outcome": str(said)}
+        side = {"first": 0, "second": 1}.get(str(value))
+        facts: dict[str, Any] = {"outcome": str(value)}
         if side is not None and side < len(image_ids):
             facts = {"outcome": "preferred", "preferred": image_ids[side]}
         return ComparisonAnswer.model_validate(facts | dict(rest))

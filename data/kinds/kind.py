@@ -102,16 +102,11 @@ class Kind(ABC, Generic[AnswerT]):
         return self.images
 
     def check(
-        self,
-        answer: AnswerT,
-        image_ids: Sequence[str],
-        axis: Axis | None = None,
-        *,
-        has_steps: bool = True,
+        self, answer: AnswerT, image_ids: Sequence[str], axis: Axis | None, steps: int | None
     ) -> None:
         """Check that an answer is about exactly these images and this axis.
 
-        `has_steps` says whether raters distinguish much better from slightly better.
+        `steps` is 5 if raters distinguish much better from slightly better.
 
         Raises:
             InvalidAnswer: the answer does not fit.
@@ -152,11 +147,11 @@ class Kind(ABC, Generic[AnswerT]):
         return labels[self.answer_column].isin(SKIPS)
 
     @abstractmethod
-    def from_source(self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]) -> AnswerT:
+    def from_source(self, value: Any, image_ids: Sequence[str], rest: Mapping[str, Any]) -> AnswerT:
         """Return the answer of an imported row.
 
         Args:
-            said: the value of `answer_column`, or of the corresponding column of another format.
+            value: the value of `answer_column`, or of the corresponding column of another format.
             image_ids: the task's images.
             rest: further known fields of the answer.
 

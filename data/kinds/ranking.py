@@ -69,19 +69,14 @@ class Ranking(Kind[RankingAnswer]):
     skips_with_reason = False
 
     def check(
-        self,
-        answer: RankingAnswer,
-        image_ids: Sequence[str],
-        axis: Axis | None = None,
-        *,
-        has_steps: bool = True,
+        self, answer: RankingAnswer, image_ids: Sequence[str], axis: Axis | None, steps: int | None
     ) -> None:
         """Check that `ranks` has exactly the images of the task.
 
         Raises:
             InvalidAnswer: it does not.
         """
-        del axis, has_steps
+        del axis, steps
         if different := sorted(set(answer.ranks) ^ set(image_ids)):
             raise InvalidAnswer(
                 f"answer: images {', '.join(different)} are missing or not of this task; "
@@ -137,15 +132,17 @@ class Ranking(Kind[RankingAnswer]):
         return labels["ranks"].map(_has_no_rank).astype(bool)
 
     def from_source(
-        self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
+        self, value: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> RankingAnswer:
         """Return the ranking; some sources count ranks from 0, here they start at 1."""
-        if isinstance(said, str) or len(said) != len(image_ids):
-            raise InvalidAnswer(f"answer: {said!r} has no rank for each of {len(image_ids)} images")
-        if not all(rank is None or isinstance(rank, int | float) for rank in said):
-            raise InvalidAnswer(f"answer: the ranks {said!r} are not whole numbers")
-        least = min((rank for rank in said if rank is not None), default=1)
-        from_one = (None if rank is None else rank - least + 1 for rank in said)
+        if isinstance(value, str) or len(value) != len(image_ids):
+            raise InvalidAnswer(
+                f"answer: {value!r} has no rank for each of {len(image_ids)} images"
+            )
+        if not all(rank is None or isinstance(rank, int | float) for rank in value):
+            raise InvalidAnswer(f"answer: the ranks {value!r} are not whole numbers")
+        least = min((rank for rank in value if rank is not None), default=1)
+        from_one = (None if rank is None else rank - least + 1 for rank in value)
         ranks = dict(zip(image_ids, from_one, strict=True))
         return RankingAnswer.model_validate({"ranks": ranks} | dict(rest))
 

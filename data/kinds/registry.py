@@ -86,12 +86,11 @@ def check_answer(
     kind: str,
     image_ids: Sequence[str],
     axis: Axis | None = None,
-    *,
-    has_steps: bool = True,
+    steps: int | None = 5,
 ) -> None:
     """Check that the answer is of this kind, about exactly these images and this axis.
 
-    `has_steps` says whether raters distinguish much better from slightly better.
+    `steps` is 5 if raters distinguish much better from slightly better.
 
     Raises:
         InvalidAnswer: the answer does not fit.
@@ -100,7 +99,7 @@ def check_answer(
         raise InvalidAnswer(
             f"answer: a {answer.kind} answer to a {kind} task; answer in the task's kind"
         )
-    KINDS[kind].check(answer, image_ids, axis, has_steps=has_steps)
+    KINDS[kind].check(answer, image_ids, axis, steps)
 
 
 def is_skip(answer: Answer) -> bool:

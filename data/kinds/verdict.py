@@ -51,8 +51,8 @@ class Verdict(Kind[BinaryAnswer]):
         }
 
     def from_source(
-        self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
+        self, value: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> BinaryAnswer:
         """Return the verdict with its remarks."""
         del image_ids
-        return BinaryAnswer.model_validate({"verdict": said} | dict(rest))
+        return BinaryAnswer.model_validate({"verdict": value} | dict(rest))

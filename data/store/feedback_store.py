@@ -280,7 +280,7 @@ class FeedbackStore(StorePart):
             if earlier is not None:
                 return earlier
             answer, rater_id = submission.answer, submission.rater_id
-            check_answer(answer, task.kind, task.image_ids, task.axis, has_steps=task.steps == 5)
+            check_answer(answer, task.kind, task.image_ids, task.axis, task.steps)
             lease = leases.find_lease(connection, task.task_id, rater_id)
             if lease is None:
                 load_rater(connection, rater_id)

@@ -13,6 +13,7 @@ from itertools import islice
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
 
 from data.feedback import NotFound, Source, Task
 from data.kinds.registry import TaskKind
@@ -47,6 +48,9 @@ IS_WITHHELD = sa.exists().where(
 )
 """Condition: the task is withheld. Faster than `WITHHELD_TASKS` for a check of few tasks; to select
 all withheld tasks, `WITHHELD_TASKS` is faster."""
+
+INSERT_OF = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+"""Insert statements that can update the row of the same key, by the dialect's name."""
 
 ROWS_AT_ONCE = 10_000
 """Rows of one insert statement; the rows of a million tasks would not fit into memory."""
@@ -105,10 +109,14 @@ def read_setting(connection: sa.Connection, name: str) -> str | None:
 
 
 def write_setting(connection: sa.Connection, name: str, value: str | None) -> None:
-    """Replace a setting of the store; None removes it."""
-    connection.execute(sa.delete(settings).where(settings.c.name == name))
-    if value is not None:
-        connection.execute(sa.insert(settings).values(name=name, value=value))
+    """Replace a setting of the store; None removes it. Of two writes at once, the last counts."""
+    if value is None:
+        connection.execute(sa.delete(settings).where(settings.c.name == name))
+        return
+    insert = INSERT_OF[connection.dialect.name](settings).values(name=name, value=value)
+    connection.execute(
+        insert.on_conflict_do_update(index_elements=[settings.c.name], set_={"value": value})
+    )
 
 
 def load_rater(connection: sa.Connection, rater_id: str, *, lock: bool = False) -> Row:

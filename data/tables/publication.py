@@ -42,21 +42,21 @@ def publish(run: RunFolder, target: str) -> None:
     """
     manifest = read_manifest(run)
     with _explained(target):
-        place = _Place(target)
-        earlier = place.manifest()
+        copy = _Target(target)
+        earlier = copy.manifest()
         if earlier == manifest:
             return
         known = earlier.files if earlier is not None else {}
         names = sorted(manifest.files)
         for name in names:
             if not name.startswith(_LATEST) and known.get(name) != manifest.files[name]:
-                place.put(run.labels_dir / name, name)
+                copy.put(run.labels_dir / name, name)
         tables = [name.removeprefix(_LATEST) for name in names if name.startswith(_LATEST)]
         for folder in (f"{_SNAPSHOTS}{manifest.export_id}/", _LATEST):
             for name in (*tables, MANIFEST):
-                place.put(run.snapshots / manifest.export_id / name, folder + name)
+                copy.put(run.snapshots / manifest.export_id / name, folder + name)
         before = manifest if earlier is None else earlier
-        place.keep_snapshots({manifest.export_id, before.export_id})
+        copy.keep_snapshots({manifest.export_id, before.export_id})
 
 
 def published_faults(run: RunFolder, target: str) -> list[str]:
@@ -67,8 +67,8 @@ def published_faults(run: RunFolder, target: str) -> list[str]:
     """
     manifest = read_manifest(run)
     with _explained(target):
-        place = _Place(target)
-        if place.manifest() != manifest:
+        copy = _Target(target)
+        if copy.manifest() != manifest:
             return [f"{target}: is not the run's last export; run `make dataset` to copy it there"]
         snapshot = f"{_SNAPSHOTS}{manifest.export_id}/"
         copies = {name.replace(_LATEST, snapshot, 1): file for name, file in manifest.files.items()}
@@ -76,11 +76,11 @@ def published_faults(run: RunFolder, target: str) -> list[str]:
             f"{target.rstrip('/')}/{name}: not as it was exported; "
             f"remove {_LATEST}{MANIFEST} there and run `make dataset`"
             for name, file in {**copies, **manifest.files}.items()
-            if place.sha256_of(name) != file.sha256
+            if copy.sha256_of(name) != file.sha256
         ]
 
 
-class _Place:
+class _Target:
     """A folder on a file system of fsspec."""
 
     def __init__(self, target: str) -> None:

@@ -100,7 +100,8 @@ class LabelValidator:
             for rows in mine.split(batch) if len(mine) else ():
                 some = rankings.where(rows)
                 found = ranking_errors(model, schedule, self.images, some, at.rows(rows))
-                whole[rows.to(model.device)] = implicit_reward(found.own, found.reference)
+                at_rows = rows.to(model.device, non_blocking=True)
+                whole[at_rows] = implicit_reward(found.own, found.reference)
             scores.append(model.processes.total(whole).cpu())
         return scores
 

@@ -144,7 +144,7 @@ def agreement(scores: Tensor, ranks: Tensor) -> tuple[Tensor, Tensor]:
     """
     pairs = better_pairs(ranks)
     margins = scores[..., :, None] - scores[..., None, :]
-    return ((margins.sign() + 1) / 2)[pairs].sum(), pairs.sum()
+    return torch.where(pairs, (margins.sign() + 1) / 2, 0).sum(), pairs.sum()
 
 
 class Part(NamedTuple):
@@ -245,11 +245,13 @@ def ranking_errors(
 
     All images of a ranking share the noise and the timestep of its row in `at` [R].
     """
-    device, (row, column) = model.device, rankings.present.nonzero(as_tuple=True)
+    row, column = rankings.present.nonzero(as_tuple=True)
+    image = rankings.image[row, column]
+    places = torch.stack([row, column, image]).to(model.device, non_blocking=True)
     noised = noise_images(
         model,
         schedule,
-        images.latents[rankings.image[row, column].to(device)],
+        images.latents[places[2]],
         [images.prompts[i] for i in rankings.prompt[row].tolist()],
         at.rows(row),
     )
@@ -260,7 +262,7 @@ def ranking_errors(
 
     def in_place(values: Tensor) -> Tensor:
         empty = values.new_zeros(*rankings.present.shape, *values.shape[1:])
-        return empty.index_put((row.to(device), column.to(device)), values)
+        return empty.index_put((places[0], places[1]), values)
 
     with torch.no_grad(), model.adapter_off():
         reference = residual().square().flatten(1).mean(1)

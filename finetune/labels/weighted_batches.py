@@ -133,12 +133,12 @@ def draw_batch(
         even = images.rewarded + torch.randint(others, (half,), generator=generator)
         chosen = torch.cat([chosen, even])
     device = images.latents.device
-    latents = images.latents[chosen.to(device)]
-    noise = torch.randn(latents.shape, generator=generator).to(device)
+    latents = images.latents[chosen.to(device, non_blocking=True)]
+    noise = torch.randn(latents.shape, generator=generator).to(device, non_blocking=True)
     count = len(schedule.training_timesteps)
     places = torch.rand(config.batch, generator=generator) ** (1 / (config.timestep_power + 1))
     drawn = (count * places).long().clamp(max=count - 1)
-    timesteps = schedule.training_timesteps[drawn.to(device)]
+    timesteps = schedule.training_timesteps[drawn].to(device, non_blocking=True)
     is_dropped = torch.rand(config.batch, generator=generator) < config.caption_dropout
     numbers = zip(chosen.tolist(), is_dropped.tolist(), strict=True)
     texts = ["" if drop else images.prompts[i] for i, drop in numbers]

@@ -48,7 +48,7 @@ def load_latest(folder: Path, state: TrainState, generator: torch.Generator) -> 
     place = latest_checkpoint(folder)
     if place is None:
         return False
-    rest = torch.load(place / _REST, weights_only=True)
+    rest = torch.load(place / _REST, weights_only=True, map_location="cpu")
     generator.set_state(rest.pop("generator"))
     state.load_weights(load_file(place / _WEIGHTS))
     state.load_state_dict(rest)

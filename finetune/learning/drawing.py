@@ -31,11 +31,12 @@ class PromptStatistics:
         """Add rewards [N]; return (reward - mean) / std [N] by the statistics of each prompt."""
         advantages = torch.empty_like(rewards)
         for prompt in dict.fromkeys(prompts):
-            mine = torch.tensor([other == prompt for other in prompts], device=rewards.device)
+            rows = torch.tensor([i for i, other in enumerate(prompts) if other == prompt])
+            mine = rows.to(rewards.device, non_blocking=True)
             seen = torch.cat(
                 [self._rewards.get(prompt, rewards.new_empty(0)).to(rewards.device), rewards[mine]]
             )
-            seen = seen[-max(self.window, int(mine.sum())) :]
+            seen = seen[-max(self.window, len(mine)) :]
             self._rewards[prompt] = seen
             std = seen.std(correction=0).clamp(min=self.std_floor)
             advantages[mine] = (rewards[mine] - seen.mean()) / std
@@ -130,9 +131,10 @@ class Iteration(NamedTuple):
     """Prompts of the N images."""
     rewards: Tensor
     """[N]."""
-    seconds_rollout: float
+    rollouts: Sequence[tuple[Any, Any]]
+    """Marks of the watch at the start and the end of each rollout."""
     figures: dict[str, Any]
-    """Further metrics, particular to the method."""
+    """Further metrics, particular to the method; tensors [] are read together at the report."""
 
 
 def iterate(
@@ -140,16 +142,22 @@ def iterate(
 ) -> Iterator[dict[str, Any]]:
     """Run the remaining iterations, as `steps` does; yield fields of `IterationMetrics`."""
     total, decays = training.config.iterations, training.config.decay
-    for (done,), seconds, common in steps(training, state, take, total=total, decays=decays):
+    for (done,), marks, common in steps(training, state, take, total=total, decays=decays):
+        figures = done.figures | {"reward": done.rewards.mean()}
+        on_device = {name: one for name, one in figures.items() if isinstance(one, Tensor)}
+        # One read for all, since each one waits for the device.
+        read = torch.stack([*on_device.values(), *done.rewards]).tolist()
         values: dict[str, list[float]] = {}
-        for prompt, value in zip(done.prompts, done.rewards.tolist(), strict=True):
+        for prompt, value in zip(done.prompts, read[len(on_device) :], strict=True):
             values.setdefault(prompt, []).append(value)
+        seconds = training.watch.between(*marks)
+        rollout = sum(training.watch.between(*marks) for marks in done.rollouts)
         yield {
             **common,
-            **done.figures,
-            "reward": float(done.rewards.mean()),
+            **figures,
+            **dict(zip(on_device, read, strict=False)),
             "reward_by_prompt": {one: sum(mine) / len(mine) for one, mine in values.items()},
-            "seconds_rollout": done.seconds_rollout,
-            "seconds_update": seconds - done.seconds_rollout,
+            "seconds_rollout": rollout,
+            "seconds_update": seconds - rollout,
             "images_per_second": len(done.prompts) / max(seconds, 1e-9),
         }

@@ -4,6 +4,7 @@ A method is one file, which defines its `METHOD`, and one line in `pipelines/met
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -73,6 +74,7 @@ def new_training(
     sampler = sampler or Sampler()
     if isinstance(config, DrawsImages):
         sampler = sampler.overridden(config.sampler)
+    model.sampling_guidance = sampler.guidance
     watched, rules = validation_prompts or prompts, config.validation
     validator = Validator(model, watched, reward, rules, sampler, **validation)
     return Training(model, prompts, reward, config, sampler, validator, generator, watch or Watch())
@@ -99,32 +101,34 @@ def steps(
     decays: bool = True,
     report_every: int = 1,
     validate: Callable[[], Validation] | None = None,
-) -> Iterator[tuple[list[R], float, dict[str, Any]]]:
+) -> Iterator[tuple[list[R], tuple[Any, Any], dict[str, Any]]]:
     """Run the remaining steps up to `total`, or until a guard stops the training.
 
     `take` gets a learning rate and trains the adapter in place. `validate` replaces
     `training.validate`.
 
     Yields:
-        For each report: the results of `take` since the last report, their time in seconds, and the
-        fields of `Metrics`.
+        For each report: the results of `take` since the last report, marks of the watch at their
+        start and end, and the fields of `Metrics`.
     """
-    config, now = training.config, training.watch.now
+    config, watch = training.config, training.watch
     validate = validate or training.validate
     state.begin(validate, is_tuned=config.adapter.start != BASE)
-    results, started = list[R](), now()
+    results, started = list[R](), watch.now()
     while state.step < total and not state.stopped:
         share = rate_schedule(state.step, warmup=config.warmup, total=total if decays else None)
         rate = config.learning_rate * share
         results.append(take(rate))
         state.step += 1
+        state.follow(config.adapter.ema_decay)
         is_due = state.step == total or state.step % config.validation.every == 0
         if is_due or state.step % report_every == 0:
-            seconds = now() - started
-            reward = state.record_validation(validate()) if is_due else None
+            marks = started, watch.now()
+            with state.averaged() if is_due else nullcontext():
+                reward = state.record_validation(validate()) if is_due else None
             common = {"step": state.step, "learning_rate": rate, "validation_reward": reward}
-            yield results, seconds, common
-            results, started = [], now()
+            yield results, marks, common
+            results, started = [], watch.now()
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,9 @@ PIXEL_MONITOR = Monitor()
 
 def summary(measured: Mapping[str, Tensor], prompts: Sequence[str]) -> dict[str, float]:
     """Return the mean of each measure, and the `diversity` of the embeddings."""
-    means = {name: float(values.mean()) for name, values in measured.items() if name != "embedding"}
+    names = [name for name in measured if name != "embedding"]
+    read = torch.stack([measured[name].mean() for name in names]).tolist()
+    means = dict(zip(names, read, strict=True))
     spread = diversity(measured["embedding"], prompts) if "embedding" in measured else None
     return means if spread is None else means | {"diversity": spread}
 

@@ -98,7 +98,7 @@ def collect(training: Training[Any], statistics: PromptStatistics) -> Rollout:
     with training.watch.part("drawing"):
         chains = sample_trajectories(model, cond, sampler, generator=generator, batch=batch)
     mine = model.processes.share(len(texts), batch)
-    finished = chains.latents[mine.to(model.device), -1]
+    finished = chains.latents[mine.to(model.device, non_blocking=True), -1]
     found = finished.new_zeros(0)
     if len(mine):
         found = decoded_rewards(training, finished, [texts[i] for i in mine.tolist()])

@@ -78,7 +78,7 @@ def stalest_prompt(
         rewards: [N], of the model's images.
         prompts: the prompt of each of the model's images.
     """
-    shares = {}
+    shares, rewards = {}, rewards.cpu()
     for prompt in dict.fromkeys(prompts):
         if prompt in labeled:
             rows = [i for i, other in enumerate(prompts) if other == prompt]

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -41,7 +42,7 @@ class Validation:
     rules: ValidationRules = field(default_factory=ValidationRules)
     """The rules of this validation."""
 
-    @property
+    @cached_property
     def reward(self) -> float:
         """Mean reward of the images."""
         return float(self.rewards.mean())
@@ -116,9 +117,9 @@ class Validator:
         whole = torch.arange(len(self.prompts) * self.config.images_per_prompt)
         kept = whole.view(len(self.prompts), -1)[:SAMPLED_PROMPTS, :SAMPLES_PER_PROMPT]
         numbers = kept.flatten()
-        mine = torch.isin(rows, numbers)
+        (mine,) = torch.isin(rows, numbers).nonzero(as_tuple=True)
         places = torch.searchsorted(numbers, rows[mine])
-        own = images[: len(rows)][mine.to(images.device)]
+        own = images[mine.to(images.device, non_blocking=True)]
         pixels = (own * 255).round().byte()
         samples = self.model.processes.gather(places, pixels, len(numbers))
         return samples.cpu().reshape(*kept.shape, *images.shape[1:])

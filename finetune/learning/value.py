@@ -84,9 +84,10 @@ class Critic:
         """Fit the returns from random noisy latents of the trajectories, by mean squared error."""
         device, samples = rollout.rewards.device, len(rollout.prompts)
         for _ in range(self.steps):
-            sample = torch.randint(samples, (self.batch,), generator=generator).to(device)
+            sample = torch.randint(samples, (self.batch,), generator=generator)
             step = torch.randint(self.stochastic_steps, (self.batch,), generator=generator)
-            values = self._at(rollout, sample, step.to(device))
+            sample, step = torch.stack([sample, step]).to(device, non_blocking=True)
+            values = self._at(rollout, sample, step)
             self.optimizer.zero_grad()
             functional.mse_loss(values, rollout.returns[sample]).backward()
             self.optimizer.step()

@@ -35,7 +35,7 @@ Differs from the paper and its code in:
    follows at a constant rate. In the paper, the old policy first equals the current policy, and
    with one step per iteration the pull is then 0 (`gap` shows it).
 6. Images may be drawn with guidance, as users draw. Training has no guidance, as in the paper.
-7. Validation uses the policy's weights, not their moving average.
+7. Validation uses the policy's weights; with `adapter.ema_decay`, their moving average.
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,7 +53,12 @@ from finetune.learning.drawing import (
     prompts_of,
 )
 from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
-from finetune.learning.training import TrainState, adapter_optimizer, take_step
+from finetune.learning.training import (
+    TrainState,
+    adapter_optimizer,
+    moving_average,
+    take_step,
+)
 from finetune.model.denoising import (
     NoisedImages,
     NoiseLevels,
@@ -84,17 +89,13 @@ class NFTState(TrainState):
     """`TrainState` with the old policy."""
 
     old: dict[str, Tensor] = field(default_factory=dict)
-    """Adapter weights of the old policy."""
+    """Adapter weights of the old policy, on the model's device."""
 
     groups = ("old",)
 
-    def follow(self, old_decay: float) -> None:
+    def follow_policy(self, old_decay: float) -> None:
         """Set the old policy to `old_decay * old + (1 - old_decay) * present`."""
-        present = self.model.adapter.state()
-        self.old = {
-            name: old_decay * weight + (1 - old_decay) * present[name]
-            for name, weight in self.old.items()
-        }
+        self.old = moving_average(self.old, self.model.adapter.parameters(), old_decay)
 
 
 @dataclass(frozen=True)
@@ -150,12 +151,12 @@ def train(training: Training[NFTConfig], state: NFTState) -> Iterator[Metrics]:
     def take(rate: float) -> Iteration:
         started = watch.now()
         images = collect(training, state)
-        seconds = watch.now() - started
+        rollout = started, watch.now()
         with watch.part("training"):
-            loss, gap, kl, norm = update(training, state, images, learning_rate=rate).tolist()
+            loss, gap, kl, norm = update(training, state, images, learning_rate=rate)
         kl_loss = kl if config.kl_weight else None
         figures = {"loss": loss, "gap": gap, "kl_loss": kl_loss, "gradient_norm": norm}
-        return Iteration(images.prompts, images.rewards, seconds, figures)
+        return Iteration(images.prompts, images.rewards, [rollout], figures)
 
     for found in iterate(training, state, take):
         yield Metrics(**found)
@@ -193,7 +194,7 @@ def update(
         _step(training, state, images, group, schedule, learning_rate=learning_rate)
         for group in pairs.chunk(config.updates)
     ]
-    state.follow(config.old_decay)
+    state.follow_policy(config.old_decay)
     return torch.stack(steps).mean(0)
 
 
@@ -212,10 +213,11 @@ def _step(
     parts = model.processes.batches(len(pairs), config.micro_batch)
 
     def noised(rows: Tensor) -> NoisedImages:
-        numbers, drawn = pairs[rows].to(model.device).unbind(1)
-        prompts = [images.prompts[i] for i in pairs[rows, 0].tolist()]
+        numbers, drawn = pairs[rows].unbind(1)
+        latents = images.latents[numbers.to(model.device, non_blocking=True)]
+        prompts = [images.prompts[i] for i in numbers.tolist()]
         at = NoiseLevels(schedule.training_timesteps[drawn], noise[rows])
-        return noise_images(model, schedule, images.latents[numbers], prompts, at)
+        return noise_images(model, schedule, latents, prompts, at)
 
     def predict(batch: NoisedImages) -> Tensor:
         return batch.per_output * batch.output(model)
@@ -231,7 +233,7 @@ def _step(
             with torch.no_grad(), model.adapter_off():
                 base = predict(batch)
             kl = (prediction - base).square().mean()
-        optimality = images.optimality[pairs[rows, 0].to(model.device)]
+        optimality = images.optimality[pairs[rows, 0].to(model.device, non_blocking=True)]
         target = batch.per_output * batch.target
         loss = nft_loss(prediction, old, target, optimality, config.beta)
         state.scaler.scale(share * (loss + config.kl_weight * kl)).backward()

@@ -166,10 +166,10 @@ def train(
     def take(rate: float) -> Iteration:
         started = watch.now()
         rollout = collect(training, state.statistics)
-        seconds = watch.now() - started
+        marks = started, watch.now()
         with watch.part("training"):
             figures = update(algorithm, training, state, rollout, learning_rate=rate)
-        return Iteration(rollout.prompts, rollout.rewards, seconds, figures)
+        return Iteration(rollout.prompts, rollout.rewards, [marks], figures)
 
     for found in iterate(training, state, take):
         yield Metrics(**found)
@@ -198,8 +198,8 @@ def update(
     fresh: Rollout,
     *,
     learning_rate: float,
-) -> dict[str, float | None]:
-    """Run the iteration's optimizer steps; return their metrics and gradient norm."""
+) -> dict[str, Tensor | None]:
+    """Run the iteration's optimizer steps; return their metrics [] and gradient norm []."""
     config, model, generator = training.config, training.model, training.generator
     stochastic_steps = training.sampler.stochastic_steps
     batch, explained = _batch(training, state, fresh)
@@ -218,32 +218,32 @@ def update(
     is_fresh = batch.pairs[first, 0] >= len(batch.rollout.prompts) - len(fresh.prompts)
     gaps = torch.where(is_fresh, (ratios[first] - 1).abs(), 0)
     is_clipped = (ratios - 1).abs() > config.clip_range
-    kl = float(model.processes.total(batch.kls).mean()) * stochastic_steps
+    kl = model.processes.total(batch.kls).mean().double() * stochastic_steps
     return {
         "kl": kl if algorithm.needs_reference else None,
-        "ratio_mean": float(ratios.mean()),
-        "ratio_max": float(ratios.max()),
-        "first_ratio_gap": float(gaps.max()),
-        "clip_fraction": float(is_clipped.float().mean()),
-        "gradient_norm": float(torch.stack(norms).mean()),
+        "ratio_mean": ratios.mean(),
+        "ratio_max": ratios.max(),
+        "first_ratio_gap": gaps.max(),
+        "clip_fraction": is_clipped.float().mean(),
+        "gradient_norm": torch.stack(norms).mean(),
         "value_explained_variance": explained,
     }
 
 
 def _batch(
     training: Training[C], state: PolicyState, fresh: Rollout
-) -> tuple[_Batch, float | None]:
+) -> tuple[_Batch, Tensor | None]:
     """Return the transitions to train on, and the explained variance of the value function."""
     sampler, generator = training.sampler, training.generator
     rollout, steps, share = merged([*state.replay, fresh]), sampler.stochastic_steps, None
     fraction = training.config.timestep_fraction
     pairs = choose_transitions(len(rollout.prompts), steps, fraction, generator=generator)
-    pairs = pairs.to(training.model.device)
+    pairs = pairs.to(training.model.device, non_blocking=True)
     advantages = rollout.returns[:, None].expand(-1, steps)  # [N, S]
     if state.value is not None:
         advantages = advantages - state.value.values(rollout)
         unexplained = advantages.var(0) / rollout.returns.var().clamp(min=1e-12)
-        share = float((1 - unexplained).mean())
+        share = (1 - unexplained).mean()
     advantages = advantages.clamp(-ADVANTAGE_CLIP, ADVANTAGE_CLIP)[pairs[:, 0], pairs[:, 1]]
     zeros = torch.zeros_like(advantages)
     schedule = training.model.schedule(sampler.steps)

@@ -99,8 +99,8 @@ class Metrics(CommonMetrics):
 class PreferenceState(TrainState):
     """`TrainState` with KTO's baseline."""
 
-    baseline: float = 0.0
-    """z0, the implicit reward of an average image, before beta."""
+    baseline: Tensor | float = 0.0
+    """z0, the implicit reward of an average image, before beta: a number, or a tensor []."""
 
     values = ("baseline",)
 
@@ -143,7 +143,7 @@ def plackett_luce(scores: Tensor, ranks: Tensor) -> Tensor:
     return losses.sum(-1) * choices / open_choices.sum(-1).clamp(min=1)
 
 
-def kto_loss(gains: Tensor, good: Tensor, baseline: float, beta: float) -> Tensor:
+def kto_loss(gains: Tensor, good: Tensor, baseline: Tensor | float, beta: float) -> Tensor:
     """Return Diffusion-KTO's loss 1 - sigmoid(y beta (gain - z0)) [N] of gains [N].
 
     y is 1 for the share `good` [N] of raters and -1 for the others; z0 is `baseline` and beta the
@@ -207,7 +207,7 @@ def train(training: Training[PreferenceConfig], state: PreferenceState) -> Itera
         report_every=config.report_every,
         validate=validator,
     )
-    for records, seconds, common in reports:
+    for records, marks, common in reports:
         norm, *sums = torch.stack(records).mean(0).tolist()
         found, is_due = Sums(*sums), common["validation_reward"] is not None
         yield Metrics(
@@ -218,7 +218,7 @@ def train(training: Training[PreferenceConfig], state: PreferenceState) -> Itera
             loser_error=_ratio(found.loser_error, found.losers),
             safeguard=_ratio(found.factor, found.factors),
             gradient_norm=norm,
-            seconds=seconds,
+            seconds=training.watch.between(*marks),
             held_out_accuracy=validator.accuracy if is_due else None,
             reward_accuracy=validator.reward_accuracy if is_due else None,
         )
@@ -256,30 +256,31 @@ def update(
         blame=lambda: [images.prompts[i] for part in parts for i in part.rankings.prompt.tolist()],
     )
     found = Sums(*total)
-    if found.gains:
-        usual = max(0.0, float(found.gain / found.gains))
+    if any(part.good is not None for part in parts):
+        usual = (found.gain / found.gains).double().clamp(min=0)
         state.baseline = BASELINE_DECAY * state.baseline + (1 - BASELINE_DECAY) * usual
     return torch.stack([norm, *total])
 
 
 def ranking_losses(
-    errors: Errors, part: Part, config: PreferenceConfig, baseline: float
+    errors: Errors, part: Part, config: PreferenceConfig, baseline: Tensor | float
 ) -> tuple[Tensor, Sums]:
     """Return the losses [R] of a part's rankings, and their `Sums`."""
     gains = implicit_reward(errors.own, errors.reference)
-    above, ranks = -gains.detach(), part.rankings.ranks.to(gains.device)
+    device = gains.device
+    above, ranks = -gains.detach(), part.rankings.ranks.to(device, non_blocking=True)
     none = above.new_zeros(())
     if part.good is not None:
-        good = part.good.to(gains.device)
+        good = part.good.to(device, non_blocking=True)
         losses = kto_loss(gains[:, 0], good, baseline, config.beta)
         said = (good - 0.5).sign()
         right = ((gains.detach()[:, 0] - baseline).sign() * said + 1) / 2
         winners, losers = said[:, None] > 0, said[:, None] < 0
-        agreed = right[said != 0].sum(), (said != 0).sum()
+        agreed = torch.where(said != 0, right, 0).sum(), (said != 0).sum()
         factors, gained = (none, none), (gains.detach().sum(), none + len(gains))
     else:
         least, most = ranks.nan_to_num(torch.inf), ranks.nan_to_num(-torch.inf)
-        is_decided = part.rankings.decided.to(gains.device)[:, None]
+        is_decided = part.rankings.decided.to(device, non_blocking=True)[:, None]
         winners = is_decided & (ranks == least.amin(1, keepdim=True))
         losers = is_decided & (ranks == most.amax(1, keepdim=True))
         agreed = agreement(gains.detach(), ranks)

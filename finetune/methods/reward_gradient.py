@@ -188,12 +188,12 @@ def update(
     config, model = training.config, training.model
     count = len(draws.prompts)
     rewards, pulls = torch.zeros(count, device=model.device), torch.zeros(2, device=model.device)
-    seconds = 0.0
+    rollouts = []
     for rows in model.processes.batches(count, config.micro_batch):
         started = training.watch.now()
         latents, found, gradient = draw_with_gradient(training, draws, rows)
-        seconds += training.watch.now() - started
-        rewards[rows.to(model.device)] = found
+        rollouts.append((started, training.watch.now()))
+        rewards[rows.to(model.device, non_blocking=True)] = found
         latents.backward(state.scaler.scale(gradient / count))
         losses = pull_losses(training, state, draws, rows, latents.detach())
         weighted = config.kl_weight * losses[0] + config.pretraining_weight * losses[1]
@@ -204,15 +204,15 @@ def update(
         state, learning_rate=learning_rate, clip_norm=config.clip_norm, blame=lambda: draws.prompts
     )
     rewards = model.processes.total(rewards)
-    kl, pretraining = model.processes.total(pulls).tolist()
+    kl, pretraining = model.processes.total(pulls)
     figures = {
-        "loss": float(reward_loss(rewards, config.margin).mean()),
+        "loss": reward_loss(rewards, config.margin).mean(),
         "kl_loss": kl if config.kl_weight else None,
         "pretraining_loss": pretraining if config.pretraining_weight else None,
         "first_step": draws.span.first,
-        "gradient_norm": float(norm),
+        "gradient_norm": norm,
     }
-    return Iteration(draws.prompts, rewards, seconds, figures)
+    return Iteration(draws.prompts, rewards, rollouts, figures)
 
 
 def draw_with_gradient(
@@ -292,7 +292,8 @@ def pull_losses(
     if config.pretraining_weight:
         numbers, prompts = draws.numbers[rows], base_prompts(training)
         texts = [prompts[i] for i in numbers.tolist()]
-        base, at = state.base["latents"][numbers].to(model.device), draws.pretraining.rows(rows)
+        base = state.base["latents"][numbers].to(model.device, non_blocking=True)
+        at = draws.pretraining.rows(rows)
         pretraining = prediction_error(model, base, texts, at, to_base=False)
     return torch.stack([kl, pretraining])
 

@@ -117,7 +117,7 @@ def train(
             return update(training, state, images, schedule, learning_rate=rate)
 
     reports = steps(training, state, take, total=config.updates, report_every=config.report_every)
-    for records, seconds, common in reports:
+    for records, marks, common in reports:
         loss, pretraining, kl, norm = torch.stack(records).mean(0).tolist()
         yield Metrics(
             **common,
@@ -128,7 +128,7 @@ def train(
             reward=images.reward,
             effective_sample_size=images.effective_sample_size,
             gradient_norm=norm,
-            seconds=seconds,
+            seconds=training.watch.between(*marks),
         )
 
 
@@ -171,14 +171,14 @@ def batch_losses(
 
     The sum over all rows is the batch's. `rows` are in order, so that rewarded ones come first.
     """
-    part = rows.to(batch.latents.device)
+    part = rows.to(batch.latents.device, non_blocking=True)
     latents, noise, timesteps = batch.latents[part], batch.noise[part], batch.timesteps[part]
     n = batch.rewarded
     k = int((rows < n).sum())
     target = denoising_target(schedule, latents, noise, timesteps)
     noisy = schedule.add_noise(latents, noise, timesteps)
     cond = model.encode_prompts([batch.texts[i] for i in rows.tolist()])
-    prediction = model.predict(noisy, timesteps, cond, cond, guidance=1.0)
+    prediction = model.predict_denoising(noisy, timesteps, cond)
     by_time = timestep_weights(schedule, timesteps, config.min_snr)
     rewarded = pretraining = kl = torch.zeros((), device=latents.device)
     if k:
@@ -186,7 +186,7 @@ def batch_losses(
         rewarded = weighted_denoising_loss(prediction[:k], target[:k], weights) * (k / n)
     if k and config.kl == "kl-o":
         with torch.no_grad(), model.adapter_off():
-            base = model.predict(noisy[:k], timesteps[:k], cond[:k], cond[:k], guidance=1.0)
+            base = model.predict_denoising(noisy[:k], timesteps[:k], cond[:k])
         weights = config.gamma * by_time[:k]
         kl = weighted_denoising_loss(prediction[:k], base, weights) * (k / n)
     if len(rows) > k:

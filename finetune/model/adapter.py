@@ -4,12 +4,13 @@ import pkgutil
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 from torch import Tensor, nn
 
 from data.errors import PictuneError
+from finetune.model.family import Family
 from finetune.settings.adapter_kinds import AdapterKind
 from finetune.settings.model import AdapterSettings
 
@@ -17,13 +18,12 @@ from finetune.settings.model import AdapterSettings
 class Adapter(Protocol):
     """Trainable weights that change the output of a frozen network."""
 
-    @classmethod
-    def add(
-        cls, pipeline: Any, name: str, settings: AdapterSettings, *, generator: torch.Generator
-    ) -> Self:
-        """Add the adapter of `settings.start`, or a new adapter, which changes nothing yet.
+    corrects_guided: ClassVar[bool] = False
+    """Whether `corrected` changes the prediction after guidance, so that all losses need it."""
 
-        `name` is the attribute of the pipeline with the network.
+    @classmethod
+    def add(cls, family: Family, settings: AdapterSettings, *, generator: torch.Generator) -> Self:
+        """Add the adapter of `settings.start`, or a new adapter, which changes nothing yet.
 
         Raises:
             PictuneError: the folder `settings.start` has no adapter, or one of another model or
@@ -31,12 +31,25 @@ class Adapter(Protocol):
         """
 
     @classmethod
-    def load(cls, pipeline: Any, name: str, folder: Path) -> Self:
-        """Add a saved adapter to the network `name` of the pipeline.
+    def load(cls, family: Family, folder: Path) -> Self:
+        """Add a saved adapter to the model.
 
         Raises:
             PictuneError: the folder has no adapter, or a broken one, or one of another model.
         """
+
+    def corrected(
+        self,
+        output: Tensor,
+        latents: Tensor,  # noqa: ARG002
+        timesteps: Tensor,  # noqa: ARG002
+        embeddings: Tensor,  # noqa: ARG002
+    ) -> Tensor:
+        """Return the network's output [B, C, h, w] with guidance, as the adapter changes it.
+
+        Latents are [B, C, h, w], timesteps [B], and the prompts' embeddings [B, L, D].
+        """
+        return output
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the trainable parameters by name."""
@@ -58,7 +71,7 @@ class Adapter(Protocol):
 
     def state(self) -> dict[str, Tensor]:
         """Return a copy of the weights by name, on the CPU."""
-        return {name: one.detach().cpu().clone() for name, one in self.parameters().items()}
+        return on_cpu(self.parameters())
 
     @torch.no_grad()
     def set_state(self, state: Mapping[str, Tensor]) -> None:
@@ -73,13 +86,16 @@ class Adapter(Protocol):
                 "checkpoint: its adapter has weights of another shape or other layers than the "
                 "settings; restore them or start again"
             )
-        for name, weight in weights.items():
-            weight.copy_(state[name])
+        device = next(iter(weights.values())).device
+        whole = torch.cat([state[name].flatten() for name in weights])
+        parts = whole.to(device, non_blocking=True).split([one.numel() for one in weights.values()])
+        for weight, part in zip(weights.values(), parts, strict=True):
+            weight.copy_(part.view(weight.shape))
 
     @contextmanager
     def with_state(self, state: Mapping[str, Tensor]) -> Iterator[None]:
         """Use weights that `state` returned inside the block, and the current weights after it."""
-        present = self.state()
+        present = {name: one.detach().clone() for name, one in self.parameters().items()}
         self.set_state(state)
         try:
             yield
@@ -91,6 +107,18 @@ def adapter_class(kind: AdapterKind) -> type[Adapter]:
     """Return the class of an adapter kind."""
     found: type[Adapter] = pkgutil.resolve_name(kind.adapter)
     return found
+
+
+def on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return copies of the weights on the CPU, without gradient, by a single copy from the GPU."""
+    if not weights:
+        return {}
+    whole = torch.cat([one.detach().flatten() for one in weights.values()]).cpu()
+    parts = whole.split([one.numel() for one in weights.values()])
+    return {
+        name: part.view(one.shape).to(one.dtype, copy=True)
+        for part, (name, one) in zip(parts, weights.items(), strict=True)
+    }
 
 
 def shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:

@@ -29,7 +29,7 @@ class NoiseLevels(NamedTuple):
 
 
 class NoisedImages(NamedTuple):
-    """M noised images, for predictions without guidance."""
+    """M noised images, for the predictions of denoising losses."""
 
     noisy: Tensor
     """[M, C, h, w]."""
@@ -43,8 +43,8 @@ class NoisedImages(NamedTuple):
     """Factor [M, 1, 1, 1] from the network's output to units of the velocity."""
 
     def output(self, model: DiffusionModel) -> Tensor:
-        """Return the network's output without guidance, [M, C, h, w]."""
-        return model.predict(self.noisy, self.timesteps, self.cond, self.cond, guidance=1.0)
+        """Return the output of `DiffusionModel.predict_denoising`, [M, C, h, w]."""
+        return model.predict_denoising(self.noisy, self.timesteps, self.cond)
 
 
 def noise_images(
@@ -55,7 +55,7 @@ def noise_images(
     at: NoiseLevels,
 ) -> NoisedImages:
     """Add noise to latents [M, C, h, w]; the result is on the model's device."""
-    timesteps, noise = (part.to(model.device) for part in at)
+    timesteps, noise = (part.to(model.device, non_blocking=True) for part in at)
     return NoisedImages(
         noisy=schedule.add_noise(latents, noise, timesteps),
         timesteps=timesteps,
@@ -103,7 +103,7 @@ def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, min_snr: float)
 def spread_timesteps(schedule: NoiseSchedule, count: int, *, generator: torch.Generator) -> Tensor:
     """Draw a timestep from each of `count` equal parts of the schedule, in random order."""
     drawn = noised_pairs(1, count, schedule, generator=generator)[:, 1]
-    return schedule.training_timesteps.cpu()[drawn]
+    return schedule.training_timesteps[drawn]
 
 
 def noised_pairs(

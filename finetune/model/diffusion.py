@@ -40,6 +40,8 @@ class DiffusionModel:
         self.processes: Processes = SINGLE_PROCESS
         """The processes of the training."""
         self._adapter: Adapter | None = None
+        self.sampling_guidance = 1.0
+        """Scale of guidance of the training's sampler, for `predict_denoising`."""
         self.device = torch.device(self.pipeline.device)
         self.precision = arithmetic(precision, self.device)
         self._embeddings: dict[str, Tensor] = {}
@@ -89,8 +91,9 @@ class DiffusionModel:
     def checkpoint_gradients(self) -> None:
         """Turn on gradient checkpointing, which recomputes activations in the backward pass."""
         for part in (self.network, self.pipeline.vae):
-            # the function of diffusers causes warnings from torch.compile
-            part.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
+            if part._supports_gradient_checkpointing:  # noqa: SLF001 # not Qwen-Image's VAE
+                # the function of diffusers causes warnings from torch.compile
+                part.enable_gradient_checkpointing(partial(checkpoint, use_reentrant=False))
 
     @property
     def network(self) -> Any:
@@ -106,7 +109,7 @@ class DiffusionModel:
     def image_size(self) -> tuple[int, int]:
         """Height and width of the images, in pixels."""
         _, height, width = self.latent_shape
-        factor = self.pipeline.vae_scale_factor
+        factor = self.family.pixels_per_latent
         return height * factor, width * factor
 
     def schedule(self, steps: int) -> NoiseSchedule:
@@ -131,8 +134,8 @@ class DiffusionModel:
     ) -> Tensor:
         """Return the network's output [B, C, h, w], in float32, with guidance.
 
-        Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598), unless the network takes
-        the scale as an input. A scale of 1 is the conditional model and needs one pass.
+        Guidance is classifier-free (Ho & Salimans 2022, arXiv 2207.12598), unless the network has
+        it built in. A scale of 1 is the conditional model and needs one pass.
 
         Args:
             latents: [B, C, h, w].
@@ -142,11 +145,26 @@ class DiffusionModel:
             guidance: the scale.
         """
         if guidance == 1 or self.family.embeds_guidance:
-            return self._output(latents, timesteps, cond, guidance)
-        twice = torch.cat([timesteps, timesteps])
-        both = self._output(torch.cat([latents, latents]), twice, torch.cat([uncond, cond]), 1.0)
-        without, with_prompt = both.chunk(2)
-        return without + guidance * (with_prompt - without)
+            output = self._output(latents, timesteps, cond, guidance)
+        else:
+            twice, prompts = torch.cat([timesteps, timesteps]), torch.cat([uncond, cond])
+            both = self._output(torch.cat([latents, latents]), twice, prompts, 1.0)
+            without, with_prompt = both.chunk(2)
+            output = self.family.guided(without, with_prompt, guidance)
+        if self._adapter is None:
+            return output
+        return self._adapter.corrected(output, latents, timesteps, cond)
+
+    def predict_denoising(self, latents: Tensor, timesteps: Tensor, cond: Tensor) -> Tensor:
+        """Return the output [B, C, h, w] that a denoising loss compares with its target.
+
+        It has no guidance, except for an adapter that corrects the guided prediction: then it has
+        the guidance of the training's sampler. The arguments are as in `predict`.
+        """
+        if self._adapter is None or not self._adapter.corrects_guided:
+            return self.predict(latents, timesteps, cond, cond, 1.0)
+        uncond = self.encode_prompts([""]).expand_as(cond)
+        return self.predict(latents, timesteps, cond, uncond, self.sampling_guidance)
 
     def _output(
         self, latents: Tensor, timesteps: Tensor, embeddings: Tensor, guidance: float
@@ -168,14 +186,16 @@ class DiffusionModel:
     @property
     def differentiable_images(self) -> int:
         """Number of images per decoder call with gradient; bounds the memory."""
-        return max(1, _VAE_PIXELS // 4 // math.prod(self.latent_shape[1:]))
+        return max(1, _VAE_PIXELS // 4 // self._vae_pixels(self.latent_shape))
+
+    def _vae_pixels(self, shape: Sequence[int]) -> int:
+        """Return the number of pixels that an image's latents [..., h, w] have in the VAE."""
+        return math.prod(shape[-2:]) * self.family.vae_patch**2
 
     def decode(self, latents: Tensor, *, batch: int = 16) -> Tensor:
         """Return images [N, 3, H, W] in [0, 1] of latents [N, C, h, w], with their gradient."""
-        vae = self.pipeline.vae
-        scaled = (latents / vae.config.scaling_factor + _shift(vae)).to(vae.dtype)
-        batch = min(batch, max(1, _VAE_PIXELS // latents[0, 0].numel()))
-        images = torch.cat([vae.decode(part).sample.float() for part in scaled.split(batch)])
+        batch = min(batch, max(1, _VAE_PIXELS // self._vae_pixels(latents.shape)))
+        images = torch.cat([self.family.decode(part).float() for part in latents.split(batch)])
         return (images / 2 + 0.5).clamp(0, 1)
 
     @torch.no_grad()
@@ -184,8 +204,7 @@ class DiffusionModel:
         vae, factor = self.pipeline.vae, self.pipeline.vae_scale_factor
         batch = min(batch, max(1, _VAE_PIXELS * factor**2 // images[0, 0].numel()))
         scaled = ((2 * part - 1).to(self.device, vae.dtype) for part in images.split(batch))
-        latents = [vae.encode(part).latent_dist.mode().float() for part in scaled]
-        return (torch.cat(latents) - _shift(vae)) * float(vae.config.scaling_factor)
+        return torch.cat([self.family.encode_images(part) for part in scaled])
 
     @property
     def adapter(self) -> Adapter:
@@ -204,17 +223,17 @@ class DiffusionModel:
 
     def add_adapter(self, settings: AdapterSettings, *, generator: torch.Generator) -> None:
         """Add a trainable adapter to the network, see `finetune.model.adapter.Adapter.add`."""
-        kind, name = adapter_class(ADAPTERS[settings.kind]), self.family.network_name
-        self._adapter = kind.add(self.pipeline, name, settings, generator=generator)
+        kind = adapter_class(ADAPTERS[settings.kind])
+        self._adapter = kind.add(self.family, settings, generator=generator)
         self._leave_casts_to_autocast()
 
     def load_adapter(self, folder: str | Path) -> None:
         """Replace the current adapter, if any, by a saved one, for drawing."""
-        kind, name = adapter_class(kind_of(folder)), self.family.network_name
+        kind = adapter_class(kind_of(folder))
         if self._adapter is not None:
             self._adapter.remove()
         self._adapter = None  # in case loading fails
-        self._adapter = kind.load(self.pipeline, name, Path(folder))
+        self._adapter = kind.load(self.family, Path(folder))
         self._leave_casts_to_autocast()
 
     @contextmanager
@@ -247,11 +266,6 @@ def arithmetic(precision: Precision, device: torch.device) -> Arithmetic:
         found = torch.cpu.get_capabilities() if device.type == "cpu" else {}
         has_it = bool(found.get("avx512_bf16") or found.get("amx_bf16"))
     return "bf16" if has_it else "fp32"
-
-
-def _shift(vae: Any) -> float:
-    """Return the mean of the VAE's latents, which SD3 and FLUX subtract."""
-    return vae.config.get("shift_factor") or 0.0
 
 
 def _check_compiler(compiler: str | Callable[..., Any], device: torch.device) -> None:

@@ -1,8 +1,7 @@
 """Families of models: the code for one architecture's pipelines.
 
 `finetune.model.diffusion.DiffusionModel` calls its family; no other code depends on the
-architecture. The families are in `family_sd.py` (SD 1.x, SD 2.x and SDXL) and `family_flow.py` (SD3
-and FLUX).
+architecture. The families are in `finetune/model/families/`.
 
 For all families a prompt is one tensor [L, D]. A pooled embedding of the whole prompt, if the
 network takes one, fills the last row, or several rows if it is wider than D, padded with zeros. So
@@ -47,7 +46,10 @@ class Family(ABC):
     optional_encoders: ClassVar[tuple[str, ...]] = ()
     """Names of the text encoders that a folder may omit to save memory."""
     embeds_guidance: bool = False
-    """Whether the network takes the guidance scale as an input, and so needs no second pass."""
+    """Whether the network has guidance built in, with the scale as an input or fixed, and so needs
+    no second pass."""
+    vae_patch: ClassVar[int] = 1
+    """Side of the square of the VAE's latents that makes one latent of the network."""
     sampler_name: ClassVar[str]
     """Sampler of diffusers that equals our sampler at eta 0."""
     variant: str | None = None
@@ -63,7 +65,7 @@ class Family(ABC):
         self.sizes = self._sizes()
         self.latent_size = self.sizes.own
         if image_size is not None:
-            step, most = pipeline.vae_scale_factor * self.sizes.patch, self.sizes.most_patches
+            step, most = self.pixels_per_latent * self.sizes.patch, self.sizes.most_patches
             if image_size % step:
                 raise PictuneError(
                     f"run.image_size: {image_size} pixels cannot be drawn by this model; "
@@ -74,7 +76,7 @@ class Family(ABC):
                     f"run.image_size: {image_size} pixels are more than this model can draw; "
                     f"give at most {most * step}"
                 )
-            side = image_size // pipeline.vae_scale_factor
+            side = image_size // self.pixels_per_latent
             self.latent_size = (side, side)
 
     @classmethod
@@ -92,6 +94,18 @@ class Family(ABC):
         """Number of channels of the latents that the network takes."""
         channels: int = self.network.config.in_channels
         return channels
+
+    @property
+    def vae_channels(self) -> int:
+        """Number of channels of the latents that the VAE gives."""
+        channels: int = self.pipeline.vae.config.latent_channels
+        return channels * self.vae_patch**2
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """Side in pixels of the square that one latent stands for."""
+        factor: int = self.pipeline.vae_scale_factor
+        return factor * self.vae_patch
 
     @abstractmethod
     def _sizes(self) -> Sizes:
@@ -111,7 +125,7 @@ class Family(ABC):
         """Return arguments for a call of the stock pipeline with this guidance and image size."""
         arguments: dict[str, Any] = {"guidance_scale": guidance}
         if self.latent_size != self.sizes.own:
-            height, width = (side * self.pipeline.vae_scale_factor for side in self.latent_size)
+            height, width = (side * self.pixels_per_latent for side in self.latent_size)
             arguments |= {"height": height, "width": width}
         return arguments
 
@@ -128,6 +142,33 @@ class Family(ABC):
         Timesteps are [B] and embeddings [B, L, D]. `guidance` is the scale, for a network that
         takes it as an input.
         """
+
+    def guided(self, without: Tensor, with_prompt: Tensor, guidance: float) -> Tensor:
+        """Return the guided output [B, C, h, w] of outputs without and with the prompt."""
+        return without + guidance * (with_prompt - without)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Return images [B, 3, H, W] in [-1, 1] of latents [B, C, h, w]."""
+        factor, shift = self._latent_scale()
+        return self._to_image((latents / factor + shift).to(self.pipeline.vae.dtype))
+
+    def encode_images(self, images: Tensor) -> Tensor:
+        """Return latents [B, C, h, w] (the posterior's modes) of images [B, 3, H, W] in [-1, 1]."""
+        factor, shift = self._latent_scale()
+        return (self._from_image(images).float() - shift) * factor
+
+    def _latent_scale(self) -> tuple[Any, Any]:
+        """Return factor and shift: the network's latents are factor * (latents - shift)."""
+        config = self.pipeline.vae.config
+        return float(config.scaling_factor), config.get("shift_factor") or 0.0
+
+    def _to_image(self, latents: Tensor) -> Tensor:
+        image: Tensor = self.pipeline.vae.decode(latents).sample
+        return image
+
+    def _from_image(self, images: Tensor) -> Tensor:
+        latents: Tensor = self.pipeline.vae.encode(images).latent_dist.mode()
+        return latents
 
     @abstractmethod
     def schedule(self, steps: int, device: torch.device) -> NoiseSchedule:

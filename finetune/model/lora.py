@@ -10,17 +10,20 @@ from typing import Any, Self
 import torch
 from diffusers.utils.state_dict_utils import (
     convert_state_dict_to_diffusers,
+    convert_state_dict_to_kohya,
     convert_unet_state_dict_to_peft,
 )
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from data.errors import PictuneError
 from data.files import write_atomically
 from data.weights import check_finite
 from finetune.model.adapter import Adapter, shapes
+from finetune.model.family import Family
 from finetune.settings.adapter_kinds import ADAPTERS, BASE
 from finetune.settings.model import AdapterSettings
 
@@ -32,25 +35,31 @@ _ATTENTION = (
     *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
 )
 """Names of layers in UNets and transformers; the second line holds the layers for prompt tokens,
-which only SD3 and FLUX have."""
+which only SD3, FLUX and Qwen-Image have."""
 _FEED_FORWARD = (
     *("ff.net.0.proj", "ff.net.2"),
     *("ff_context.net.0.proj", "ff_context.net.2"),
 )
+_MORE_ATTENTION = ("attn.to_qkv_mlp_proj", "attn.to_out")
+"""Ends of names in FLUX.2, where attention and feed-forward layers of some blocks are one."""
+_MORE_FEED_FORWARD = (
+    *("ff.linear_in", "ff.linear_out", "ff_context.linear_in", "ff_context.linear_out"),
+    *("img_mlp.net.0.proj", "img_mlp.net.2", "txt_mlp.net.0.proj", "txt_mlp.net.2"),
+    *("feed_forward.w1", "feed_forward.w2", "feed_forward.w3"),
+)
+"""Ends of names in FLUX.2, Qwen-Image and Z-Image."""
 
 
 class Lora(Adapter):
     """The low-rank matrices of one network of a pipeline."""
 
-    def __init__(self, pipeline: Any, name: str) -> None:
-        """Take the pipeline and the name of the network that has, or will have, the LoRA."""
-        self.pipeline, self.name = pipeline, name
-        self.network = getattr(pipeline, name)
+    def __init__(self, family: Family) -> None:
+        """Take the model's family, whose network has, or will have, the LoRA."""
+        self.pipeline, self.name = family.pipeline, family.network_name
+        self.network = family.network
 
     @classmethod
-    def add(
-        cls, pipeline: Any, name: str, settings: AdapterSettings, *, generator: torch.Generator
-    ) -> Self:
+    def add(cls, family: Family, settings: AdapterSettings, *, generator: torch.Generator) -> Self:
         """Add the LoRA of `settings.start`, or a new one: `generator` draws A, and B is 0.
 
         Raises:
@@ -59,10 +68,10 @@ class Lora(Adapter):
         """
         started, scales = None, {settings.scale}
         if settings.start != BASE:
-            earlier = cls.load(pipeline, name, Path(settings.start))
+            earlier = cls.load(family, Path(settings.start))
             started, scales = earlier.state(), {one.scaling[_NAME] for one in earlier.layers}
             earlier.remove()
-        lora = cls(pipeline, name)
+        lora = cls(family)
         lora._add_fresh(settings, generator)
         if started is not None:
             if scales != {settings.scale} or shapes(started) != shapes(lora.parameters()):
@@ -74,7 +83,13 @@ class Lora(Adapter):
         return lora
 
     def _add_fresh(self, settings: AdapterSettings, generator: torch.Generator) -> None:
-        targets = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
+        targets, ends = list(_ATTENTION), _MORE_ATTENTION
+        if settings.feed_forward:
+            targets, ends = [*targets, *_FEED_FORWARD], (*ends, *_MORE_FEED_FORWARD)
+        layers = self.network.named_modules()
+        targets += [
+            name for name, one in layers if isinstance(one, nn.Linear) and name.endswith(ends)
+        ]
         alpha = settings.rank if settings.alpha is None else settings.alpha
         self.network.add_adapter(
             LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _NAME
@@ -88,14 +103,14 @@ class Lora(Adapter):
             first.data.copy_(drawn)
 
     @classmethod
-    def load(cls, pipeline: Any, name: str, folder: Path) -> Self:
+    def load(cls, family: Family, folder: Path) -> Self:
         """Add a saved LoRA; remove the remains of an earlier, failed call.
 
         Raises:
             PictuneError: the folder has no LoRA, or one of another model, or one with tensors that
                 are missing, have unknown names or are not finite.
         """
-        lora, file = cls(pipeline, name), folder / LORA_FILE
+        lora, name, file = cls(family), family.network_name, folder / LORA_FILE
         lora.remove()
         try:
             lora.network.load_lora_adapter(
@@ -116,7 +131,7 @@ class Lora(Adapter):
                 f"{file}: {strangers[0]} {reason} ({len(strangers)} such tensors); "
                 "put the file back, or tune again"
             )
-        check_finite(lora.parameters(), str(file))
+        check_finite(lora.state(), str(file))
         return lora
 
     @property
@@ -189,6 +204,29 @@ class Lora(Adapter):
 def lora_layers(network: nn.Module) -> list[Any]:
     """Return the layers that have low-rank matrices."""
     return [module for module in network.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def write_kohya(folder: Path, target: Path) -> None:
+    """Write the LoRA of a folder with the names of kohya's scripts, which ComfyUI and A1111 read.
+
+    Raises:
+        PictuneError: it is of a transformer, for which diffusers has no names of kohya's.
+    """
+    file = folder / LORA_FILE
+    with safe_open(file, "pt") as opened:
+        about = json.loads(opened.metadata()["lora_adapter_metadata"])
+    if "unet.lora_alpha" not in about:
+        raise PictuneError(
+            f"{file}: kohya's names are for UNets (SD 1.x, SD 2.x and SDXL), and this model has a "
+            "transformer; give the file as it is, ComfyUI reads it"
+        )
+    weights = convert_state_dict_to_kohya(convert_unet_state_dict_to_peft(load_file(file)))
+    for name in weights:
+        if name.endswith(".alpha"):  # the converter supposes that alpha is the rank
+            weights[name] = torch.tensor(float(about["unet.lora_alpha"]))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with write_atomically(target) as temporary:
+        save_file(weights, temporary)
 
 
 def _with_sorted_header(file: bytes) -> bytes:

@@ -14,16 +14,22 @@ from transformers import TorchAoConfig as TransformersTorchAo
 from data.errors import PictuneError
 from data.files import read_json
 from data.weights import check_finite, check_model_folder
+from finetune.model.families.flow import Flux, StableDiffusion3
+from finetune.model.families.flux2 import Flux2Klein
+from finetune.model.families.qwen_image import QwenImage
+from finetune.model.families.sd import StableDiffusion, StableDiffusionXL
+from finetune.model.families.z_image import ZImage
 from finetune.model.family import Family, modules_of, tokenizer_of
-from finetune.model.family_flow import Flux, StableDiffusion3
-from finetune.model.family_sd import StableDiffusion, StableDiffusionXL
 
 FAMILIES: dict[str, type[Family]] = {
     family.pipeline_class.__name__: family
-    for family in (StableDiffusion, StableDiffusionXL, StableDiffusion3, Flux)
+    for family in (
+        *(StableDiffusion, StableDiffusionXL, StableDiffusion3),
+        *(Flux, Flux2Klein, ZImage, QwenImage),
+    )
 }
 """Each family by the name of its pipeline class; a new family is a class and an entry here."""
-_KNOWN = "SD 1.x, SD 2.x, SDXL, SD3, SD3.5 and FLUX.1"
+_KNOWN = "SD 1.x, SD 2.x, SDXL, SD3, SD3.5, FLUX.1, FLUX.2 klein, Z-Image and Qwen-Image"
 Weights = Literal["fp32", "bf16", "int8"]
 """Data types of the frozen weights."""
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.bfloat16}
@@ -76,7 +82,7 @@ def open_family(
         ) from error
     family = kind(pipeline, image_size)
     family.variant = variant
-    takes, gives = family.latent_channels, pipeline.vae.config.latent_channels
+    takes, gives = family.latent_channels, family.vae_channels
     if takes != gives:
         raise PictuneError(
             f"{source}: its {kind.network_name} takes {takes} channels and its VAE gives {gives}, "

@@ -68,7 +68,7 @@ class Processes:
             ProcessLost: another process has ended.
         """
         whole = values.new_zeros(length, *values.shape[1:])
-        whole[rows.to(values.device)] = values
+        whole[rows.to(values.device, non_blocking=True)] = values
         return self.total(whole)
 
     def total(self, tensor: "Tensor") -> "Tensor":

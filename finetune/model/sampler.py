@@ -82,7 +82,8 @@ def padded_batches(rows: Tensor, batch: int) -> Iterator[tuple[Tensor, int]]:
 
 def _noise(shape: Sequence[int], generator: torch.Generator, device: torch.device) -> Tensor:
     """Return standard normal noise, drawn on the generator's device: the same everywhere."""
-    return torch.randn(tuple(shape), generator=generator, device=generator.device).to(device)
+    drawn = torch.randn(tuple(shape), generator=generator, device=generator.device)
+    return drawn.to(device, non_blocking=True)
 
 
 class GradientSpan(NamedTuple):
@@ -119,8 +120,8 @@ def draw_latents(
         generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
 
         def noise(generators: Sequence[torch.Generator] = generators) -> Tensor:
-            drawn = [_noise(model.latent_shape, own, model.device) for own in generators]
-            return torch.stack(drawn)
+            drawn = [torch.randn(model.latent_shape, generator=own) for own in generators]
+            return torch.stack(drawn).to(model.device, non_blocking=True)
 
         latents = noise()
         for i, timestep in enumerate(schedule.timesteps):

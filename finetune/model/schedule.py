@@ -42,7 +42,7 @@ class NoiseSchedule(ABC):
     timesteps: Tensor
     """[T], timestep at the start of each sampler step, from pure noise on."""
     training_timesteps: Tensor
-    """[N], timesteps for training, by rising noise."""
+    """[N], timesteps for training, by rising noise; on the CPU."""
 
     @abstractmethod
     def level(self, timesteps: Tensor) -> NoiseLevel:
@@ -79,10 +79,10 @@ class DiffusionSchedule(NoiseSchedule):
         trained = scheduler.config.num_train_timesteps
         return cls(
             prediction_type=scheduler.config.prediction_type,
-            timesteps=scheduler.timesteps.to(device),
-            training_timesteps=torch.arange(trained, device=device),
-            alphas=scheduler.alphas_cumprod.to(device),
-            final_alpha=scheduler.final_alpha_cumprod.to(device),
+            timesteps=scheduler.timesteps.to(device, non_blocking=True),
+            training_timesteps=torch.arange(trained),
+            alphas=scheduler.alphas_cumprod.to(device, non_blocking=True),
+            final_alpha=scheduler.final_alpha_cumprod.to(device, non_blocking=True),
             stride=trained // scheduler.num_inference_steps,
         )
 
@@ -126,9 +126,9 @@ class FlowSchedule(NoiseSchedule):
         """Return a sampler's schedule; training uses the rising `training_sigmas` [N]."""
         return cls(
             prediction_type="flow_prediction",
-            timesteps=scheduler.timesteps.to(device),
-            training_timesteps=FLOW_TIMESTEPS * training_sigmas.float().to(device),
-            sigmas=scheduler.sigmas.to(device),
+            timesteps=scheduler.timesteps.to(device, non_blocking=True),
+            training_timesteps=FLOW_TIMESTEPS * training_sigmas.float().cpu(),
+            sigmas=scheduler.sigmas.to(device, non_blocking=True),
         )
 
     @override

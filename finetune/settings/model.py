@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, field_validator
 
 from finetune.settings.adapter_kinds import ADAPTERS, BASE
 
@@ -27,14 +27,23 @@ class AdapterSettings(BaseModel, frozen=True, extra="forbid"):
     """Settings of an adapter, the trained weights beside a frozen model."""
 
     kind: str = "lora"
-    """Kind of adapter: "lora" is low-rank matrices (Hu et al. 2021, arXiv 2106.09685)."""
+    """Kind of adapter: "lora" is low-rank matrices (Hu et al. 2021, arXiv 2106.09685), "side" a
+    small network beside the frozen one, which corrects its predictions (Yang et al. 2026, arXiv
+    2603.06981)."""
+    share: float = Field(default=0.014, gt=0, le=1)
+    """Parameters of a side network, as a share of the base's; small models get at least 300,000."""
     rank: PositiveInt = 8
-    """Rank of each update; DPOK's paper uses 4. A higher rank learns faster and drifts sooner."""
+    """Rank of each update of a LoRA; DPOK's paper uses 4. A higher rank learns faster and drifts
+    sooner."""
     alpha: PositiveFloat | None = None
-    """Scale of the update: the factor is alpha / rank. Omitted, the factor is 1."""
+    """Scale of a LoRA's update: the factor is alpha / rank. Omitted, the factor is 1."""
     feed_forward: bool = True
-    """Also adapt the transformer blocks' feed-forward layers; DPOK's paper adapts attention
-    alone."""
+    """Let a LoRA adapt the transformer blocks' feed-forward layers too; DPOK's paper adapts
+    attention alone."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the moving average of the weights over the steps (iterations for methods that draw
+    their images): 0.999 averages about the last thousand. The average is validated, saved and
+    evaluated in place of the weights; 0 switches it off."""
     start: str = BASE
     """Weights at the start of training: "base" (the pretrained model) or the folder of an adapter
     with these settings. A run's settings may also name a method such as "rwl", for the adapter that

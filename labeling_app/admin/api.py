@@ -5,34 +5,21 @@ The buttons of the admin page call its functions. Each action is in the trail of
 """
 
 import asyncio
-from typing import Annotated
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Query, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from data.errors import PictuneError
-from data.feedback import Account, Role, Status
+from data.feedback import Account, Decision, Receipt, Role, Status
 from data.ids import Identifier
 from data.kinds.registry import AnyAnswer, TaskKind
-from data.store.plan.planning import LARGEST_OVERLAP
+from data.store.people.audit import AuditEntry
+from data.store.plan.planning import LARGEST_OVERLAP, KindPlan
 from labeling_app.admin import figures
-from labeling_app.admin.responses import (
-    Adjudicated,
-    AuditTrail,
-    Decided,
-    Disputes,
-    Exported,
-    GoldAdded,
-    NewPassword,
-    PauseState,
-    Plan,
-    PutBack,
-    Quality,
-    Reports,
-    Summary,
-    Tables,
-)
 from labeling_app.app_state import AppState, State
 from labeling_app.campaign.known_answers import parse_gold
 from labeling_app.passwords import draw_password, hash_password
@@ -57,10 +44,6 @@ router = APIRouter(prefix="/api/v1/admin", responses=may_refuse(401, 403, 503))
 
 class _Body(BaseModel, frozen=True, extra="forbid"):
     pass
-
-
-class EmptyBody(_Body, frozen=True):
-    """Body of an export: empty."""
 
 
 class PauseBody(_Body, frozen=True):
@@ -123,48 +106,56 @@ class GoldBody(_Body, frozen=True):
     """Content of the file, in the format of `tasks.gold`."""
 
 
+class NewPassword(BaseModel, frozen=True):
+    """A rater's new password, which nobody can read again."""
+
+    rater: str
+    role: Role
+    password: str
+
+
 @router.get("/summary")
-def summary(state: State, _admin: Admin) -> Summary:
+def summary(state: State, _admin: Admin) -> figures.Summary:
     """Return the progress, also by category, prompt and hour, and the latest labels."""
     return figures.summarize(state)
 
 
 @router.get("/quality")
-def quality(state: State, _admin: Admin) -> Quality:
-    """Return agreement, each rater's figures and disputes; takes seconds with many labels."""
+def quality(state: State, _admin: Admin) -> Mapping[str, Any]:
+    """Return `data.quality.campaign.campaign_quality`; takes seconds with many labels."""
     return figures.measure_quality(state)
 
 
 @router.get("/reports")
-def reports(state: State, _admin: Admin) -> Reports:
+def reports(state: State, _admin: Admin) -> figures.Reports:
     """Return the reported images that wait for a decision, and the removed images."""
     return figures.list_reports(state)
 
 
 @router.get("/disputes")
-def disputes(state: State, _admin: Admin) -> Disputes:
+def disputes(state: State, _admin: Admin) -> figures.Disputes:
     """Return the disputed tasks with their answers, and the decided tasks."""
     return figures.list_disputes(state)
 
 
 @router.get("/plan")
-def plan(state: State, _admin: Admin) -> Plan:
+def plan(state: State, _admin: Admin) -> dict[str, list[KindPlan]]:
     """Return how many people are asked, by kind of task."""
-    return figures.list_plan(state)
+    return {"kinds": state.store.plan.overlaps()}
 
 
 @router.get("/audit", responses=may_refuse(422))
 def audit(
     state: State, _admin: Admin, limit: Annotated[int, Query(ge=1, le=1000)] = figures.AUDIT_SHOWN
-) -> AuditTrail:
+) -> dict[str, list[AuditEntry]]:
     """Return the latest actions of admins, newest first."""
-    return figures.list_audit(state, limit)
+    return {"entries": state.store.audit.latest(limit)}
 
 
 @router.get("/tables")
-def tables(state: State, _admin: Admin) -> Tables:
+def tables(state: State, _admin: Admin) -> dict[str, list[figures.TableFile]]:
     """Return the files of the last export; none before the first."""
-    return figures.list_tables(state)
+    return {"tables": figures.list_tables(state)}
 
 
 @router.get(
@@ -194,30 +185,29 @@ async def thumbnail_of(image_id: str, state: State, _admin: Admin) -> Response:
 
 
 @router.post("/put-back", responses=ABOUT_SOMETHING)
-def put_back(body: ImageBody, state: State, account: Admin) -> Decided:
+def put_back(body: ImageBody, state: State, account: Admin) -> dict[str, Decision]:
     """Put a reported or removed image back into circulation, until it is reported again."""
     state.store.reports.decide(body.image_id, "kept", account.rater_id)
-    return Decided(decision="kept")
+    return {"decision": "kept"}
 
 
 @router.post("/put-back-all", responses=ABOUT_SOMETHING)
-def put_back_all(body: RaterBody, state: State, account: Admin) -> PutBack:
+def put_back_all(body: RaterBody, state: State, account: Admin) -> dict[str, int]:
     """Put back all undecided images that only this rater reported."""
-    return PutBack(images=state.store.reports.put_back_all(body.rater, account.rater_id))
+    return {"images": state.store.reports.put_back_all(body.rater, account.rater_id)}
 
 
 @router.post("/remove", responses=ABOUT_SOMETHING)
-def remove(body: ImageBody, state: State, account: Admin) -> Decided:
+def remove(body: ImageBody, state: State, account: Admin) -> dict[str, Decision]:
     """Keep a reported image out of circulation for good; no label is lost."""
     state.store.reports.decide(body.image_id, "removed", account.rater_id)
-    return Decided(decision="removed")
+    return {"decision": "removed"}
 
 
 @router.post("/adjudicate", responses=ABOUT_SOMETHING)
-def adjudicate(body: AdjudicationBody, state: State, account: Admin) -> Adjudicated:
+def adjudicate(body: AdjudicationBody, state: State, account: Admin) -> Receipt:
     """Answer a task in the raters' place: this label decides; theirs stay."""
-    receipt = state.store.adjudications.decide(body.task_id, body.answer, account.rater_id)
-    return Adjudicated(label_id=receipt.label_id, revision=receipt.revision)
+    return state.store.adjudications.decide(body.task_id, body.answer, account.rater_id)
 
 
 @router.post("/withdraw", status_code=204, responses=ABOUT_SOMETHING)
@@ -227,24 +217,24 @@ def withdraw(body: TaskBody, state: State, account: Admin) -> None:
 
 
 @router.post("/export", responses=OF_A_BODY)
-def export(_body: EmptyBody, state: State, account: Admin) -> Exported:
+def export(state: State, account: Admin) -> dict[str, datetime | None]:
     """Export to Parquet now."""
     state.store.audit.note("export", account.rater_id)
     try:
         state.exports.export()
     except PictuneError as error:
         raise HTTPException(503, str(error)) from error
-    return Exported(last_export=state.health.last_export)
+    return {"last_export": state.health.last_export}
 
 
 @router.post("/pause", responses=ABOUT_SOMETHING)
-def pause(body: PauseBody, state: State, account: Admin) -> PauseState:
+def pause(body: PauseBody, state: State, account: Admin) -> dict[str, bool]:
     """Stop handing out tasks, to one rater or to all; answers are still accepted."""
     return _set_paused(state, account, body.rater, paused=True)
 
 
 @router.post("/resume", responses=ABOUT_SOMETHING)
-def resume(body: PauseBody, state: State, account: Admin) -> PauseState:
+def resume(body: PauseBody, state: State, account: Admin) -> dict[str, bool]:
     """Hand out tasks again."""
     return _set_paused(state, account, body.rater, paused=False)
 
@@ -297,7 +287,7 @@ def overlap(body: OverlapBody, state: State, account: Admin) -> None:
 
 
 @router.post("/gold", responses=OF_A_BODY)
-def gold(body: GoldBody, state: State, account: Admin) -> GoldAdded:
+def gold(body: GoldBody, state: State, account: Admin) -> dict[str, int]:
     """Add gold (images with known right answers), all or none."""
     if state.images is None:
         raise HTTPException(422, "this app does not know the campaign's images by their paths")
@@ -305,19 +295,19 @@ def gold(body: GoldBody, state: State, account: Admin) -> GoldAdded:
         rows = parse_gold(body.csv, body.name, state.images())
     except PictuneError as error:
         raise HTTPException(422, str(error)) from error
-    return GoldAdded(tasks=len(rows), new=state.store.plan.add_gold(rows, account.rater_id))
+    return {"tasks": len(rows), "new": state.store.plan.add_gold(rows, account.rater_id)}
 
 
 def _set_paused(
     state: AppState, account: Account, rater: str | None, *, paused: bool
-) -> PauseState:
+) -> dict[str, bool]:
     if rater is None:
         state.store.set_paused(paused, by=account.rater_id)
     else:
         status: Status = "paused" if paused else "active"
         rater_id = _named(state, rater).rater_id
         state.store.raters.set_status(rater_id, status, by=account.rater_id)
-    return PauseState(paused=paused)
+    return {"paused": paused}
 
 
 def _named(state: AppState, rater: str) -> Account:

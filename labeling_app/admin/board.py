@@ -22,16 +22,11 @@ from pydantic import JsonValue, ValidationError
 from data.errors import PictuneError
 from data.feedback import Account, NotFound
 from data.kinds.kind import InvalidAnswer
+from data.store.people.reports import ReportedImage
+from data.store.plan.planning import KindPlan
 from labeling_app.admin import figures
-from labeling_app.admin.responses import (
-    Dispute,
-    Disputes,
-    Plan,
-    Quality,
-    ReportedImageView,
-    Reports,
-    Summary,
-)
+from labeling_app.admin.figures import Dispute, Disputes, Reports, Summary
+from labeling_app.admin.tables import Quality
 from labeling_app.app_state import AppState
 from labeling_app.refusals import UNREADABLE
 
@@ -57,7 +52,7 @@ Update = dict[Any, Any]
 
 
 @dataclass(frozen=True)
-class Look:
+class Snapshot:
     """State of the campaign for one update of a page that shows this report and this dispute."""
 
     state: AppState
@@ -73,9 +68,9 @@ class Look:
         return figures.summarize(self.state)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> dict[str, KindPlan]:
         """Overlap by kind of task."""
-        return figures.list_plan(self.state)
+        return {one.kind: one for one in self.state.store.plan.overlaps()}
 
     @cached_property
     def reports(self) -> Reports:
@@ -85,12 +80,12 @@ class Look:
     @cached_property
     def disputes(self) -> Disputes:
         """The disputes; None before the first call of `measure_quality`, which may take seconds."""
-        if self.state.quality_cache.quality is None:
-            return Disputes(total=0, open=[], n_decided=0, decided=[])
-        return figures.list_disputes(self.state)
+        return (
+            Disputes() if self.state.latest_quality is None else figures.list_disputes(self.state)
+        )
 
     @cached_property
-    def report(self) -> ReportedImageView | None:
+    def report(self) -> ReportedImage | None:
         """The report on the page: the chosen report, or else the first open report."""
         waiting = self.reports.open
         known = {one.image_id: one for one in (*waiting, *self.reports.removed)}
@@ -100,7 +95,7 @@ class Look:
     def dispute(self) -> Dispute | None:
         """The dispute on the page: the chosen dispute, or else the first open dispute."""
         waiting = self.disputes.open
-        known = {one.task_id: one for one in (*waiting, *self.disputes.decided)}
+        known = {one.task.task_id: one for one in (*waiting, *self.disputes.decided)}
         return known.get(str(self.task_id)) or next(iter(waiting), None)
 
 
@@ -124,17 +119,17 @@ class Board:
         self.rater: Any = gr.Dropdown([], label="Rater", render=False)
         self._place = gr.Textbox("", visible="hidden", label="Place")
         self._shown = gr.JSON([], visible="hidden", label="Shown")
-        self._judged = gr.JSON([], visible="hidden", label="Judged")
-        self._quick: dict[Component, Callable[[Look], Any]] = {}
+        self._quality_shown = gr.JSON([], visible="hidden", label="Quality shown")
+        self._quick: dict[Component, Callable[[Snapshot], Any]] = {}
         self._slow: dict[Component, Callable[[Quality, object], Any]] = {}
         self._seen = [self._place, self._shown, self.image, self.task]
         self._events: list[Callable[[], None]] = []
 
-    def show(self, component: Component, figure: Callable[[Look], Any]) -> None:
+    def show(self, component: Component, figure: Callable[[Snapshot], Any]) -> None:
         """Let a component show a figure."""
         self._quick[component] = figure
 
-    def judge(self, component: Component, figure: Callable[[Quality, object], Any]) -> None:
+    def show_quality(self, component: Component, figure: Callable[[Quality, object], Any]) -> None:
         """Let a component show a figure of the campaign's quality, and of the chosen rater."""
         self._slow[component] = figure
 
@@ -146,7 +141,7 @@ class Board:
         outputs: Sequence[Component] = (),
         *,
         js: str | None = None,
-        judges: bool = False,
+        redraws_quality: bool = False,
     ) -> None:
         """Connect a trigger.
 
@@ -156,7 +151,7 @@ class Board:
             inputs: components whose values `act` needs.
             outputs: further components besides the figures.
             js: JavaScript that changes the values of all inputs of the event.
-            judges: whether the slow figures are drawn again as well.
+            redraws_quality: whether the slow figures are drawn again as well.
         """
 
         def handle(request: gr.Request, event: gr.EventData, *given: JsonValue) -> Update:
@@ -169,77 +164,81 @@ class Board:
 
             notice = _notice_of(do)
             seen = dict(zip(self._seen, given, strict=False)) | changes
-            return changes | self._look(seen, changes.get(self.notice, "") or said(notice, "alert"))
+            return changes | self._update(
+                seen, changes.get(self.notice, "") or notice_html(notice, "alert")
+            )
 
         def connect() -> None:
             done = trigger(
                 handle,
                 [*self._seen, *inputs],
                 [*self._outputs, *outputs],
-                **_plain(act.__name__, js),
+                **at_once(act.__name__, js),
             )
-            if judges:
-                done.then(self._judge, *self._judging, **_plain(f"judge_{act.__name__}"))
+            if redraws_quality:
+                done.then(
+                    self._update_quality, *self._quality_io, **at_once(f"quality_{act.__name__}")
+                )
 
         self._events.append(connect)
 
     def connect(self, page: gr.Blocks) -> None:
         """Connect all triggers, and the page itself, which updates every few seconds."""
 
-        def look(*given: JsonValue) -> Update:
-            return self._look(dict(zip(self._seen, given, strict=True)), "")
+        def update(*given: JsonValue) -> Update:
+            return self._update(dict(zip(self._seen, given, strict=True)), "")
 
         for connect in self._events:
             connect()
         timer = gr.Timer(EVERY_S, active=False)
         # the first answers come one after the other: two that both choose the first dispute
         # would take back what the admin chose between them
-        first = page.load(look, self._seen, self._outputs, **_plain("look_first", WITH_PLACE))
-        first = first.then(self._judge, *self._judging, **_plain("judge_first"))
-        first = first.then(look, self._seen, self._outputs, **_plain("look_at_disputes"))
-        first.then(lambda: gr.Timer(active=True), None, timer, **_plain("begin"))
+        first = page.load(update, self._seen, self._outputs, **at_once("update_first", WITH_PLACE))
+        first = first.then(self._update_quality, *self._quality_io, **at_once("quality_first"))
+        first = first.then(update, self._seen, self._outputs, **at_once("update_disputes"))
+        first.then(lambda: gr.Timer(active=True), None, timer, **at_once("begin"))
         # Gradio drops the answer to an event that is triggered again meanwhile: so there are two
         # events, and a tick waits for the previous answer
         once: dict[str, Any] = {"trigger_mode": "once"}
-        gr.on(timer.tick, look, self._seen, self._outputs, **_plain("look"), **once)
-        gr.on(timer.tick, self._judge, *self._judging, **_plain("judge"), **once)
-        gr.on(self.rater.change, self._judge, *self._judging, **_plain("look_at_rater"))
+        gr.on(timer.tick, update, self._seen, self._outputs, **at_once("update"), **once)
+        gr.on(timer.tick, self._update_quality, *self._quality_io, **at_once("quality"), **once)
+        gr.on(self.rater.change, self._update_quality, *self._quality_io, **at_once("update_rater"))
 
     @property
     def _outputs(self) -> list[Component]:
         return [*self._quick, self._place, self._shown, self.notice]
 
     @property
-    def _judging(self) -> tuple[list[Component], list[Component]]:
-        return [self._judged, self.rater], [*self._slow, self._judged, self.notice]
+    def _quality_io(self) -> tuple[list[Component], list[Component]]:
+        return [self._quality_shown, self.rater], [*self._slow, self._quality_shown, self.notice]
 
-    def _look(self, seen: Mapping[Component, Any], notice: str) -> Update:
+    def _update(self, seen: Mapping[Component, Any], notice: str) -> Update:
         """Return the changed quick figures, with a notice or an error."""
         place = PLACE.fullmatch(str(seen[self._place]))
         origin, zone = place.groups() if place else ("http://localhost", "")
-        look = Look(self.state, origin, zone_named(zone), seen[self.image], seen[self.task])
+        snapshot = Snapshot(self.state, origin, zone_named(zone), seen[self.image], seen[self.task])
         found: Update = {}
         failed = _notice_of(
-            lambda: found.update({one: of(look) for one, of in self._quick.items()})
+            lambda: found.update({one: of(snapshot) for one, of in self._quick.items()})
         )
         digests = [_digest(value) for value in found.values()]
         return _changed(found, digests, seen[self._shown], self._shown) | {
             self._place: str(seen[self._place]),
-            self.notice: notice or said(failed, "alert"),
+            self.notice: notice or notice_html(failed, "alert"),
         }
 
-    def _judge(self, judged: JsonValue, rater: JsonValue) -> Update:
+    def _update_quality(self, shown: JsonValue, rater: JsonValue) -> Update:
         """Return the slow figures that have changed."""
         found: Update = {}
 
-        def look() -> None:
+        def measure() -> None:
             quality = figures.measure_quality(self.state)
             found.update({one: of(quality, rater) for one, of in self._slow.items()})
 
-        failed = _notice_of(look)
+        failed = _notice_of(measure)
         digests = [_digest(value) for value in found.values()]
-        notice = {self.notice: said(failed, "alert") if failed else gr.skip()}
-        return _changed(found, digests, judged, self._judged) | notice
+        notice = {self.notice: notice_html(failed, "alert") if failed else gr.skip()}
+        return _changed(found, digests, shown, self._quality_shown) | notice
 
 
 def listing(label: str, columns: Mapping[str, Any], *, pinned: int = 0) -> gr.Dataframe:
@@ -255,7 +254,7 @@ def listing(label: str, columns: Mapping[str, Any], *, pinned: int = 0) -> gr.Da
     )
 
 
-def said(text: str, role: str = "status") -> str:
+def notice_html(text: str, role: str = "status") -> str:
     """Return the HTML of a line for screen readers; empty for an empty text."""
     return f'<p role="{role}">{escape(text)}</p>' if text else ""
 
@@ -268,7 +267,7 @@ def zone_named(name: str) -> ZoneInfo:
         return ZoneInfo("UTC")
 
 
-def _plain(name: str, js: str | None = None) -> dict[str, Any]:
+def at_once(name: str, js: str | None = None) -> dict[str, Any]:
     """Return Gradio's settings for an event that is one POST, answered at once."""
     return {
         "api_name": name,

@@ -15,8 +15,7 @@ from data.feedback import Account
 from labeling_app.admin.board import ADMIN
 from labeling_app.admin.page import build_admin_page
 from labeling_app.app_state import STATIC, AppState
-from labeling_app.gradio_drawing import ORIGIN, Drawn, draw, gradio_app, house_theme
-from labeling_app.gradio_events import checked
+from labeling_app.gradio_pages import ORIGIN, Drawn, checked, draw, gradio_app, house_theme
 from labeling_app.guard import replaying
 from labeling_app.passwords import LONGEST
 from labeling_app.sign_in import admin, present, rater_of

@@ -14,8 +14,7 @@ import gradio as gr
 from data.kinds.registry import KINDS
 from data.store.plan.planning import LARGEST_OVERLAP
 from labeling_app.admin import api, figures, review, tables
-from labeling_app.admin.board import Board, Call, Component, Look, Update, listing, said
-from labeling_app.admin.responses import NewPassword, Quality, Summary
+from labeling_app.admin.board import Board, Call, Component, Snapshot, Update, listing, notice_html
 from labeling_app.app_state import AppState
 
 PAUSE, RESUME = "Pause the campaign", "Resume the campaign"
@@ -77,15 +76,18 @@ def build_admin_page(state: AppState) -> gr.Blocks:
             _agreement(board)
         with gr.Tab("Latest labels"):
             labels = listing("Latest labels", tables.LABELS)
-            board.show(labels, lambda look: tables.label_table(look.summary, look.zone))
+            board.show(labels, lambda now: tables.label_table(now.summary, now.zone))
         with gr.Tab("Plan"):
             _plan(board)
         with gr.Tab("Tables"):
             files = listing("Tables of the last export", tables.FILES)
             board.show(files, lambda _: tables.file_table(figures.list_tables(state)))
         with gr.Tab("Audit"):
-            trail = listing("Audit", tables.AUDIT)
-            board.show(trail, lambda look: tables.audit_table(figures.list_audit(state), look.zone))
+            trail, latest = listing("Audit", tables.AUDIT), state.store.audit.latest
+            board.show(
+                trail,
+                lambda now: tables.audit_table(latest(figures.AUDIT_SHOWN), now.zone),
+            )
         board.connect(page)
     return page
 
@@ -96,16 +98,16 @@ def _top(board: Board) -> None:
         act(api.PauseBody(), board.state, call.admin)
 
     def export(call: Call) -> None:
-        api.export(api.EmptyBody(), board.state, call.admin)
+        api.export(board.state, call.admin)
 
     board.show(gr.HTML(elem_id="progress"), _progress_line)
-    board.judge(
+    board.show_quality(
         gr.HTML(elem_id="flags", elem_classes="notices"),
-        lambda quality, _: said(_flags(quality), "alert"),
+        lambda quality, _: notice_html(_flags(quality), "alert"),
     )
     with gr.Row(elem_classes="actions"):
         pause, export_now = gr.Button(PAUSE), gr.Button("Export now")
-    board.show(pause, lambda look: RESUME if look.summary.paused else PAUSE)
+    board.show(pause, lambda now: RESUME if now.summary.paused else PAUSE)
     board.on(pause.click, toggle, [pause])
     board.on(export_now.click, export)
 
@@ -134,23 +136,23 @@ def _progress(board: Board) -> None:
         )
     by_category = listing("Labels by category", tables.BY_CATEGORY)
     by_prompt = listing("Labels by prompt", tables.BY_PROMPT)
-    board.show(plot, lambda look: tables.category_plot(look.summary))
+    board.show(plot, lambda now: tables.category_plot(now.summary))
     board.show(hours, _hours)
-    board.show(by_category, lambda look: tables.category_table(look.summary))
-    board.show(by_prompt, lambda look: tables.prompt_table(look.summary))
-    board.show(gr.Markdown(elem_classes="soft"), lambda look: _prompts_note(look.summary))
+    board.show(by_category, lambda now: tables.category_table(now.summary))
+    board.show(by_prompt, lambda now: tables.prompt_table(now.summary))
+    board.show(gr.Markdown(elem_classes="soft"), lambda now: _prompts_note(now.summary))
 
 
 def _agreement(board: Board) -> None:
     agreement = listing("Agreement", tables.AGREEMENT)
-    board.judge(agreement, lambda quality, _: tables.agreement_table(quality))
+    board.show_quality(agreement, lambda quality, _: tables.agreement_table(quality))
     source = gr.Markdown(elem_classes="soft")
-    board.judge(source, lambda quality, _: f"{_agreement_source(quality)} {ABOUT_AGREEMENT}")
+    board.show_quality(source, lambda quality, _: f"{_agreement_source(quality)} {ABOUT_AGREEMENT}")
 
 
 def _raters(board: Board) -> None:
     raters = listing("Raters", tables.RATERS, pinned=1)
-    board.judge(raters, lambda quality, _: tables.rater_table(quality))
+    board.show_quality(raters, lambda quality, _: tables.rater_table(quality))
     gr.Markdown(ABOUT_RATERS, elem_classes="soft")
 
     def choose(call: Call) -> Update:
@@ -173,32 +175,32 @@ def _people(board: Board) -> None:
     ) -> None:
         def change(call: Call, *values: object) -> Update:
             made = route(body(*values), board.state, call.admin)
-            if not isinstance(made, NewPassword):
+            if not isinstance(made, api.NewPassword):
                 return {given: gr.update(value="", visible=False)}
             label = f"Password of {made.rater} ({made.role}), shown this once: hand it over now"
             return {given: gr.update(value=made.password, label=label, visible=True)}
 
         change.__name__ = route.__name__
-        board.on(button.click, change, fields, [given], judges=True)
+        board.on(button.click, change, fields, [given], redraws_quality=True)
 
     with gr.Row():
         with gr.Column(min_width=320):
             gr.Markdown("## Change a rater")
             board.rater.render()
-            board.judge(board.rater, lambda quality, _: gr.update(choices=_names(quality)))
+            board.show_quality(board.rater, lambda quality, _: gr.update(choices=_names(quality)))
             with gr.Row(elem_classes="actions"):
                 connect(gr.Button("Pause rater"), api.pause, _one_rater, board.rater)
                 connect(gr.Button("Resume rater"), api.resume, _one_rater, board.rater)
                 connect(gr.Button("New password"), api.password, _rater_body, board.rater)
             role = gr.Radio(ROLES, value="rater", label="Role")
             share = gr.Number(label="Share of the labels, at most, in % (empty: any)", maximum=100)
-            board.judge(share, _share)
+            board.show_quality(share, _share)
             with gr.Row(elem_classes="actions"):
                 connect(gr.Button("Set role"), api.role, _role_body, board.rater, role)
                 connect(gr.Button("Set share"), api.share, _share_body, board.rater, share)
         with gr.Column(min_width=320):
             figures_of = listing("Figures of the rater", tables.ONE_RATER)
-            board.judge(figures_of, _figures_of)
+            board.show_quality(figures_of, _figures_of)
             gr.Markdown("## Add a rater")
             name = gr.Textbox(label="Name", max_length=64)
             new_role = gr.Radio(ROLES, value="rater", label="Role of the new rater")
@@ -215,10 +217,10 @@ def _plan(board: Board) -> None:
     def add_gold(call: Call, name: str, text: str) -> Update:
         if not text:
             large = f"{name} is empty or larger than {LARGEST_FILE_KB} kB; add it in parts"
-            return {board.notice: said(large, "alert")}
+            return {board.notice: notice_html(large, "alert")}
         gold = api.gold(api.GoldBody(name=name, csv=text), board.state, call.admin)
-        added = f"{gold.tasks} gold tasks added, {gold.new} of them new to the campaign"
-        return {board.notice: said(added)}
+        added = f"{gold['tasks']} gold tasks added, {gold['new']} of them new to the campaign"
+        return {board.notice: notice_html(added)}
 
     for kind in KINDS:
         with gr.Row(visible=False, elem_classes="actions") as row:
@@ -251,14 +253,14 @@ def _share_body(name: object, percent: object) -> api.ShareBody:
     return api.ShareBody.model_validate({"rater": name, "share": share})
 
 
-def _progress_line(look: Look) -> str:
+def _progress_line(now: Snapshot) -> str:
     """Return the HTML of the campaign's progress, the work that is left, and the last export."""
-    done, total = look.summary.progress.done, look.summary.progress.total
-    paused = ", paused" if look.summary.paused else ""
-    line = f"{done} of {total} labels{_work_left(look.summary.progress.seconds_left)}{paused}"
-    waiting = f"{len(look.reports.open)} reported images and {look.disputes.total} disputes wait"
+    done, total = now.summary.progress.done, now.summary.progress.total
+    paused = ", paused" if now.summary.paused else ""
+    line = f"{done} of {total} labels{_work_left(now.summary.progress.seconds_left)}{paused}"
+    waiting = f"{len(now.reports.open)} reported images and {now.disputes.total} disputes wait"
     bar = f'<progress aria-label="Labels done" max="{max(total, 1)}" value="{done}"></progress>'
-    return f"{bar}<p><strong>{line}</strong></p><p>{waiting}; {escape(_exported(look))}</p>"
+    return f"{bar}<p><strong>{line}</strong></p><p>{waiting}; {escape(_exported(now))}</p>"
 
 
 def _work_left(seconds: float | None) -> str:
@@ -269,30 +271,30 @@ def _work_left(seconds: float | None) -> str:
     return f"; about {words} of work left"
 
 
-def _exported(look: Look) -> str:
-    if look.summary.export_error:
-        return f"the last export failed: {look.summary.export_error}"
-    if look.summary.last_export is None:
+def _exported(now: Snapshot) -> str:
+    if now.summary.export_error:
+        return f"the last export failed: {now.summary.export_error}"
+    if now.summary.last_export is None:
         return "not exported since the start"
-    return f"last export {look.summary.last_export.astimezone(look.zone):%H:%M:%S}"
+    return f"last export {now.summary.last_export.astimezone(now.zone):%H:%M:%S}"
 
 
-def _hours(look: Look) -> Any:
-    hours = tables.hours_plot(look.summary, look.zone)
+def _hours(now: Snapshot) -> Any:
+    hours = tables.hours_plot(now.summary, now.zone)
     return gr.update(value=hours, sort=list(hours["Hour"]))
 
 
-def _share(quality: Quality, name: object) -> Any:
-    shares = {rater.name: rater.share for rater in quality.raters if rater.source == "human"}
+def _share(quality: tables.Quality, name: object) -> Any:
+    shares = {one["name"]: one["share"] for one in quality["raters"] if one["source"] == "human"}
     share = shares.get(str(name))
     return gr.update(value=None if share is None else share * 100)
 
 
-def _figures_of(quality: Quality, name: object) -> Any:
+def _figures_of(quality: tables.Quality, name: object) -> Any:
     return gr.update(value=tables.one_rater(quality, name), visible=bool(name))
 
 
-def _prompts_note(summary: Summary) -> str:
+def _prompts_note(summary: figures.Summary) -> str:
     """Return a note on the number of prompts shown, unless all are shown."""
     shown = len({one.prompt for one in summary.prompts})
     if shown >= summary.n_prompts:
@@ -300,33 +302,32 @@ def _prompts_note(summary: Summary) -> str:
     return f"The {shown} of {summary.n_prompts} prompts of which most is still wanted."
 
 
-def _agreement_source(quality: Quality) -> str:
-    simulated = quality.agreement.source == "simulated"
+def _agreement_source(quality: tables.Quality) -> str:
+    simulated = quality["agreement"]["source"] == "simulated"
     return "Among simulated raters." if simulated else "Among people."
 
 
-def _names(quality: Quality) -> list[str]:
-    return [rater.name for rater in quality.raters if rater.source == "human"]
+def _names(quality: tables.Quality) -> list[str]:
+    return [rater["name"] for rater in quality["raters"] if rater["source"] == "human"]
 
 
-def _flags(quality: Quality) -> str:
+def _flags(quality: tables.Quality) -> str:
     """Return a line that names the raters with flags."""
     flagged = [
-        f"{rater.name} {' and '.join(tables.FLAGS[flag] for flag in rater.flags)}"
-        for rater in quality.raters
-        if rater.flags
+        f"{rater['name']} {' and '.join(tables.FLAGS[flag] for flag in rater['flags'])}"
+        for rater in quality["raters"]
+        if rater["flags"]
     ]
-    return f"Look into it: {'; '.join(flagged)}." if flagged else ""
+    return f"Snapshot into it: {'; '.join(flagged)}." if flagged else ""
 
 
-def _is_planned(kind: str, look: Look) -> Any:
-    return gr.update(visible=any(one.kind == kind for one in look.plan.kinds))
+def _is_planned(kind: str, now: Snapshot) -> Any:
+    return gr.update(visible=kind in now.plan)
 
 
-def _overlap(kind: str, look: Look) -> Any:
-    for one in look.plan.kinds:
-        if one.kind == kind:
-            low, high = one.smallest_overlap, one.largest_overlap
-            now = f"{low} to {high}" if high > low else f"{low}"
-            return gr.update(value=high, label=f"People per {kind} task (now {now})")
-    return gr.update(value=None)
+def _overlap(kind: str, now: Snapshot) -> Any:
+    if kind not in now.plan:
+        return gr.update(value=None)
+    low, high = now.plan[kind].smallest_overlap, now.plan[kind].largest_overlap
+    present = f"{low} to {high}" if high > low else f"{low}"
+    return gr.update(value=high, label=f"People per {kind} task (now {present})")

@@ -9,7 +9,7 @@ import gradio as gr
 
 from data.store.people.reports import MOST_OPEN
 from labeling_app.admin import api, figures, tables
-from labeling_app.admin.board import Board, Call, Look, Update, listing
+from labeling_app.admin.board import Board, Call, Snapshot, Update, at_once, listing
 from labeling_app.app_state import image_url
 from labeling_app.campaign.tasks import LARGEST_RANKING
 
@@ -66,12 +66,12 @@ def reports(board: Board) -> None:
         )
     board.show(gallery, _reported_images)
     board.show(board.image, _report_choices)
-    board.show(by_whom, lambda look: tables.report_table(look.report, look.zone))
-    board.show(back, lambda look: gr.update(visible=look.report is not None))
-    board.show(gone, lambda look: gr.update(visible=look.report in look.reports.open))
+    board.show(by_whom, lambda now: tables.report_table(now.report, now.zone))
+    board.show(back, lambda now: gr.update(visible=now.report is not None))
+    board.show(gone, lambda now: gr.update(visible=now.report in now.reports.open))
     board.show(everything, _of_one_rater)
     board.on(gallery.select, choose)
-    board.on(board.image.input, look_at)
+    board.on(board.image.input, redraw)
     board.on(back.click, put_back, [board.image])
     board.on(gone.click, remove, [board.image])
     board.on(everything.click, put_back_all, [everything])
@@ -96,7 +96,7 @@ def disputes(board: Board) -> None:
 
     def decide_ranks(call: Call, task_id: str, comment: str, *given: float | None) -> Update:
         listed = figures.list_disputes(board.state)
-        known = {one.task_id: one.image_ids for one in (*listed.open, *listed.decided)}
+        known = {one.task.task_id: one.task.image_ids for one in (*listed.open, *listed.decided)}
         ranks = dict(zip(known.get(str(task_id), ()), given, strict=False))
         return decide(call, task_id, comment, {"kind": "ranking", "ranks": ranks})
 
@@ -113,21 +113,22 @@ def disputes(board: Board) -> None:
     comment = gr.Textbox(label="Comment", max_length=4000)
     for place, field in enumerate(ranks):
         board.show(field, partial(_rank, place))
-    board.show(comment, lambda look: gr.update(visible=look.dispute is not None))
+    board.show(comment, lambda now: gr.update(visible=now.dispute is not None))
     # in the browser alone: an answer of the server that comes late never takes typed text away
-    board.task.change(None, None, [*ranks, comment], js=f"() => [{'null, ' * len(ranks)}'']")
+    empty = f"() => [{'null, ' * len(ranks)}'']"
+    board.task.change(None, None, [*ranks, comment], **at_once("empty_fields", empty))
     with gr.Row(elem_classes="actions"):
         for title in VERDICTS.values():
             button = gr.Button(title)
-            board.show(button, lambda look: gr.update(visible=_kind(look) == "binary"))
+            board.show(button, lambda now: gr.update(visible=_kind(now) == "binary"))
             board.on(button.click, decide_verdict, [board.task, comment, button])
         button = gr.Button("Decide")
-        board.show(button, lambda look: gr.update(visible=_kind(look) == "ranking"))
+        board.show(button, lambda now: gr.update(visible=_kind(now) == "ranking"))
         board.on(button.click, decide_ranks, [board.task, comment, *ranks])
         back = gr.Button("Take back")
-        board.show(back, lambda look: gr.update(visible=look.dispute in look.disputes.decided))
+        board.show(back, lambda now: gr.update(visible=now.dispute in now.disputes.decided))
         board.on(back.click, take_back, [board.task])
-    board.on(board.task.input, look_at)
+    board.on(board.task.input, redraw)
 
 
 def _chosen_dispute(board: Board) -> None:
@@ -147,24 +148,23 @@ def _chosen_dispute(board: Board) -> None:
     )
     board.show(gallery, _disputed_images)
     answers = listing("Answers", dict.fromkeys(map(str, range(LARGEST_RANKING + 2)), "str"))
-    board.show(answers, lambda look: tables.answer_table(look.dispute))
+    board.show(answers, lambda now: tables.answer_table(now.dispute))
 
 
-def look_at(_call: Call) -> None:
+def redraw(_call: Call) -> None:
     """Do nothing: the answer to each event shows what was chosen."""
 
 
-def _reported_images(look: Look) -> Any:
+def _reported_images(now: Snapshot) -> Any:
     images = [
-        (look.origin + tables.THUMBNAIL.format(one.image_id), one.prompt)
-        for one in look.reports.open
+        (now.origin + tables.THUMBNAIL.format(one.image_id), one.prompt) for one in now.reports.open
     ]
     return gr.update(value=images, visible=bool(images))
 
 
-def _report_choices(look: Look) -> Any:
+def _report_choices(now: Snapshot) -> Any:
     choices = []
-    for title, images in (("", look.reports.open), ("removed: ", look.reports.removed)):
+    for title, images in (("", now.reports.open), ("removed: ", now.reports.removed)):
         for number, one in enumerate(images, start=1):
             shown = (
                 ""
@@ -173,29 +173,33 @@ def _report_choices(look: Look) -> Any:
             )
             raters = ", ".join(report.rater for report in one.reports)
             choices.append((f"{title}{number}. {one.prompt} · {raters}{shown}", one.image_id))
-    waiting = f"{len(look.reports.open)} wait, {len(look.reports.removed)} removed"
-    found = look.report.image_id if look.report else None
-    return _choice(choices, f"Reported image: {waiting}", found, look.image_id)
+    waiting = f"{len(now.reports.open)} wait, {len(now.reports.removed)} removed"
+    found = now.report.image_id if now.report else None
+    return _choice(choices, f"Reported image: {waiting}", found, now.image_id)
 
 
-def _of_one_rater(look: Look) -> Any:
+def _of_one_rater(now: Snapshot) -> Any:
     """Return the button for a rater who reported the chosen image and further images."""
-    by_rater = Counter(report.rater for image in look.reports.open for report in image.reports)
-    raters = [one.rater for one in look.report.reports] if look.report else []
+    by_rater = Counter(report.rater for image in now.reports.open for report in image.reports)
+    raters = [one.rater for one in now.report.reports] if now.report else []
     rater = next((one for one in raters if by_rater[one] > 1), None)
     return gr.update(value=f"Put back all that {rater} reported", visible=rater is not None)
 
 
-def _dispute_choices(look: Look) -> Any:
+def _dispute_choices(now: Snapshot) -> Any:
     choices = []
-    for title, listed in (("", look.disputes.open), ("decided: ", look.disputes.decided)):
+    for title, listed in (("", now.disputes.open), ("decided: ", now.disputes.decided)):
         for number, one in enumerate(listed, start=1):
             raters = ", ".join(dict.fromkeys(given.rater for given in one.answers))
-            choices.append((f"{title}{number}. {one.prompt} · {one.kind} · {raters}", one.task_id))
-    total, shown = look.disputes.total, len(look.disputes.open)
+            task = one.task
+            choices.append(
+                (f"{title}{number}. {task.prompt} · {task.kind} · {raters}", task.task_id)
+            )
+    total, shown = now.disputes.total, len(now.disputes.open)
     most = f" (the {shown} most disputed are listed)" if total > shown else ""
-    label = f"Disputed task: {total} wait{most}, {look.disputes.n_decided} decided"
-    return _choice(choices, label, look.dispute.task_id if look.dispute else None, look.task_id)
+    label = f"Disputed task: {total} wait{most}, {now.disputes.n_decided} decided"
+    found = now.dispute.task.task_id if now.dispute else None
+    return _choice(choices, label, found, now.task_id)
 
 
 def _choice(choices: list[tuple[str, str]], label: str, found: str | None, chosen: object) -> Any:
@@ -204,16 +208,16 @@ def _choice(choices: list[tuple[str, str]], label: str, found: str | None, chose
     return update if found == chosen else update | {"value": found}
 
 
-def _disputed_images(look: Look) -> Any:
-    ids = look.dispute.image_ids if look.dispute else []
-    images = [(look.origin + image_url(one), f"Image {n}") for n, one in enumerate(ids, start=1)]
+def _disputed_images(now: Snapshot) -> Any:
+    ids = now.dispute.task.image_ids if now.dispute else ()
+    images = [(now.origin + image_url(one), f"Image {n}") for n, one in enumerate(ids, start=1)]
     return gr.update(value=images, visible=bool(images))
 
 
-def _kind(look: Look) -> str:
-    return look.dispute.kind if look.dispute else ""
+def _kind(now: Snapshot) -> str:
+    return now.dispute.task.kind if now.dispute else ""
 
 
-def _rank(place: int, look: Look) -> Any:
-    is_asked = _kind(look) == "ranking" and look.dispute and place < len(look.dispute.image_ids)
-    return gr.update(visible=bool(is_asked))
+def _rank(place: int, now: Snapshot) -> Any:
+    images = now.dispute.task.image_ids if now.dispute and _kind(now) == "ranking" else ()
+    return gr.update(visible=place < len(images))

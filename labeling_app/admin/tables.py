@@ -1,7 +1,7 @@
 """Tables of the admin page, as values of `gr.Dataframe`; texts of raters are never HTML."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -9,17 +9,9 @@ import pandas as pd
 
 from data.kinds.registry import kind_of, reported_images
 from data.store.people.audit import AuditEntry
-from labeling_app.admin.responses import (
-    Alpha,
-    AuditTrail,
-    Dispute,
-    Quality,
-    RaterQuality,
-    ReportedImageView,
-    StreamEntry,
-    Summary,
-    Tables,
-)
+from data.store.people.reports import ReportedImage
+from data.store.views.overview import GivenLabel
+from labeling_app.admin.figures import Dispute, Summary, TableFile
 from labeling_app.app_state import image_url
 
 NOTHING = "\N{EN DASH}"
@@ -67,6 +59,9 @@ AUDIT = {"When": "str", "Who": "str", "What": "str", "About": "str", "Change": "
 Cell = str | int | tuple[float | None, str]
 """Text, a number, or a number for sorting with its text."""
 
+Quality = Mapping[str, Any]
+"""Result of `data.quality.campaign.campaign_quality`."""
+
 Table = dict[str, Any]
 """Value of a `gr.Dataframe`."""
 
@@ -105,8 +100,8 @@ def category_plot(summary: Summary) -> pd.DataFrame:
 
 def hours_plot(summary: Summary, zone: ZoneInfo) -> pd.DataFrame:
     """Return labels by hour of the clock."""
-    hours = [f"{one.hour.astimezone(zone):%H}" for one in summary.hours]
-    return pd.DataFrame({"Hour": hours, "Labels": [one.labels for one in summary.hours]})
+    hours = [f"{hour.astimezone(zone):%H}" for hour in summary.hours]
+    return pd.DataFrame({"Hour": hours, "Labels": list(summary.hours.values())})
 
 
 def label_table(summary: Summary, zone: ZoneInfo) -> Table:
@@ -114,10 +109,13 @@ def label_table(summary: Summary, zone: ZoneInfo) -> Table:
     rows = [
         (
             f"{one.submitted_at.astimezone(zone):%H:%M:%S}",
-            who(one),
-            one.prompt,
-            _images(one.image_ids, blurred=bool(reported_images(one.answer, one.image_ids))),
-            ": ".join(word for word in (said(one), remarks(one)) if word),
+            rater_text(one),
+            one.task.prompt,
+            _images(
+                one.task.image_ids,
+                blurred=bool(reported_images(one.answer, one.task.image_ids)),
+            ),
+            ": ".join(word for word in (answer_text(one), remarks(one)) if word),
         )
         for one in summary.stream
     ]
@@ -126,19 +124,19 @@ def label_table(summary: Summary, zone: ZoneInfo) -> Table:
 
 def agreement_table(quality: Quality) -> Table:
     """Return Krippendorff's alpha by kind and category."""
-    kinds = (("binary", quality.agreement.binary), ("ranking", quality.agreement.ranking))
     rows = [
-        (kind, category, _alpha(part), part.n_tasks)
-        for kind, found in kinds
-        for category, part in (("all", found), *((one.category, one) for one in found.categories))
+        (kind, part.get("category", "all"), _alpha(part), part["n_tasks"])
+        for kind in ("binary", "ranking")
+        for found in [quality["agreement"][kind]]
+        for part in (found, *found["categories"])
     ]
     return table(AGREEMENT, rows)
 
 
 def rater_table(quality: Quality) -> Table:
     """Return each rater's figures, in order of joining."""
-    total = sum(rater.n for rater in quality.raters if rater.source == "human")
-    return table(RATERS, [_rater_row(rater, total) for rater in quality.raters])
+    total = sum(rater["n"] for rater in quality["raters"] if rater["source"] == "human")
+    return table(RATERS, [_rater_row(rater, total) for rater in quality["raters"]])
 
 
 def one_rater(quality: Quality, name: object) -> Table:
@@ -151,7 +149,7 @@ def one_rater(quality: Quality, name: object) -> Table:
     )
 
 
-def report_table(image: ReportedImageView | None, zone: ZoneInfo) -> Table:
+def report_table(image: ReportedImage | None, zone: ZoneInfo) -> Table:
     """Return who reported an image, and why."""
     if image is None:
         return table(REPORTS, [])
@@ -172,27 +170,27 @@ def report_table(image: ReportedImageView | None, zone: ZoneInfo) -> Table:
 def answer_table(dispute: Dispute | None) -> Table:
     """Return all answers to a task: ranks in the order of its images, or in words."""
     given = dispute.answers if dispute else []
-    if dispute is None or dispute.kind != "ranking":
-        rows = [(who(one), said(one), remarks(one)) for one in given]
+    if dispute is None or dispute.task.kind != "ranking":
+        rows = [(rater_text(one), answer_text(one), remarks(one)) for one in given]
         return table(("Rater", "Answer", "Remarks"), rows)
-    titles = [f"Image {place}" for place, _ in enumerate(dispute.image_ids, start=1)]
-    ranked = [(who(one), *said(one).split(" "), remarks(one)) for one in given]
+    titles = [f"Image {place}" for place, _ in enumerate(dispute.task.image_ids, start=1)]
+    ranked = [(rater_text(one), *answer_text(one).split(" "), remarks(one)) for one in given]
     return table(("Rater", *titles, "Remarks"), ranked)
 
 
-def file_table(tables: Tables) -> Table:
+def file_table(files: Sequence[TableFile]) -> Table:
     """Return the files of the last export, to be downloaded."""
     rows = [
         (f"[{one.name}](/api/v1/admin/tables/{one.name})", one.rows, _number(one.bytes / 1000))
-        for one in tables.tables
+        for one in files
     ]
     return table(FILES, rows)
 
 
-def audit_table(trail: AuditTrail, zone: ZoneInfo) -> Table:
+def audit_table(trail: Sequence[AuditEntry], zone: ZoneInfo) -> Table:
     """Return the actions of admins, newest first."""
     rows = []
-    for entry in trail.entries:
+    for entry in trail:
         is_image = entry.action == "decide_image" and entry.subject is not None
         rows.append(
             (
@@ -207,17 +205,17 @@ def audit_table(trail: AuditTrail, zone: ZoneInfo) -> Table:
     return table(AUDIT, rows)
 
 
-def who(entry: StreamEntry) -> str:
+def rater_text(entry: GivenLabel) -> str:
     """Return who gave a label."""
     return f"{entry.rater} (decides)" if entry.source == "adjudicator" else entry.rater
 
 
-def said(entry: StreamEntry) -> str:
+def answer_text(entry: GivenLabel) -> str:
     """Return an answer without its remarks: a word, a number, or ranks in the images' order."""
-    return kind_of(entry.answer).in_words(entry.answer, entry.image_ids)
+    return kind_of(entry.answer).in_words(entry.answer, entry.task.image_ids)
 
 
-def remarks(entry: StreamEntry) -> str:
+def remarks(entry: GivenLabel) -> str:
     """Return reason and comment of an answer."""
     return ": ".join(word for word in (entry.answer.reason, entry.answer.comment) if word)
 
@@ -263,36 +261,36 @@ def _part(part: int, n: int, shown: Callable[[float], str]) -> Cell:
     return _number(part / n if n else None, shown)
 
 
-def _rater_row(rater: RaterQuality, total: int) -> tuple[Cell, ...]:
-    gold = _with_interval(rater.gold_accuracy, rater.gold_ci_low, rater.gold_ci_high)
-    most = f", at most {rater.share * 100:g} %" if rater.share is not None else ""
-    is_person = rater.source == "human"
+def _rater_row(rater: Mapping[str, Any], total: int) -> tuple[Cell, ...]:
+    gold = _with_interval(*(rater[f"gold_{name}"] for name in ("accuracy", "ci_low", "ci_high")))
+    first = [_percent(rater[f"first_place_{name}"]) for name in ("wins", "expected")]
+    most = f", at most {rater['share'] * 100:g} %" if rater["share"] is not None else ""
+    is_person = rater["source"] == "human"
+    quick, sided = rater["quick_n"], rater["sided_n"]
     return (
-        rater.name,
-        f"**{', '.join(rater.flags).replace('_', ' ')}**" if rater.flags else "",
-        rater.role if is_person else rater.source,
-        rater.status or NOTHING,
-        rater.n,
-        _part(rater.n, total if is_person else 0, lambda mine: f"{_percent(mine)}{most}"),
-        rater.n_skipped,
-        _number(rater.gold_accuracy, lambda _: f"{gold} of {rater.gold_n}"),
-        _number(rater.self_consistency, _percent),
-        _number(rater.skill, _percent),
-        _number(rater.median_ms, lambda ms: f"{ms / 1000:.1f} s"),
-        _part(rater.quick_n, rater.timed_n, lambda _: f"{rater.quick_n} of {rater.timed_n}"),
-        _number(rater.first_place_wins, lambda _: _first_place(rater)),
-        _part(rater.left_n, rater.sided_n, lambda left: f"{_percent(left)} of {rater.sided_n}"),
+        rater["name"],
+        f"**{', '.join(rater['flags']).replace('_', ' ')}**" if rater["flags"] else "",
+        rater["role"] if is_person else rater["source"],
+        rater["status"] or NOTHING,
+        rater["n"],
+        _part(rater["n"], total if is_person else 0, lambda mine: f"{_percent(mine)}{most}"),
+        rater["n_skipped"],
+        _number(rater["gold_accuracy"], lambda _: f"{gold} of {rater['gold_n']}"),
+        _number(rater["self_consistency"], _percent),
+        _number(rater["skill"], _percent),
+        _number(rater["median_ms"], lambda ms: f"{ms / 1000:.1f} s"),
+        _part(quick, rater["timed_n"], lambda _: f"{quick} of {rater['timed_n']}"),
+        _number(
+            rater["first_place_wins"],
+            lambda _: f"{first[0]} of {rater['first_place_n']}, chance {first[1]}",
+        ),
+        _part(rater["left_n"], sided, lambda left: f"{_percent(left)} of {sided}"),
     )
 
 
-def _first_place(rater: RaterQuality) -> str:
-    wins, expected = _percent(rater.first_place_wins), _percent(rater.first_place_expected)
-    return f"{wins} of {rater.first_place_n}, chance {expected}"
-
-
-def _alpha(part: Alpha) -> Cell:
-    bounds = (part.alpha, part.alpha_ci_low, part.alpha_ci_high)
-    return _number(part.alpha, lambda _: _with_interval(*bounds, "{:.2f}".format))
+def _alpha(part: Mapping[str, Any]) -> Cell:
+    bounds = (part["alpha"], part["alpha_ci_low"], part["alpha_ci_high"])
+    return _number(part["alpha"], lambda _: _with_interval(*bounds, "{:.2f}".format))
 
 
 def _with_interval(

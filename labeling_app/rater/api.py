@@ -4,7 +4,6 @@
 """
 
 import asyncio
-import shutil
 from collections.abc import Collection
 from dataclasses import asdict
 from typing import Annotated
@@ -186,20 +185,9 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
         withdrawn = _withdrawn(state, body.excluding)
     if claimed is None and code is None:
         code = reason_for_none(state, account, progress)
-    task = (
-        None
-        if claimed is None
-        else ClaimedTask.from_task(
-            claimed.task,
-            claimed.shown_order,
-            wording=claimed.wording,
-            lease_expires_at=claimed.lease_expires_at,
-            was_aside=claimed.aside_at is not None,
-        )
-    )
     return _json(
         Claimed(
-            task=task,
+            task=None if claimed is None else ClaimedTask.of(claimed),
             code=code,
             reason=None if code is None else NO_TASK[code],
             progress=progress,
@@ -320,8 +308,8 @@ def health(state: State, response: Response) -> Health:
         state.store.progress()
     except PictuneError:
         status, response.status_code = "the store cannot be read", 503
-    free = shutil.disk_usage(state.folder).free
-    return state.health.model_copy(update={"status": status, "free_disk_bytes": free})
+    now = {"status": status, "free_disk_bytes": state.free_disk_bytes}
+    return state.health.model_copy(update=now)
 
 
 def _json(content: BaseModel, status: int = 200) -> Response:

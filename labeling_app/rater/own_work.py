@@ -1,6 +1,6 @@
 """Routes about a rater's own work: history, tasks put aside, and leases of the tasks in hand."""
 
-from collections.abc import Collection
+from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
@@ -8,9 +8,9 @@ from pydantic import BaseModel, Field
 
 from data.ids import Identifier
 from data.kinds.registry import TaskKind
-from data.store.views.overview import AnswerGroup, GivenLabel, latest_labels, matching
+from data.store.views.overview import AnswerGroup, latest_labels, matching
 from labeling_app.app_state import State
-from labeling_app.rater.responses import Aside, AsideEntry, History, HistoryEntry, Lease
+from labeling_app.rater.responses import AsideEntry, History, HistoryEntry
 from labeling_app.refusals import may_refuse
 from labeling_app.sign_in import Present
 
@@ -20,7 +20,7 @@ OF_A_TASK = may_refuse(400, 401, 404, 413, 422)
 """Refusals of a call about one task of the rater."""
 
 
-class Wanted(BaseModel, frozen=True, extra="forbid"):
+class HistoryQuery(BaseModel, frozen=True, extra="forbid"):
     """Query of a history."""
 
     limit: Annotated[int, Field(ge=1, le=100)] = 20
@@ -41,35 +41,25 @@ class TaskBody(BaseModel, frozen=True, extra="forbid"):
 
 
 @router.get("/api/v1/history", responses=may_refuse(401, 422))
-def history(state: State, account: Present, wanted: Annotated[Wanted, Query()]) -> History:
+def history(state: State, account: Present, query: Annotated[HistoryQuery, Query()]) -> History:
     """Return the rater's labels, newest first; a new answer to one of their tasks is an edit."""
-    among = matching(wanted.before, wanted.words, wanted.kind, wanted.answer)
-    limit = wanted.limit + 1  # one more than needed, to see if there are older labels
+    among = matching(query.before, query.words, query.kind, query.answer)
+    limit = query.limit + 1  # one more than needed, to see if there are older labels
     given = latest_labels(state.store, rater_id=account.rater_id, among=among, limit=limit)
-    page = given[: wanted.limit]
+    page = given[: query.limit]
     withheld = state.store.reports.withheld_images(
         {image_id for label in page for image_id in label.task.image_ids}
     )
     return History(
-        labels=[_entry(label, withheld) for label in page],
+        labels=[HistoryEntry.of(label, withheld) for label in page],
         older=page[-1].sequence if len(given) > len(page) else None,
     )
 
 
 @router.get("/api/v1/aside", responses=may_refuse(401))
-def aside(state: State, account: Present) -> Aside:
-    """Return the tasks that the rater has put aside and can still answer."""
-    return Aside(
-        tasks=[
-            AsideEntry.from_task(
-                one.task,
-                one.shown_order,
-                wording=one.wording,
-                aside_at=one.aside_at,
-            )
-            for one in state.store.own_work.aside(account.rater_id)
-        ]
-    )
+def aside(state: State, account: Present) -> dict[str, list[AsideEntry]]:
+    """Return the tasks that the rater has put aside and can still answer, oldest first."""
+    return {"tasks": [AsideEntry.of(one) for one in state.store.own_work.aside(account.rater_id)]}
 
 
 @router.post("/api/v1/aside", status_code=204, responses=OF_A_TASK)
@@ -82,24 +72,12 @@ def put_aside(body: TaskBody, state: State, account: Present) -> None:
 
 
 @router.post("/api/v1/leases", responses=OF_A_TASK)
-def renew(body: TaskBody, state: State, account: Present) -> Lease:
+def renew(body: TaskBody, state: State, account: Present) -> dict[str, datetime]:
     """Renew the lease of a task; 404 if it has ended (an answer is still accepted)."""
-    return Lease(lease_expires_at=state.store.renew(account.rater_id, body.task_id))
+    return {"lease_expires_at": state.store.renew(account.rater_id, body.task_id)}
 
 
 @router.post("/api/v1/release", status_code=204, responses=OF_A_TASK)
 def release(body: TaskBody, state: State, account: Present) -> None:
     """End the lease of a task, so that others get it; an answer is still accepted."""
     state.store.release(account.rater_id, body.task_id)
-
-
-def _entry(label: GivenLabel, withheld: Collection[str]) -> HistoryEntry:
-    return HistoryEntry.from_task(
-        label.task,
-        label.shown_order,
-        withheld,
-        wording=label.wording,
-        answer=label.answer,
-        submitted_at=label.submitted_at,
-        revision=label.revision,
-    )

@@ -13,8 +13,9 @@ from pydantic import BaseModel, Field
 from pydantic.dataclasses import dataclass
 
 from data.comparisons import SHOWN_WITHOUT_PROMPT, Axis
-from data.feedback import Progress, Task
+from data.feedback import Claim, Progress, Task
 from data.kinds.registry import AnyAnswer, TaskKind
+from data.store.views.overview import GivenLabel
 from labeling_app.app_state import image_url
 from labeling_app.campaign.comparisons import OBJECT
 from labeling_app.reasons import OfferedReason
@@ -133,6 +134,13 @@ class TaskToShow(BaseModel, frozen=True):
             )
         return cls.model_validate(facts | more)
 
+    @classmethod
+    def of(cls, given: Claim | GivenLabel, withheld: Collection[str] = ()) -> Self:
+        """Return the task of a claim or a label; a subclass copies its own fields from there."""
+        own = cls.model_fields.keys() - TaskToShow.model_fields.keys()
+        more = {name: getattr(given, name) for name in own}
+        return cls.from_task(given.task, given.shown_order, withheld, wording=given.wording, **more)
+
 
 class ClaimedTask(TaskToShow, frozen=True):
     """A task that is leased to the rater."""
@@ -155,12 +163,6 @@ class Claimed(BaseModel, frozen=True):
     progress: Progress
     withdrawn: Annotated[list[str] | None, OPTIONAL] = None
     """Tasks of `except` that must not be shown any more; absent if `except` was empty."""
-
-
-class Lease(BaseModel, frozen=True):
-    """A renewed lease."""
-
-    lease_expires_at: datetime
 
 
 class Saved(BaseModel, frozen=True):
@@ -199,12 +201,6 @@ class AsideEntry(TaskToShow, frozen=True):
     """A task that the rater has put aside."""
 
     aside_at: datetime
-
-
-class Aside(BaseModel, frozen=True):
-    """Tasks that the rater has put aside and can still answer, oldest first."""
-
-    tasks: list[AsideEntry]
 
 
 class TrainingQuestion(BaseModel, frozen=True):

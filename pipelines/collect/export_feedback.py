@@ -6,7 +6,7 @@ from pathlib import Path
 from data.formats.latest import Latest
 from data.formats.registry import FORMATS, export_to
 from data.runs import RunFolder
-from pipelines.flags import add_format
+from pipelines.flags import add_format, add_path
 from pipelines.run.campaign import export_labels, open_store
 from pipelines.settings.config import Settings
 
@@ -15,14 +15,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this stage."""
     writable = [name for name, one in FORMATS.items() if one.write is not None]
     add_format(parser, "target_format", writable)
-    parser.add_argument(
-        "--to",
-        required=True,
-        type=Path,
-        metavar="DIR",
-        dest="target",
-        help="the folder to write, new or empty",
-    )
+    meaning = "the folder to write, new or empty"
+    add_path(parser, "--to", "DIR", meaning, required=True, dest="target")
 
 
 def main(run: RunFolder, settings: Settings, *, target_format: str, target: Path) -> None:

@@ -23,18 +23,16 @@ from finetune.model.processes import Processes, launched
 from finetune.settings.adapter_kinds import adapter_file
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.plan import training_prompts
-from pipelines.flags import one_of
+from pipelines.flags import add_method
 from pipelines.interruption import ends_at_once
-from pipelines.methods import METHODS
-from pipelines.run.image_plan import ImagesConfig, Planned, round_seeds, seeded
-from pipelines.run.image_rows import DrawnBy, image_row
+from pipelines.run.image_plan import DrawnBy, ImagesConfig, Planned, image_row, round_seeds, seeded
 from pipelines.run.model_hashes import weights_hash
 from pipelines.run.prompts import prompts_digest, prompts_of
 from pipelines.run.record import STAMP, StageFolder, read_stamp
 from pipelines.run.rounds import adapter_to_go_on_from, refuse_unlabeled, tuned_methods
 from pipelines.settings.config import Settings
-from pipelines.settings.rounds import RoundsConfig
 from pipelines.settings.run import RunConfig
+from pipelines.settings.stages import RoundsConfig
 
 if TYPE_CHECKING:
     from pipelines.run.drawing import Drawer
@@ -297,9 +295,5 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="the present round, or the next one (default: the present one)",
     )
-    parser.add_argument(
-        "--method",
-        type=one_of("METHOD", METHODS),
-        metavar="|".join(METHODS),
-        help="in a round after the first: the method whose model of the round before draws",
-    )
+    meaning = "in a round after the first: the method whose model of the round before draws"
+    add_method(parser, meaning, required=False)

@@ -10,7 +10,7 @@ from data.errors import PictuneError
 from data.formats.landing import read_records
 from data.formats.registry import FORMATS
 from data.runs import RunFolder
-from pipelines.flags import add_format
+from pipelines.flags import add_format, add_path
 from pipelines.progress import progress
 from pipelines.run.campaign import export_labels, open_store
 from pipelines.settings.config import Settings
@@ -20,14 +20,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this stage."""
     readable = [name for name, one in FORMATS.items() if one.read is not None]
     add_format(parser, "source_format", readable)
-    parser.add_argument(
-        "--from",
-        required=True,
-        type=Path,
-        metavar="PATH",
-        dest="source",
-        help="the file or folder to import",
-    )
+    meaning = "the file or folder to import"
+    add_path(parser, "--from", "PATH", meaning, required=True, dest="source")
     parser.add_argument(
         "--skip-bad",
         action="store_true",

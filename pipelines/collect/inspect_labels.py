@@ -4,34 +4,27 @@ The stage reads only `labels/latest/` and the image files, so it also works on a
 folder.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from data.runs import RunFolder
 from pipelines.collect.inspection import QUANTILES, Rows, by_count, inspection_figures
-from pipelines.pages.charts import (
-    position_chart,
-    progress_chart,
-    rater_chart,
-    time_chart,
-    verdict_chart,
-)
-from pipelines.pages.page import image_uri, number, percent, svg_uri, write_page
+from pipelines.pages.charts import progress_chart, verdict_chart
+from pipelines.pages.page import image_uri, interval, number, percent, svg_uri, write_page
 from pipelines.settings.config import Settings
 
 FILE = "inspection.html"
-LISTED = 12
-"""Largest number of rows of a table."""
 
 
 def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every stage is called alike
     """Print the tables and write `labels/inspection.html`."""
     seen = inspection_figures(run)
-    parts = (_summary, _verdicts, _agreement, _raters, _times, _places, _disputed)
+    parts = (_summary, _verdicts, _agreement)
     print("\n\n".join(table for part in parts if (table := part(seen))))
     page = run.labels_dir / FILE
     drawn = {
         "charts": _charts(seen),
+        "quantiles": {name: percent(share) for name, share in QUANTILES.items()},
         "disputed": _with_images(run, seen["disputed"]),
         "agreement_rows": _by_category(seen["agreement"]),
     }
@@ -41,21 +34,12 @@ def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every st
 
 def _charts(seen: dict[str, Any]) -> dict[str, str | None]:
     """Return charts by name; None for charts without data."""
-    labels = seen["labels"]
-    verdicts = [*by_count(labels["categories"]), labels["total"]] if labels["binary"] else []
-    dots = [
-        rater | {"seconds": rater["median_ms"] / 1000, "agreement": rater["others_agreement"]}
-        for rater in seen["raters"]
-        if rater["others_agreement"] is not None and rater["median_ms"]
-    ]
-    shown: dict[str, tuple[Any, Callable[[Any], str]]] = {
-        "verdicts": (verdicts, verdict_chart),
-        "progress": (seen["progress"], progress_chart),
-        "times": (seen["seconds"], time_chart),
-        "places": (seen["places"], position_chart),
-        "raters": (dots, rater_chart),
+    labels, progress = seen["labels"], seen["progress"]
+    rows = [*by_count(labels["categories"]), labels["total"]] if labels["binary"] else []
+    return {
+        "verdicts": svg_uri(verdict_chart(rows)) if rows else None,
+        "progress": svg_uri(progress_chart(progress)) if progress else None,
     }
-    return {name: svg_uri(draw(rows)) if rows else None for name, (rows, draw) in shown.items()}
 
 
 def _by_category(agreement: dict[str, Any]) -> Rows:
@@ -121,9 +105,9 @@ def _agreement(seen: dict[str, Any]) -> str:
         figures = seen["agreement"][kind]
         if figures["alpha"] is not None:
             bounds = (figures["alpha_ci_low"], figures["alpha_ci_high"])
-            interval = number(None) if bounds[0] is None else _interval(bounds, number)
+            known = number(None) if bounds[0] is None else interval(bounds)
             lines.append(
-                [title, number(figures["alpha"]), interval, figures["n_tasks"], figures["n_labels"]]
+                [title, number(figures["alpha"]), known, figures["n_tasks"], figures["n_labels"]]
             )
     if not lines:
         if any(seen["agreement"][kind]["n_tasks"] for kind in ("binary", "ranking")):
@@ -133,76 +117,9 @@ def _agreement(seen: dict[str, Any]) -> str:
     return _columns([title, "alpha", "95 %", "tasks", "labels"], lines)
 
 
-def _raters(seen: dict[str, Any]) -> str:
-    head = ["rater", "source", "labels", "skipped", "median s", "gold", "95 %"]
-    head += ["consistent", "with others", "skill"]
-    more = len(seen["raters"]) - LISTED
-    table = _columns(head, [_rater_line(rater) for rater in seen["raters"][:LISTED]])
-    return table + (f"\n... and {more} more on the page" if more > 0 else "")
-
-
-def _rater_line(rater: dict[str, Any]) -> list[object]:
-    seconds = None if rater["median_ms"] is None else rater["median_ms"] / 1000
-    gold = (rater["gold_ci_low"], rater["gold_ci_high"])
-    line = [rater["rater_id"][:8], rater["source"], rater["n"], rater["n_skipped"]]
-    line += [number(seconds, 1), percent(rater["gold_accuracy"])]
-    line.append(_interval(gold) if rater["gold_n"] else percent(None))
-    shares = ("self_consistency", "others_agreement", "skill")
-    return [*line, *(percent(rater[name]) for name in shares)]
-
-
-def _times(seen: dict[str, Any]) -> str:
-    if not seen["times"]:
-        return ""
-    head = ["seconds on a task", "labels", "5 %", "25 %", "median", "75 %", "95 %"]
-    lines = [
-        [row["kind"], row["n"], *(number(row[name], 1) for name in QUANTILES)]
-        for row in seen["times"]
-    ]
-    return _columns(head, lines)
-
-
-def _places(seen: dict[str, Any]) -> str:
-    if not seen["places"]:
-        return ""
-    head = ["place on screen", "rankings", "ranked best", "95 %", "expected"]
-    rows = [
-        (row["place"], row["n"], row["share"], row["interval"], row["expected"])
-        for row in seen["places"]
-    ]
-    return _columns(
-        head, [(at, n, percent(s), _interval(ends), percent(e)) for at, n, s, ends, e in rows]
-    )
-
-
-def _disputed(seen: dict[str, Any]) -> str:
-    if not seen["disputed"]:
-        return ""
-    lines = [
-        [row["image_id"][:12], row["good"], row["bad"], _short(row["prompt"])]
-        for row in seen["disputed"][:LISTED]
-    ]
-    return _columns(["disputed image", "good", "bad", "prompt"], lines)
-
-
-def _interval(bounds: Sequence[float], form: Any = percent) -> str:
-    return f"{form(bounds[0])} to {form(bounds[1])}"
-
-
-def _short(text: str, length: int = 60) -> str:
-    one_line = " ".join(text.split())
-    return one_line if len(one_line) <= length else one_line[: length - 1] + "…"
-
-
 def _columns(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return a table as text; the first column, prompts and sources are left-aligned."""
+    """Return a table as text; the first column is left-aligned."""
     cells = [list(head), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(head))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i == 0 or head[i] in ("prompt", "source") else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    ]
-    return "\n".join(line.rstrip() for line in lines)
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    row_form = "  ".join(f"{{:{'>' if i else '<'}{width}}}" for i, width in enumerate(widths))
+    return "\n".join(row_form.format(*row).rstrip() for row in cells)

@@ -58,7 +58,6 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
     categories = dict(zip(named["prompt_id"], named["category"], strict=True))
     sources = pd.concat([table["source"] for table in given.values()]).value_counts()
     agreement = agreement_of(Judgments.read(folder), categories)
-    seconds = _seconds(given)
     statistics, counts = label_statistics(folder), _task_counts(tasks)
     shown = [kind for kind in KINDS.values() if counts[kind.name] or kind.always_counted]
     return {
@@ -73,8 +72,7 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
         "labels": statistics,
         "agreement": agreement | {"raters": RATERS_OF[agreement["source"]]},
         "raters": _raters(raters),
-        "times": _times(seconds),
-        "seconds": seconds,
+        "times": _times(given),
         "progress": _progress(given),
         "places": _places(given["rankings"]),
         "disputed": _disputed(consensus, images, given["verdicts"]),
@@ -107,23 +105,18 @@ def _raters(raters: pd.DataFrame) -> Rows:
     return [{str(name): value for name, value in row.items()} for row in rows]
 
 
-def _seconds(given: Given) -> dict[str, list[float]]:
-    """Return the seconds per task of each label, by kind; active time if it was measured."""
-    seconds = {}
+def _times(given: Given) -> Rows:
+    """Return quantiles of the seconds on a task by kind; of active time where it was measured."""
+    times = []
     for kind, table in given.items():
         active, total = (table[name].astype("float64") for name in ("active_ms", "time_on_task_ms"))
-        measured = active.fillna(total).dropna() / 1000
-        if len(measured):
-            seconds[kind] = measured.tolist()
-    return seconds
-
-
-def _times(seconds: dict[str, list[float]]) -> Rows:
-    return [
-        {"kind": kind, "n": len(values)}
-        | dict(zip(QUANTILES, np.quantile(values, list(QUANTILES.values())), strict=True))
-        for kind, values in seconds.items()
-    ]
+        seconds = active.fillna(total).dropna() / 1000
+        if len(seconds):
+            found = np.quantile(seconds, list(QUANTILES.values()))
+            times.append(
+                {"kind": kind, "n": len(seconds)} | dict(zip(QUANTILES, found, strict=True))
+            )
+    return times
 
 
 def _progress(given: Given) -> dict[str, tuple[list[Any], list[int]]]:

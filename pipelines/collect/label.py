@@ -16,13 +16,14 @@ from data.files import locked, write_atomically
 from data.runs import RunFolder
 from data.schema import PROMPTS, read_table
 from data.store.feedback_store import FeedbackStore
+from labeling_app.app_state import AppState
 from labeling_app.campaign.comparisons import CompareConfig, read_wordings
 from labeling_app.campaign.known_answers import read_training
 from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.settings import LabelConfig
 from pipelines.collect.exporter import Exporter
 from pipelines.flags import stands_for_settings
-from pipelines.interruption import ends_at_once, ends_in_order, until_stopped
+from pipelines.interruption import INTERRUPTED, TERMINATED, ends_at_once, ends_in_order
 from pipelines.run.campaign import add_planned_tasks, campaign_images, image_files, open_store
 from pipelines.run.record import record
 from pipelines.settings.config import Settings
@@ -68,12 +69,12 @@ def main(run: RunFolder, settings: Settings) -> int:
             ending = "Ctrl-C ends; every answer is saved as it is given"
             print(f"label at {address} ({ending})", flush=True)
 
-        with until_stopped() as status:
-            app = create_app(
+        status = INTERRUPTED  # the server returns after Ctrl-C
+        try:
+            state = AppState(
                 store,
                 files.get,
                 config,
-                secret=_cookie_secret(run),
                 on_export=exporter.export,
                 training=training,
                 categories=categories,
@@ -81,9 +82,13 @@ def main(run: RunFolder, settings: Settings) -> int:
                 images=partial(campaign_images, run),
                 tables=run.latest,
             )
-            serve(app, config, announce)
+            serve(create_app(state, _cookie_secret(run)), config, announce)
+        except SystemExit as ending:
+            if ending.code != TERMINATED:
+                raise
+            status = TERMINATED
         print(f"label: {exporter.export()}")
-        return status.code
+        return status
 
 
 @contextmanager

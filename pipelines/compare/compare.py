@@ -19,7 +19,6 @@ from labeling_app.campaign.comparisons import (
     plan_comparisons,
     read_wordings,
 )
-from pipelines.compare.arena.settings import ArenaConfig
 from pipelines.evaluate.plan import evaluation_prompts, omitted_prompts
 from pipelines.flags import stands_for_settings
 from pipelines.interruption import ends_at_once
@@ -28,6 +27,7 @@ from pipelines.run.image_plan import EVALUATION_SEEDS, seeded
 from pipelines.run.prompts import prompts_of, read_prompts
 from pipelines.run.record import record
 from pipelines.settings.config import Settings
+from pipelines.settings.stages import ArenaConfig
 
 if TYPE_CHECKING:
     from pipelines.compare.images import ImageStore

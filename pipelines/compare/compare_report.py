@@ -6,20 +6,45 @@ begins with people's verdict.
 """
 
 import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from data.files import write_json
 from data.runs import RunFolder
-from pipelines.compare import page as comparison_page
+from labeling_app.admin.tables import FLAGS
+from pipelines.collect.label_statistics import RATERS_OF, counted
 from pipelines.compare.arena.analysis import Scores, compare, refuse_one_model
 from pipelines.compare.arena.campaign import Campaign
-from pipelines.compare.arena.settings import ArenaConfig
+from pipelines.compare.arena.figures import (
+    AxisFigures,
+    Comparison,
+    PairFigures,
+    RaterRow,
+)
+from pipelines.compare.arena.intervals import FEWEST
+from pipelines.compare.arena.planning import MOST_TIMES
+from pipelines.compare.arena.ratings import PULL
+from pipelines.pages.charts import elo_chart, model_colors
+from pipelines.pages.page import image_uri, interval, percent, svg_uri, write_page
 from pipelines.progress import progress
 from pipelines.settings.config import Settings, check
+from pipelines.settings.stages import ArenaConfig
 from pipelines.settings.tables import TABLES
+
+AXIS_TITLES = {
+    "overall": "Overall preference",
+    "alignment": "Prompt-image alignment",
+    "appeal": "Visual appeal",
+    "detailed": "Detailed alignment",
+    "count": "Numerical reasoning",
+}
+UNANSWERED = "nobody has answered yet"
 
 
 def main(run: RunFolder, settings: Settings) -> None:
-    """Write the page and its figures, and print a table.
+    """Write the page and its figures, and print the verdicts.
 
     Raises:
         PictuneError: there are no comparisons, or only one model.
@@ -33,11 +58,10 @@ def main(run: RunFolder, settings: Settings) -> None:
         _automatic_scores(run, settings, campaign),
         lambda axes: progress(axes, "compare", "axis"),
     )
-    figures = figures.model_copy(update={"verdicts": comparison_page.verdicts(figures)})
+    figures = figures.model_copy(update={"verdicts": verdicts(figures)})
     write_json(run.comparison_dir / "metrics.json", figures.model_dump(mode="json"))
-    page = comparison_page.write(run, figures, campaign.images)
-    print(comparison_page.table(figures))
-    print(f"\ncompare-report: {page}")
+    page = write(run, figures, campaign.images)
+    print("\n".join([*lines(figures), "", f"compare-report: {page}"]))
     _write_evaluation(run, settings)
 
 
@@ -57,3 +81,125 @@ def _write_evaluation(run: RunFolder, settings: Settings) -> None:
     from pipelines.evaluate import page as report_page  # noqa: PLC0415 - loads torch
 
     report_page.write(run, check(settings.tables, TABLES, str(run.config_file)))
+
+
+def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
+    """Write `comparison/report.html`; `images` is IMAGES by image id. Return its path."""
+    page = run.comparison_dir / "report.html"
+    colors = model_colors(figures.models)
+    context = {
+        "run": figures.run,
+        "figures": figures,
+        "raters": RATERS_OF[figures.source],
+        "raters_of": RATERS_OF,
+        "axis_titles": AXIS_TITLES,
+        "colors": colors,
+        "standing": standing,
+        "charts": {
+            one.axis: svg_uri(elo_chart([row.model_dump() for row in one.strengths], colors))
+            for one in figures.axes
+            if one.strengths
+        },
+        "habits": habits,
+        "counted": counted,
+        "caveat": caveat,
+        "pull": PULL,
+        "fewest": FEWEST,
+        "most_times": MOST_TIMES,
+        "disputes": _with_images(run, figures, images),
+    }
+    write_page("comparison.html.jinja", context, page)
+    return page
+
+
+def verdicts(figures: Comparison) -> list[tuple[str, str]]:
+    """Return for each axis its title and a sentence on the preferred model and its certainty."""
+    answered = [(AXIS_TITLES[axis.axis], verdict(axis)) for axis in figures.axes]
+    return answered + [(AXIS_TITLES[axis], f"{UNANSWERED}.") for axis in figures.unanswered]
+
+
+def verdict(axis: AxisFigures) -> str:
+    """Return a sentence on the strongest model of an axis against the next one and the base."""
+    if not axis.n:
+        return "all that was asked was skipped or reported."
+    if not axis.strengths:
+        return "the models were not compared with each other, directly or through others."
+    best, second = (axis.strengths[i].model for i in (0, 1))
+    found = [_against(axis, best, second)]
+    if "base" not in (best, second) and pair_of(axis, best, "base") is not None:
+        found.append(_against(axis, best, "base"))
+    return "; ".join(found) + "." + caveat(axis)
+
+
+def caveat(axis: AxisFigures) -> str:
+    """Return a caveat on the intervals of an axis, or an empty text."""
+    if axis.raters == 1:
+        return " One rater alone: the intervals are over prompts, and say nothing of other raters."
+    if axis.prompts == 1:
+        return " One prompt alone: the intervals are over raters, and say nothing of other prompts."
+    return ""
+
+
+def _against(axis: AxisFigures, best: str, other: str) -> str:
+    pair = pair_of(axis, best, other)
+    if pair is None:
+        return f"{best} is ahead of {other}, which it was not compared with directly"
+    by = "one rater" if axis.raters == 1 else f"{axis.raters} raters"
+    votes = "one vote" if pair.n == 1 else f"{pair.n} votes"
+    share = percent(pair.won.share)
+    if pair.interval is None:
+        return f"{best} won {share} of {votes} by {by} against {other}, too few for an interval"
+    bounds = f"{interval(pair.interval, 0, sign=True)} Elo, 95\N{NO-BREAK SPACE}%"
+    if pair.interval[0] <= 0:
+        won = f"{best} won {share} of {votes} by {by} against {other}"
+        return f"no difference found yet: {won} ({bounds})"
+    return f"{best} is preferred to {other} in {share} of {votes} by {by} (ahead: {bounds})"
+
+
+def pair_of(axis: AxisFigures, stronger: str, weaker: str) -> PairFigures | None:
+    """Return the figures of two models, or None; `axis.pairs` name the stronger first."""
+    names = (stronger, weaker)
+    return next((pair for pair in axis.pairs if (pair.first, pair.second) == names), None)
+
+
+def standing(pair: PairFigures) -> str:
+    """Return a phrase that says whether labeling of a pair can stop."""
+    if pair.at_any_look is None:
+        return "too early"
+    if not pair.at_any_look[0] <= 0 <= pair.at_any_look[1]:
+        return "enough"
+    return "no end in sight" if pair.needed is None else f"not yet: about {pair.needed} votes"
+
+
+def lines(figures: Comparison) -> list[str]:
+    """Return verdicts, whether labeling may stop, and raters in doubt, for a terminal."""
+    found = [f"{title}: {said}" for title, said in figures.verdicts]
+    found += [
+        f"{AXIS_TITLES[axis.axis]}, {pair.first} : {pair.second}: {standing(pair)}"
+        for axis in figures.axes
+        for pair in axis.pairs
+    ]
+    for rater in figures.raters:
+        if seen := habits(rater):
+            done = "left out" if rater.rater_id in figures.omitted else "counted"
+            advice = "; arena.omit_raters=true leaves such raters out"
+            more = "" if figures.omitted or rater.looks else advice
+            found.append(f"Rater {rater.rater_id[:8]}: {seen} ({done}{more})")
+    return found
+
+
+def habits(rater: RaterRow) -> str:
+    """Return the reasons to doubt a rater's votes as text; empty without reasons."""
+    return ", ".join(["by chance"] * rater.by_chance + [FLAGS[flag] for flag in rater.flags])
+
+
+def _with_images(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the disputed pairs whose image files exist, with the images for the page."""
+    paths = images["path"].to_dict()
+    rows = []
+    for one in figures.disputes:
+        files = [run.root / paths[image] for image in one.images if image in paths]
+        if len(files) == 2 and all(file.is_file() for file in files):
+            uris = [image_uri(file) for file in files]
+            rows.append(one.model_dump() | {"uris": uris})
+    return rows

@@ -26,11 +26,10 @@ from labeling_app.campaign.comparisons import CompareConfig, ComparedImage
 from pipelines.evaluate.models import TunedModel, file_name, image_folder, tuned_models
 from pipelines.flags import check_word
 from pipelines.run.drawing import Drawer
-from pipelines.run.image_plan import ImagesConfig, Planned
-from pipelines.run.image_rows import DrawnBy, image_row
+from pipelines.run.image_plan import DrawnBy, ImagesConfig, Planned, image_row
 from pipelines.run.model_hashes import weights_hash
 from pipelines.run.models import open_model
-from pipelines.run.record import STAMP, read_stamp
+from pipelines.run.record import STAMP, present_round, read_stamp
 from pipelines.settings.config import Settings
 
 Row = dict[str, object]
@@ -96,14 +95,9 @@ def _contender(run: RunFolder, name: str) -> Contender:
             f"compare.models: {name}: {of.root} is no run with images; name a model as RUN/METHOD"
         )
     if slash:
-        of = of.in_round(_latest_round(of))
+        of = of.in_round(present_round(of))
     known = {BASE: None} | {file_name(one.name): one for one in tuned_models(of)}
     return Contender(name, of, known[check_word(f"compare.models of {of.root}:", own, known)])
-
-
-def _latest_round(run: RunFolder) -> int:
-    rounds = (path.parent.name for path in run.root.glob(f"rounds/*/{STAMP}"))
-    return max((int(name) for name in rounds if name.isdecimal()), default=1)
 
 
 class ImageStore:

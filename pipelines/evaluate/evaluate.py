@@ -25,7 +25,7 @@ from pipelines.settings.finetune import FinetuneConfig
 
 
 def main(run: RunFolder, settings: Settings) -> None:
-    """Draw missing images, measure, and write `metrics.json`, sheets and the report."""
+    """Draw missing images, measure, and write `metrics.json` and the report."""
     run = with_reward(run)
     with launched(settings.run.device) as processes:
         _evaluate_once(run, settings, processes)

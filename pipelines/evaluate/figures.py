@@ -203,10 +203,6 @@ class Measured:
     scores: Values | None = None
     """[N, scorers]; None without scorers."""
 
-    def rows_of(self, prompts: set[str]) -> list[int]:
-        """Return the indices of all images of `prompts`."""
-        return [i for i, one in enumerate(self.planned) if one.prompt in prompts]
-
     def chosen(self, rows: Sequence[int]) -> "Measured":
         """Return the measurements of the images at these indices."""
 
@@ -219,7 +215,7 @@ class Measured:
 
     def of_prompts(self, prompts: set[str]) -> "Measured":
         """Return the measurements of the images of these prompts."""
-        return self.chosen(self.rows_of(prompts))
+        return self.chosen([i for i, one in enumerate(self.planned) if one.prompt in prompts])
 
 
 def together(parts: Sequence[Measured]) -> Measured:

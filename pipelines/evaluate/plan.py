@@ -11,8 +11,8 @@ from pipelines.run.image_plan import EVALUATION_SEEDS, Planned, candidate_seeds,
 from pipelines.run.judge import judge_folder
 from pipelines.run.prompts import OTHER, focus_of, held_out_of, prompts_of
 from pipelines.settings.config import Settings
-from pipelines.settings.evaluate import EvaluateConfig
 from pipelines.settings.finetune import FinetuneConfig
+from pipelines.settings.stages import EvaluateConfig
 from world.prompts import family_of, held_out_prompts
 
 

@@ -1,7 +1,6 @@
 """Draws and measures the images of the compared models, and computes their figures."""
 
 import json
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,9 +39,9 @@ from pipelines.evaluate.plan import (
     tuned_on,
 )
 from pipelines.run.drawing import Batches, Drawer
-from pipelines.run.image_io import load_images, save_sheet
+from pipelines.run.image_io import load_images
 from pipelines.run.image_plan import ImagesConfig, Planned
-from pipelines.run.judge import Judge, judge_folder, open_judge
+from pipelines.run.judge import OracleJudge, judge_folder, open_judge
 from pipelines.run.metrics_log import kept_step, read_metrics
 from pipelines.run.model_hashes import REWARD_METRICS, has_reward, weights_hash
 from pipelines.run.models import (
@@ -54,8 +53,8 @@ from pipelines.run.models import (
 from pipelines.run.prompts import meta_of
 from pipelines.run.rounds import labels_by_round
 from pipelines.settings.config import Settings
-from pipelines.settings.evaluate import EvaluateConfig
 from pipelines.settings.finetune import FinetuneConfig
+from pipelines.settings.stages import EvaluateConfig
 from reward.clip.backbone import ClipBackbone
 from reward.measuring.report import read_report
 from reward.model import RewardModel
@@ -71,7 +70,7 @@ is so small that an invisible difference adds hundreds of nats."""
 class Instruments:
     """The models that measure images."""
 
-    judge: Judge | None
+    judge: OracleJudge | None
     reward: RewardModel | None
     clip: ClipBackbone
     """The reward's CLIP before training, or the CLIP of the reward's settings."""
@@ -123,8 +122,8 @@ class Instruments:
             means, spreads = self.reward.score_features_with_std(
                 image_features=features, text_embeddings=text
             )
-            rewards = means.tolist()
-            stds = spreads.tolist() if self.reward.members > 1 else None
+            rewards, spread_of_members = torch.stack([means, spreads]).tolist()
+            stds = spread_of_members if self.reward.members > 1 else None
         image = features[:, : backbone.dim]
         is_untuned = self.clip is backbone
         cosines = (image * text).sum(-1) if is_untuned else self.clip.clip_score(images, texts)
@@ -211,9 +210,8 @@ def evaluation_of(
     outdated: dict[str, list[str]],
     processes: Processes,
 ) -> Evaluation:
-    """Draw missing images, measure all, and write the sheets."""
+    """Draw missing images, and measure all."""
     config, prompts = settings.table("evaluate", EvaluateConfig), evaluation_prompts(settings)
-    trained = [one.prompt for one in prompts if one.group == "trained"]
     drawings = list(drawings_of(run, settings, tuned))
     kl = draw_all(drawings, settings, processes)
     instruments = Instruments.open(run, settings)
@@ -233,7 +231,6 @@ def evaluation_of(
     for name, others in weaker.items():
         ends = {0.0: measured["base", eta], 1.0: measured[name, eta]}
         at_strengths += by_strength(name, eta, ends | others, prompts)
-    _save_sheets(run, trained, measured)
     return Evaluation(
         round=run.round,
         rounds=_rounds(run),
@@ -269,7 +266,8 @@ def kl_to_base(model: DiffusionModel, prompts: Sequence[str], settings: Settings
         return chain_kl(model, texts, sampler, batch=batch, generator=generator)
 
     with model.exact():  # the rounding of bfloat16 would add about a nat per step
-        return [float(value) for value in Batches(largest).fit(nats, largest)]
+        values: list[float] = Batches(largest).fit(nats, largest).tolist()
+        return values
 
 
 def _results(
@@ -327,19 +325,6 @@ def _audit(settings: Settings) -> dict[str, Any] | None:
         return None
     audit: dict[str, Any] = json.loads((judge / "audit.json").read_text(encoding="utf-8"))
     return audit
-
-
-def _save_sheets(
-    run: RunFolder, prompts: Sequence[str], measured: dict[tuple[str, float], Measured]
-) -> None:
-    """Write a sheet for each training prompt and sampler, a row per model, a column per seed."""
-    shutil.rmtree(run.evaluation_dir / "sheets", ignore_errors=True)  # sheets of other prompts
-    for number, prompt in enumerate(prompts, start=1):
-        for eta in dict.fromkeys(eta for _, eta in measured):
-            models = [drawn for (_, other), drawn in measured.items() if other == eta]
-            parts = [drawn.chosen(drawn.rows_of({prompt})[:12]) for drawn in models]
-            path = run.evaluation_dir / "sheets" / f"prompt-{number:02d}-eta{eta:g}.png"
-            save_sheet([load_images(part.paths) for part in parts], path)
 
 
 @torch.no_grad()

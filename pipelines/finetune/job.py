@@ -1,6 +1,5 @@
 """A training of the run, ready to start: its model, reward, data and generator."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -91,7 +90,7 @@ def open_job(
     # Each round has its own noise; seeds of runs are below 2^31.
     generator = torch.Generator().manual_seed(settings.run.seed + (run.round - 1) * 2**31)
     model = open_model(settings.run)
-    watch = Watch(partial(_now, model.device))
+    watch = _watch_of(model.device)
     model.processes = replace(processes, watch=watch)
     model.add_adapter(adapter, generator=generator)
     model.set_up(settings.run)
@@ -124,11 +123,22 @@ def open_job(
     return Job(name, find_method(name), run, settings, training, encoder)
 
 
-def _now(device: torch.device) -> float:
-    """Return the time in seconds after the device has finished all queued work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter()
+def _watch_of(device: torch.device) -> Watch:
+    """Return a watch; on a GPU its marks are events in the queue of work, as work runs late."""
+    if device.type == "cpu":
+        return Watch()
+    gpu = torch.get_device_module(device)
+
+    def mark() -> Any:
+        event = gpu.Event(enable_timing=True)
+        event.record(gpu.current_stream(device))
+        return event
+
+    def between(start: Any, end: Any) -> float:
+        end.synchronize()
+        return float(start.elapsed_time(end)) / 1000
+
+    return Watch(mark, between)
 
 
 def _open_reward(

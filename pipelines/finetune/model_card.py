@@ -2,7 +2,7 @@
 
 from finetune.learning.training import TrainState
 from finetune.model.diffusion import DiffusionModel, arithmetic
-from finetune.model.family_sd import DDIM
+from finetune.model.families.sd import DDIM
 from finetune.model.model_folder import TYPES
 from finetune.settings.adapter_kinds import ADAPTERS, BASE
 from finetune.settings.method import LearnsFromLabels
@@ -42,7 +42,7 @@ from diffusers import {imported}
 pipeline = DiffusionPipeline.from_pretrained({opened})
 {sampler}{adapter}pipeline.to({device!r})
 image = pipeline(
-    {prompt!r},
+    prompt={prompt!r},
     num_inference_steps={steps},
     {arguments},
     generator=torch.Generator().manual_seed({seed}),

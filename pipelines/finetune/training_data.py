@@ -194,7 +194,7 @@ def _labels(
 ) -> Labels:
     """Return the labels of a part; `rows` has the row of each image of the dataset."""
     labels = LabelTensors.from_part(
-        part, torch.device("cpu"), weighting=config.label_weights, whole_rankings=whole_rankings
+        part, weighting=config.label_weights, whole_rankings=whole_rankings
     )
     none = torch.zeros(0, dtype=torch.long)
     rankings = Rankings(none.view(0, 2), none, torch.zeros(0), torch.zeros(0, 2))

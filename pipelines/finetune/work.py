@@ -26,8 +26,7 @@ from pipelines.finetune.plan import CARD_FILE, CHECKPOINTS
 from pipelines.finetune.strengths import STRENGTHS_FILE
 from pipelines.progress import progress_bar
 from pipelines.run.image_io import save_sheet
-from pipelines.run.metrics_log import UNTRAINED, read_metrics, time_spent
-from pipelines.run.training_log import MetricsLog
+from pipelines.run.metrics_log import UNTRAINED, MetricsLog, read_metrics, time_spent
 
 SAMPLE_SIZE = 128
 """Least side of an image on a sheet, in pixels (approximate)."""

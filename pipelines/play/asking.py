@@ -15,7 +15,7 @@ from labeling_app.campaign.tasks import LARGEST_RANKING, TasksConfig
 from pipelines.play.settings import PlayConfig
 from pipelines.play.studio import DrawnImage, VisitorError
 from pipelines.run.campaign import open_store
-from pipelines.run.image_rows import DrawnBy
+from pipelines.run.image_plan import DrawnBy
 from pipelines.run.model_hashes import weights_hash
 from pipelines.settings.config import Settings
 

@@ -13,8 +13,7 @@ from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from labeling_app.gradio_drawing import draw, gradio_app, house_theme
-from labeling_app.gradio_events import checked
+from labeling_app.gradio_pages import checked, draw, gradio_app, house_theme
 from labeling_app.guard import Guard, replaying
 from labeling_app.page import DRAWN, add_files
 from pipelines.play.page import Playground

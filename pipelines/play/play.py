@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from data.runs import RunFolder
 from data.weights import check_model_folder
 from pipelines.flags import stands_for_settings
-from pipelines.interruption import ends_at_once, ends_in_order, until_stopped
+from pipelines.interruption import INTERRUPTED, ends_at_once, ends_in_order
 from pipelines.play.settings import PlayConfig
 from pipelines.settings.config import Settings
 
@@ -25,7 +25,7 @@ def main(run: RunFolder, settings: Settings) -> int:
     """Open the models and serve the page.
 
     Returns:
-        The exit status.
+        The exit status after Ctrl-C; SIGTERM ends the process by an exception.
 
     Raises:
         PictuneError: a model cannot be opened, or the app cannot listen on the address.
@@ -39,12 +39,11 @@ def main(run: RunFolder, settings: Settings) -> int:
 
     with TemporaryDirectory(prefix="pictune-play-") as folder, ends_in_order():
         os.environ["GRADIO_TEMP_DIR"] = folder  # otherwise Gradio's copies would stay
-        with until_stopped() as status:
-            studio = Studio(run, settings, Path(folder))
-            with closing(studio):
-                app = create_app(studio, config)
-                serve(app, config, lambda address: _announce(studio, address))
-    return status.code
+        studio = Studio(run, settings, Path(folder))
+        with closing(studio):
+            app = create_app(studio, config)
+            serve(app, config, lambda address: _announce(studio, address))
+    return INTERRUPTED
 
 
 def _announce(studio: "Studio", address: str) -> None:

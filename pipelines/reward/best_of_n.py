@@ -20,6 +20,7 @@ from data.schema import schema_of, write_table
 from finetune.model.processes import Processes, launched
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.figures import by_reward
+from pipelines.flags import add_path
 from pipelines.interruption import ends_at_once
 from pipelines.run.image_plan import BEST_OF_SEEDS, Planned, seeded
 from pipelines.run.model_hashes import content_hash, weights_hash
@@ -119,10 +120,11 @@ def _draw_and_score(
         from finetune.learning.reward_fn import score  # noqa: PLC0415 - loads torch
         from pipelines.run.drawing import Batches, Drawer  # noqa: PLC0415 - loads torch
         from pipelines.run.image_io import load_images  # noqa: PLC0415 - loads torch
-        from pipelines.run.models import device_of, open_reward  # noqa: PLC0415 - loads torch
+        from pipelines.run.models import as_reward_fn, device_of, open_reward_model  # noqa: PLC0415 - loads torch
 
     candidates, device = folder / "candidates", device_of(settings.run)
-    reward_fn, drawer = open_reward(reward, settings.run), Drawer.open(settings, processes)
+    reward_fn = as_reward_fn(open_reward_model(reward, settings.run))
+    drawer = Drawer.open(settings, processes)
     if processes.is_first:
         write_json(folder / MADE_BY, drawn_by)
     drawer.draw_missing(planned, candidates, settings.table("sampler", Sampler), title="best of n")
@@ -174,21 +176,11 @@ def _write_best(folder: Path, ranked: Sequence[Sequence[Path]], keep: int) -> No
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this stage."""
-    parser.add_argument(
-        "--reward",
-        type=Path,
-        metavar="DIR",
-        help="the folder of a trained reward (default: the run's)",
-    )
+    add_path(parser, "--reward", "DIR", "the folder of a trained reward (default: the run's)")
     parser.add_argument(
         "--n", type=int, default=16, help="images drawn for each prompt (default: 16)"
     )
     parser.add_argument(
         "--keep", type=int, default=1, help="how many of them are picked (default: 1)"
     )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="the folder to write (default: best-of-n in the run's)",
-    )
+    add_path(parser, "--out", "DIR", "the folder to write (default: best-of-n in the run's)")

@@ -3,7 +3,6 @@
 Several processes share the encoding of the images; the first alone trains, measures and writes.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -11,30 +10,24 @@ from data.errors import PictuneError
 from data.runs import RunFolder
 from data.tables.parquet import MANIFEST, learned_from_digest
 from finetune.model.processes import Processes, launched
-from pipelines.flags import one_of
 from pipelines.interruption import ends_at_once
-from pipelines.reward.text import CONVENTIONS, by_convention, headline
+from pipelines.reward.text import headline
 from pipelines.run.campaign import export_labels, open_store
 from pipelines.run.model_hashes import REWARD_METRICS, content_hash, reward_hash
 from pipelines.run.record import StageFolder
 from pipelines.run.rounds import refuse_unlabeled, reward_before
 from pipelines.settings.config import Settings
-from pipelines.settings.rounds import RoundsConfig
+from pipelines.settings.stages import RoundsConfig
 from reward.dataset import FeedbackDataset
 from reward.files import BACKBONE_FILE, CONFIG_FILE, TYPES, TYPES_FILE, WEIGHTS_FILE
-from reward.measuring.report import RewardReport, read_report
+from reward.measuring.report import RewardReport
 from reward.settings import RewardConfig
 
 
-def main(run: RunFolder, settings: Settings, *, convention: str | None = None) -> None:
-    """Train and evaluate; a model made from the same labels, backbone and settings is kept.
-
-    With a `convention`, also print the pairwise accuracies by this convention.
-    """
+def main(run: RunFolder, settings: Settings) -> None:
+    """Train and evaluate; a model made from the same labels, backbone and settings is kept."""
     with launched(settings.run.device) as processes:
         _train_once(run, settings, processes)
-    if convention is not None and processes.is_first:
-        print(by_convention(read_report(run.reward_dir / REWARD_METRICS), convention))
 
 
 def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> None:
@@ -114,13 +107,3 @@ def _outputs(folder: Path, config: RewardConfig) -> tuple[Path, ...]:
         types = [f"type-{number}" for number in range(config.rater_types)]
         names += [f"{TYPES}/{name}" for name in (TYPES_FILE, *types)]
     return tuple(folder / name for name in names)
-
-
-def add_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags of this stage."""
-    parser.add_argument(
-        "--convention",
-        type=one_of("CONVENTION", CONVENTIONS),
-        metavar="|".join(CONVENTIONS),
-        help="also tell the share of ranked pairs in the right order as its authors count them",
-    )

@@ -14,7 +14,7 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from data.schema import write_batches
 from finetune.model.processes import launched
-from pipelines.flags import stands_for_no_setting
+from pipelines.flags import add_path, stands_for_no_setting
 from pipelines.interruption import ends_at_once
 from pipelines.reward.score_request import FILE, MADE_FROM, SCORES, Request, rows_made_from
 from pipelines.run.model_hashes import content_hash
@@ -24,24 +24,10 @@ from pipelines.settings.config import Settings
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this stage; `--prompts` belongs to the images, not to the run."""
-    parser.add_argument(
-        "--reward",
-        type=Path,
-        metavar="DIR",
-        help="the folder of a trained reward (default: the run's)",
-    )
-    parser.add_argument(
-        "--images",
-        type=Path,
-        metavar="DIR",
-        help="the folder with the images (default: the run's)",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="FILE",
-        help="the table to write (default: scores.parquet beside the reward)",
-    )
+    add_path(parser, "--reward", "DIR", "the folder of a trained reward (default: the run's)")
+    add_path(parser, "--images", "DIR", "the folder with the images (default: the run's)")
+    meaning = "the table to write (default: scores.parquet beside the reward)"
+    add_path(parser, "--out", "FILE", meaning)
     stands_for_no_setting(parser, "prompts")
 
 

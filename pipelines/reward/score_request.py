@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,8 +60,8 @@ class Request:
             PictuneError: the file cannot be read or is empty, or the folder holds no image.
         """
         if file.suffix in (".csv", ".parquet"):
-            (paths, path), (prompts, prompt) = (_numbered(column) for column in _read_pairs(file))
-            return cls(paths, prompts, path, prompt)
+            (path, files), (prompt, texts) = map(pd.factorize, _read_pairs(file))
+            return cls(list(files), list(texts), path, prompt)
         prompts, paths = [one.text for one in read_prompts(file)], _images_in(folder)
         rows = np.arange(len(paths) * len(prompts))
         return cls(paths, prompts, rows // len(prompts), rows % len(prompts))
@@ -104,14 +104,14 @@ def _images_in(folder: Path) -> list[str]:
     return paths
 
 
-def _read_pairs(file: Path) -> tuple[list[str], list[str]]:
+def _read_pairs(file: Path) -> tuple["pd.Series[str]", "pd.Series[str]"]:
     """Return the paths and the prompts of a table."""
     if file.suffix == ".parquet":
         try:
-            pairs = read_table(file, PAIRS)
+            table = read_table(file, PAIRS).to_pandas()
         except PictuneError as error:
             raise PictuneError(f"{str(error).rpartition('; ')[0]}; {COLUMNS}") from error
-        return pairs["path"].to_pylist(), pairs["prompt"].to_pylist()
+        return table["path"], table["prompt"]
     try:
         table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
@@ -121,11 +121,4 @@ def _read_pairs(file: Path) -> tuple[list[str], list[str]]:
     if missing or table.empty:
         lacking = f"no column {missing[0]}" if missing else "no rows"
         raise PictuneError(f"{file}: {lacking}; {COLUMNS}")
-    return table["path"].tolist(), table["prompt"].tolist()
-
-
-def _numbered(texts: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the distinct texts, and for each text its index among them."""
-    distinct = list(dict.fromkeys(texts))
-    number = {text: i for i, text in enumerate(distinct)}
-    return distinct, np.array([number[text] for text in texts], np.int64)
+    return table["path"], table["prompt"]

@@ -1,4 +1,4 @@
-"""Texts on a reward: its quality, and its pairwise accuracies by convention."""
+"""Texts on a reward: its quality in a few words, and the titles of its figures."""
 
 from typing import Literal, get_args
 
@@ -67,19 +67,6 @@ def headline(report: RewardReport) -> str:
 def scorers(report: RewardReport) -> dict[str, str]:
     """Return the titles of a report's scorers; external rewards keep their names."""
     return SCORERS | {name: name for name in elsewhere(report.test_unseen)}
-
-
-def by_convention(report: RewardReport, convention: str) -> str:
-    """Return the pairwise accuracies by one of `CONVENTIONS`, one line per test."""
-    title, meaning = CONVENTIONS[convention]
-    lines = [f"ranked pairs in the right order as {title} counts them ({meaning}):"]
-    for name, test in TESTS.items():
-        rows = report.part(name).conventions
-        shares = (
-            f"{words} {percent(rows[each][convention])}" for each, words in scorers(report).items()
-        )
-        lines.append(f"{test}: {', '.join(shares)}")
-    return "\n".join(lines)
 
 
 def main_part(report: RewardReport) -> tuple[str, MainFigure] | None:

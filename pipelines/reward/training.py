@@ -14,10 +14,10 @@ from pipelines.progress import progress
 from pipelines.reward.page import OTHERS, RELIABILITY, write_report
 from pipelines.reward.sharing import encode_labeled
 from pipelines.reward.text import headline, scorers
+from pipelines.run.metrics_log import MetricsLog
 from pipelines.run.model_hashes import REWARD_METRICS
 from pipelines.run.models import open_backbone, open_cache, open_reward_model
 from pipelines.run.rounds import labeled_images, reward_before
-from pipelines.run.training_log import MetricsLog
 from pipelines.settings.config import Settings
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
@@ -52,14 +52,6 @@ from reward.measuring.report import (
 from reward.measuring.type_comparison import compare_types
 from reward.model import RewardModel
 from reward.settings import RewardConfig
-
-RANKINGS = {
-    "bradley_terry": "Bradley and Terry",
-    "davidson": "Davidson",
-    "rao_kupper": "Rao and Kupper",
-    "plackett_luce": "Plackett and Luce",
-}
-"""Names of the losses on rankings."""
 
 _CARD = """# Reward model
 
@@ -213,8 +205,7 @@ def _card(
         f"| {title} | {' | '.join(number(getattr(figures, key), 3) for key in keys)} |"
         for title, figures in lines
     )
-    how = f"by updates of rank {config.lora_rank}" if config.lora_rank else "as a whole"
-    tuned = f"tuned in its last {config.tune_last} block{'s' * (config.tune_last > 1)} {how}"
+    tuned = f"tuned in its last {config.tune_last} block{'s' * (config.tune_last > 1)} as a whole"
     return _CARD.format(
         members=f"{config.members} heads" if config.members > 1 else "A head",
         backbone=config.backbone,
@@ -247,10 +238,9 @@ def _stale_rows(report: RewardReport) -> str:
 
 def _losses(config: RewardConfig, counts: Counts) -> Iterator[str]:
     """Yield the training losses, in words."""
-    lee = "the squared error of Lee et al. 2023 (arXiv 2302.12192)"
     if counts["good"] + counts["bad"]:
-        yield f"single labels by {lee if config.binary_loss == 'mse' else 'cross-entropy'}"
+        yield "single labels by the squared error of Lee et al. 2023 (arXiv 2302.12192)"
     if config.auxiliary_weight and counts["good"]:
         yield "contrastive prompts"
     if config.ranking_weight and counts["pairs"]:
-        yield f"rankings by {RANKINGS[config.ranking_loss]}"
+        yield "rankings by Bradley and Terry"

@@ -14,8 +14,7 @@ from pipelines.collect import images, simulate
 from pipelines.evaluate import evaluate
 from pipelines.evaluate import text as report_text
 from pipelines.finetune import finetune
-from pipelines.flags import one_of
-from pipelines.methods import METHODS
+from pipelines.flags import add_method
 from pipelines.reward import reward
 from pipelines.run.campaign import export_labels, open_store
 from pipelines.run.judge import judge_folder
@@ -71,10 +70,4 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounds", type=int, default=3, metavar="N", help="rounds in all (default: 3)"
     )
-    parser.add_argument(
-        "--method",
-        required=True,
-        type=one_of("METHOD", METHODS),
-        metavar="|".join(METHODS),
-        help="tunes in each round, and draws in the next one",
-    )
+    add_method(parser, "tunes in each round, and draws in the next one")

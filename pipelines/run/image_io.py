@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -19,8 +19,13 @@ GAP = 2
 
 def to_pil(image: Tensor) -> Image.Image:
     """Return one image [3, H, W] in [0, 1] as 8-bit RGB."""
-    pixels = (image.detach().float().clamp(0, 1) * 255).round().byte()
-    return Image.fromarray(pixels.permute(1, 2, 0).cpu().numpy())
+    return Image.fromarray(_pixels(image))
+
+
+def _pixels(images: Tensor) -> np.ndarray[Any, Any]:
+    """Return images [..., 3, H, W] in [0, 1] as bytes [..., H, W, 3], by one copy to the CPU."""
+    pixels = (images.detach().float().clamp(0, 1) * 255).round().byte()
+    return pixels.movedim(-3, -1).cpu().numpy()
 
 
 def save_png(image: Tensor, path: Path) -> None:
@@ -48,9 +53,9 @@ class ImageWriter:
             PictuneError: an earlier image could not be written.
         """
         self._finish()
-        pairs = zip(images, paths, strict=True)
         # As bytes on the CPU: a quarter of the memory, and no GPU memory.
-        self._writing = [self._pool.submit(_write_png, to_pil(one), path) for one, path in pairs]
+        pairs = zip(map(Image.fromarray, _pixels(images)), paths, strict=True)
+        self._writing = [self._pool.submit(_write_png, one, path) for one, path in pairs]
 
     def _finish(self) -> None:
         for one in self._writing:

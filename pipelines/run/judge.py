@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pipelines.run.model_hashes import weights_hash
 from pipelines.settings.run import RunConfig
@@ -28,19 +28,9 @@ class Verdict:
     """Whether the judge can recognize the content of the image."""
 
 
-class Judge(Protocol):
-    """Judges images, independently of all trained models."""
-
-    def understands(self, prompt: str) -> bool:
-        """Whether the prompt contains anything that the judge can check."""
-
-    def verdicts(self, images: "Tensor", prompts: Sequence[str]) -> list[Verdict]:
-        """Return the verdicts on images [B, 3, H, W] in [0, 1] for their prompts."""
-
-
 @dataclass(frozen=True)
 class OracleJudge:
-    """The embedded world's oracle as a judge."""
+    """The embedded world's oracle as a judge; no trained model learns from it."""
 
     oracle: "Oracle"
 
@@ -57,7 +47,7 @@ class OracleJudge:
         ]
 
 
-def open_judge(config: RunConfig) -> Judge | None:
+def open_judge(config: RunConfig) -> OracleJudge | None:
     """Return the run's judge; None if there is no judge for images of its model."""
     folder = judge_folder(config)
     if folder is None:

@@ -82,11 +82,6 @@ def open_cache(run: RunFolder) -> EmbeddingCache:
     return EmbeddingCache(run.embeddings_dir)
 
 
-def open_reward(folder: Path, config: RunConfig) -> RewardFn:
-    """Return the trained reward model as a function for fine-tuning."""
-    return as_reward_fn(open_reward_model(folder, config))
-
-
 def as_reward_fn(model: RewardModel) -> RewardFn:
     """Return the function from images [B, 3, H, W] in [0, 1] and prompts to rewards [B].
 

@@ -36,7 +36,7 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     """Held-out prompts for validation and guards; empty means the training prompts, with seeds that
     training does not use."""
     adapter: AdapterSettings = AdapterSettings()
-    """Trained weights beside the frozen model, for every method: a LoRA. A method's own table, such
+    """Trained weights beside the frozen model, for every method. A method's own table, such
     as `[dpok.adapter]`, overrides it."""
     validation: SharedValidation = SharedValidation()
     """Validation, which chooses the best weights and can end the training early, for every method.

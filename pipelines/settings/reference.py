@@ -9,15 +9,13 @@ import inspect
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from types import NoneType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, get_args
 
 from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from pipelines.methods import METHODS
 from pipelines.settings.config import config_file, model_of, read_toml
@@ -27,7 +25,13 @@ from pipelines.settings.tables import TABLES
 WIDTH = 100
 PUBLISHED = "paper"
 """The preset with the published settings."""
-KINDS = {bool: "true or false", int: "whole number", float: "number", str: "text", Path: "path"}
+KINDS = {
+    "boolean": "true or false",
+    "integer": "whole number",
+    "number": "number",
+    "string": "text",
+    "path": "path",
+}
 SHARED_AT = {
     "adapter": "finetune.adapter",
     "validation": "finetune.validation",
@@ -36,7 +40,12 @@ SHARED_AT = {
 """Tables of a method that override another table, with the path of the other table."""
 BASELINES, REWARDS = "reward.baselines[]", ("finetune.rewards[]", "evaluate.scorers[]")
 """Lists of tables of the same class; the settings are explained at the first list."""
-BOUNDS = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+BOUNDS = {
+    "minimum": "at least",
+    "exclusiveMinimum": "more than",
+    "maximum": "at most",
+    "exclusiveMaximum": "less than",
+}
 HEAD = """\
 # Settings
 
@@ -74,7 +83,7 @@ def settings_in(table: str) -> list[Setting]:
 
 def _settings(path: str, model: type[BaseModel], defaults: BaseModel | None) -> Iterator[Setting]:
     """Yield the settings of a model; `defaults` holds the defaults of a nested model."""
-    meanings = _docstrings(model)
+    meanings, schema = _docstrings(model), model.model_json_schema()["properties"]
     for name, field in model.model_fields.items():
         place, meaning = f"{path}.{name}", meanings.get(name, "")
         default = field.get_default(call_default_factory=True)
@@ -83,7 +92,7 @@ def _settings(path: str, model: type[BaseModel], defaults: BaseModel | None) -> 
         if isinstance(default, BaseModel):
             yield from _inner_table(place, meaning, default)
             continue
-        kind = _kind(field.annotation, field.metadata)
+        kind = _kind(schema[name])
         if field.is_required() and defaults is None:
             yield Setting(place, None, f"required; {kind}", meaning)
         else:
@@ -138,28 +147,17 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     return found
 
 
-def _kind(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    """Return a type and its range in words."""
-    if get_origin(annotation) is Annotated:
-        inner, *more = get_args(annotation)
-        nested = [one for part in more for one in _constraints(part)]
-        return _kind(inner, (*metadata, *nested))
-    if get_origin(annotation) is Literal:
-        return " or ".join(_as_toml(value) for value in get_args(annotation))
-    arguments = [one for one in get_args(annotation) if one not in (NoneType, Ellipsis)]
-    if get_origin(annotation) is tuple:
-        base = f"list of {_plural(_kind(arguments[0]))}"
-    elif get_origin(annotation) is dict:
-        base = f"table of {_plural(_kind(arguments[1]))}"
-    elif arguments:  # X | None
-        return _kind(arguments[0], metadata)
-    else:
-        base = KINDS.get(annotation, "table")
-    return ", ".join((base, *_range(metadata)))
-
-
-def _constraints(part: Any) -> Sequence[Any]:
-    return part.metadata if isinstance(part, FieldInfo) else (part,)
+def _kind(schema: Mapping[str, Any]) -> str:
+    """Return the type and range of a JSON schema in words."""
+    if "anyOf" in schema:  # X | None
+        return _kind(schema["anyOf"][0])
+    if "enum" in schema or "const" in schema:
+        return " or ".join(_as_toml(value) for value in schema.get("enum", [schema.get("const")]))
+    base = KINDS.get(schema.get("format", schema.get("type", "")), "table")
+    for key, name in (("items", "list"), ("additionalProperties", "table")):
+        if isinstance(inner := schema.get(key), dict):
+            base = f"{name} of {_plural(_kind(inner))}"
+    return ", ".join((base, *_range(schema)))
 
 
 def _plural(kind: str) -> str:
@@ -170,13 +168,12 @@ def _plural(kind: str) -> str:
     )
 
 
-def _range(metadata: Sequence[Any]) -> Iterator[str]:
-    bounds = {name: getattr(one, name) for one in metadata for name in BOUNDS if hasattr(one, name)}
-    if {"ge", "le"} <= bounds.keys():
-        yield f"{bounds['ge']:g} to {bounds['le']:g}"
+def _range(schema: Mapping[str, Any]) -> Iterator[str]:
+    if {"minimum", "maximum"} <= schema.keys():
+        yield f"{schema['minimum']:g} to {schema['maximum']:g}"
     else:
-        yield from (f"{BOUNDS[name]} {value}" for name, value in bounds.items())
-    if any(getattr(one, "min_length", 0) for one in metadata):
+        yield from (f"{words} {schema[name]}" for name, words in BOUNDS.items() if name in schema)
+    if schema.get("minLength") or schema.get("minItems"):
         yield "not empty"
 
 

@@ -18,10 +18,10 @@ TABLES: dict[str, str] = {
     "reward": "reward.settings:RewardConfig",
     "finetune": "pipelines.settings.finetune:FinetuneConfig",
     **{name: method.settings for name, method in METHODS.items()},
-    "rounds": "pipelines.settings.rounds:RoundsConfig",
-    "evaluate": "pipelines.settings.evaluate:EvaluateConfig",
+    "rounds": "pipelines.settings.stages:RoundsConfig",
+    "evaluate": "pipelines.settings.stages:EvaluateConfig",
     "compare": "labeling_app.campaign.comparisons:CompareConfig",
-    "arena": "pipelines.compare.arena.settings:ArenaConfig",
+    "arena": "pipelines.settings.stages:ArenaConfig",
     "play": "pipelines.play.settings:PlayConfig",
 }
 """Each table's model as `module:class`, in the order in which settings are written."""

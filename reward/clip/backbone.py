@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 from transformers import AutoConfig, PreTrainedTokenizerBase
 
 from data.errors import PictuneError
@@ -90,30 +89,9 @@ class Preprocessing:
             ).clamp(0, 1)
         top, left = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
         images = images[..., top : top + self.crop, left : left + self.crop]
-        mean, std = images.new_tensor(self.mean), images.new_tensor(self.std)
+        both = torch.tensor([self.mean, self.std], dtype=images.dtype)
+        mean, std = both.to(images.device, non_blocking=True)
         return (images - mean[:, None, None]) / std[:, None, None]
-
-
-class LowRank(nn.Module):
-    """LoRA of a weight (Hu et al. 2021, arXiv 2106.09685): W + up @ down, where `up` starts at 0.
-
-    Differs from the paper in: 1. no alpha, since the learning rate has the same effect; 2. no
-    dropout, since a score must not be random. peft, which adds updates to outputs instead of
-    weights, needed 1.9 GB instead of 1.1 GB for two blocks of a CLIP like ViT-B/32 on 128 images,
-    in equal time.
-    """
-
-    def __init__(self, weight: Tensor, rank: int, *, generator: torch.Generator) -> None:
-        super().__init__()
-        outputs, inputs = weight.shape
-        bound = 1 / inputs**0.5
-        down = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
-        self.down = nn.Parameter(down.to(weight.device))
-        self.up = nn.Parameter(torch.zeros(outputs, rank, device=weight.device))
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """Return the weight [O, I] with the update."""
-        return weight + self.up @ self.down
 
 
 class ClipBackbone(nn.Module):
@@ -135,8 +113,6 @@ class ClipBackbone(nn.Module):
         self.preprocess = preprocessing
         self.tuned_blocks = 0
         """Number of trainable blocks at the end of the vision tower."""
-        self.lora_rank = 0
-        """Rank of the LoRA updates of the trainable blocks; 0 if their weights are trained."""
         self._fingerprint: str | None = None
 
     @classmethod
@@ -167,15 +143,11 @@ class ClipBackbone(nn.Module):
         image_size = clip.config.vision_config.image_size
         return cls(name, clip, tokenizer, Preprocessing.from_processor(images, image_size))
 
-    def tunable(
-        self, last: int, *, lora_rank: int = 0, generator: torch.Generator | None = None
-    ) -> Self:
+    def tunable(self, last: int) -> Self:
         """Return a copy whose last blocks of the vision tower may be trained.
 
-        The norm and the projection that follow the blocks are trained with them. With a
-        `lora_rank`, which needs a `generator` (CPU), only LoRA updates of this rank to the linear
-        layers of these blocks are trained. The copy shares all frozen weights with this backbone,
-        and keeps its name and its fingerprint.
+        The norm and the projection that follow the blocks are trained with them. The copy shares
+        all frozen weights with this backbone, and keeps its name and its fingerprint.
 
         Raises:
             PictuneError: the tower has fewer blocks.
@@ -186,23 +158,15 @@ class ClipBackbone(nn.Module):
                 f"reward.tune_last: {self.name} has {blocks} blocks in its vision tower; "
                 f"{last} cannot be trained"
             )
-        trained_parts = [] if lora_rank else self._last_parts(last)
-        trained = {id(weight) for part in trained_parts for weight in part.parameters()}
+        trained = {id(weight) for part in self._last_parts(last) for weight in part.parameters()}
         shared: dict[int, object] = {
             id(weight): weight for weight in self.parameters() if id(weight) not in trained
         }
         _ = self.fingerprint  # the copy gets the cached value
         twin = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer, **shared})
-        twin.tuned_blocks, twin.lora_rank = last, lora_rank
-        if lora_rank:
-            assert generator is not None
-            modules = list(twin.clip.vision_model.encoder.layers[-last:].modules())
-            for layer in [each for each in modules if isinstance(each, nn.Linear)]:
-                update = LowRank(layer.weight, lora_rank, generator=generator)
-                parametrize.register_parametrization(layer, "weight", update)
-        else:
-            for part in twin._last_parts(last):  # noqa: SLF001 (its own class)
-                part.requires_grad_(True)
+        twin.tuned_blocks = last
+        for part in twin._last_parts(last):  # noqa: SLF001 (its own class)
+            part.requires_grad_(True)
         return twin
 
     def tuned_weights(self) -> dict[str, nn.Parameter]:
@@ -309,10 +273,11 @@ class ClipBackbone(nn.Module):
         starts = range(0, len(distinct), TEXT_BATCH)
         encoded = torch.cat([self._encode_text(distinct[i : i + TEXT_BATCH]) for i in starts])
         position = {prompt: i for i, prompt in enumerate(distinct)}
-        return encoded[[position[prompt] for prompt in prompts]]
+        rows = torch.tensor([position[prompt] for prompt in prompts])
+        return encoded[rows.to(self.device, non_blocking=True)]
 
     def _encode_text(self, prompts: list[str]) -> Tensor:
-        ids = self._tokens(prompts).input_ids.to(self.device)
+        ids = self._tokens(prompts).input_ids.to(self.device, non_blocking=True)
         return F.normalize(self.family.read(self.clip, ids), dim=-1)
 
     def count_truncated(self, prompts: Sequence[str]) -> int:

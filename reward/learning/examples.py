@@ -41,7 +41,7 @@ class Examples:
     """[prompts + wrong prompts, D] of unit length, `dataset.prompts` first."""
     wrong: Tensor
     """[prompts, N - 1] rows of `text_embeddings` with each prompt's wrong versions; -1 for prompts
-    with fewer."""
+    with fewer. On the CPU."""
     image_tokens: Tensor | None = None
     """[images, T, W], inputs of the first trained block; None if no block is trained."""
 
@@ -54,7 +54,7 @@ class Examples:
         if not backbone.tuned_blocks or not len(rows):
             return self.image_features
         assert self.image_tokens is not None, "prepare() was called without tune_last"
-        rows = rows.to(self.image_tokens.device).unique()
+        rows = rows.unique().to(self.image_tokens.device, non_blocking=True)
         batches = [
             backbone.embed_tokens(self.image_tokens[some], last=backbone.tuned_blocks)
             for some in rows.split(TUNED_BATCH)
@@ -102,7 +102,7 @@ def prepare(
         split=split,
         image_features=images,
         text_embeddings=embed_prompts([*dataset.prompts, *row], backbone, cache=cache),
-        wrong=wrong.to(backbone.device),
+        wrong=wrong,
         image_tokens=tokens,
     )
 

@@ -1,6 +1,6 @@
 """Labels as tensors for the losses: verdicts joined by image, pairs and whole rankings."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
 
@@ -15,7 +15,7 @@ from reward.settings import LabelWeighting
 
 @dataclass(frozen=True, eq=False)
 class PaddedRankings:
-    """R whole rankings of up to M images, on the model's device."""
+    """R whole rankings of up to M images, on the CPU."""
 
     image: Tensor
     """[R, M] rows of `Examples.image_features`, sorted within a ranking."""
@@ -28,18 +28,10 @@ class PaddedRankings:
     weight: Tensor
     """[R]"""
 
-    def where(self, rankings: Tensor) -> Self:
-        """Return the chosen rankings, with the least possible padding."""
-        width = int(self.present[rankings].sum(1).max())
-        columns = {each.name: getattr(self, each.name)[rankings] for each in fields(self)}
-        return type(self)(
-            **{name: each[:, :width] if each.ndim == 2 else each for name, each in columns.items()}
-        )
-
 
 @dataclass(frozen=True, eq=False)
 class LabelTensors:
-    """The labels of one part on the model's device.
+    """The labels of one part, on the CPU: what a step needs is moved to the model's device.
 
     The verdicts of all raters on one image and prompt are joined.
     """
@@ -70,13 +62,12 @@ class LabelTensors:
     def from_part(
         cls,
         part: FeedbackDataset,
-        device: torch.device,
         *,
         weighting: LabelWeighting = "equal",
         whole_rankings: bool = False,
         shares: Numbers | None = None,
     ) -> Self:
-        """Join the verdicts of `part` and copy everything to `device`.
+        """Join the verdicts of `part`.
 
         `shares` [raters] multiplies the weight of each rater's labels. Labels of weight 0 are
         omitted.
@@ -101,7 +92,7 @@ class LabelTensors:
         of_pairs = [column[counted] for column in columns]
         if whole_rankings:
             of_pairs.append(np.unique(pairs.ranking[counted], return_inverse=True)[1])
-        return cls(*(torch.tensor(values, device=device) for values in (*of_verdicts, *of_pairs)))
+        return cls(*map(torch.tensor, (*of_verdicts, *of_pairs)))
 
     @property
     def n_rankings(self) -> int:

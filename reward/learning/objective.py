@@ -3,12 +3,10 @@
 Lee et al. 2023 (arXiv 2302.12192):  L = E[(y - r(x, z))^2] + lambda * L_pc, where L_pc is the
 cross-entropy of the true prompt among wrong prompts made by rules, under P(i | x, {z_j}) = exp(r(x,
 z_i) / T) / sum_j exp(r(x, z_j) / T). Rankings, pair by pair: Bradley and Terry 1952, with a tie as
-half a win for either side; Rao and Kupper 1967 and Davidson 1970, with a tie as a third outcome.
-Whole rankings: Plackett 1975 and Luce 1959, with ties as in Breslow 1974.
+half a win for either side.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -29,15 +27,6 @@ def binary_loss(rewards: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     gradient as the single labels.
     """
     return (weights * (targets - rewards) ** 2).sum(-1).div(weights.sum()).mean()
-
-
-def binary_cross_entropy_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted mean cross-entropy of targets over the last dimension.
-
-    Arguments as for `binary_loss`, with `logits` [..., B] in place of rewards.
-    """
-    losses = F.binary_cross_entropy_with_logits(logits, targets.expand_as(logits), reduction="none")
-    return (weights * losses).sum(-1).div(weights.sum()).mean()
 
 
 def prompt_classification_loss(
@@ -68,83 +57,6 @@ def bradley_terry_loss(
     return (weights * losses).sum(-1).div(weights.sum()).mean()
 
 
-def davidson_loss(
-    logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor, tie: Tensor
-) -> Tensor:
-    """Return the weighted mean cross-entropy with ties as a third outcome, by Davidson.
-
-    P(0 wins) : P(1 wins) : P(tie) = p_0 : p_1 : nu sqrt(p_0 p_1) with p = exp(logit) and nu =
-    exp(`tie`). `tie` is a scalar, the other arguments are as for `bradley_terry_loss`. Without
-    ties, this loss equals `bradley_terry_loss` as `tie` goes to -infinity.
-    """
-    half = (logits_0 - logits_1) / 2
-    wins, loses, ties = F.log_softmax(
-        torch.stack([half, -half, torch.zeros_like(half) + tie]), dim=0
-    )
-    return _three_way_loss(wins, loses, ties, labels_0, weights)
-
-
-def rao_kupper_loss(
-    logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor, tie: Tensor
-) -> Tensor:
-    """Return the weighted mean cross-entropy with ties as a third outcome, by Rao and Kupper.
-
-    P(0 wins) = p_0 / (p_0 + theta p_1), P(1 wins) likewise, with log theta = softplus(`tie`): a
-    rater sees a difference of logits only above a threshold of about log theta. Arguments as for
-    `davidson_loss`.
-    """
-    threshold = F.softplus(tie)
-    margin = logits_0 - logits_1
-    wins, loses = F.logsigmoid(margin - threshold), F.logsigmoid(-margin - threshold)
-    # (theta^2 - 1) P(0 wins) P(1 wins); theta^2 alone would overflow, so it is multiplied
-    # into the two probabilities.
-    ties = (
-        torch.log(-torch.expm1(-2 * threshold))
-        + F.logsigmoid(threshold - margin)
-        + F.logsigmoid(threshold + margin)
-    )
-    return _three_way_loss(wins, loses, ties, labels_0, weights)
-
-
-def plackett_luce_loss(logits: Tensor, ranks: Tensor, present: Tensor, weights: Tensor) -> Tensor:
-    """Return the weighted mean over rankings of the cross-entropy of choosing the next best image.
-
-    A ranking is a sequence of choices, each among the remaining images; its loss is the mean over
-    the choices. Each image of a tie is chosen among all images that are no better. For two images
-    the loss equals `bradley_terry_loss`. `logits` [..., R, M] of up to M images in each of R
-    rankings; `ranks` [R, M], lower is better, equal is a tie; `present` bool [R, M], false where a
-    ranking has fewer images; `weights` [R].
-    """
-    no_better = ranks[:, None, :] >= ranks[:, :, None]
-    left = present[:, None, :] & present[:, :, None] & no_better  # [R, choice, image]
-    open_choices = left.sum(-1) > 1
-    chances = logits[..., None, :].masked_fill(~left, -torch.inf)
-    # An empty row would be the log of 0, whose gradient is NaN.
-    chances = chances.masked_fill(~present[:, :, None], 0.0)
-    losses = (torch.logsumexp(chances, dim=-1) - logits) * open_choices
-    by_ranking = losses.sum(-1) / open_choices.sum(-1).clamp(min=1)
-    return (weights * by_ranking).sum(-1).div(weights.sum()).mean()
-
-
-def _three_way_loss(
-    wins: Tensor, loses: Tensor, ties: Tensor, labels_0: Tensor, weights: Tensor
-) -> Tensor:
-    """Return the weighted mean cross-entropy, given log-probabilities [..., B] of the outcomes.
-
-    A label other than 0, 0.5 and 1 is a mean of several labels.
-    """
-    lead = 2 * labels_0 - 1
-    losses = -(lead.clamp(min=0) * wins + (-lead).clamp(min=0) * loses + (1 - lead.abs()) * ties)
-    return (weights * losses).sum(-1).div(weights.sum()).mean()
-
-
-WITH_TIES: dict[str, Callable[..., Tensor]] = {
-    "davidson": davidson_loss,
-    "rao_kupper": rao_kupper_loss,
-}
-"""Losses on pairs with a tie as a third outcome."""
-
-
 @dataclass(frozen=True, eq=False)
 class Terms:
     """The terms of a loss, each a scalar; None for a term without labels."""
@@ -171,19 +83,14 @@ class Objective:
     model: RewardModel
     examples: Examples
     config: ObjectiveConfig
-    tie: Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
-    """Tendency of raters to call two images equal; trained with the weights if `ranking_loss` has
-    ties as a third outcome."""
 
     def labels(self, part: FeedbackDataset, *, shares: Numbers | None = None) -> LabelTensors:
         """Return the labels of `part` as tensors; `shares` as in `LabelTensors.from_part`."""
         # If pairs of a ranking stay together, trained blocks encode each of its images once.
-        tuned = self.model.backbone.tuned_blocks > 0
         return LabelTensors.from_part(
             part,
-            self.model.backbone.device,
             weighting=self.config.label_weights,
-            whole_rankings=tuned or self.config.ranking_loss == "plackett_luce",
+            whole_rankings=self.model.backbone.tuned_blocks > 0,
             shares=shares,
         )
 
@@ -200,16 +107,14 @@ class Objective:
         good, raters = labels.good[rows], labels.raters[rows]
         binary = auxiliary = ranking = None
         if len(rows):
-            binary = self._binary_loss(self._member_logits(images[image], prompt), good, raters)
+            rewards = torch.sigmoid(self._logits_at(images, image, prompt))
+            binary = binary_loss(rewards, *self._moved(good, raters))
         judged = (good > 0) & (self.examples.wrong[prompt] >= 0).any(-1)
         if self.config.auxiliary_weight and judged.any():
             good_labels = (good * raters)[judged]
-            auxiliary = self._prompt_term(images[image[judged]], prompt[judged], good_labels)
+            auxiliary = self._prompt_term(images, image[judged], prompt[judged], good_labels)
         if self.config.ranking_weight and len(pairs):
-            if self.config.ranking_loss == "plackett_luce":
-                ranking = self._rankings_term(images, labels, rankings)
-            else:
-                ranking = self._pairs_term(images, labels, pairs)
+            ranking = self._pairs_term(images, labels, pairs)
         return Terms(binary, auxiliary, ranking)
 
     @torch.no_grad()
@@ -217,61 +122,56 @@ class Objective:
         """Return the loss of the ensemble's score on all `labels`; None without labels.
 
         The prompt-classification term is omitted. Rankings are scored pair by pair, since the split
-        may have separated their images. This holds for `plackett_luce` too, which equals Bradley
-        and Terry for two images.
+        may have separated their images.
         """
         rows = torch.cat([labels.image, labels.image_0, labels.image_1])
         images = self.examples.embeddings_by(self.model.backbone, rows)
         binary = ranking = None
         if len(labels.image):
-            logits = self._member_logits(images[labels.image], labels.prompt).mean(0)
-            binary = self._binary_loss(logits, labels.good, labels.raters)
+            logits = self._logits_at(images, labels.image, labels.prompt).mean(0)
+            good, raters = self._moved(labels.good, labels.raters)
+            binary = binary_loss(torch.sigmoid(logits), good, raters)
         if self.config.ranking_weight and len(labels.image_0):
-            logits_0 = self._member_logits(images[labels.image_0], labels.pair_prompt).mean(0)
-            logits_1 = self._member_logits(images[labels.image_1], labels.pair_prompt).mean(0)
-            ranking = self._pair_loss(logits_0, logits_1, labels.label_0, labels.weight)
+            logits_0 = self._logits_at(images, labels.image_0, labels.pair_prompt).mean(0)
+            logits_1 = self._logits_at(images, labels.image_1, labels.pair_prompt).mean(0)
+            moved = self._moved(labels.label_0, labels.weight)
+            ranking = bradley_terry_loss(logits_0, logits_1, *moved)
         total = Terms(binary, None, ranking).total(self.config)
         return None if total is None else total.item()
 
-    def _binary_loss(self, logits: Tensor, good: Tensor, raters: Tensor) -> Tensor:
-        if self.config.binary_loss == "bce":
-            return binary_cross_entropy_loss(logits, good, raters)
-        return binary_loss(torch.sigmoid(logits), good, raters)
-
-    def _pair_loss(
-        self, logits_0: Tensor, logits_1: Tensor, label_0: Tensor, weight: Tensor
+    def _prompt_term(
+        self, images: Tensor, image: Tensor, prompt: Tensor, good_labels: Tensor
     ) -> Tensor:
-        if self.config.ranking_loss in WITH_TIES:
-            loss = WITH_TIES[self.config.ranking_loss]
-            return loss(logits_0, logits_1, label_0, weight, self.tie)
-        return bradley_terry_loss(logits_0, logits_1, label_0, weight)
-
-    def _prompt_term(self, image: Tensor, prompt: Tensor, good_labels: Tensor) -> Tensor:
         wrong = self.examples.wrong[prompt]
         true = prompt[:, None]
         texts = torch.cat([true, wrong.clamp(min=0)], dim=1)  # [B, N], the true prompt first
         present = torch.cat([torch.ones_like(true, dtype=torch.bool), wrong >= 0], dim=1)
-        repeated = image.repeat_interleave(texts.shape[1], dim=0)
+        (image,) = self._moved(image)
+        repeated = images[image].repeat_interleave(texts.shape[1], dim=0)
         logits = self._member_logits(repeated, texts.flatten()).unflatten(-1, texts.shape)
-        rewards = torch.sigmoid(logits) if self.config.prompt_loss_on == "sigmoid" else logits
         temperature = self.config.prompt_temperature
-        return prompt_classification_loss(rewards, present, good_labels, temperature)
+        present, good_labels = self._moved(present, good_labels)
+        return prompt_classification_loss(torch.sigmoid(logits), present, good_labels, temperature)
 
     def _pairs_term(self, images: Tensor, labels: LabelTensors, pairs: Tensor) -> Tensor:
         prompt = labels.pair_prompt[pairs]
-        logits_0 = self._member_logits(images[labels.image_0[pairs]], prompt)
-        logits_1 = self._member_logits(images[labels.image_1[pairs]], prompt)
-        return self._pair_loss(logits_0, logits_1, labels.label_0[pairs], labels.weight[pairs])
+        logits_0 = self._logits_at(images, labels.image_0[pairs], prompt)
+        logits_1 = self._logits_at(images, labels.image_1[pairs], prompt)
+        moved = self._moved(labels.label_0[pairs], labels.weight[pairs])
+        return bradley_terry_loss(logits_0, logits_1, *moved)
 
-    def _rankings_term(self, images: Tensor, labels: LabelTensors, rankings: Tensor) -> Tensor:
-        some = labels.padded_rankings.where(rankings.sort().values)
-        prompt = some.prompt[:, None].expand_as(some.present)
-        scored = self._member_logits(images[some.image[some.present]], prompt[some.present])
-        logits = scored.new_zeros(len(scored), *some.present.shape)
-        logits[:, some.present] = scored
-        return plackett_luce_loss(logits, some.ranks, some.present, some.weight)
+    def _logits_at(self, images: Tensor, image: Tensor, prompt: Tensor) -> Tensor:
+        """Return [members, B] of rows [B] of `images` [N, F] and rows [B] of `text_embeddings`."""
+        (image,) = self._moved(image)
+        return self._member_logits(images[image], prompt)
 
     def _member_logits(self, image: Tensor, prompt: Tensor) -> Tensor:
         """Return [members, B] of image features [B, F] and rows [B] of `text_embeddings`."""
+        (prompt,) = self._moved(prompt)
         texts = self.examples.text_embeddings[prompt]
         return self.model.member_logits(image_features=image, text_embeddings=texts)
+
+    def _moved(self, *labels: Tensor) -> list[Tensor]:
+        """Return parts of the labels on the model's device, without waiting for it."""
+        device = self.model.backbone.device
+        return [one.to(device, non_blocking=True) for one in labels]

@@ -4,9 +4,9 @@
 
 Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one;
 2. an image's label is the mean over its raters; 3. rankings are training data too, by the loss of
-   Bradley and Terry or others; 4. early stopping and a temperature from the validation part;
+   Bradley and Terry; 4. early stopping and a temperature from the validation part;
 5. the last blocks of the vision tower can be trained with the head; 6. the head starts near the
-   CLIP score (`reward/head.py`).
+   CLIP score (`EnsembleHead`).
 """
 
 import math
@@ -65,7 +65,6 @@ def new_model(
         members=config.members,
         generator=generator,
         tune_last=config.tune_last,
-        lora_rank=config.lora_rank,
     )
 
 
@@ -123,12 +122,11 @@ def train(
 
 
 def optimizer_of(objective: Objective, config: RewardConfig) -> torch.optim.Optimizer:
-    """Return AdamW for the head, the trained blocks of the backbone and `objective.tie`."""
+    """Return AdamW for the head and the trained blocks of the backbone."""
     blocks = list(objective.model.backbone.tuned_weights().values())
     groups = [
         {"params": list(objective.model.head.parameters()), "lr": config.learning_rate},
         {"params": blocks, "lr": config.tune_learning_rate},
-        {"params": [objective.tie], "lr": config.learning_rate, "weight_decay": 0.0},
     ]
     return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
 
@@ -142,27 +140,29 @@ def train_epoch(
 ) -> tuple[float | None, float | None, float | None]:
     """Pass over the labels once; return the mean binary, prompt-classification and ranking loss."""
     steps = steps_per_epoch(labels, batch_size, ranking_weight=objective.config.ranking_weight)
-    device = labels.image.device
     orders = (
         torch.randperm(n, generator=generator).tensor_split(steps)
         for n in (len(labels.image), labels.n_rankings)
     )
     history = []
     for rows, rankings in zip(*orders, strict=True):
-        terms = objective.training_terms(labels, rows.to(device), rankings.to(device))
+        terms = objective.training_terms(labels, rows, rankings)
         loss = terms.total(objective.config)
         if loss is None:
             continue
-        if not loss.isfinite():
-            raise PictuneError("reward: the loss is no longer a number; lower reward.learning_rate")
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         history.append((terms.binary, terms.prompt, terms.ranking))
+    # Read here, since each read waits for the device.
     binary, prompt, ranking = (
-        [term.item() for term in column if term is not None]
+        torch.stack(present).tolist()
+        if (present := [one for one in column if one is not None])
+        else []
         for column in zip(*history, strict=True)
     )
+    if not np.isfinite([*binary, *prompt, *ranking]).all():
+        raise PictuneError("reward: the loss is no longer a number; lower reward.learning_rate")
     return _mean(binary), _mean(prompt), _mean(ranking)
 
 

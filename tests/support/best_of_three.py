@@ -35,14 +35,9 @@ pick         string   the best image, or none
     images = (3, 3)
 
     def check(
-        self,
-        answer: BestAnswer,
-        image_ids: Sequence[str],
-        axis: Axis | None = None,
-        *,
-        has_steps: bool = True,
+        self, answer: BestAnswer, image_ids: Sequence[str], axis: Axis | None, steps: int | None
     ) -> None:
-        del axis, has_steps
+        del axis, steps
         if answer.best is not None and answer.best not in image_ids:
             raise InvalidAnswer(f"answer: {answer.best} is not of this task; pick one of it")
 
@@ -66,7 +61,7 @@ pick         string   the best image, or none
         return labels["pick"] == "none"
 
     def from_source(
-        self, said: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
+        self, value: Any, image_ids: Sequence[str], rest: Mapping[str, Any]
     ) -> BestAnswer:
         del image_ids
-        return BestAnswer.model_validate({"best": None if said == "none" else said} | dict(rest))
+        return BestAnswer.model_validate({"best": None if value == "none" else value} | dict(rest))

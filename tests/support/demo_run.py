@@ -1,7 +1,10 @@
 """A run that `demo` and DPOK went through, on tiny random models; tests work on copies of it."""
 
+import json
+import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 from data.runs import RunFolder
 from pipelines.cli import main
@@ -24,6 +27,18 @@ def command(run: RunFolder, stage: str, *words: str) -> int:
 def sets(*settings: str) -> list[str]:
     """Return the words of the command line for settings such as `dpok.updates=1`."""
     return [word for setting in settings for word in ("--set", setting)]
+
+
+def metrics_of(folder: Path) -> dict[str, Any]:
+    """Return the figures that a stage wrote into a folder."""
+    metrics: dict[str, Any] = json.loads((folder / "metrics.json").read_text())
+    return metrics
+
+
+def page_of(folder: Path) -> str:
+    """Return the report in a folder, without its images and the settings of the run."""
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    return re.sub('data:[^"]*|<pre>.*?</pre>', "", page, flags=re.DOTALL)
 
 
 def copy_without(run: RunFolder, folder: Path, *omitted: str, symlinks: bool = False) -> RunFolder:

@@ -30,8 +30,8 @@ def main(folder: str) -> None:
         type(layer.weight).__name__
         for part in parts
         if part is not None
-        for layer in part.modules()
-        if isinstance(layer, nn.Linear)
+        for name, layer in part.named_modules()
+        if isinstance(layer, nn.Linear) and name != "lm_head"  # the head reads no prompt
     }
     small.add_adapter(AdapterSettings(rank=2), generator=seeded())
     perturb(small, 0.5)

@@ -13,9 +13,8 @@ import uvicorn
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
-from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
-from tests.support.labeling_campaign import SECRET
+from tests.support.labeling_campaign import app_of
 
 EXPORT_EVERY_S = 1.0
 
@@ -27,7 +26,7 @@ def main(root: Path, url: str, port: int) -> None:
     def on_export() -> None:
         export(store, RunFolder(root))
 
-    app = create_app(store, lambda _image_id: None, config, secret=SECRET, on_export=on_export)
+    app = app_of(store, None, config, on_export=on_export)
     store.close()  # connections must not be shared with the children, which open their own
     print("ready", flush=True)
     for _ in sys.stdin:

@@ -22,6 +22,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from data.store.feedback_store import FeedbackStore
+from labeling_app.app_state import AppState
 from labeling_app.campaign.known_answers import read_training
 from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from labeling_app.passwords import hash_password
@@ -206,16 +207,15 @@ def main(root: Path, port: int) -> None:
     with FeedbackStore.open(f"sqlite:///{root / 'feedback.db'}") as store:
         own = root / SETTINGS
         config = LabelConfig(port=port, **json.loads(own.read_text()) if own.exists() else {})
-        app = create_app(
+        state = AppState(
             store,
             paths.get,
             config,
-            secret=SECRET,
             on_export=(root / "exported").touch,
             training=training,
             images=lambda: images,
         )
-        serve(app, config)
+        serve(create_app(state, SECRET), config)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image, ImageDraw
 
 from data.feedback import NewTask
 from data.store.feedback_store import FeedbackStore, utc_now
+from labeling_app.app_state import AppState
 from labeling_app.campaign.known_answers import TrainingItem
 from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from labeling_app.passwords import hash_password
@@ -35,6 +37,16 @@ class Campaign:
         return FeedbackStore.open(self.url, clock=clock)
 
 
+def app_of(
+    store: FeedbackStore,
+    paths: Mapping[str, Path] | None = None,
+    config: LabelConfig = LabelConfig(open=True),  # noqa: B008 - frozen
+    **facts: Any,
+) -> FastAPI:
+    """Return an app that serves these images; `facts` are further fields of `AppState`."""
+    return create_app(AppState(store, (paths or {}).get, config, **facts), SECRET)
+
+
 def client_of(
     store: FeedbackStore,
     paths: Mapping[str, Path] | None = None,
@@ -42,14 +54,8 @@ def client_of(
     **config: Any,
 ) -> TestClient:
     """Return a client of an app that serves these images, open to anyone unless it is set."""
-    app = create_app(
-        store,
-        (paths or {}).get,
-        LabelConfig.model_validate({"open": True} | config),
-        secret=SECRET,
-        on_export=None,
-        training=training,
-    )
+    settings = LabelConfig.model_validate({"open": True} | config)
+    app = app_of(store, paths, settings, training=training)
     return TestClient(app, base_url="http://127.0.0.1")
 
 

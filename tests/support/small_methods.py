@@ -35,6 +35,8 @@ SMALL = {
 RWL = RewardWeightedConfig(
     updates=4,
     batch=4,
+    rounds=2,
+    images_per_round=2,
     report_every=1,
     validation=VALIDATION,
 )
@@ -87,10 +89,10 @@ class Run:
         if isinstance(model, Path):
             model = open_with_adapter(model, changes.get("adapter"), generator=self.generator)
         self.model = model
-        latents = torch.randn(6, 4, 8, 8, generator=seeded(3))
-        data = WeightedData(latents, ["a cat", "a dog"] * 3, torch.linspace(0, 1, 6))
+        latents = torch.randn(12, *self.model.latent_shape, generator=seeded(3))
+        data = WeightedData(latents[:6], ["a cat", "a dog"] * 3, torch.linspace(0, 1, 6))
         given: dict[str, Any] = {
-            "data": small_labels() if name == "preference" else data,
+            "data": small_labels(latents=latents) if name == "preference" else data,
             "reward": reward,
         }
         given |= {"generator": self.generator, **(parts or {})}

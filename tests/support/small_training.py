@@ -54,9 +54,10 @@ def open_with_adapter(
     *,
     precision: Precision = "fp32",
     generator: torch.Generator | None = None,
+    image_size: int | None = None,
 ) -> DiffusionModel:
     """Open a model and add a LoRA: of rank 2 and drawn from seed 0, where nothing else is named."""
-    model = DiffusionModel.from_pretrained(folder, precision=precision)
+    model = DiffusionModel.from_pretrained(folder, precision=precision, image_size=image_size)
     model.add_adapter(settings or AdapterSettings(rank=2), generator=generator or seeded())
     return model
 

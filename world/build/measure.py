@@ -1,24 +1,29 @@
-"""Figures of the embedded base model and CLIP: `python -m world.build.measure`.
+"""Figures of the embedded base model and oracle: `python -m world.build.measure`.
 
 `make models` ends with it. It writes `models/base_alignment.json`: alignment by the oracle, by
-family of prompts, seen and held out, and for each of the DPOK paper's prompts; and on the same
-images `models/clip_knowledge.json`: the CLIP's knowledge, zero-shot and by linear probes.
+family of prompts, seen and held out, and for each of the DPOK paper's prompts; and
+`models/emoji-oracle/audit.json`: the oracle compared with a person who looked at generated images.
+These images are tiles of 64x64, row by row, of `tests/fixtures/audit.png`, with one line each in
+`tests/fixtures/audit.jsonl`, whose `seen` the person filled in.
 """
 
 import itertools
+import json
 import random
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
+from pydantic import BaseModel
 from torch import Tensor
 
 from data.files import write_json
-from reward.clip.backbone import ClipBackbone
-from world.build.blind_spots import Question, binding, knowledge, questions
 from world.build.models import MODELS
 from world.captions import EXACT, caption
+from world.drawing import SIZE
 from world.oracle import Oracle
 from world.prompts import (
     FAMILIES,
@@ -34,33 +39,32 @@ HARD = FAMILIES[1:]
 PROMPTS, IMAGES = 12, 8
 """Largest number of prompts of a family, and images of each; the paper's prompts have 8 times as
 many."""
+AUDIT = Path("tests/fixtures")
 
 
-def to_pil(image: Tensor) -> Image.Image:
-    """Return one image [3, H, W] in [0, 1] as 8-bit RGB."""
-    return Image.fromarray((255 * image).round().byte().permute(1, 2, 0).numpy())
+class Line(BaseModel, frozen=True, extra="forbid"):
+    """One image of the audit."""
 
-
-def seen_prompts(per_family: int, rng: random.Random) -> dict[str, list[str]]:
-    """Return prompts of each hard family whose combination is in the base's training data."""
-    scenes = scenes_by_family()
-    prompts: dict[str, list[str]] = {}
-    for family in HARD:
-        seen = [scene for scene in scenes[family] if not is_held_out(scene)]
-        prompts[family] = [caption(s, rng, EXACT) for s in rng.sample(seen, per_family)]
-    return prompts
+    prompt: str
+    source: str
+    """`base`, or the name of the folder of the tuned model's weights."""
+    eta: float
+    seen: Reading
+    """Reading by a person: counts by species, tint by species (None: natural), place, and whether a
+    person can tell."""
 
 
 def prompt_sets(rng: random.Random, per_family: int) -> dict[str, list[str]]:
     """Return the sets of prompts that the table lists."""
-    held_out: dict[str, list[str]] = {}
     names = ["object", *(f"{family}, held out" for family in HARD)]
-    exclude = frozenset(PAPER_PROMPTS)
-    prompts = iter(held_out_prompts(per_family, rng, exclude=exclude))
-    for name in names:
-        held_out[name] = list(itertools.islice(prompts, per_family))
-    seen = {f"{family}, seen": texts for family, texts in seen_prompts(per_family, rng).items()}
-    return {**held_out, **seen, **{prompt: [prompt] for prompt in PAPER_PROMPTS}}
+    prompts = iter(held_out_prompts(per_family, rng, exclude=frozenset(PAPER_PROMPTS)))
+    sets = {name: list(itertools.islice(prompts, per_family)) for name in names}
+    for family, scenes in scenes_by_family().items():
+        if family in HARD:
+            seen = [scene for scene in scenes if not is_held_out(scene)]
+            texts = [caption(s, rng, EXACT) for s in rng.sample(seen, per_family)]
+            sets[f"{family}, seen"] = texts
+    return sets | {prompt: [prompt] for prompt in PAPER_PROMPTS}
 
 
 def draw(
@@ -89,39 +93,57 @@ def draw(
     return torch.cat(out)
 
 
-@torch.no_grad()
-def clip_knowledge(images: Tensor, readings: list[Reading]) -> dict[str, dict[str, float]]:
-    """Return the CLIP's right answers about images [N, 3, 64, 64] in [0, 1], by question."""
-    clip = ClipBackbone.from_pretrained(MODELS / "emoji-clip")
-    renders, whose = binding()
+def load_audit() -> tuple[Tensor, list[Line]]:
+    """Return the images, float [N, 3, 64, 64] in [0, 1], and their lines."""
+    texts = (AUDIT / "audit.jsonl").read_text().splitlines()
+    lines = [Line.model_validate_json(line) for line in texts]
+    sheet = np.array(Image.open(AUDIT / "audit.png").convert("RGB"))
+    pixels = torch.from_numpy(sheet).permute(2, 0, 1).float() / 255
+    tiles = pixels.unfold(1, SIZE, SIZE).unfold(2, SIZE, SIZE).flatten(1, 2).transpose(0, 1)
+    return tiles[: len(lines)], lines
 
-    def known(pixels: Tensor, question: Question) -> dict[str, float]:
-        embeddings = torch.cat([clip.image_embedding(some) for some in pixels.split(64)])
-        return knowledge(question, embeddings, clip.text_embedding).model_dump()
 
-    table = {name: known(images, one) for name, one in questions(readings).items()}
-    table["whose color"] = known(renders, whose)
-    for name, row in table.items():
-        shares = f"{row['zero_shot']:.2f} zero-shot, {row['probe']:.2f} by a probe"
-        print(f"{name:26s} {shares}, chance {1 / row['choices']:.2f}, {row['images']} images")
-    return table
+def agrees(reading: Reading, seen: Reading) -> dict[str, bool]:
+    """Return for each part of a reading whether it agrees with what a person saw.
+
+    Tints are compared where both see the animal.
+    """
+    shared = [animal for animal in seen.tints if animal in reading.tints]
+    return {
+        "counts": reading.counts == seen.counts,
+        "animals": set(reading.counts) == set(seen.counts),
+        "tints": all(reading.tints[animal] == seen.tints[animal] for animal in shared),
+        "place": reading.place == seen.place,
+    }
+
+
+def agreement(oracle: Oracle) -> dict[str, float]:
+    """Return how often oracle and person agree on images that both can read, part by part.
+
+    The numbers of images come first.
+    """
+    images, lines = load_audit()
+    pairs = [(reading, line.seen) for reading, line in zip(oracle.read(images), lines, strict=True)]
+    both = [agrees(reading, seen) for reading, seen in pairs if seen.readable and reading.readable]
+    too_sure = sum(reading.readable and not seen.readable for reading, seen in pairs)
+    return {
+        "images": len(pairs),
+        "readable_to_person": sum(seen.readable for _, seen in pairs),
+        "readable_to_both": len(both),
+        "read_though_unreadable_to_person": too_sure,
+    } | {part: sum(one[part] for one in both) / len(both) for part in both[0]}
 
 
 def main() -> None:
-    """Draw, judge, print the table and write it."""
+    """Draw, judge, compare, print the tables and write them."""
     pipeline = StableDiffusionPipeline.from_pretrained(MODELS / "emoji-sd", dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)
     oracle = Oracle.from_pretrained(MODELS / "emoji-oracle")
     rows: dict[str, dict[str, float]] = {}
-    everything: list[Tensor] = []
-    read: list[Reading] = []
     for name, prompts in prompt_sets(random.Random(0), PROMPTS).items():
         each = IMAGES * (8 if len(prompts) == 1 else 1)
         texts = [p for p in prompts for _ in range(each)]
-        images = draw(pipeline, texts, **SAMPLER, seed=1000)
-        readings = oracle.read(images)
-        everything.append(images)
-        read += readings
+        readings = oracle.read(draw(pipeline, texts, **SAMPLER, seed=1000))
         met = [Requirement.parse(t).met_by(r) for t, r in zip(texts, readings, strict=True)]
         rows[name] = {
             "images": len(met),
@@ -134,7 +156,9 @@ def main() -> None:
             flush=True,
         )
     write_json(MODELS / "base_alignment.json", {"settings": SAMPLER, "families": rows})
-    write_json(MODELS / "clip_knowledge.json", clip_knowledge(torch.cat(everything), read))
+    audit = agreement(oracle)
+    write_json(MODELS / "emoji-oracle/audit.json", audit)
+    print(json.dumps(audit, indent=2))
 
 
 if __name__ == "__main__":

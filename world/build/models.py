@@ -24,7 +24,7 @@ from world.build.oracle_training import (
     targets,
     train_oracle,
 )
-from world.build.tokenizer import build_tokenizer, token_ids
+from world.build.tokenizer import build_tokenizer, compact, token_ids
 from world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
 from world.drawing import Drawn, draw_many, draw_world
 
@@ -127,6 +127,7 @@ def build_clip(seed: int) -> None:
         size=size, crop_size=size, image_mean=[0.5] * 3, image_std=[0.5] * 3, resample=3
     )
     CLIPProcessor(processor, tokenizer).save_pretrained(folder)
+    compact(folder / "tokenizer.json")
 
 
 def build_oracle(seed: int) -> None:
@@ -194,6 +195,7 @@ def save_pipeline(pipeline: StableDiffusionPipeline, folder: Path) -> None:
     pipeline.to(dtype=torch.float16)
     pipeline.text_encoder.float()
     pipeline.save_pretrained(folder)
+    compact(folder / "tokenizer/tokenizer.json")
 
 
 PARTS = {

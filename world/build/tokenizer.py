@@ -9,17 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 from transformers import CLIPTokenizer
+from transformers.convert_slow_tokenizer import bytes_to_unicode
 
 MAX_TOKENS = 20
 _END = "</w>"
-
-
-def _byte_characters() -> list[str]:
-    """Return the printable stand-in of each byte in GPT-2's byte-level BPE, which CLIP uses."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    others = [b for b in range(256) if b not in printable]
-    table = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
-    return [table[b] for b in [*printable, *others]]
 
 
 def _merges_of(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -45,7 +38,7 @@ def _merges_of(words: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
 
 def build_tokenizer(words: list[str], folder: Path) -> CLIPTokenizer:
     """Write the tokenizer's files to `folder` and open it."""
-    characters = _byte_characters()
+    characters = bytes_to_unicode().values()  # of GPT-2's byte-level BPE, which CLIP uses
     tokens, merges = _merges_of(words)
     special = ["<|startoftext|>", "<|endoftext|>"]
     vocabulary = dict.fromkeys([*characters, *(c + _END for c in characters), *tokens, *special])
@@ -57,6 +50,12 @@ def build_tokenizer(words: list[str], folder: Path) -> CLIPTokenizer:
     )
     tokenizer.save_pretrained(folder)
     return tokenizer
+
+
+def compact(path: Path) -> None:
+    """Write a `tokenizer.json` again, on one line."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def token_ids(tokenizer: CLIPTokenizer, texts: list[str]) -> Tensor:

@@ -85,8 +85,10 @@ class Adjudications(StorePart):
             if before is None:
                 raise NotFound(f"task {task_id}: nobody has decided it; look at the list again")
             _add(connection, task_id, before.rater_id, now, {"kind": task.kind, "is_live": False})
-            said = json.loads(before.answer_json)
-            record(connection, "withdraw_adjudication", now, admin_id, subject=task_id, before=said)
+            answer = json.loads(before.answer_json)
+            record(
+                connection, "withdraw_adjudication", now, admin_id, subject=task_id, before=answer
+            )
 
     def task_ids(self) -> set[str]:
         """Return the tasks with an adjudication."""

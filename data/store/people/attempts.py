@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from data.store.database import StorePart
+from data.store.queries import INSERT_OF
 from data.store.tables import sign_in_attempts as rows
 
 _IS_KEY = rows.c.key == sa.bindparam("of_key")
@@ -19,7 +19,7 @@ _FIND_OR_INSERT = {
     name: insert(rows)
     .on_conflict_do_update(index_elements=[rows.c.key], set_={"expires_at": rows.c.expires_at})
     .returning(rows.c.times)
-    for name, insert in (("sqlite", sqlite.insert), ("postgresql", postgresql.insert))
+    for name, insert in INSERT_OF.items()
 }
 # Rows that another transaction has locked are skipped, to avoid deadlocks.
 _EXPIRED = (

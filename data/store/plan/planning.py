@@ -33,14 +33,23 @@ from data.store.tables import prompts, task_images, tasks, wordings
 LARGEST_OVERLAP = 1000
 
 
+@dataclass(frozen=True)
+class KindPlan:
+    """Smallest and largest overlap of the tasks of one kind, without checks."""
+
+    kind: TaskKind
+    smallest_overlap: int
+    largest_overlap: int
+
+
 @dataclass(eq=False)
 class PlanChanges(StorePart):
     """Changes of the plan that admins make: `FeedbackStore.plan`."""
 
     order_seed: str
 
-    def overlaps(self) -> dict[TaskKind, tuple[int, int]]:
-        """Return the smallest and the largest overlap of the tasks of each kind, without checks."""
+    def overlaps(self) -> list[KindPlan]:
+        """Return the overlap of the tasks of each kind."""
         query = (
             sa.select(tasks.c.kind, sa.func.min(tasks.c.overlap), sa.func.max(tasks.c.overlap))
             .where(NO_CHECK)
@@ -48,7 +57,7 @@ class PlanChanges(StorePart):
             .order_by(tasks.c.kind)
         )
         with self.database.read() as connection:
-            return {kind: (low, high) for kind, low, high in connection.execute(query)}
+            return [KindPlan(*row) for row in connection.execute(query)]
 
     def set_overlap(self, kind: TaskKind, overlap: int, admin_id: str) -> None:
         """Set the number of people who answer each task of this kind, also for tasks planned later.
@@ -56,7 +65,9 @@ class PlanChanges(StorePart):
         Labels beyond a smaller overlap stay.
         """
         of_kind = sa.and_(tasks.c.kind == kind, NO_CHECK)
-        with self.write() as (connection, now):
+        # alone: two admins who change two kinds at once must not lose one of the changes
+        with self.database.write_alone() as connection:
+            now = self.clock()
             earlier = connection.scalars(
                 sa.select(tasks.c.overlap).where(of_kind).distinct().order_by(tasks.c.overlap)
             ).all()

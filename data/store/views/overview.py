@@ -1,6 +1,6 @@
 """Views of the store for the app's pages: labels, counts by prompt and hour, answers to gold."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -9,8 +9,7 @@ import sqlalchemy as sa
 
 from data.comparisons import SHOWN_WITHOUT_PROMPT
 from data.feedback import Source, Task
-from data.kinds.kind import Answer
-from data.kinds.registry import TaskKind, agrees_with_gold, parse_answer
+from data.kinds.registry import AnyAnswer, TaskKind, agrees_with_gold, parse_answer
 from data.store.feedback_store import FeedbackStore
 from data.store.leases import wording_text
 from data.store.queries import NO_CHECK, load_tasks
@@ -29,7 +28,7 @@ class GivenLabel:
     task: Task
     shown_order: tuple[int, ...]
     """Position on the screen, from 0, of each image of `task.image_ids`."""
-    answer: Answer
+    answer: AnyAnswer
     revision: int
     submitted_at: datetime
     rater: str
@@ -42,15 +41,22 @@ class GivenLabel:
 
 
 @dataclass(frozen=True)
-class PromptCount:
-    """Progress of the labeling of one prompt."""
+class LabelCount:
+    """Progress of the labeling of one category and kind of task."""
 
-    prompt_id: str
-    prompt: str
+    category: str
     kind: TaskKind
     done: int
     """Live labels by people, per task at most its overlap."""
     total: int
+
+
+@dataclass(frozen=True)
+class PromptCount(LabelCount):
+    """Progress of the labeling of one prompt and kind of task."""
+
+    prompt: str
+    prompt_id: str
 
 
 MOST_BY_HOUR = 200_000
@@ -182,8 +188,11 @@ def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]
         }
 
 
-def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
-    """Count the labels done and wanted for each prompt and kind, without checks."""
+def counts_by_prompt(store: FeedbackStore, categories: Mapping[str, str]) -> list[PromptCount]:
+    """Count the labels done and wanted for each prompt and kind, without checks.
+
+    `categories` has the category of each prompt id; a prompt without one is `other`.
+    """
     done, total = sa.func.sum(finished_labels("human")), sa.func.sum(wanted_labels("human"))
     query = (
         sa.select(tasks.c.prompt_id, tasks.c.kind, done.label("done"), total.label("total"))
@@ -195,8 +204,8 @@ def counts_by_prompt(store: FeedbackStore) -> list[PromptCount]:
     )
     with store.database.read() as connection:
         return [
-            PromptCount(row.prompt_id, row.prompt, row.kind, int(row.done), int(row.total))
-            for row in connection.execute(query)
+            PromptCount(categories.get(one, "other"), kind, int(done), int(total), prompt, one)
+            for one, kind, done, total, prompt in connection.execute(query)
         ]
 
 

@@ -26,15 +26,9 @@ from pipelines.compare.arena.figures import (
 from pipelines.compare.arena.intervals import FEWEST, always_valid, bounds_of, share_of
 from pipelines.compare.arena.planning import votes_to_decide
 from pipelines.compare.arena.raters import agreement, disputes, left_wins, rater_figures
-from pipelines.compare.arena.ratings import (
-    Ratings,
-    is_connected,
-    rate,
-    rate_rankings,
-    win_probability,
-)
-from pipelines.compare.arena.settings import ArenaConfig
+from pipelines.compare.arena.ratings import Ratings, is_connected, rate, rate_rankings
 from pipelines.compare.arena.votes import Votes, numbered
+from pipelines.settings.stages import ArenaConfig
 
 DISPUTED = 24
 """Largest number of disputed pairs that are listed."""
@@ -191,7 +185,6 @@ def _rated(
     at_any_look = bounds_of(always_valid(found, config.difference)[0]) if enough else None
     difference = float(found.value[0])
     return {
-        "probability": float(win_probability(found.value)[0]),
         "difference": difference,
         "interval": bounds_of(found.intervals()[0]),
         "interval_99": bounds_of(found.intervals(0.99)[0]),

@@ -43,10 +43,8 @@ class PairFigures(BaseModel, frozen=True):
     losses: int
     won: ShareFigures
     """Share of votes that the first model won; a tie counts half."""
-    probability: float | None = None
-    """Probability of winning, from the strengths of all models; None if these are not connected."""
     difference: float | None = None
-    """Difference of the strengths in Elo points."""
+    """Difference of the strengths in Elo points; None if the models are not connected."""
     interval: Interval = None
     interval_99: Interval = None
     at_any_look: Interval = None

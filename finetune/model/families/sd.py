@@ -111,6 +111,7 @@ class StableDiffusionXL(StableDiffusion):
         factor = self.pipeline.vae_scale_factor
         height, width = (side * factor for side in latents.shape[-2:])
         # Original size, corner of the crop, and size of the drawn image.
-        sizes = embeddings.new_tensor([height, width, 0, 0, height, width])
+        sizes = torch.tensor([height, width, 0, 0, height, width], dtype=embeddings.dtype)
+        sizes = sizes.to(embeddings.device, non_blocking=True)
         added = {"text_embeds": pooled, "time_ids": sizes.expand(len(latents), -1)}
         return self._output(latents, timesteps, tokens, added_cond_kwargs=added)

@@ -1,8 +1,20 @@
-"""Settings of the evaluation."""
+"""Settings of rounds, of the evaluation, and of model comparisons by people."""
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
+from pipelines.run.image_plan import SEEDS_PER_ROUND
 from reward.settings import RewardSource
+
+
+class RoundsConfig(BaseModel, frozen=True, extra="forbid"):
+    """Settings of rounds: images of each round after the first, and the limit of a stale reward."""
+
+    images_per_prompt: int = Field(default=48, gt=0, le=SEEDS_PER_ROUND // 2)
+    """Images of each training prompt in a later round. A quarter is drawn with the base, so that
+    the reward stays valid for the base's images."""
+    least_roc_auc: float = Field(default=0.7, ge=0, le=1)
+    """Smallest mean ROC-AUC within prompts of the earlier reward on a round's labeled images; below
+    it, `reward` advises to label more often."""
 
 
 class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
@@ -36,3 +48,14 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     encoder: str | None = None
     """Folder or hub name of the CLIP whose embeddings measure diversity and distance to the base;
     omitted, it is the reward's CLIP."""
+
+
+class ArenaConfig(BaseModel, frozen=True, extra="forbid"):
+    """Settings of model comparisons: the stopping rule, and the labels that are used."""
+
+    difference: PositiveFloat = 70.0
+    """Relevant difference in Elo points; 70 is a win rate of 60 to 40. Campaigns with differences
+    of about this size stop earliest."""
+    omit_raters: bool = False
+    """Whether `compare-report` omits raters who answer at random, or within tenths of a second. It
+    names them in any case."""

@@ -1,0 +1,1 @@
+"""The families of models, each a small file; `finetune.model.model_folder` lists them."""

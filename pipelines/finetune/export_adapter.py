@@ -1,0 +1,53 @@
+"""Stage `export-adapter`: write a tuned adapter in the format of other tools."""
+
+import argparse
+from pathlib import Path
+
+from data.errors import PictuneError
+from data.runs import RunFolder
+from finetune.settings.adapter_kinds import ADAPTERS, kind_of
+from pipelines.flags import add_format, one_of
+from pipelines.methods import METHODS
+from pipelines.settings.config import Settings
+
+KOHYA = "kohya"
+
+
+def main(
+    run: RunFolder,
+    settings: Settings,  # noqa: ARG001
+    *,
+    method: str,
+    adapter_format: str,
+    target: Path | None,
+) -> None:
+    """Write the adapter that a method tuned in the current round.
+
+    Raises:
+        PictuneError: there is none, or the format has no place for it.
+    """
+    folder = run.finetune_dir(method)
+    kind = kind_of(folder)
+    if kind is not ADAPTERS["lora"]:
+        raise PictuneError(
+            f"{folder / kind.file}: is a {kind.title}, and {adapter_format} has LoRAs alone; the "
+            "README.md beside it has the lines that open it"
+        )
+    from finetune.model.lora import write_kohya  # noqa: PLC0415 # loads torch
+
+    target = target or folder / f"{method}-{adapter_format}.safetensors"
+    write_kohya(folder, target)
+    print(f"export-adapter: {target}")
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage."""
+    parser.add_argument("--method", required=True, type=one_of("METHOD", METHODS))
+    add_format(parser, "adapter_format", [KOHYA])
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="FILE",
+        dest="target",
+        help="the file to write; omitted, it is beside the adapter",
+    )
