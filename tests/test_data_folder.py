@@ -10,7 +10,6 @@ from data.errors import PictuneError
 from data.formats.landing import Imported
 from data.store.imported import Added
 from tests.support import exchange_files as files
-from tests.support.data_campaign import open_store
 from tests.support.exchange_run import ExchangeRun
 
 Make = Callable[[Path], None]
@@ -52,37 +51,37 @@ PAIRS_BY_NAME = write(
     {"a.txt": "a cat", "x/b_w.txt": "a dog", "c.txt": "a cow"},
     *("a-w.png", "a-l.png", "x/b_w.png", "x/b_l.png", "c.png"),
 )
-Said = list[tuple[str, object, str]]
-"""Prompt, answer and rater of each label, in order."""
+Said = list[tuple[str, object]]
+"""Prompt and answer of each label, in order."""
 
-CASES: dict[str, tuple[Make, tuple[int, int, int], Said]] = {
+CASES: dict[str, tuple[Make, tuple[int, list[int]], Said]] = {
     "good/ and bad/": (
         VERDICTS,
-        (3, 3, 1),
+        (3, [3]),
         [
-            ("a cat", "bad", "unknown 1"),
-            ("a cat", "good", "unknown 1"),
-            ("a red dog", "good", "unknown 1"),
+            ("a cat", "bad"),
+            ("a cat", "good"),
+            ("a red dog", "good"),
         ],
     ),
     "w/ and l/": (
         PAIRS,
-        (4, 2, 1),
-        [("a cat", [1, 2], "unknown 1"), ("a dog", [1, 2], "unknown 1")],
+        (4, [2]),
+        [("a cat", [1, 2]), ("a dog", [1, 2])],
     ),
     "pairs by name": (
         PAIRS_BY_NAME,
-        (5, 2, 1),
-        [("a cat", [1, 2], "unknown 1"), ("a dog", [1, 2], "unknown 1")],
+        (5, [2]),
+        [("a cat", [1, 2]), ("a dog", [1, 2])],
     ),
-    "images alone": (write({"a.txt": "a cat"}, "a.png"), (1, 0, 0), []),
+    "images alone": (write({"a.txt": "a cat"}, "a.png"), (1, []), []),
     "ranks.json": (
         ranks(
             {"prompt": "a cat", "images": ["0.png", "1.png", "2.png"], "ranks": [2, 1, 1]},
             {"prompt": "a cat", "images": ["3.png", "0.png"], "rater": "anna"},
         ),
-        (4, 2, 2),
-        [("a cat", [1, 2], "anna"), ("a cat", [2, 1, 1], "unknown 1")],
+        (4, [1, 1]),
+        [("a cat", [1, 2]), ("a cat", [2, 1, 1])],
     ),
     "labels": (
         table(
@@ -94,11 +93,11 @@ CASES: dict[str, tuple[Make, tuple[int, int, int], Said]] = {
                 "2.png,a cat,,",
             ),
         ),
-        (3, 3, 2),
+        (3, [1, 2]),
         [
-            ("a cat", "bad", "anna"),
-            ("a cat", "bad", "ben"),
-            ("a cat", "good", "anna"),
+            ("a cat", "bad"),
+            ("a cat", "bad"),
+            ("a cat", "good"),
         ],
     ),
     "ranks": (
@@ -107,11 +106,11 @@ CASES: dict[str, tuple[Make, tuple[int, int, int], Said]] = {
             *("0.png,a cat,2,anna,", "1.png,a cat,1,anna,", "0.png,a cat,1,ben,"),
             *("1.png,a cat,1,ben,", "2.png,a cat,0,ben,b", "3.png,a cat,7,ben,b"),
         ),
-        (4, 3, 2),
+        (4, [1, 2]),
         [
-            ("a cat", [1, 1], "ben"),
-            ("a cat", [1, 2], "ben"),
-            ("a cat", [2, 1], "anna"),
+            ("a cat", [1, 1]),
+            ("a cat", [1, 2]),
+            ("a cat", [2, 1]),
         ],
     ),
     "ratings": (
@@ -120,8 +119,8 @@ CASES: dict[str, tuple[Make, tuple[int, int, int], Said]] = {
             *("0.png,a cat,3.5,animal,test,sd", "1.png,a cat,8,animal,test,sd"),
             *("2.png,a cat,3.5,animal,test,sd", "3.png,a dog,,,,"),
         ),
-        (4, 1, 1),
-        [("a cat", [2, 1, 2], "unknown 1")],
+        (4, [1]),
+        [("a cat", [2, 1, 2])],
     ),
 }
 
@@ -129,25 +128,22 @@ CASES: dict[str, tuple[Make, tuple[int, int, int], Said]] = {
 def said(exchange: ExchangeRun) -> Said:
     """Return what each label says."""
     prompts = exchange.table("prompts").set_index("prompt_id")["prompt"]
-    with open_store(exchange.run.root) as store:
-        known = ("anna", "ben", "unknown 1")
-        names = {store.rater_id_of("imported", f"folder {name}"): name for name in known}
     binary, ranking = exchange.table("labels_binary"), exchange.table("labels_ranking")
     tasks = exchange.table("tasks").set_index("task_id")["prompt_id"]
-    rows = [*zip(binary["task_id"], binary["label"], binary["rater_id"], strict=True)]
-    rows += zip(ranking["task_id"], ranking["ranks"].map(list), ranking["rater_id"], strict=True)
-    told = [(prompts[tasks[task]], answer, names[rater]) for task, answer, rater in rows]
-    return sorted(told, key=repr)
+    rows = [*zip(binary["task_id"], binary["label"], strict=True)]
+    rows += zip(ranking["task_id"], ranking["ranks"].map(list), strict=True)
+    return sorted(((prompts[tasks[task]], answer) for task, answer in rows), key=repr)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_a_folder_lands_with_its_labels_and_only_once(
     tmp_path: Path, exchange: ExchangeRun, case: str
 ) -> None:
-    make, (images, labels, raters), answers = CASES[case]
+    make, (images, labels_by_rater), answers = CASES[case]
     make(tmp_path / "mine")
     new = exchange.take("folder", tmp_path / "mine")
-    assert (new.images, new.feedback.labels, new.feedback.raters) == (images, labels, raters)
+    assert new.images == images
+    assert sorted(map(len, exchange.contents()["raters"])) == labels_by_rater
     before = exchange.files(), exchange.contents()
     assert said(exchange) == answers
     assert exchange.take("folder", tmp_path / "mine") == Imported(0, 0, Added(0, 0, 0))

@@ -141,7 +141,7 @@ TEST_JSON: list[tuple[str, str]] = [
 
 CSV: list[tuple[str, str]] = [
     ("51.png,a cat,,,,many", r"prompts\.csv: row 3, column seed: is 'many', not a number"),
-    ("51.png,,,,,", r"row 3, column prompt: is '', not a text"),
+    ("51.png,,,,,", r"row 3, column prompt: is empty, and there is no caption 51\.txt"),
     ("51.png,a cat,,dev,,", r"row 3, column split: is 'dev', not one of"),
     (f"53.png,a cat,,,,{2**64 - 1}", r"column seed: is 18446744073709551615, which does not fit"),
     (

@@ -179,7 +179,7 @@ def test_a_model_that_says_neither_yes_nor_no_is_refused(
         ({"kind": "vlm", "path": "http://x"}, "options.model is needed by kind vlm"),
         (
             {"kind": "http", "path": "http://x", "options": {"pattern": "(.)"}},
-            "belongs to kind vlm",
+            "options.pattern does not belong to kind http",
         ),
         ({"kind": "http", "path": "http://x", "options": {"batch": 0}}, "options.batch: Input"),
         ({"kind": "http", "path": "http://x", "options": {"bach": 1}}, "options.bach: Extra"),
@@ -208,7 +208,7 @@ def test_a_server_has_no_gradient_and_is_known_by_its_address(
 
 def test_a_normalized_reward_is_divided_by_its_prompts_spread(images: torch.Tensor) -> None:
     bright, words = (
-        {"kind": "python", "path": f"tests.support.user_rewards:{name}"}
+        dict[str, Any](kind="python", path=f"tests.support.user_rewards:{name}")
         for name in ("brightness", "words")
     )
     sources = [RewardSource(**bright, weight=3, options={"normalize": True}), RewardSource(**words)]

@@ -12,14 +12,15 @@ from data.runs import RunFolder
 from finetune.model.processes import Processes, launched
 from pipelines.evaluate import text as report_text
 from pipelines.evaluate.models import TunedModel, remove_other_images, tuned_models
-from pipelines.evaluate.plan import evaluation_prompts, omitted_prompts
+from pipelines.evaluate.plan import evaluation_prompts, omitted_prompts, tuned_on
 from pipelines.interruption import ends_at_once
 from pipelines.run.judge import judge_folder
-from pipelines.run.model_hashes import has_reward, reward_hash, weights_hash
+from pipelines.run.model_hashes import content_hash, has_reward, reward_hash, weights_hash
 from pipelines.run.prompts import prompts_digest
 from pipelines.run.record import StageFolder
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
+from pipelines.settings.evaluate import EvaluateConfig
 from pipelines.settings.finetune import FinetuneConfig
 
 
@@ -32,6 +33,8 @@ def main(run: RunFolder, settings: Settings) -> None:
         print(report_text.table(report_text.read_evaluation(run)))
         if omitted := omitted_prompts(settings):
             print(f"\nevaluate: {omitted}")
+        for name in tuned_on(run, settings):
+            print(f"evaluate: {name}: {report_text.TUNED_ON}", file=sys.stderr)
 
 
 def _evaluate_once(run: RunFolder, settings: Settings, processes: Processes) -> None:
@@ -90,6 +93,9 @@ def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> 
     }
     if has_reward(run.reward_dir):
         inputs["reward"] = reward_hash(run.reward_dir)
+    scorers = settings.table("evaluate", EvaluateConfig).scorers
+    for place in (place for one in scorers for place in one.read_from):
+        inputs[f"scorer {place}"] = content_hash(place)
     if strengths := settings.table("finetune", FinetuneConfig).other_strengths:
         inputs["strengths"] = " ".join(map(str, strengths))
     if (judge := judge_folder(settings.run)) is not None:

@@ -32,6 +32,21 @@ class EvaluationPrompt(BaseModel, frozen=True):
     """Group; `held out` prompts were not trained on."""
 
 
+class Gain(BaseModel, frozen=True):
+    """Mean difference to the base on the same prompts and seeds, with its 95 % interval."""
+
+    mean: float
+    interval: Interval = None
+
+
+class Score(BaseModel, frozen=True):
+    """Mean score by one of `evaluate.scorers`, with its 95 % interval."""
+
+    mean: float
+    interval: Interval = None
+    gain: Gain | None = None
+
+
 class Figures(BaseModel, frozen=True):
     """Figures of a set of images of one model; unknown figures are None or missing."""
 
@@ -42,6 +57,8 @@ class Figures(BaseModel, frozen=True):
     reward_std: float | None = None
     """Mean standard deviation of the members of the reward's ensemble."""
     clip_score: float | None = None
+    scores: list[Score] | None = None
+    """Scores by `Evaluation.scorers`, in their order; None without scorers."""
     met: int | None = None
     """Number of images that show everything in their prompt, by the judge."""
     alignment: float | None = None
@@ -65,13 +82,6 @@ class FamilyFigures(Figures, frozen=True):
 
     group: Group
     family: str
-
-
-class Gain(BaseModel, frozen=True):
-    """Mean difference to the base on the same prompts and seeds, with its 95 % interval."""
-
-    mean: float
-    interval: Interval = None
 
 
 class GroupFigures(Figures, frozen=True):
@@ -159,6 +169,10 @@ class Evaluation(BaseModel, frozen=True):
     judged: bool
     rewarded: bool = True
     """Whether there is a trained reward."""
+    scorers: list[str] = []
+    """Names of the rewards of `evaluate.scorers`."""
+    tuned_on: list[str] = []
+    """Those scorers that the models were tuned on."""
     audit: dict[str, Any] | None = None
     """Agreement of the judge with a person's labels, if it is known."""
     results: list[Result]
@@ -186,6 +200,8 @@ class Measured:
     """[N, D], of the encoder."""
     verdicts: Sequence[Verdict] | None
     """Verdicts of the judge; None without a judge for such images."""
+    scores: Values | None = None
+    """[N, scorers]; None without scorers."""
 
     def chosen(self, rows: Sequence[int]) -> "Measured":
         """Return the measurements of the images at these indices."""
@@ -285,6 +301,12 @@ def _group_figures(
         groups = _by_text(part) if over_prompts else None
         if part.rewards is not None and before.rewards is not None:
             figures["reward_gain"] = _gain(part.rewards, before.rewards, groups)
+        if part.scores is not None and before.scores is not None:
+            pairs = zip(figures["scores"], part.scores.T, before.scores.T, strict=True)
+            figures["scores"] = [
+                one.model_copy(update={"gain": _gain(after.tolist(), earlier.tolist(), groups)})
+                for one, after, earlier in pairs
+            ]
         if part.verdicts is not None and before.verdicts is not None:
             met, met_before = ([one.met for one in v] for v in (part.verdicts, before.verdicts))
             figures["gain"] = _gain(met, met_before, groups)
@@ -326,6 +348,11 @@ def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
             "reward_interval": mean_interval(_means(part.rewards, groups)),
             "reward_std": None if part.stds is None else float(np.mean(part.stds)),
         }
+    if part.scores is not None:
+        figures["scores"] = [
+            Score(mean=float(one.mean()), interval=mean_interval(_means(one.tolist(), groups)))
+            for one in part.scores.T
+        ]
     if part.verdicts is None:
         return figures
     is_met = [verdict.met for verdict in part.verdicts]

@@ -20,6 +20,7 @@ from pipelines.evaluate.figures import (
 from pipelines.evaluate.models import file_name, tuned_models
 from pipelines.evaluate.text import (
     FEW,
+    TUNED_ON,
     Measure,
     etas_of,
     groups_of,
@@ -64,6 +65,7 @@ MOST_GRIDS = 8
 """Number of training prompts with a grid, from the first prompt on."""
 SHOWN_AS_THEY_ARE = (
     *("model_hash", "rounds", "omitted", "judged", "rewarded", "audit", "outdated"),
+    *("scorers", "tuned_on"),
 )
 """Fields of the evaluation that the template shows."""
 YLABELS = {"share": "share right", "reward": "reward", "clip": "CLIP score"}
@@ -119,6 +121,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
             if name in methods.values()
         ],
         "from_elsewhere": bool(evaluation.settings.get("finetune", {}).get("rewards")),
+        "tuned_on_words": TUNED_ON,
         "untrained": {names[name]: UNTRAINED for name in untrained_models(evaluation)},
         "marked": any(step is not None for step in evaluation.kept_steps.values()),
         "grids": [_grid(run, results, side_by_side, row) for row in trained],

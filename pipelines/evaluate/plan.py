@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from data.errors import PictuneError
+from data.runs import RunFolder
 from pipelines.evaluate.figures import EvaluationPrompt, Group
 from pipelines.run.image_plan import EVALUATION_SEEDS, Planned, candidate_seeds, seeded
 from pipelines.run.judge import judge_folder
@@ -67,6 +68,14 @@ def omitted_prompts(settings: Settings) -> str | None:
         f"{most} of the {count} training prompts are evaluated, from every category; "
         f'SET="evaluate.most_prompts={count}" evaluates all'
     )
+
+
+def tuned_on(run: RunFolder, settings: Settings) -> list[str]:
+    """Return the names of the scorers that the models were tuned on."""
+    rewards = settings.table("finetune", FinetuneConfig).rewards
+    learned = {(one.kind, one.path) for one in rewards} or {("model", str(run.reward_dir))}
+    scorers = settings.table("evaluate", EvaluateConfig).scorers
+    return [one.name for one in scorers if (one.kind, one.path) in learned]
 
 
 def evaluation_images(

@@ -35,6 +35,7 @@ FEW = 10
 Measure = Literal["share", "reward", "clip"]
 """Main figure of an evaluation: share of right images, mean reward, or mean CLIP score."""
 
+TUNED_ON = "the models were tuned on it, so its scores prove nothing; name another scorer"
 SHARE_BY_JUDGE = "share of images that show what the prompt asks for, by the judge"
 
 
@@ -103,12 +104,15 @@ def table(evaluation: Evaluation) -> str:
         heads = [names[name] for name in results]
         columns = [f"{head:>14}" if len(head) < 13 else f"  {head}" for head in heads]
         lines += ["", f"{title} ({sampler})", f"{'':36}" + "".join(columns)]
-        lines += _rows(list(results.values()), [len(column) for column in columns], measure)
+        widths = [len(column) for column in columns]
+        lines += _rows(list(results.values()), widths, measure, evaluation.scorers)
     lines += [f"{names[name]}: {UNTRAINED}" for name in untrained_models(evaluation)]
     return "\n".join(lines)
 
 
-def _rows(results: Sequence[Result], widths: Sequence[int], measure: Measure) -> list[str]:
+def _rows(
+    results: Sequence[Result], widths: Sequence[int], measure: Measure, scorers: Sequence[str]
+) -> list[str]:
     lines = []
     for rows in zip(*(result.prompts for result in results), strict=True):
         if rows[0].group == "trained":
@@ -131,6 +135,11 @@ def _rows(results: Sequence[Result], widths: Sequence[int], measure: Measure) ->
         ):
             if any(value is not None for value in values):
                 lines.append(_line(words, [number(value) for value in values], widths))
+        by_scorer = zip(*(mean.scores or () for mean in means), strict=True)
+        for name, scores in zip(scorers, by_scorer, strict=True):
+            lines.append(_line(f"  {name}", [number(score.mean, 3) for score in scores], widths))
+            bounds = [interval(score.interval) for score in scores]
+            lines += [_line("    95 % interval", bounds, widths)] * any(bounds)
     if any(result.kl for result in results):
         nats = [number(result.kl.mean, 1) if result.kl else "" for result in results]
         lines.append(_line("KL to the base, nats", nats, widths))

@@ -32,7 +32,12 @@ from pipelines.evaluate.figures import (
     together,
 )
 from pipelines.evaluate.models import TunedModel, image_folder
-from pipelines.evaluate.plan import evaluation_images, evaluation_prompts, omitted_prompts
+from pipelines.evaluate.plan import (
+    evaluation_images,
+    evaluation_prompts,
+    omitted_prompts,
+    tuned_on,
+)
 from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_io import load_images
 from pipelines.run.image_plan import ImagesConfig, Planned
@@ -45,6 +50,7 @@ from pipelines.run.models import (
     open_reward_model,
     untuned_backbone,
 )
+from pipelines.run.prompts import meta_of
 from pipelines.run.rounds import labels_by_round
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig
@@ -53,6 +59,7 @@ from reward.clip.backbone import ClipBackbone
 from reward.measuring.report import read_report
 from reward.model import RewardModel
 from reward.settings import RewardConfig
+from reward.sources import Reward, load_reward
 
 KL_SHARE = 0.6
 """Share of a chain's steps, from its start, over which its KL is summed. The noise of later steps
@@ -70,6 +77,7 @@ class Instruments:
     encoder: ClipBackbone
     """Encoder of the embeddings for diversity and distance."""
     batches: Batches
+    scorers: Sequence[Reward] = ()
 
     @classmethod
     def open(cls, run: RunFolder, settings: Settings) -> "Instruments":
@@ -84,7 +92,11 @@ class Instruments:
         if config.encoder is not None:
             encoder = open_backbone(config.encoder, settings.run)
         batches = Batches(settings.table("images", ImagesConfig).batch)
-        return cls(open_judge(settings.run), reward, clip, encoder, batches)
+        scorers = [
+            load_reward([one], device=encoder.device, meta=meta_of(settings.run))
+            for one in config.scorers
+        ]
+        return cls(open_judge(settings.run), reward, clip, encoder, batches, scorers)
 
     def measure(self, planned: Sequence[Planned], folder: Path, title: str) -> Measured:
         """Score and embed images in `folder`, and judge them if there is a judge."""
@@ -102,7 +114,10 @@ class Instruments:
         backbone = self.clip if self.reward is None else self.reward.backbone
         images = images.to(backbone.device)
         features, text = backbone.image_features(images), backbone.text_embedding(texts)
-        rewards, stds = None, None
+        rewards, stds, scores = None, None, None
+        if self.scorers:
+            each = [scorer(images, texts).double() for scorer in self.scorers]
+            scores = torch.stack(each, dim=1).cpu().numpy()
         if self.reward is not None:
             means, spreads = self.reward.score_features_with_std(
                 image_features=features, text_embeddings=text
@@ -122,6 +137,7 @@ class Instruments:
             cosines.tolist(),
             image.double().cpu().numpy(),
             verdicts,
+            scores,
         )
 
 
@@ -224,6 +240,8 @@ def evaluation_of(
         omitted=omitted_prompts(settings),
         judged=instruments.judge is not None,
         rewarded=instruments.reward is not None,
+        scorers=[one.name for one in config.scorers],
+        tuned_on=tuned_on(run, settings),
         audit=_audit(settings),
         results=_results(run, prompts, measured, kl, tuned),
         strengths=at_strengths,

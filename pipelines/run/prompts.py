@@ -114,8 +114,9 @@ def _prompt_of(row: Mapping[object, object], where: str) -> Prompt:
             "a prompt that only the evaluation draws"
         )
     rest = {str(name): value for name, value in row.items() if name not in values}
-    if isinstance(rest.get("meta"), dict):
-        rest |= rest.pop("meta")
+    if isinstance(meta := rest.get("meta"), dict):
+        del rest["meta"]
+        rest |= meta
     return Prompt(texts["prompt"], texts["category"] or None, _PARTS[part], rest)
 
 

@@ -38,7 +38,7 @@ SHARED_AT = {
     "sampler": "sampler",
 }
 """Tables of a method that override another table, with the path of the other table."""
-BASELINES, REWARDS = "reward.baselines[]", "finetune.rewards[]"
+BASELINES, REWARDS = "reward.baselines[]", ("finetune.rewards[]", "evaluate.scorers[]")
 """Lists of tables of the same class; the settings are explained at the first list."""
 BOUNDS = {
     "minimum": "at least",
@@ -125,7 +125,7 @@ def _inner_table(path: str, meaning: str, defaults: BaseModel) -> Iterator[Setti
 
 
 def _list_of_tables(path: str, model: type[BaseModel]) -> Iterator[Setting]:
-    if path == REWARDS:
+    if path in REWARDS:
         yield Setting(f"{path}.*", f"as `{BASELINES}.*`", "tables", "Each is one reward.")
     else:
         yield from _settings(path, model, None)

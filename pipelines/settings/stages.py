@@ -3,6 +3,7 @@
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from pipelines.run.image_plan import SEEDS_PER_ROUND
+from reward.settings import RewardSource
 
 
 class RoundsConfig(BaseModel, frozen=True, extra="forbid"):
@@ -41,6 +42,9 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     first steps DPOK trains."""
     kl_images: PositiveInt = 16
     """Denoising chains of each tuned model to estimate its KL to the base."""
+    scorers: tuple[RewardSource, ...] = ()
+    """Rewards that only measure, each by itself: columns with intervals in table and report. Name
+    ones that nothing is tuned on; a line warns of others."""
     encoder: str | None = None
     """Folder or hub name of the CLIP whose embeddings measure diversity and distance to the base;
     omitted, it is the reward's CLIP."""
