@@ -20,8 +20,8 @@ from pipelines.run.prompts import prompts_digest
 from pipelines.run.record import StageFolder
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
-from pipelines.settings.evaluate import EvaluateConfig
 from pipelines.settings.finetune import FinetuneConfig
+from pipelines.settings.stages import EvaluateConfig
 
 
 def main(run: RunFolder, settings: Settings) -> None:
