@@ -207,19 +207,7 @@ def test_the_correction_of_rwl_is_the_gradient_of_log_h(tuned: Tuned) -> None:
     cond = tuned.model.encode_prompts(["x"]).expand(len(x), -1, -1)
     found = tuned.model.predict(x, timesteps, cond, cond, 1.0) - BASE.noise(x, schedule, timesteps)
     error = float((found - exact).norm() / exact.norm())
-    print(
-        "relative error",
-        error,
-        [
-            float(
-                (found - exact)[(timesteps >= a) & (timesteps < a + 100)].norm()
-                / exact[(timesteps >= a) & (timesteps < a + 100)].norm()
-            )
-            for a in range(0, 1000, 100)
-        ],
-    )
     assert float(exact.square().mean()) > 0.01
-    print(error)
     assert error <= 0.15
 
 
@@ -228,15 +216,13 @@ def test_the_reward_rises_with_the_strength_up_to_a_point(tuned: Tuned) -> None:
     strengths = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 6.0)
     found = {one: float(tuned.rewards(one, validation).mean()) for one in strengths}
     chosen = max(found, key=lambda one: found[one])
-    print(found)
     assert 1.0 < chosen < 6.0
     rising = [reward for strength, reward in found.items() if strength <= chosen]
     assert rising == sorted(rising)
-    base, tuned_, best, most = (
+    base, as_trained, best, most = (
         float(tuned.rewards(one, others).mean()) for one in (0.0, 1.0, chosen, 6.0)
     )
-    print(base, tuned_, best, most)
-    assert base < tuned_ < best
+    assert base < as_trained < best
     assert most < best
 
 
@@ -245,5 +231,4 @@ def test_with_guidance_it_draws_the_weighted_images_of_that_guidance() -> None:
     learned = reward(tuned.images.latents)
     target, base = float((tuned.images.probabilities * learned).sum()), float(learned.mean())
     found = float(tuned.rewards(1.0, range(4000)).mean())
-    print(base, target, found)
     assert found - base == pytest.approx(target - base, rel=0.1)

@@ -5,7 +5,7 @@ here and in the modules beside this one, and take their values as parameters: SQ
 times as long to build a statement as to run it.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import fields
 from datetime import datetime
 from functools import cache
@@ -49,7 +49,10 @@ IS_WITHHELD = sa.exists().where(
 """Condition: the task is withheld. Faster than `WITHHELD_TASKS` for a check of few tasks; to select
 all withheld tasks, `WITHHELD_TASKS` is faster."""
 
-INSERT_OF = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+INSERT_OF: dict[str, Callable[[sa.Table], Any]] = {
+    "sqlite": sqlite.insert,
+    "postgresql": postgresql.insert,
+}
 """Insert statements that can update the row of the same key, by the dialect's name."""
 
 ROWS_AT_ONCE = 10_000

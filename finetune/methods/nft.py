@@ -34,7 +34,8 @@ Differs from the paper and its code in:
 5. An iteration has several optimizer steps, so the policy moves away from the old policy, which
    follows at a constant rate. In the paper, the old policy first equals the current policy, and
    with one step per iteration the pull is then 0 (`gap` shows it).
-6. Images may be drawn with guidance, as users draw. Training has no guidance, as in the paper.
+6. Images may be drawn with guidance, as users draw. Training has no guidance, as in the paper,
+   except for a side network (see `finetune/model/side_network.py`).
 7. Validation uses the policy's weights; with `adapter.ema_decay`, their moving average.
 """
 

@@ -14,8 +14,10 @@ that are learned from, and again in drawing. In what follows, s is the correctio
 guided prediction, and E the mean over clean images x_0 that a noisy image may come from:
 
 - RWL: b + s goes to E_w[target | x_t], the denoiser of the weighted images. With weights exp(r / T)
-  on images of the base it is the score of p_base exp(r / T) / Z, and s is grad log h_t, in units of
-  the prediction: see `tests/test_finetune_side_theory.py`.
+  on images of the base, it is the denoiser of p_base exp(r / T) / Z, whatever their guidance.
+  Without guidance s is then -spread grad log h_t, for a base that predicts noise; with guidance it
+  also holds the distance of b to the denoiser of the images that b draws.
+  `tests/test_finetune_side_theory.py` measures both.
 - NFT, preference: losses in b + s as in their files, with the guided prediction as the policy.
 - KL-O, NFT's `kl_weight`: the mean of s^2, since the base has the same guidance.
 - DPOK, DDPO, reward_gradient: the policy draws with b + s, as all sampling does.

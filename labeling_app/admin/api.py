@@ -71,7 +71,7 @@ class AdjudicationBody(TaskBody, frozen=True):
     answer: AnyAnswer
 
 
-class RaterBody(_Body, frozen=True):
+class RaterBody(PauseBody, frozen=True):
     """Body of a call about a rater."""
 
     rater: Name

@@ -168,36 +168,39 @@ def _people(board: Board) -> None:
     given = gr.Textbox(label="Password", visible=False, interactive=False, elem_id="given")
 
     def connect(
-        button: gr.Button,
+        title: str,
         route: Callable[..., object],
-        body: Callable[..., object],
-        *fields: Component,
+        body: Callable[[dict[str, Any]], object],
+        **fields: Component,
     ) -> None:
         def change(call: Call, *values: object) -> Update:
-            made = route(body(*values), board.state, call.admin)
+            sent = body(dict(zip(fields, values, strict=True)))
+            made = route(sent, board.state, call.admin)
             if not isinstance(made, api.NewPassword):
                 return {given: gr.update(value="", visible=False)}
             label = f"Password of {made.rater} ({made.role}), shown this once: hand it over now"
             return {given: gr.update(value=made.password, label=label, visible=True)}
 
         change.__name__ = route.__name__
-        board.on(button.click, change, fields, [given], redraws_quality=True)
+        button, inputs = gr.Button(title), list(fields.values())
+        board.on(button.click, change, inputs, [given], redraws_quality=True)
 
+    one, with_role = api.RaterBody.model_validate, api.RoleBody.model_validate
     with gr.Row():
         with gr.Column(min_width=320):
             gr.Markdown("## Change a rater")
             board.rater.render()
             board.show_quality(board.rater, lambda quality, _: gr.update(choices=_names(quality)))
             with gr.Row(elem_classes="actions"):
-                connect(gr.Button("Pause rater"), api.pause, _one_rater, board.rater)
-                connect(gr.Button("Resume rater"), api.resume, _one_rater, board.rater)
-                connect(gr.Button("New password"), api.password, _rater_body, board.rater)
+                connect("Pause rater", api.pause, one, rater=board.rater)
+                connect("Resume rater", api.resume, one, rater=board.rater)
+                connect("New password", api.password, one, rater=board.rater)
             role = gr.Radio(ROLES, value="rater", label="Role")
             share = gr.Number(label="Share of the labels, at most, in % (empty: any)", maximum=100)
             board.show_quality(share, _share)
             with gr.Row(elem_classes="actions"):
-                connect(gr.Button("Set role"), api.role, _role_body, board.rater, role)
-                connect(gr.Button("Set share"), api.share, _share_body, board.rater, share)
+                connect("Set role", api.role, with_role, rater=board.rater, role=role)
+                connect("Set share", api.share, _share_body, rater=board.rater, share=share)
         with gr.Column(min_width=320):
             figures_of = listing("Figures of the rater", tables.ONE_RATER)
             board.show_quality(figures_of, _figures_of)
@@ -205,7 +208,7 @@ def _people(board: Board) -> None:
             name = gr.Textbox(label="Name", max_length=64)
             new_role = gr.Radio(ROLES, value="rater", label="Role of the new rater")
             with gr.Row(elem_classes="actions"):
-                connect(gr.Button("Add rater"), api.add_rater, _role_body, name, new_role)
+                connect("Add rater", api.add_rater, with_role, rater=name, role=new_role)
             gr.Markdown("A password is made and shown once.", elem_classes="soft")
 
 
@@ -236,21 +239,10 @@ def _plan(board: Board) -> None:
         board.on(gr.Button("Add gold from a file").click, add_gold, file, js=WITH_FILE)
 
 
-def _rater_body(name: str) -> api.RaterBody:
-    return api.RaterBody(rater=name)
-
-
-def _one_rater(name: str) -> api.PauseBody:
-    return api.PauseBody(rater=_rater_body(name).rater)  # without a name, it pauses all
-
-
-def _role_body(name: str, role: str) -> api.RoleBody:
-    return api.RoleBody.model_validate({"rater": name, "role": role})
-
-
-def _share_body(name: object, percent: object) -> api.ShareBody:
+def _share_body(given: dict[str, Any]) -> api.ShareBody:
+    percent = given["share"]
     share = percent / 100 if isinstance(percent, int | float) else percent or None
-    return api.ShareBody.model_validate({"rater": name, "share": share})
+    return api.ShareBody.model_validate(given | {"share": share})
 
 
 def _progress_line(now: Snapshot) -> str:
