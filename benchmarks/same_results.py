@@ -29,6 +29,9 @@ STAGES = (
     "finetune rwl",
     "finetune dpok",
     "finetune ddpo",
+    "finetune nft",
+    "finetune preference",
+    "finetune reward_gradient",
     "evaluate",
 )
 WRITERS = ("tests.support.tiny_models", "tests.tiny_models")

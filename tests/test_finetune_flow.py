@@ -174,6 +174,24 @@ def test_prompts_of_different_length_in_a_batch_draw_the_images_that_each_draws_
         torch.testing.assert_close(image, alone, rtol=0, atol=1e-5)
 
 
+def test_gradient_checkpointing_gives_the_same_gradients(layout: Layout) -> None:
+    gradients = list[list[Tensor]]()
+    for is_on in (False, True):
+        model = open_flow(layout)
+        model.add_adapter(AdapterSettings(rank=2), generator=seeded())
+        perturb(model)
+        if is_on:
+            model.checkpoint_gradients()
+        assert model.network.is_gradient_checkpointing == is_on
+        cond, latents = model.encode_prompts(["a dog"]), torch.ones(1, *model.latent_shape)
+        output = model.predict(0.5 * latents, torch.tensor([500.0]), cond, cond, 1.0)
+        model.decode(output).square().mean().backward()
+        weights = model.adapter.parameters().values()
+        gradients.append([one.grad for one in weights if one.grad is not None])
+    assert any(one.abs().max() > 0 for one in gradients[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+
+
 def test_the_first_ratio_of_a_stochastic_chain_is_one(layout: Layout) -> None:
     model = open_flow(layout)
     model.add_adapter(AdapterSettings(rank=2), generator=seeded())
@@ -298,6 +316,12 @@ def test_the_size_must_be_one_that_sd3_has_positions_for(tmp_path: Path) -> None
     with pytest.raises(PictuneError, match=r"run\.image_size: 36 pixels .* give at most 32$"):
         open_flow(sd3, image_size=36)
     assert open_flow(flux, image_size=36).image_size == (36, 36)  # its positions are computed
+
+
+def test_one_step_is_refused_by_a_schedule_that_ends_above_no_noise(tmp_path: Path) -> None:
+    layout = Layout(LANGUAGE_WRITERS["qwen-image"](tmp_path / "model"), {})
+    with pytest.raises(PictuneError, match=r"sampler\.steps: 1; this model needs 2 or more"):
+        open_flow(layout).schedule(1)
 
 
 def test_weights_in_half_precision_draw_nearly_the_same_and_train(layout: Layout) -> None:

@@ -151,7 +151,7 @@ def iterate(
         for prompt, value in zip(done.prompts, read[len(on_device) :], strict=True):
             values.setdefault(prompt, []).append(value)
         seconds = training.watch.between(*marks)
-        rollout = sum(training.watch.between(*marks) for marks in done.rollouts)
+        rollout = sum(training.watch.between(*own) for own in done.rollouts)
         yield {
             **common,
             **figures,

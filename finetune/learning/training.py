@@ -213,7 +213,8 @@ def take_step(
         raise PictuneError(f"finetune: the gradient is not finite in {where}; {advice}")
     for group in groups:
         group["lr"] = learning_rate
-    state.scaler.step(state.optimizer)
+    if is_finite:  # `scaler.step` would wait for the device to find out again
+        state.optimizer.step()
     state.scaler.update()
     state.optimizer.zero_grad()
     return norm.detach() if is_finite else torch.zeros_like(norm)

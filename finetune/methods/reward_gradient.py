@@ -48,7 +48,6 @@ from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
 from finetune.learning.reward_fn import check_differentiable, score_with_gradient
 from finetune.learning.training import TrainState, adapter_optimizer, take_step
 from finetune.model.denoising import NoiseLevels, noise_images, spread_timesteps
-from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import GradientSpan, draw_latents
 from finetune.settings.reward_gradient import RewardGradientConfig
 
@@ -163,7 +162,7 @@ def draw_base_latents(training: Training[RewardGradientConfig]) -> Tensor:
 
 def draw_randomness(training: Training[RewardGradientConfig], state: RewardGradientState) -> Draws:
     """Draw all random values of the next iteration."""
-    config, model, generator = training.config, training.model, training.generator
+    config, generator = training.config, training.generator
     chosen = prompts_of(training.prompts, config.prompts_per_iteration, state.step)
     texts = [prompt for prompt in chosen for _ in range(config.images_per_prompt)]
     count = len(texts)
@@ -171,9 +170,9 @@ def draw_randomness(training: Training[RewardGradientConfig], state: RewardGradi
         prompts=texts,
         seeds=torch.randint(2**62, (count,), generator=generator).tolist(),
         span=gradient_span(config, training.sampler.steps, generator=generator),
-        kl=draw_noise_levels(model, count, generator=generator),
+        kl=draw_noise_levels(training, count),
         numbers=torch.randint(PRETRAINING_IMAGES, (count,), generator=generator),
-        pretraining=draw_noise_levels(model, count, generator=generator),
+        pretraining=draw_noise_levels(training, count),
     )
 
 
@@ -248,16 +247,16 @@ def draw_with_gradient(
     return latents, rewards, slope.view(-1, 1, 1, 1) * gradients
 
 
-def draw_noise_levels(
-    model: DiffusionModel, count: int, *, generator: torch.Generator
-) -> NoiseLevels:
+def draw_noise_levels(training: Training[RewardGradientConfig], count: int) -> NoiseLevels:
     """Draw a noise level from each of `count` equal parts of the schedule, in random order."""
-    timesteps = spread_timesteps(model.schedule(1), count, generator=generator)
+    model, generator = training.model, training.generator
+    schedule = model.schedule(training.sampler.steps)
+    timesteps = spread_timesteps(schedule, count, generator=generator)
     return NoiseLevels(timesteps, torch.randn(count, *model.latent_shape, generator=generator))
 
 
 def prediction_error(
-    model: DiffusionModel,
+    training: Training[RewardGradientConfig],
     latents: Tensor,
     prompts: Sequence[str],
     at: NoiseLevels,
@@ -268,7 +267,8 @@ def prediction_error(
 
     With `to_base`, the target is the base's prediction; otherwise the true denoising target.
     """
-    noised = noise_images(model, model.schedule(1), latents, prompts, at)
+    model, schedule = training.model, training.model.schedule(training.sampler.steps)
+    noised = noise_images(model, schedule, latents, prompts, at)
     target = noised.target
     if to_base:
         with torch.no_grad(), model.adapter_off():
@@ -288,13 +288,13 @@ def pull_losses(
     kl = pretraining = torch.zeros((), device=model.device)
     if config.kl_weight:
         texts = [draws.prompts[i] for i in rows.tolist()]
-        kl = prediction_error(model, latents, texts, draws.kl.rows(rows), to_base=True)
+        kl = prediction_error(training, latents, texts, draws.kl.rows(rows), to_base=True)
     if config.pretraining_weight:
         numbers, prompts = draws.numbers[rows], base_prompts(training)
         texts = [prompts[i] for i in numbers.tolist()]
         base = state.base["latents"][numbers].to(model.device, non_blocking=True)
         at = draws.pretraining.rows(rows)
-        pretraining = prediction_error(model, base, texts, at, to_base=False)
+        pretraining = prediction_error(training, base, texts, at, to_base=False)
     return torch.stack([kl, pretraining])
 
 

@@ -90,7 +90,7 @@ def open_job(
     # Each round has its own noise; seeds of runs are below 2^31.
     generator = torch.Generator().manual_seed(settings.run.seed + (run.round - 1) * 2**31)
     model = open_model(settings.run)
-    watch = _watch_of(model.device)
+    watch = watch_of(model.device)
     model.processes = replace(processes, watch=watch)
     model.add_adapter(adapter, generator=generator)
     model.set_up(settings.run)
@@ -123,7 +123,7 @@ def open_job(
     return Job(name, find_method(name), run, settings, training, encoder)
 
 
-def _watch_of(device: torch.device) -> Watch:
+def watch_of(device: torch.device) -> Watch:
     """Return a watch; on a GPU its marks are events in the queue of work, as work runs late."""
     if device.type == "cpu":
         return Watch()

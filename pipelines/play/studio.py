@@ -199,7 +199,7 @@ class Studio:
                 batches = draw_batches(
                     self.model, prompts, wanted.sampler, seeds=seeds, batch=self._batch
                 )
-                images = (image for batch in batches for image in batch)
+                images = (image for batch in batches for image in batch.cpu())
                 for image, path in zip(images, paths, strict=True):
                     save_png(image, path)
             self.model.forget_prompts()

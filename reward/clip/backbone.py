@@ -90,8 +90,8 @@ class Preprocessing:
         top, left = (size[0] - self.crop) // 2, (size[1] - self.crop) // 2
         images = images[..., top : top + self.crop, left : left + self.crop]
         both = torch.tensor([self.mean, self.std], dtype=images.dtype)
-        mean, std = both.to(images.device, non_blocking=True)
-        return (images - mean[:, None, None]) / std[:, None, None]
+        mean, std = both[..., None, None].to(images.device, non_blocking=True).unbind()
+        return (images - mean) / std
 
 
 class ClipBackbone(nn.Module):

@@ -34,7 +34,7 @@ def main(folder: str) -> None:
         if isinstance(layer, nn.Linear) and name != "lm_head"  # the head reads no prompt
     }
     small.add_adapter(AdapterSettings(rank=2), generator=seeded())
-    perturb(small, 0.5)
+    perturb(small, 1.0)
     cond = small.encode_prompts(["a dog"])
     latents = torch.randn(1, *small.latent_shape, generator=seeded(3))
     small.predict(latents, torch.tensor([700.0]), cond, cond, 1.0).square().mean().backward()

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
+from data.errors import PictuneError
 from finetune.model.family import Family, Sizes, split_pooled, with_pooled
 from finetune.model.schedule import FLOW_TIMESTEPS, FlowSchedule
 
@@ -41,6 +42,8 @@ class Flow(Family):
     @override
     def schedule(self, steps: int, device: torch.device) -> FlowSchedule:
         config = self.pipeline.scheduler.config
+        if steps == 1 and config.get("shift_terminal"):
+            raise PictuneError("sampler.steps: 1; this model needs 2 or more")
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
         # Larger images get more steps at high noise.
         shift = {"mu": self._mu(steps)} if config.use_dynamic_shifting else {}

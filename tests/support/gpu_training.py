@@ -1,0 +1,67 @@
+"""Tiny models of every family on the pretended GPU, and trainings of every method on them."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from finetune.model.diffusion import DiffusionModel
+from finetune.settings.model import AdapterSettings, Precision
+from finetune.settings.validation import ValidationConfig
+from pipelines.finetune.job import watch_of
+from tests.support.pretended_gpu import Counts
+from tests.support.small_labels import small_labels
+from tests.support.small_methods import Run
+from tests.support.small_training import seeded
+from tests.support.tiny_diffusion import write_tiny_diffusion, write_tiny_sdxl
+from tests.support.tiny_flow import write_tiny_flux, write_tiny_sd3
+
+GPU = "gpu:0"
+FAMILIES: dict[str, tuple[Callable[[Path], Path], Precision]] = {
+    "sd1": (write_tiny_diffusion, "fp32"),
+    "sdxl": (write_tiny_sdxl, "fp16"),
+    "sd3": (write_tiny_sd3, "bf16"),
+    "flux": (write_tiny_flux, "bf16"),
+}
+"""Each family with the precision that it is tried in."""
+_NEVER = ValidationConfig(every=100, images_per_prompt=1)
+
+
+def opened(folder: Path, family: str) -> DiffusionModel:
+    """Open a family's folder on the pretended GPU, for images of 16x16."""
+    precision = FAMILIES[family][1]
+    return DiffusionModel.from_pretrained(folder, device=GPU, precision=precision, image_size=16)
+
+
+def training_on_gpu(model: DiffusionModel, method: str) -> Run:
+    """Return a training of 3 iterations or updates, validated before the first and at the end."""
+    model.add_adapter(AdapterSettings(rank=2), generator=seeded())
+    parts: dict[str, Any] = {}
+    if method == "preference":
+        latents = torch.randn(12, 4, 8, 8, generator=seeded(3)).to(GPU)
+        parts["data"] = small_labels(latents=latents)
+    total = "updates" if method in ("rwl", "preference") else "iterations"
+    changes: dict[str, Any] = {total: 3, "validation": _NEVER}
+    run = Run(model, method, parts=parts, **changes)
+    run.training = replace(run.training, watch=watch_of(model.device))
+    return run
+
+
+def of_one_iteration(
+    run: Run, counts: Counts, between: Callable[[], object] = lambda: None
+) -> Counter[tuple[str, str]]:
+    """Train to the end; return what the second iteration cost, by kind and place.
+
+    `between` is called after the first one. The second one has no validation.
+    """
+    steps = run.steps()
+    next(steps)
+    between()
+    before = counts.by_place.copy()
+    next(steps)
+    spent = counts.by_place - before
+    assert next(steps).step == 3
+    return spent
