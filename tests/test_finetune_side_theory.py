@@ -26,6 +26,8 @@ from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import seeded, training_of
 
+pytestmark = pytest.mark.slow
+
 BEST, WIDTH = 1.0, 1.0
 """The place of the highest reward, and the standard deviation of exp(reward)."""
 CONFIG = RewardWeightedConfig(

@@ -51,8 +51,8 @@ from finetune.settings.model import AdapterSettings
 
 SIDE_FILE = ADAPTERS["side"].file
 LEAST_PARAMETERS = 300_000
-"""Smallest budget of parameters. 1.4 % of a small model would be too few to draw anything: of the
-embedded model, 74,000."""
+"""Smallest budget of parameters. 1.4 % of the embedded model would be 74,000: this is a guess at
+what is useful there, and not measured."""
 _WIDTHS = range(4, 2048, 4)
 """Channels of the upper level; normalizations have four groups, attention four heads."""
 

@@ -31,7 +31,8 @@ class AdapterSettings(BaseModel, frozen=True, extra="forbid"):
     small network beside the frozen one, which corrects its predictions (Yang et al. 2026, arXiv
     2603.06981)."""
     share: float = Field(default=0.014, gt=0, le=1)
-    """Parameters of a side network, as a share of the base's; small models get at least 300,000."""
+    """Parameters of a side network, as a share of the base's; at most so many, but a budget
+    below 300,000 counts as 300,000."""
     rank: PositiveInt = 8
     """Rank of each update of a LoRA; DPOK's paper uses 4. A higher rank learns faster and drifts
     sooner."""
