@@ -155,7 +155,8 @@ class Family(ABC):
     def encode_images(self, images: Tensor) -> Tensor:
         """Return latents [B, C, h, w] (the posterior's modes) of images [B, 3, H, W] in [-1, 1]."""
         factor, shift = self._latent_scale()
-        return (self._from_image(images).float() - shift) * factor
+        latents: Tensor = (self._from_image(images).float() - shift) * factor
+        return latents
 
     def _latent_scale(self) -> tuple[Any, Any]:
         """Return factor and shift: the network's latents are factor * (latents - shift)."""

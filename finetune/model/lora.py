@@ -83,9 +83,8 @@ class Lora(Adapter):
         return lora
 
     def _add_fresh(self, settings: AdapterSettings, generator: torch.Generator) -> None:
-        targets, ends = list(_ATTENTION), _MORE_ATTENTION
-        if settings.feed_forward:
-            targets, ends = [*targets, *_FEED_FORWARD], (*ends, *_MORE_FEED_FORWARD)
+        targets: list[str] = [*_ATTENTION, *(_FEED_FORWARD if settings.feed_forward else ())]
+        ends = (*_MORE_ATTENTION, *(_MORE_FEED_FORWARD if settings.feed_forward else ()))
         layers = self.network.named_modules()
         targets += [
             name for name, one in layers if isinstance(one, nn.Linear) and name.endswith(ends)

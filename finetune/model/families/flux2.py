@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 from typing_extensions import override
 
-from finetune.model.families.flow import LanguageFlow, places
+from finetune.model.families.flow import LanguageFlow, packed, places, unpacked
 from finetune.model.family import Sizes
 from finetune.model.schedule import FLOW_TIMESTEPS
 
@@ -37,7 +37,8 @@ class Flux2Klein(LanguageFlow):
     @override
     def _mu(self, steps: int) -> float:
         height, width = self.latent_size
-        return compute_empirical_mu(height * width, steps)
+        shift: float = compute_empirical_mu(height * width, steps)
+        return shift
 
     @override
     def _encode(self, prompt: str, device: torch.device) -> Tensor:
@@ -50,13 +51,13 @@ class Flux2Klein(LanguageFlow):
     ) -> Tensor:
         height, width = latents.shape[-2:]
         found: Tensor = self.network(
-            hidden_states=latents.flatten(2).transpose(1, 2),
+            hidden_states=packed(latents, self.token_side),
             timestep=timesteps / FLOW_TIMESTEPS,
             encoder_hidden_states=embeddings,
             txt_ids=places(latents, 1, 1, 1, embeddings.shape[1]),
             img_ids=places(latents, 1, height, width, 1),
         ).sample
-        return found.transpose(1, 2).unflatten(2, (height, width))
+        return unpacked(found, height, self.token_side)
 
     @override
     def _latent_scale(self) -> tuple[Tensor, Tensor]:
