@@ -183,7 +183,7 @@ def test_every_method_trains_resumes_and_waits_once_an_update(
     with pretended_gpu():
         resumed = training_on_gpu(opened(folders[family], family), method)
         assert load_latest(tmp_path, resumed.state, resumed.generator)
-        assert [metrics.step for metrics in resumed.steps()] == [2, 3]
+        assert next(resumed.steps()).step == 2
     kept, again = whole.state.weights(), resumed.state.weights()
     assert all(torch.equal(kept[name], again[name]) for name in kept)
 
