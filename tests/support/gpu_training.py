@@ -48,6 +48,8 @@ def training_on_gpu(model: DiffusionModel, method: str) -> Run:
         parts["data"] = small_labels(latents=latents)
     total = "updates" if method in ("rwl", "preference") else "iterations"
     changes: dict[str, Any] = {total: 3, "validation": _NEVER}
+    if method == "reward_gradient":
+        changes |= {"pretraining_weight": 0.0}  # else it first draws many images of the base
     if method == "nft":
         changes |= {"noise_levels": 2, "updates": 2}
     run = Run(model, method, parts=parts, **changes)
