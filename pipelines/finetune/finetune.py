@@ -15,11 +15,16 @@ from data.files import locked
 from data.runs import RunFolder
 from finetune.model.processes import Processes, launched
 from finetune.settings.adapter_kinds import ADAPTERS, BASE
-from pipelines.finetune.plan import CHECKPOINTS, IMAGES, earlier_method, input_hashes, method_config
+from pipelines.finetune.plan import (
+    CHECKPOINTS,
+    IMAGES,
+    add_method,
+    earlier_method,
+    input_hashes,
+    method_config,
+)
 from pipelines.finetune.strengths import choose_and_save, is_missing
-from pipelines.flags import one_of
 from pipelines.interruption import ends_at_once
-from pipelines.methods import METHODS
 from pipelines.run.record import StageFolder
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig
@@ -111,10 +116,4 @@ def _only_command(run: RunFolder, name: str) -> Iterator[None]:
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this stage."""
-    parser.add_argument(
-        "--method",
-        required=True,
-        type=one_of("METHOD", METHODS),
-        metavar="|".join(METHODS),
-        help="the method; docs/training.md compares them",
-    )
+    add_method(parser)

@@ -1,5 +1,6 @@
 """Plan of one training of the run: settings, prompts and start, with their hashes."""
 
+import argparse
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from data.runs import RunFolder
 from data.tables.parquet import learned_from_digest
 from finetune.settings.adapter_kinds import BASE, adapter_file
 from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodConfig
+from pipelines.flags import one_of
 from pipelines.methods import METHODS
 from pipelines.run.campaign import images_digest
 from pipelines.run.model_hashes import content_hash, has_reward, reward_hash, weights_hash
@@ -26,6 +28,17 @@ IMAGES = "images"
 """Subfolder for images that are drawn for the method."""
 CHECKPOINTS = "checkpoints"
 CARD_FILE = "README.md"
+
+
+def add_method(parser: argparse.ArgumentParser) -> None:
+    """Add the flag `--method`."""
+    parser.add_argument(
+        "--method",
+        required=True,
+        type=one_of("METHOD", METHODS),
+        metavar="|".join(METHODS),
+        help="the method; docs/training.md compares them",
+    )
 
 
 def training_prompts(settings: Settings) -> tuple[str, ...]:
