@@ -13,7 +13,7 @@ import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -33,7 +33,7 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.model.model_folder import FAMILIES, TYPES, Weights
 from finetune.model.sampler import draw_latents
 from finetune.settings.method import DrawsImages, LearnsFromLabels
-from finetune.settings.model import AdapterSettings, NetworkSettings
+from finetune.settings.model import AdapterSettings, NetworkSettings, Precision
 from finetune.settings.sampler import Sampler
 from pipelines.methods import METHODS, find_method
 from pipelines.run.models import as_reward_fn
@@ -67,18 +67,22 @@ class Card:
         self.rate = 0.0
         """Operations per second of a bf16 matrix product."""
 
-    def measure(self, call: Callable[[], object]) -> Figures:
-        """Return seconds, operations and peak memory of a call, after one that warms up."""
-        with FlopCounterMode(display=False) as counted:
+    def measure(self, call: Callable[[], object], *, compiles: bool = False) -> Figures:
+        """Return seconds, operations and peak memory of a call, after one that warms up.
+
+        Operations of compiled programs cannot be counted.
+        """
+        with nullcontext() if compiles else FlopCounterMode(display=False) as counted:
             call()
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
         started = self._now()
         call()
         seconds = self._now() - started
-        found = {"seconds": seconds, "tflop": counted.get_total_flops() / 1e12}
-        if self.rate:
-            found["share_of_card"] = counted.get_total_flops() / seconds / self.rate
+        found = {"seconds": seconds}
+        if counted is not None:
+            found["tflop"] = counted.get_total_flops() / 1e12
+            found["share_of_card"] = counted.get_total_flops() / seconds / (self.rate or torch.inf)
         if self.device.type == "cuda":
             found["peak_gb"] = torch.cuda.max_memory_allocated() / 1e9
         return found
@@ -104,7 +108,7 @@ class Card:
 
     def open(self, name: str, weights: Weights = "bf16") -> DiffusionModel:
         """Return a model of random weights with a LoRA of rank 16."""
-        precision = "fp32" if weights == "fp32" else "bf16"
+        precision: Precision = "fp32" if weights == "fp32" else "bf16"
         if self.tiny:
             write = write_tiny_sd3 if name == "sd35-medium" else write_tiny_diffusion
             with tempfile.TemporaryDirectory() as folder:
@@ -153,7 +157,7 @@ def drawing(card: Card, name: str, **settings: bool) -> Figures:
                     model.decode(latents)
 
         try:
-            found = card.measure(draw)
+            found = card.measure(draw, compiles="compile" in settings)
         except torch.OutOfMemoryError:
             break
         found |= {"batch": batch, "images_per_second": batch / found["seconds"]}

@@ -10,7 +10,7 @@ for U-Nets, which use plain matrix products there.
 import math
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -73,12 +73,16 @@ class Memory:
 
 
 class _Peak(TorchDispatchMode):
-    """Counts the storages that operations create, until they are released."""
+    """Counts the storages that operations create, until they are released.
 
-    def __init__(self) -> None:
-        super().__init__()
+    Storages of `weights`, of which operations return views, are not counted.
+    """
+
+    def __init__(self, weights: Iterable[Tensor] = ()) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.peak = 0
-        self._known: dict[int, Any] = {}
+        kept = (weight.untyped_storage() for weight in weights)
+        self._known: dict[int, Any] = {id(storage): storage for storage in kept}
 
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -198,7 +202,10 @@ class Outline:
         return Memory(self._weights, self._adapter, calls)
 
     def _peak(self, call: Callable[[], object]) -> int:
-        with warnings.catch_warnings(), self._mode, _Peak() as counted:
+        parts = modules_of(self._model.pipeline).values()
+        weights = [one for part in parts for one in (*part.parameters(), *part.buffers())]
+        counted = _Peak(weights)
+        with warnings.catch_warnings(), self._mode, counted:
             warnings.simplefilter("ignore")  # on speed, which fake tensors have none of
             call()
         return counted.peak
@@ -255,4 +262,4 @@ def _make_fake(part: nn.Module, mode: FakeTensorMode) -> None:
                     if isinstance(old, nn.Parameter):
                         new = nn.Parameter(new, requires_grad=old.requires_grad)
                     made[id(old)] = new, old
-                place[name] = made[id(old)][0]
+                place[name] = made[id(old)][0]  # type: ignore[assignment]

@@ -161,7 +161,8 @@ def _with_some_images(job: Job, per_image: float) -> tuple[Job, float]:
 
 def _smaller(full: Training[Any]) -> tuple[Training[Any], float]:
     """Return a training with smaller iterations and validations, and the factor of their time."""
-    config, scale, changes = full.config, 1.0, dict[str, Any]()
+    scale, changes = 1.0, dict[str, Any]()
+    config: Any = full.config
     validator = full.validator.within(full.validator.calls_per_image * full.validator.batch)
     if isinstance(config, LearnsFromImages | LearnsFromLabels):
         changes = {"report_every": 1}
