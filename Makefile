@@ -48,7 +48,7 @@ SHARED_STAGE = $(if $(strip $(filter-out 1,$(PROCESSES)) $(MACHINES)),$(LAUNCH),
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune export-adapter evaluate play rounds compare compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-one-draw bench-compare bench-drawing check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune rehearse export-adapter evaluate play rounds compare compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-one-draw bench-compare bench-drawing check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -99,6 +99,9 @@ best-of-n: $(INSTALLED) ## Draw N images a prompt and pick the best (N=, REWARD=
 
 finetune: $(INSTALLED) ## Fine-tune the model on the reward (METHOD=, PROCESSES=)
 	$(SHARED_STAGE) finetune $(COMMON) --method '$(METHOD)'
+
+rehearse: $(INSTALLED) ## Say what a training will take, after a minute of it (METHOD=)
+	$(STAGE) rehearse $(COMMON) --method '$(METHOD)'
 
 export-adapter: $(INSTALLED) ## Write a tuned LoRA for ComfyUI and A1111 (METHOD=, FORMAT=kohya, TO=)
 	$(STAGE) export-adapter $(COMMON) --method '$(METHOD)' $(call flag,format,$(FORMAT)) $(call flag,to,$(TO))

@@ -86,6 +86,10 @@ STAGES = {
     "finetune": Stage(
         f"fine-tune the model on the reward, by --method {', '.join(METHODS)}", "finetune.finetune"
     ),
+    "rehearse": Stage(
+        "take a minute of a training and say the time and memory of all of it",
+        "finetune.rehearse",
+    ),
     "export-adapter": Stage(
         "write a tuned adapter in the format of other tools; --format kohya",
         "finetune.export_adapter",

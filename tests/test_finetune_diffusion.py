@@ -119,3 +119,23 @@ def test_more_steps_than_the_model_has_are_refused(sd_folder: Path) -> None:
     assert len(model.schedule(1000).timesteps) == 1000
     with pytest.raises(PictuneError, match=r"sampler\.steps: 1001; this model has 1000, give no"):
         model.schedule(1001)
+
+
+def test_offloaded_text_encoders_are_on_the_device_only_while_they_encode(
+    sd_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = DiffusionModel.from_pretrained(sd_folder, device="meta", offload_encoders=True)
+    encoder = model.pipeline.text_encoder
+    assert encoder.device.type == "cpu"
+    assert {model.network.device.type, model.pipeline.vae.device.type} == {"meta"}
+    moves = list[str]()
+    monkeypatch.setattr(encoder, "to", lambda place: moves.append(str(place)))
+
+    def encode(prompts: list[str], device: torch.device) -> Tensor:
+        moves.append(f"{prompts} on {device}")
+        return torch.zeros(len(prompts), 2, 2)
+
+    monkeypatch.setattr(model.family, "encode", encode)  # a move to "meta" would lose the weights
+    model.encode_prompts(["a dog", "a dog"])
+    model.encode_prompts(["a dog"])  # kept from before
+    assert moves == ["meta", "['a dog'] on meta", "cpu"]

@@ -83,7 +83,7 @@ def test_what_is_not_a_part_of_the_story_says_so_too(
 @pytest.mark.parametrize("name", ["images", "simulate", "reward", "finetune", "evaluate", "rounds"])
 def test_help_and_dry_run_load_nothing_that_computes(name: str, tmp_path: Path) -> None:
     assert answer([name, "--help"])[-1] == "loaded:"
-    needed = ["--method", "rwl"] if name in ("finetune", "rounds") else []
+    needed = ["--method", "rwl"] if name in ("finetune", "rehearse", "rounds") else []
     lines = answer([name, *needed, "--dry-run", "--runs", str(tmp_path)])
     assert lines[-1] == "loaded:"
     assert "[dpok]" in lines

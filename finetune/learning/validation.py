@@ -96,7 +96,7 @@ class Validator:
 
     def within(self, calls: float) -> "Validator":
         """Return a validator of at most `calls` passes, with fewer images, then fewer prompts."""
-        most = max(1, int(calls / self._calls_per_image))
+        most = max(1, int(calls / self.calls_per_image))
         prompts = self.prompts[:: -(-len(self.prompts) // most)]
         count = min(self.config.images_per_prompt, most // len(prompts))
         config = self.config.model_copy(update={"images_per_prompt": count})
@@ -105,10 +105,11 @@ class Validator:
     @property
     def calls(self) -> int:
         """Network passes of one validation, counted per image."""
-        return self._calls_per_image * len(self.prompts) * self.config.images_per_prompt
+        return self.calls_per_image * len(self.prompts) * self.config.images_per_prompt
 
     @property
-    def _calls_per_image(self) -> int:
+    def calls_per_image(self) -> int:
+        """Network passes of one image."""
         has_two_passes = self.sampler.guidance != 1 and not self.model.family.embeds_guidance
         return self.sampler.steps * (1 + has_two_passes)
 

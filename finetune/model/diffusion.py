@@ -42,7 +42,7 @@ class DiffusionModel:
         self._adapter: Adapter | None = None
         self.sampling_guidance = 1.0
         """Scale of guidance of the training's sampler, for `predict_denoising`."""
-        self.device = torch.device(self.pipeline.device)
+        self.device = torch.device(self.network.device)
         self.precision = arithmetic(precision, self.device)
         self._embeddings: dict[str, Tensor] = {}
         self._is_compiled = False
@@ -60,13 +60,20 @@ class DiffusionModel:
         weights: Weights = "fp32",
         precision: Precision = "fp32",
         image_size: int | None = None,
+        offload_encoders: bool = False,
     ) -> "DiffusionModel":
         """Open a diffusers folder or a model of the hub, as `model_folder.open_family` does.
 
         Raises:
             PictuneError: as `model_folder.open_family`.
         """
-        family = open_family(str(path_or_id), device=device, weights=weights, image_size=image_size)
+        family = open_family(
+            str(path_or_id),
+            device=device,
+            weights=weights,
+            image_size=image_size,
+            offload_encoders=offload_encoders,
+        )
         return cls(family, precision=precision)
 
     def set_up(
@@ -121,9 +128,24 @@ class DiffusionModel:
         """Return embeddings [B, L, D]; each distinct prompt is encoded once and cached."""
         new = [prompt for prompt in dict.fromkeys(prompts) if prompt not in self._embeddings]
         if new:
-            encoded = self.family.encode(new, self.device)
+            with self._encoders_here():
+                encoded = self.family.encode(new, self.device)
             self._embeddings.update(zip(new, encoded, strict=True))
         return torch.stack([self._embeddings[prompt] for prompt in prompts])
+
+    @contextmanager
+    def _encoders_here(self) -> Iterator[None]:
+        """Move text encoders that wait on another device to the model's inside the block."""
+        found = (getattr(self.pipeline, name, None) for name in self.family.text_encoders)
+        away = [one for one in found if one is not None and one.device != self.device]
+        places = [one.device for one in away]
+        try:
+            for one in away:
+                one.to(self.device)
+            yield
+        finally:
+            for one, place in zip(away, places, strict=True):
+                one.to(place)
 
     def forget_prompts(self) -> None:
         """Clear the cache of embeddings, which grows with every new prompt."""

@@ -52,12 +52,14 @@ def open_family(
     device: str | torch.device,
     weights: Weights = "fp32",
     image_size: int | None = None,
+    offload_encoders: bool = False,
 ) -> Family:
     """Open a diffusers folder or a model of the Hugging Face hub ("owner/name").
 
     Only safetensors files are read. `weights` is the data type of the weights; "int8" holds for the
     linear layers of the largest parts, and all other weights are bf16. `image_size` is the side of
-    the images in pixels; omitted, it is the model's default.
+    the images in pixels; omitted, it is the model's default. With `offload_encoders` the text
+    encoders stay on the CPU.
 
     Raises:
         PictuneError: there is no such model, it is incomplete, its family is unknown, it would draw
@@ -94,7 +96,9 @@ def open_family(
         values = {key: getattr(one, "scale", one) for key, one in part.state_dict().items()}
         check_finite(values, f"{source}: {name}")
     family.check(source)
-    pipeline.to(device)
+    for name, part in modules_of(pipeline).items():
+        if not (offload_encoders and name in family.text_encoders):
+            part.to(device)
     return family
 
 

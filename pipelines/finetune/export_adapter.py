@@ -6,8 +6,7 @@ from pathlib import Path
 from data.errors import PictuneError
 from data.runs import RunFolder
 from finetune.settings.adapter_kinds import ADAPTERS, kind_of
-from pipelines.flags import add_format, one_of
-from pipelines.methods import METHODS
+from pipelines.flags import add_format, add_method
 from pipelines.settings.config import Settings
 
 KOHYA = "kohya"
@@ -42,7 +41,7 @@ def main(
 
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags of this stage."""
-    parser.add_argument("--method", required=True, type=one_of("METHOD", METHODS))
+    add_method(parser, "the method whose adapter is written")
     add_format(parser, "adapter_format", [KOHYA])
     parser.add_argument(
         "--to",

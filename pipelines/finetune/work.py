@@ -96,7 +96,7 @@ def _journal(job: Job, state: TrainState) -> Iterator[Callable[[dict[str, Any]],
                 log.write(0, {"validation_reward": state.validation[0][1]})
             seconds = job.training.watch.lap()
             more: dict[str, Any] = {
-                "peak_memory_gb": _peak_memory_gb(device),
+                "peak_memory_gb": peak_memory_gb(device),
                 "seconds_in_all": sum(seconds.values()),
                 "share_of_time": shares(seconds),
             }
@@ -116,7 +116,7 @@ def _journal(job: Job, state: TrainState) -> Iterator[Callable[[dict[str, Any]],
         yield note
 
 
-def _peak_memory_gb(device: torch.device) -> float:
+def peak_memory_gb(device: torch.device) -> float:
     """Return the peak memory in 10^9 bytes: of tensors on a GPU, otherwise of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e9

@@ -53,6 +53,7 @@ def open_model(config: RunConfig) -> DiffusionModel:
         weights=config.weights,
         precision=config.precision,
         image_size=config.image_size,
+        offload_encoders=config.offload_encoders,
     )
 
 

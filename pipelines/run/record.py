@@ -26,6 +26,7 @@ UNBOUND = frozenset(
     {
         "run.device",
         "run.judge",
+        "run.offload_encoders",
         "run.precision",
         "run.channels_last",
         "run.compile",

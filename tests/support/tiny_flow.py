@@ -31,7 +31,7 @@ def write_tiny_sd3(folder: Path, *, with_t5: bool = True, t5_width: int = 64) ->
         torch.manual_seed(0)
         tokenizer = byte_tokenizer(folder / "tokenizer")
         other = byte_tokenizer(folder / "tokenizer_2")
-        tokenizer_3 = _t5_tokenizer() if with_t5 else None
+        tokenizer_3 = t5_tokenizer() if with_t5 else None
         pipeline = StableDiffusion3Pipeline(
             vae=tiny_vae(scaling_factor=1.5, shift_factor=0.06, **_NO_QUANT),
             text_encoder=CLIPTextModelWithProjection(text_config(tokenizer, projection_dim=24)),
@@ -70,7 +70,7 @@ def write_tiny_flux(folder: Path, *, guidance_embeds: bool = True) -> Path:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        tokenizer, tokenizer_2 = byte_tokenizer(folder / "tokenizer"), _t5_tokenizer()
+        tokenizer, tokenizer_2 = byte_tokenizer(folder / "tokenizer"), t5_tokenizer()
         pipeline = FluxPipeline(
             vae=tiny_vae(scaling_factor=0.4, shift_factor=0.1, **_NO_QUANT),
             text_encoder=CLIPTextModel(text_config(tokenizer)),
@@ -100,7 +100,7 @@ def write_tiny_flux(folder: Path, *, guidance_embeds: bool = True) -> Path:
 _NO_QUANT = {"use_quant_conv": False, "use_post_quant_conv": False}
 
 
-def _t5_tokenizer() -> T5Tokenizer:
+def t5_tokenizer() -> T5Tokenizer:
     """Return a tokenizer of single characters."""
     special = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0)]
     characters = [("▁", -1.0), *((chr(code), -2.0) for code in range(33, 127))]
