@@ -218,8 +218,8 @@ def _work(run: RunFolder, settings: Settings, name: str, config: Any) -> Work:
     sampler, prompts = settings.table("sampler", Sampler), len(method_prompts(run, settings, name))
     watched = len(shared.validation_prompts) or prompts
     drawn, decoded = batch, max(batch, watched * config.validation.images_per_prompt)
-    chains = 0
-    if isinstance(config, DrawsImages):
+    chains, draws = 0, isinstance(config, DrawsImages)
+    if draws:
         sampler = sampler.overridden(config.sampler)
         images = min(config.prompts_per_iteration, prompts) * config.images_per_prompt
         drawn, decoded = max(batch, config.micro_batch), max(decoded, images)
