@@ -83,7 +83,7 @@ def _measured(run: RunFolder, settings: Settings, name: str) -> Iterator[str]:
     drawing = _one_image(job)
     shown = ", ".join(f"{part} {seconds:.2f} s" for part, seconds in drawing.items())
     yield f"opened in {opening:.1f} s; one image: {shown}"
-    job, preparing = _with_some_images(job, sum(drawing.values()))
+    job, preparing, missing = _with_some_images(job)
     full = job.training
     small, scale = _smaller(full)
     job.training.watch.lap()
@@ -93,6 +93,8 @@ def _measured(run: RunFolder, settings: Settings, name: str) -> Iterator[str]:
     total = job.method.total_steps(full.config)
     step = "iteration" if isinstance(full.config, DrawsImages) else "update"
     begun = 1 + (full.config.adapter.start != BASE)
+    drawn = small.validator.calls / small.validator.calls_per_image
+    preparing += missing * validation / begun / drawn
     validations = begun + -(-total // full.config.validation.every)
     calls = _validator_calls(full) / _validator_calls(small)
     spent = {
@@ -136,13 +138,13 @@ def _one_image(job: Job) -> dict[str, float]:
     return {part: end - start for part, (start, end) in pairs}
 
 
-def _with_some_images(job: Job, per_image: float) -> tuple[Job, float]:
-    """Return the job with images to learn from, and the seconds of preparing all of them."""
+def _with_some_images(job: Job) -> tuple[Job, float, int]:
+    """Return the job with images to learn from, the seconds of encoding all, and images to draw."""
     training, config, now = job.training, job.training.config, job.training.watch.now
     started = now()
     if not isinstance(config, LearnsFromImages):
         job = with_images(job)  # those that have labels
-        return job, now() - started
+        return job, now() - started, 0
     assert training.reward is not None
     images = run_images(job.run, training.prompts, config.images)
     beside = 0 if config.images == "labeled" else job.config.scored_per_prompt
@@ -155,8 +157,8 @@ def _with_some_images(job: Job, per_image: float) -> tuple[Job, float]:
     paths, texts = [path for path, _ in some], [text for _, text in some]
     data = job.encoder.encode(paths, texts, training.reward)
     encoding = (now() - started) / len(some) * (len(images) + scored)
-    drawing = (max(0, scored - drawn) + rounds) * per_image
-    return replace(job, training=replace(training, data=data)), encoding + drawing
+    missing = max(0, scored - drawn) + rounds
+    return replace(job, training=replace(training, data=data)), encoding, missing
 
 
 def _smaller(full: Training[Any]) -> tuple[Training[Any], float]:
@@ -218,8 +220,8 @@ def _work(run: RunFolder, settings: Settings, name: str, config: Any) -> Work:
     sampler, prompts = settings.table("sampler", Sampler), len(method_prompts(run, settings, name))
     watched = len(shared.validation_prompts) or prompts
     drawn, decoded = batch, max(batch, watched * config.validation.images_per_prompt)
-    chains = 0
-    if isinstance(config, DrawsImages):
+    chains, draws = 0, isinstance(config, DrawsImages)
+    if draws:
         sampler = sampler.overridden(config.sampler)
         images = min(config.prompts_per_iteration, prompts) * config.images_per_prompt
         drawn, decoded = max(batch, config.micro_batch), max(decoded, images)
