@@ -108,7 +108,8 @@ class TrainState:
             weights = self.model.adapter.parameters()
             present = {name: one.detach().clone() for name, one in weights.items()}
             decay = min(ema_decay, (1 + self.step) / (10 + self.step))
-            self.average = moving_average(self.average or present, present, decay)
+            old = self.average
+            self.average = moving_average(old, present, decay) if old else present
 
     def averaged(self) -> AbstractContextManager[None]:
         """Use the average inside the block, if there is one."""
