@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -39,8 +38,6 @@ class TrainState:
     """Adapter of the best validation that violates no limit of `stop_on`; on a tie, the earlier."""
     best: tuple[int, float] | None = None
     """Step and mean reward of that validation."""
-    average: dict[str, Tensor] = field(default_factory=dict)
-    """Moving average of the adapter, on the model's device; empty if `ema_decay` is 0."""
     monitors: dict[str, float] = field(default_factory=dict)
     """Monitors (`finetune.learning.monitors`) at the last validation."""
     untuned: dict[str, float] = field(default_factory=dict)
@@ -99,31 +96,14 @@ class TrainState:
         self.stopped = "; ".join(reasons)
         return found.reward
 
-    def follow(self, ema_decay: float) -> None:
-        """Move the average towards the present weights; the first steps count more.
-
-        The decay rises to `ema_decay` as (1 + step) / (10 + step), as `EMAModel` of diffusers.
-        """
-        if ema_decay:
-            weights = self.model.adapter.parameters()
-            present = {name: one.detach().clone() for name, one in weights.items()}
-            decay = min(ema_decay, (1 + self.step) / (10 + self.step))
-            old = self.average
-            self.average = moving_average(old, present, decay) if old else present
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """Use the average inside the block, if there is one."""
-        return self.model.adapter.with_state(self.average) if self.average else nullcontext()
-
     def restore_best(self) -> None:
-        """Put the best weights of all validations into the model, else the average, if any."""
-        if kept := self.best_adapter or self.average:
-            self.model.adapter.set_state(kept)
+        """Put the best weights of all validations into the model."""
+        if self.best_adapter:
+            self.model.adapter.set_state(self.best_adapter)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights to save, by name."""
         found = {"adapter": self.model.adapter.state(), "best": self.best_adapter}
-        found["average"] = self.average
         found |= {group: getattr(self, group) for group in self.groups}
         return {
             f"{group}/{name}": weight
@@ -133,14 +113,13 @@ class TrainState:
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Restore what `weights` returned."""
-        found: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "average": {}}
+        found: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}}
         found |= {group: {} for group in self.groups}
         for place, weight in weights.items():
             group, _, name = place.partition("/")
             found[group][name] = weight
         self.model.adapter.set_state(found.pop("adapter"))
-        self.best_adapter, device = found.pop("best"), self.model.device
-        self.average = {name: one.to(device) for name, one in found.pop("average").items()}
+        self.best_adapter = found.pop("best")
         for group, own in found.items():
             setattr(self, group, own)
 
@@ -159,13 +138,6 @@ class TrainState:
             self.scaler.load_state_dict(state["scaler"])
         for name in (*_VALUES, *self.values):
             setattr(self, name, state[name])
-
-
-def moving_average(
-    old: Mapping[str, Tensor], present: Mapping[str, Tensor], decay: float
-) -> dict[str, Tensor]:
-    """Return `decay * old + (1 - decay) * present` for weights of the same names."""
-    return {name: decay * weight + (1 - decay) * present[name] for name, weight in old.items()}
 
 
 def rate_schedule(step: int, *, warmup: int, total: int | None) -> float:

@@ -35,7 +35,7 @@ Differs from the paper and its code in:
    follows at a constant rate. In the paper, the old policy first equals the current policy, and
    with one step per iteration the pull is then 0 (`gap` shows it).
 6. Images may be drawn with guidance, as users draw. Training has no guidance, as in the paper.
-7. Validation uses the policy's weights; with `adapter.ema_decay`, their moving average.
+7. Validation uses the policy's weights, not their moving average.
 """
 
 from collections.abc import Iterator, Sequence
@@ -53,12 +53,7 @@ from finetune.learning.drawing import (
     prompts_of,
 )
 from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
-from finetune.learning.training import (
-    TrainState,
-    adapter_optimizer,
-    moving_average,
-    take_step,
-)
+from finetune.learning.training import TrainState, adapter_optimizer, take_step
 from finetune.model.denoising import (
     NoisedImages,
     NoiseLevels,
@@ -93,9 +88,13 @@ class NFTState(TrainState):
 
     groups = ("old",)
 
-    def follow_policy(self, old_decay: float) -> None:
+    def follow(self, old_decay: float) -> None:
         """Set the old policy to `old_decay * old + (1 - old_decay) * present`."""
-        self.old = moving_average(self.old, self.model.adapter.state(), old_decay)
+        present = self.model.adapter.state()
+        self.old = {
+            name: old_decay * weight + (1 - old_decay) * present[name]
+            for name, weight in self.old.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -194,7 +193,7 @@ def update(
         _step(training, state, images, group, schedule, learning_rate=learning_rate)
         for group in pairs.chunk(config.updates)
     ]
-    state.follow_policy(config.old_decay)
+    state.follow(config.old_decay)
     return torch.stack(steps).mean(0)
 
 
