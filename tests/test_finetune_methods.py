@@ -10,7 +10,6 @@ from torch import Tensor
 from data.errors import PictuneError
 from finetune.learning.checkpoints import load_latest, save_checkpoint
 from finetune.learning.validation import Validation
-from finetune.settings.model import AdapterSettings
 from tests.support.small_methods import METHODS, VALIDATION, Run, constant, contrast
 from tests.support.small_training import NO_SAMPLES, open_with_adapter, perturb
 from tests.support.tiny_language import LANGUAGE_WRITERS
@@ -58,38 +57,6 @@ def test_stopped_and_continued_equals_uninterrupted(
     assert flatten(second.state.weights()) == flatten(whole.state.weights())
     assert flatten(second.state.state_dict()) == flatten(whole.state.state_dict())
     assert torch.equal(second.generator.get_state(), whole.generator.get_state())
-
-
-@pytest.mark.parametrize("method", METHODS)
-def test_the_moving_average_is_validated_saved_and_resumed_exactly(
-    sd_folder: Path, tmp_path: Path, method: str
-) -> None:
-    adapter = AdapterSettings(rank=2, ema_decay=0.4)
-    plain, whole, second = (
-        Run(sd_folder, method, adapter=one) for one in (AdapterSettings(rank=2), adapter, adapter)
-    )
-    visited = [plain.model.adapter.state() for _ in plain.steps()]
-    expected = visited[0]
-    for step, weights in enumerate(visited[1:], 2):
-        decay = min(0.4, (1 + step) / (10 + step))
-        expected = {name: decay * expected[name] + (1 - decay) * weights[name] for name in weights}
-    validated = list[Any]()
-    for metrics in whole.steps():
-        if metrics.step == 2:
-            save_checkpoint(tmp_path, whole.state, whole.generator)
-        if method != "preference" and metrics.validation_reward is not None:
-            with whole.model.adapter.with_state(whole.state.average):
-                validated.append((metrics.validation_reward, whole.training.validate().reward))
-    # Training itself goes on from the weights, not from their average.
-    assert flatten(whole.model.adapter.state()) == flatten(visited[-1])
-    assert flatten(whole.state.average) == flatten(expected)
-    assert [one for one, _ in validated] == [again for _, again in validated]
-    assert load_latest(tmp_path, second.state, second.generator)
-    assert [metrics.step for metrics in second.steps()] == [3, 4]
-    assert flatten(second.state.weights()) == flatten(whole.state.weights())
-    whole.state.best, whole.state.best_adapter = None, {}
-    whole.state.restore_best()
-    assert flatten(whole.model.adapter.state()) == flatten(expected)
 
 
 @pytest.mark.parametrize("method", METHODS)

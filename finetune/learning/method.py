@@ -4,7 +4,6 @@ A method is one file, which defines its `METHOD`, and one line in `pipelines/met
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -120,12 +119,10 @@ def steps(
         rate = config.learning_rate * share
         results.append(take(rate))
         state.step += 1
-        state.follow(config.adapter.ema_decay)
         is_due = state.step == total or state.step % config.validation.every == 0
         if is_due or state.step % report_every == 0:
             marks = started, watch.now()
-            with state.averaged() if is_due else nullcontext():
-                reward = state.record_validation(validate()) if is_due else None
+            reward = state.record_validation(validate()) if is_due else None
             common = {"step": state.step, "learning_rate": rate, "validation_reward": reward}
             yield results, marks, common
             results, started = [], watch.now()

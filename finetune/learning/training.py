@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -40,8 +39,6 @@ class TrainState:
     """Adapter of the best validation that violates no limit of `stop_on`; on a tie, the earlier."""
     best: tuple[int, float] | None = None
     """Step and mean reward of that validation."""
-    average: dict[str, Tensor] = field(default_factory=dict)
-    """Moving average of the adapter, on the model's device; empty if `ema_decay` is 0."""
     monitors: dict[str, float] = field(default_factory=dict)
     """Monitors (`finetune.learning.monitors`) at the last validation."""
     untuned: dict[str, float] = field(default_factory=dict)
@@ -100,29 +97,14 @@ class TrainState:
         self.stopped = "; ".join(reasons)
         return found.reward
 
-    def follow(self, ema_decay: float) -> None:
-        """Move the average towards the present weights; the first steps count more.
-
-        The decay rises to `ema_decay` as (1 + step) / (10 + step), as `EMAModel` of diffusers.
-        """
-        if ema_decay:
-            present = self.model.adapter.parameters()
-            decay = min(ema_decay, (1 + self.step) / (10 + self.step))
-            self.average = moving_average(self.average or present, present, decay)
-
-    def averaged(self) -> AbstractContextManager[None]:
-        """Use the average inside the block, if there is one."""
-        return self.model.adapter.with_state(self.average) if self.average else nullcontext()
-
     def restore_best(self) -> None:
-        """Put the best weights of all validations into the model, else the average, if any."""
-        if kept := self.best_adapter or self.average:
-            self.model.adapter.set_state(kept)
+        """Put the best weights of all validations into the model."""
+        if self.best_adapter:
+            self.model.adapter.set_state(self.best_adapter)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights to save, by name."""
         found = {"adapter": self.model.adapter.state(), "best": self.best_adapter}
-        found["average"] = on_cpu(self.average)
         found |= {group: on_cpu(getattr(self, group)) for group in self.groups}
         return {
             f"{group}/{name}": weight
@@ -132,14 +114,13 @@ class TrainState:
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Restore what `weights` returned."""
-        found: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "average": {}}
+        found: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}}
         found |= {group: {} for group in self.groups}
         for place, weight in weights.items():
             group, _, name = place.partition("/")
             found[group][name] = weight
         self.model.adapter.set_state(found.pop("adapter"))
         self.best_adapter = found.pop("best")
-        self.average = found.pop("average")
         for group, own in found.items():
             setattr(self, group, own)
 
@@ -158,16 +139,6 @@ class TrainState:
             self.scaler.load_state_dict(state["scaler"])
         for name in (*_VALUES, *self.values):
             setattr(self, name, state[name])
-
-
-def moving_average(
-    old: Mapping[str, Tensor], present: Mapping[str, Tensor], decay: float
-) -> dict[str, Tensor]:
-    """Return `decay * old + (1 - decay) * present` by name, where the present weights are."""
-    return {
-        name: decay * old[name].to(weight.device) + (1 - decay) * weight.detach()
-        for name, weight in present.items()
-    }
 
 
 def rate_schedule(step: int, *, warmup: int, total: int | None) -> float:

@@ -36,7 +36,7 @@ Differs from the paper and its code in:
    with one step per iteration the pull is then 0 (`gap` shows it).
 6. Images may be drawn with guidance, as users draw. Training has no guidance, as in the paper,
    except for a side network (see `finetune/model/side_network.py`).
-7. Validation uses the policy's weights; with `adapter.ema_decay`, their moving average.
+7. Validation uses the policy's weights, not their moving average.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,12 +54,7 @@ from finetune.learning.drawing import (
     prompts_of,
 )
 from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
-from finetune.learning.training import (
-    TrainState,
-    adapter_optimizer,
-    moving_average,
-    take_step,
-)
+from finetune.learning.training import TrainState, adapter_optimizer, take_step
 from finetune.model.denoising import (
     NoisedImages,
     NoiseLevels,
@@ -94,9 +89,14 @@ class NFTState(TrainState):
 
     groups = ("old",)
 
-    def follow_policy(self, old_decay: float) -> None:
+    def follow(self, old_decay: float) -> None:
         """Set the old policy to `old_decay * old + (1 - old_decay) * present`."""
-        self.old = moving_average(self.old, self.model.adapter.parameters(), old_decay)
+        present = self.model.adapter.parameters()
+        self.old = {
+            name: old_decay * weight.to(self.model.device)
+            + (1 - old_decay) * present[name].detach()
+            for name, weight in self.old.items()
+        }
 
 
 @dataclass(frozen=True)
@@ -195,7 +195,7 @@ def update(
         _step(training, state, images, group, schedule, learning_rate=learning_rate)
         for group in pairs.chunk(config.updates)
     ]
-    state.follow_policy(config.old_decay)
+    state.follow(config.old_decay)
     return torch.stack(steps).mean(0)
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, PositiveFloat, PositiveInt, field_validator
 
 from finetune.settings.adapter_kinds import ADAPTERS, BASE
 
@@ -41,10 +41,6 @@ class AdapterSettings(BaseModel, frozen=True, extra="forbid"):
     feed_forward: bool = True
     """Let a LoRA adapt the transformer blocks' feed-forward layers too; DPOK's paper adapts
     attention alone."""
-    ema_decay: float = Field(default=0.0, ge=0, lt=1)
-    """Decay of the moving average of the weights over the steps (iterations for methods that draw
-    their images): 0.999 averages about the last thousand. The average is validated, saved and
-    evaluated in place of the weights; 0 switches it off."""
     start: str = BASE
     """Weights at the start of training: "base" (the pretrained model) or the folder of an adapter
     with these settings. A run's settings may also name a method such as "rwl", for the adapter that
