@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, field_validator
 
 from finetune.settings.adapter_kinds import ADAPTERS, BASE
 
