@@ -47,6 +47,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "1,280 images": ("finetune.scored_per_prompt=224",),
     "pretraining": ("rwl.pretraining_weight=0.3",),
     "two rounds": ("rwl.rounds=2",),
+    "weakest as good": ("finetune.strengths=[0.4, 0.6, 0.8]",),
 }
 """Changes to the demo's settings, one at a time."""
 EVALUATION = ("evaluate.images_per_held_out=8",)
@@ -199,7 +200,9 @@ def page(by_seed: Mapping[str, Mapping[str, Row]]) -> str:
 
 def _table(by_seed: Sequence[Mapping[str, Row]]) -> list[str]:
     prompts = list(by_seed[0]["base"]["prompts"])
-    names = [name for name in by_seed[0] if all(name in one for one in by_seed)]
+    shared = [name for name in by_seed[0] if all(name in one for one in by_seed)]
+    first = ("base", "best", "steered")
+    names = sorted(shared, key=lambda name: [not name.startswith(one) for one in first])
     lines = ["", f"| model | {' | '.join((*TITLES, *prompts))} |"]
     lines.append("|---" * (1 + len(TITLES) + len(prompts)) + "|")
     for name in names:

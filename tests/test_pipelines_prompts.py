@@ -47,7 +47,7 @@ def test_prompts_of_tables_have_a_category_and_a_part(tmp_path: Path) -> None:
     assert prompts_of(run) == {"Two red cars, parked.": "count", "A red car.": "color"}
     assert held_out_of(run) == {"A blue car.": "color"}
     (tmp_path / "q.csv").write_text("id,prompt\n1,A cat.\n")
-    assert read_prompts(tmp_path / "q.csv") == [Prompt("A cat.")]
+    assert read_prompts(tmp_path / "q.csv") == [Prompt("A cat.", meta={"id": "1"})]
 
 
 @pytest.mark.parametrize(

@@ -129,7 +129,7 @@ def test_dpok_goes_on_where_rwl_ended(
     copy = copy_without(run, tmp_path, "evaluation", "finetune")
     rwl, dpok = copy.finetune_dir("rwl"), copy.finetune_dir("dpok")
     assert command(copy, "finetune", "--method", "dpok", "--set", f"dpok.adapter.start={rwl}") == 2
-    assert f"{rwl}: no {LORA_FILE} in it" in capsys.readouterr().err
+    assert f"{rwl}: no {LORA_FILE} or side_network.safetensors in it" in capsys.readouterr().err
     circle = sets("dpok.adapter.start=rwl", "rwl.adapter.start=dpok")
     assert command(copy, "finetune", "--method", "dpok", *circle) == 2
     told = "rwl.adapter.start: dpok starts from rwl starts from dpok; set one of them"
