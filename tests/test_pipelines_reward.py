@@ -199,9 +199,7 @@ def test_memory_that_is_not_there_is_one_line(
 
 def test_the_settings_in_its_guide_are_read() -> None:
     guide = (Path(__file__).parents[1] / "docs" / "reward.md").read_text(encoding="utf-8")
-    for block in re.findall(r"```toml\n(.*?)```", guide, re.DOTALL):
-        tables = tomllib.loads(block)
-        assert (
-            len(check(tables, tables, "docs/reward.md").table("reward", RewardConfig).baselines)
-            == 4
-        )
+    blocks = [tomllib.loads(one) for one in re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)]
+    read = [check(tables, tables, "docs/reward.md") for tables in blocks]
+    (own,) = (one for one, tables in zip(read, blocks, strict=True) if "reward" in tables)
+    assert len(own.table("reward", RewardConfig).baselines) == 4
