@@ -1,4 +1,4 @@
-"""What a GPU would have to wait for: synchronizations, copies and launches, by place in the code.
+"""Counts of what a GPU would wait for: synchronizations, copies and launches, by place in the code.
 
 Run as `python -m benchmarks.bench_waits`; the figures are in `results/bench_waits.json` and
 `bench_waits.md`. There is no GPU in it: `tests.support.pretended_gpu` computes on the CPU and

@@ -1,4 +1,4 @@
-"""What fits into a card: `python -m benchmarks.fits` prints a table for cards of 12 to 80 GB.
+"""Table of what fits into cards of 12 to 80 GB, printed by `python -m benchmarks.fits`.
 
 A cell is the largest `micro_batch` of DPOK without and with gradient checkpointing, a power of two,
 computed from shapes by `finetune.learning.memory`. A tenth of the card stays free, for its context

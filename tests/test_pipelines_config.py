@@ -102,7 +102,7 @@ WRONG = {
     f"[run]\nfocus_prompts = {'[' * 3000}{']' * 3000}\n": ["settings.toml: tables or lists"],
     f"[run]\nseed = {'9' * 5000}\n": ["settings.toml: holds a number of too many digits"],
 }
-"""What is wrong in a settings file, all of it at once and each thing once."""
+"""Faults of a settings file -> the sentences on them, all at once and each once."""
 
 
 @pytest.mark.parametrize("text", WRONG)

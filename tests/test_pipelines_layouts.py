@@ -44,7 +44,9 @@ def test_every_stage_runs_and_all_adapter_load_into_the_stock_pipeline(
         pipeline = DiffusionPipeline.from_pretrained(model)
         pipeline.load_lora_weights(run.finetune_dir(method))
         assert pipeline.get_active_adapters()
+    # language models pad a batch's prompts to the longest one, which changes the rounding
+    rounding = 1e-6 if write in LANGUAGE_WRITERS.values() else 0
     for method in ("dpok", "ddpo"):
-        assert read_metrics(run.finetune_dir(method))[1]["first_ratio_gap"] == 0
+        assert read_metrics(run.finetune_dir(method))[1]["first_ratio_gap"] <= rounding
     used = pd.read_parquet(run.images_table)["scheduler"].unique().tolist()
     assert used == [family_of(str(model)).sampler_name]

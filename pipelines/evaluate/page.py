@@ -95,10 +95,9 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     first = next(iter(results.values()))
     side_by_side = _side_by_side(results)
     trained = [row for row in first.prompts if row.group == "trained"][:MOST_GRIDS]
-    others = [row for row in reversed(first.prompts) if row.group != "trained"]
-    held_out = {row.family: row for row in others}  # the first prompt of each family
+    # the first prompt of each family
+    held_out = {row.family: row for row in reversed(first.prompts) if row.group != "trained"}
     groups = groups_of(evaluation.results)
-    stages = sorted(stamps(run).values(), key=lambda stamp: stamp.started)
     order, methods = list(names), {name: one.method or name for name, one in results.items()}
     return {
         **{name: getattr(evaluation, name) for name in SHOWN_AS_THEY_ARE},
@@ -137,7 +136,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "labels": label_statistics(run.latest.resolve()) if run.latest.exists() else None,
         **_reward_of(run, evaluation),
         **_drawn(run),
-        "stages": [(stamp.stage, stamp.seconds) for stamp in stages],
+        "stages": sorted(stamps(run).values(), key=lambda stamp: stamp.started),
         "settings": settings.as_toml(),
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }

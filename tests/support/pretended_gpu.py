@@ -17,7 +17,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from functools import cache, partial, wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -246,14 +246,13 @@ class _Event:
         return (end.time - self.time) * 1000
 
 
-@cache
 def _register() -> tuple[torch.library.Library, ...]:
-    """Register the device and its autocast, once in a process."""
+    """Register the device and its autocast; return what keeps the registration alive."""
     _setup_privateuseone_for_python_backend("gpu")
     module = torch.get_device_module("gpu")
     module.get_amp_supported_dtype = lambda: [torch.bfloat16, torch.float16]
     module.Event, module.current_stream = _Event, lambda _: None
-    module.device_count = lambda: 0  # `fork_rng` of other tests has nothing to keep there
+    module.device_count = lambda: 0  # `fork_rng` has nothing to keep there
     others, library = torch.library.Library("_", "IMPL"), torch.library.Library("aten", "IMPL")
     others.fallback(torch.library.fallthrough_kernel, _AUTOCAST)
     half = partial(torch.get_autocast_dtype, "gpu")
@@ -332,7 +331,6 @@ def _load_plainly(owner: Any) -> Any:
 @contextmanager
 def pretended_gpu() -> Iterator[Counts]:
     """Give the block a device `gpu:0`; yield the counts of what happens on it."""
-    _register()
     models = transformers.PreTrainedModel, diffusers.ModelMixin, diffusers.DiffusionPipeline
     counts = Counts()
     with ExitStack() as stack:
@@ -352,3 +350,7 @@ def pretended_gpu() -> Iterator[Counts]:
         stack.enter_context(_Operators())  # type: ignore[no-untyped-call]
         stack.enter_context(_Makers())
         yield counts
+
+
+_LIBRARIES = _register()
+"""Made by the import: a process's first backward pass makes queues for known devices alone."""
