@@ -62,7 +62,7 @@ _IN_WIDEST = "addcdiv addcmul atan2 bilinear dot grid_sampler scatter_add cat st
 
 
 class Counts:
-    """What happened on the GPU, by kind and place in the code."""
+    """Number of events on the GPU, by kind and place in the code."""
 
     def __init__(self) -> None:
         """Start at zero."""
