@@ -83,7 +83,7 @@ def test_nothing_of_a_bad_row_is_imported(tmp_path: Path) -> None:
         ("file_name,prompt\n", "prompts.csv: holds no rows; give a file with some as FROM="),
         (
             "file;prompt\n1.png;a cat\n",
-            "file_name: is missing, the columns are 'file;prompt'; give",
+            "column file: is missing, the columns are 'file;prompt'; give",
         ),
         ("file_name,prompt\n1.png,a cat\n", "row 1, column file_name: no image 1.png in"),
     ],
