@@ -151,6 +151,8 @@ def test_what_an_admin_removes_stays_out_whatever_raters_do_until_it_is_put_back
     held = claim_of(store, ben, ALONE)
     anna = report(store, "anna")
     store.reports.decide("x", "removed", anna)
+    with pytest.raises(NotFound, match="no report of it is open"):
+        store.reports.decide("x", "removed", anna)
     store.submit(submission(held, ben, "late", UNSAFE))
     store.undo(anna)
     (image,) = store.reports.images()

@@ -162,11 +162,16 @@ def test_health_tells_of_the_disk_and_of_a_store_that_is_gone(
     assert client.get("/health").status_code == 503
 
 
-def test_metrics_are_what_prometheus_reads(client: TestClient) -> None:
-    label_as(client, "Ann", 2)
+def test_metrics_are_what_prometheus_reads(
+    client: TestClient, store_with_admin: FeedbackStore
+) -> None:
+    label_as(client, "Ann", 1)
     report = {"kind": "binary", "verdict": "unsafe", "reason": "Hateful"}
-    task = claim(client)["task"]
-    client.post("/api/v1/submissions", json=submission(task, answer=report)).raise_for_status()
+    for _ in range(2):
+        task = claim(client)["task"]
+        client.post("/api/v1/submissions", json=submission(task, answer=report)).raise_for_status()
+    ann = store_with_admin.rater_id_of("human", "Ann")
+    store_with_admin.reports.decide(task["images"][0]["image_id"], "removed", ann)
     client.post("/api/v1/submissions", json={})
     client.get("/api/v1/images/nothing")
     families = {
@@ -182,7 +187,7 @@ def test_metrics_are_what_prometheus_reads(client: TestClient) -> None:
             "pictune_images_reported",
             "pictune_images_removed",
         )
-    ] == [3, 5, 1, 1, 0]
+    ] == [3, 4, 1, 1, 1]
     counts = {
         (sample.labels["method"], sample.labels["route"], sample.labels["status"]): sample.value
         for sample in families["pictune_request_seconds"]

@@ -86,6 +86,21 @@ def disagree(store: FeedbackStore) -> str:
     return claim.task.task_id
 
 
+def test_a_dispute_has_all_answers_and_can_be_opened_again(
+    client: TestClient, store: FeedbackStore
+) -> None:
+    task_id = disagree(store)
+    post(client, "adjudicate", task_id=task_id, answer={"kind": "binary", "verdict": "bad"})
+    (decided,) = client.get("/api/v1/admin/disputes").json()["decided"]
+    assert [(one["source"], one["answer"]["verdict"]) for one in decided["answers"]] == [
+        ("human", "good"),
+        ("human", "bad"),
+        ("adjudicator", "bad"),
+    ]
+    post(client, "withdraw", task_id=task_id)
+    assert trail(client)[0][:3] == (BOSS, "withdraw_adjudication", task_id)
+
+
 def test_the_decision_decides_the_consensus_and_every_row_says_whose_it_is(
     client: TestClient, store: FeedbackStore, campaign: Campaign
 ) -> None:
@@ -127,6 +142,8 @@ def test_a_rater_who_has_given_their_share_hears_so(
     client: TestClient, store: FeedbackStore
 ) -> None:
     made = client.post("/api/v1/admin/raters", json={"rater": ANN}).json()
+    done = [(BOSS, "set_password", ANN), (BOSS, "add_rater", ANN)]
+    assert [entry[:3] for entry in trail(client)[:2]] == done
     post(client, "share", rater=ANN, share=1 / 7)  # of 3 x 2 verdicts and a ranking: one label
     ann = TestClient(client.app)
     ann.post("/api/v1/login", json={"rater": ANN, "password": made["password"]})

@@ -222,6 +222,7 @@ def test_one_button_puts_back_all_that_a_rater_reported(
         ("decide_verdict", ["t", "", "Perhaps"], "verdict: Input should be"),
         ("decide_ranks", ["t", "", *[None] * 9], "task t: not known"),
         ("set_overlap", ["binary", 0], "overlap: Input should be greater"),
+        ("set_overlap", ["binary", 1001], "overlap: Input should be less"),
         ("add_gold", ["g.csv", ""], "larger than 60 kB"),
         ("add_gold", ["g.csv", "images,answer\n<b>,good\n"], "g.csv:2: images: &lt;b&gt; not of"),
     ],

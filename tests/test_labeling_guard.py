@@ -36,6 +36,7 @@ NAMED = {"host": "label.home", "host_names": ("Label.Example",)}
         ({"Origin": "http://testserver:8000"}, 403, 403),
         ({"Origin": "http://sub.testserver"}, 403, 403),
         ({"Origin": "http://testserver.example", "Sec-Fetch-Site": "same-origin"}, 403, 403),
+        ({"Origin": "http://localhost"}, 403, 403),
         ({"Origin": "null"}, 403, 403),
         ({"Origin": ""}, 403, 403),
         ({"Origin": "http://[:"}, 403, 403),
@@ -45,6 +46,9 @@ def test_a_call_comes_from_a_page_of_the_app_or_from_no_page(
     visitor: TestClient, headers: dict[str, str], get: int, post: int
 ) -> None:
     assert visitor.get("/api/v1/settings", headers=headers).status_code == get
+    asked = headers | {"Access-Control-Request-Method": "POST"}
+    granted = visitor.options("/api/v1/login", headers=asked).headers
+    assert not [name for name in granted if name.startswith("access-control")]
     event = visitor.post(EVENTS, json={}, headers=headers)  # of the admin page
     assert event.status_code == (401 if post == 200 else 403)
     assert visitor.post("/api/v1/login", json={"rater": "Ann"}, headers=headers).status_code == post
