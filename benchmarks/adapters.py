@@ -1,15 +1,16 @@
 """LoRA and side network at equal numbers of parameters: `python -m benchmarks.adapters`.
 
 It writes `results/adapters.json` and `adapters.md`. Run, figures and settings are those of
-`benchmarks.methods`, drawn by DDIM. Both adapters have about 0.8 million parameters, 15 % of the
-base's, as the LoRA of the demo has, and both start from the base.
+`benchmarks.methods`, drawn by DDIM, with four candidates for best of n. Both adapters have about
+0.8 million parameters, 15 % of the base's, as the LoRA of the demo has, and both start from the
+base.
 """
 
 import argparse
 
 import torch
 
-from benchmarks.method_run import MethodRun, of_seed
+from benchmarks.method_run import FEW, MethodRun, of_seed
 from benchmarks.method_tables import page, table
 from benchmarks.method_variants import FROM_BASE, Variant
 from benchmarks.record import RESULTS, Row, record, recorded
@@ -26,6 +27,9 @@ VARIANTS = {
     for method, own in METHODS.items()
     for kind, changes in KINDS.items()
 }
+HEAD = """# LoRA and side network at equal numbers of parameters
+
+Made by `python -m benchmarks.adapters`; how: see there. Seeds: {seeds}. {columns}"""
 
 
 def main() -> None:
@@ -43,11 +47,11 @@ def main() -> None:
     asked = {name: VARIANTS[name] for name in given.variants}
     figures: dict[str, Row] = recorded("adapters").get("figures", {})
     for seed in given.seeds:
-        found = of_seed(MethodRun("adapters", seed, (), samplers=("DDIM",)), asked)
+        found = of_seed(MethodRun("adapters", seed, (), candidates=FEW, samplers=("DDIM",)), asked)
         figures[str(seed)] = figures.get(str(seed), {}) | found
         record("adapters", {"figures": figures})
     by_seed = [{name: one[name] for name in found} for one in figures.values()]
-    text = page(table(by_seed), by_seed, list(figures))
+    text = page(table(by_seed), by_seed, list(figures), head=HEAD)
     (RESULTS / "adapters.md").write_text(text, encoding="utf-8")
     print(text)
 

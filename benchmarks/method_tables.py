@@ -7,21 +7,22 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from benchmarks.method_run import FIGURES, SAMPLERS
+from benchmarks.method_run import FIGURES
 from benchmarks.record import Row, summary
 from pipelines.methods import find_method
 from pipelines.pages.charts import MODEL_COLORS
 
 HEAD = """# Methods on the embedded world
 
-Made by `python -m benchmarks.methods`; how: see there. Seeds: {seeds}. In per cent, means of them
+Made by `python -m benchmarks.methods`; how: see there. Seeds: {seeds}. {columns} The trainings are
+of several commits, some with changes that were not committed: [README.md](README.md).
+
+![Alignment against reward queries, KL and diversity](methods.png)"""
+COLUMNS = """In per cent, means of them
 and in brackets the 95 % interval. Gains are beside the base of the same seed and sampler, and so
 are the diversities (Vendi score, by CLIP embeddings), of all images and of those that show their
 prompt at equal numbers. Frechet distance (to the base's images, by CLIP embeddings), KL (nats),
-queries (images scored in training) and minutes of training are no shares. The trainings are of
-several commits, some with changes that were not committed: [README.md](README.md).
-
-![Alignment against reward queries, KL and diversity](methods.png)"""
+queries (images scored in training) and minutes of training are no shares."""
 TITLES = (
     "four prompts",
     "over base",
@@ -141,13 +142,19 @@ def _mean_curve(by_seed: Sequence[dict[str, Any]], name: str) -> list[dict[str, 
     ]
 
 
-def page(rows: Sequence[Row], by_seed: Sequence[Mapping[str, Any]], seeds: Sequence[str]) -> str:
-    """Return the page as Markdown.
+def page(
+    rows: Sequence[Row],
+    by_seed: Sequence[Mapping[str, Any]],
+    seeds: Sequence[str],
+    *,
+    head: str = HEAD,
+) -> str:
+    """Return the page as Markdown, below a head with places for the seeds and the columns.
 
     It has a table for each sampler, then alignment by prompt and the guards' alarms.
     """
-    lines = [HEAD.format(seeds=", ".join(seeds))]
-    for sampler in SAMPLERS:
+    lines = [head.format(seeds=", ".join(seeds), columns=COLUMNS)]
+    for sampler in dict.fromkeys(row["sampler"] for row in rows):
         own = [row for row in rows if row["sampler"] == sampler]
         lines += ["", f"## {sampler}", "", *_heading(TITLES)]
         lines += [_line(row["model"], _cells(row)) for row in own]

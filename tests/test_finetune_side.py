@@ -167,6 +167,20 @@ def test_its_size_is_the_share_of_the_bases_parameters_and_training_starts_from_
         DiffusionModel.from_pretrained("models/emoji-sd").add_adapter(start, generator=seeded())
 
 
+def test_its_first_weights_hang_on_the_generator_alone(sd_folder: Path) -> None:
+    model, first = DiffusionModel.from_pretrained(sd_folder), []
+    with torch.random.fork_rng(devices=[]):
+        for seed in (1, 1, 2):
+            torch.manual_seed(len(first))
+            before = torch.get_rng_state()
+            model.add_adapter(SIDE, generator=seeded(seed))
+            assert torch.equal(torch.get_rng_state(), before)
+            first.append(model.adapter.state()["conv_in.weight"])
+            model.adapter.remove()
+    assert torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], first[2])
+
+
 def test_a_broken_file_gets_one_clear_line(sd_folder: Path, tmp_path: Path) -> None:
     model = open_with_adapter(sd_folder, SIDE)
     next(iter(model.adapter.parameters().values())).data.fill_(torch.nan)

@@ -84,7 +84,7 @@ WITHOUT_PROMPT = BASE._replace(variance=0.6)
 class Exact(nn.Module):
     """The exact denoiser of the base's mixture."""
 
-    dtype = torch.float32
+    dtype, device = torch.float32, torch.device("cpu")
 
     def __init__(self, schedule: NoiseSchedule) -> None:
         """Take the noise levels; the one weight counts as the base's parameters."""

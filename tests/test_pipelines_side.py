@@ -63,7 +63,7 @@ def test_the_lines_of_its_card_draw_the_same_image_in_a_fresh_process(
     subprocess.run([sys.executable, "-c", whole + saving], check=True, timeout=300)
 
     (prompt,), (seed,) = (
-        re.findall(r"^    '(.*)',$", whole, re.MULTILINE),
+        re.findall(r"^    prompt='(.*)',$", whole, re.MULTILINE),
         re.findall(r"seed\((\d+)", whole),
     )
     (steps,), (scale,) = (re.findall(rf"{name}=([\d.]+)", whole) for name in ("steps", "scale"))

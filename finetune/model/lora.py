@@ -223,7 +223,6 @@ def write_kohya(folder: Path, target: Path) -> None:
     for name in weights:
         if name.endswith(".alpha"):  # the converter supposes that alpha is the rank
             weights[name] = torch.tensor(float(about["unet.lora_alpha"]))
-    target.parent.mkdir(parents=True, exist_ok=True)
     with write_atomically(target) as temporary:
         save_file(weights, temporary)
 
