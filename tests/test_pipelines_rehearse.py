@@ -91,3 +91,17 @@ def test_the_images_that_training_would_draw_are_part_of_the_estimate(
     preparing = re.search(r"preparing (\d+)", capsys.readouterr().out)
     assert preparing is not None
     assert int(preparing[1]) > 100
+
+
+def test_a_start_that_is_not_trained_yet_is_refused(
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of(ready, tmp_path)
+    chain = sets("dpok.adapter.start=rwl")
+    assert command(run, "rehearse", "--method", "dpok", *chain) == 2
+    refusal = capsys.readouterr()
+    assert not refusal.out
+    assert "run `make finetune METHOD=rwl` first" in refusal.err
+    advised = re.search('SET="(.*)"', refusal.err)
+    assert advised is not None
+    assert command(run, "rehearse", "--method", "dpok", *chain, *sets(advised[1])) == 0

@@ -21,7 +21,7 @@ from finetune.learning.method import Training
 from finetune.learning.reward_fn import score
 from finetune.model.diffusion import arithmetic
 from finetune.model.sampler import draw_latents
-from finetune.settings.adapter_kinds import BASE
+from finetune.settings.adapter_kinds import BASE, kind_in
 from finetune.settings.method import DrawsImages, LearnsFromImages, LearnsFromLabels
 from finetune.settings.policy_gradient import PolicyGradientConfig
 from finetune.settings.preference import PreferenceConfig
@@ -29,7 +29,7 @@ from finetune.settings.reward_gradient import RewardGradientConfig
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.job import Job, open_job, with_images
-from pipelines.finetune.plan import IMAGES, method_config, method_prompts
+from pipelines.finetune.plan import IMAGES, earlier_method, method_config, method_prompts
 from pipelines.finetune.training_data import run_images
 from pipelines.finetune.work import peak_memory_gb
 from pipelines.run.image_plan import ImagesConfig
@@ -52,8 +52,15 @@ def rehearse(run: RunFolder, settings: Settings, name: str) -> Iterator[str]:
 
     Raises:
         PictuneError: the training does not fit into the memory, even its rehearsal; the message
-            says which settings to lower.
+            says which settings to lower. Or the method that it starts from has no adapter yet.
     """
+    earlier = earlier_method(run, settings, name)
+    if earlier is not None and kind_in(run.finetune_dir(earlier)) is None:
+        raise PictuneError(
+            f"{run.finetune_dir(earlier)}: no adapter, which {name} starts from; "
+            f"run `make finetune METHOD={earlier}` first, "
+            f'or rehearse with SET="{name}.adapter.start={BASE}"'
+        )
     device = device_of(settings.run)
     yield f"rehearse {name}: {run.root} on {device}; nothing is written"
     before, room = _used(device), _room(device)
