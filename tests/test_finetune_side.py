@@ -168,7 +168,7 @@ def test_its_size_is_the_share_of_the_bases_parameters_and_training_starts_from_
 
 
 def test_its_first_weights_hang_on_the_generator_alone(sd_folder: Path) -> None:
-    model, first = DiffusionModel.from_pretrained(sd_folder), []
+    model, first = DiffusionModel.from_pretrained(sd_folder), list[Tensor]()
     with torch.random.fork_rng(devices=[]):
         for seed in (1, 1, 2):
             torch.manual_seed(len(first))
