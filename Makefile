@@ -166,7 +166,7 @@ DENO = DENO_NO_UPDATE_CHECK=1 DENO_DIR=/dev/null $(VENV)/bin/deno
 FRONT_END = --quiet --config labeling_app/deno.json
 
 check: $(INSTALLED) ## Lint, types and layers, within a minute
-	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff check --no-cache
 	$(VENV)/bin/ruff format --check
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from benchmarks.bench_finetune import Ours, Straightforward, compare, work
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.bench_finetune import Ours, Straightforward, compare, work
 from benchmarks.record import arguments, commit, in_lines
 from benchmarks.true_sizes import MODELS, vit_l_14
 from data.files import write_atomically
