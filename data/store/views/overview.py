@@ -127,7 +127,11 @@ def _labels(store: FeedbackStore, query: sa.Select[Any]) -> list[GivenLabel]:
 
 
 def matching(
-    before: int | None, words: str, kind: TaskKind | None, answer: AnswerGroup | None
+    before: int | None,
+    words: str,
+    kind: TaskKind | None,
+    answer: AnswerGroup | None,
+    until: datetime | None = None,
 ) -> list[sa.ColumnElement[bool]]:
     """Return conditions on labels; None, and empty `words`, add no condition.
 
@@ -137,6 +141,7 @@ def matching(
             hidden from raters, only the counted object is searched.
         kind: kind of the task.
         answer: group of the answer.
+        until: only labels that were given until this time.
     """
     asked = words.split()
     return [
@@ -144,6 +149,7 @@ def matching(
         *([] if kind is None else [labels.c.kind == kind]),
         *([] if answer is None else [_GROUPS[answer]]),
         *([_asked(asked)] if asked else []),
+        *([] if until is None else [labels.c.submitted_at <= until]),
     ]
 
 
