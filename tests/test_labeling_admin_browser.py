@@ -16,6 +16,7 @@ from tests.support.labeling_browser import (
     CHROMIUM,
     DESK,
     PHONE,
+    TABS,
     Server,
     add_accounts,
     chromium,
@@ -341,7 +342,7 @@ def test_what_raters_wrote_is_shown_as_text_on_a_desk_and_a_phone(
 ) -> None:
     for context in (DESK, PHONE):
         page = open_admin_page(browser, server, **context, color_scheme="dark")
-        for tab in ("Review", "Progress", "Raters", "Labels", "Plan", "Tables", "Audit"):
+        for tab in TABS:
             go_to(page, tab)
             page.wait_for_timeout(500)
             assert page.locator("img[src=x]").count() == 0

@@ -6,6 +6,7 @@ from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
 import gradio as gr
+from pydantic import BaseModel
 
 from data.feedback import Source
 from data.kinds.registry import KINDS, reported_images
@@ -13,6 +14,13 @@ from data.store.views.overview import AnswerGroup, GivenLabel
 from labeling_app.admin import tables
 from labeling_app.admin.board import Board, Call, Snapshot, Update
 from labeling_app.admin.figures import WantedLabels
+
+
+class WantedTime(BaseModel, frozen=True):
+    """The time of the filters, without its time zone."""
+
+    until: datetime | None = None
+
 
 ABOUT_LABELS = (
     "The newest label first; under each image are all answers to its task. Reported images are "
@@ -28,11 +36,12 @@ def labels(board: Board) -> dict[str, Any]:
     def look(call: Call, *given: object) -> Update:
         return {board.wanted: _wanted(dict(zip(filters, given, strict=True)), call.zone)}
 
-    def older(_call: Call, wanted: dict[str, Any], before: object) -> Update:
-        return {board.wanted: wanted | {"before": before}}
+    def older(_call: Call, wanted: object, before: object) -> Update:
+        fields = WantedLabels.model_validate(wanted).model_dump() | {"before": before}
+        return {board.wanted: _json(fields)}
 
-    def newest(_call: Call, wanted: dict[str, Any]) -> Update:
-        return {board.wanted: {**wanted, "before": None}}
+    def newest(call: Call, wanted: object) -> Update:
+        return older(call, wanted, None)
 
     filters = _filters()
     board.show_quality(filters["rater"], lambda quality, _: gr.update(choices=_people(quality)))
@@ -53,8 +62,8 @@ def labels(board: Board) -> dict[str, Any]:
     board.show(before, lambda now: now.labels.next_before)
     board.show(to_older, lambda now: gr.update(interactive=now.labels.next_before is not None))
     board.show(to_newest, lambda now: gr.update(interactive=_before(now) is not None))
-    for field in filters.values():
-        changed = {gr.Textbox: "submit", gr.DateTime: "change"}.get(type(field), "input")
+    for name, field in filters.items():
+        changed = {"words": "submit", "until": "change"}.get(name, "input")
         board.on(getattr(field, changed), look, [*filters.values()], [board.wanted])
     board.on(to_older.click, older, [board.wanted, before], [board.wanted])
     board.on(to_newest.click, newest, [board.wanted], [board.wanted])
@@ -79,8 +88,11 @@ def _filters() -> dict[str, Any]:
 def _wanted(given: dict[str, Any], zone: ZoneInfo) -> dict[str, Any]:
     """Return the fields of `WantedLabels` that have a value; a time gets its time zone."""
     fields = {name: value for name, value in given.items() if value}
-    if "until" in fields:
-        fields["until"] = datetime.fromisoformat(str(fields["until"])).replace(tzinfo=zone)
+    until = WantedTime.model_validate(fields).until
+    return _json(fields | {"until": until and until.replace(tzinfo=zone)})
+
+
+def _json(fields: dict[str, Any]) -> dict[str, Any]:
     return WantedLabels.model_validate(fields).model_dump(mode="json", exclude_none=True)
 
 

@@ -52,6 +52,11 @@ ABOUT_RATERS = (
     "the left; chance is half. **Flags** are exact tests at the level 0.001: too many quick "
     "answers, or too often the same place."
 )
+ABOUT_COMPARISONS = (
+    "By the last export; `make compare` plans comparisons. **The first won**: share of the votes, "
+    "a tie is half, with its 95 % interval. **Enough votes**: by an interval that stays valid at "
+    "any number of looks, with the votes that would decide if the difference is as found."
+)
 ABOUT_LEFT_OUT = (
     "The labels of a rater who is left out count for nothing: others are asked in their place, and "
     "the tables omit them. No label is lost; Resume rater brings them back."
@@ -82,6 +87,10 @@ def build_admin_page(state: AppState) -> gr.Blocks:
                 _raters(board)
                 _people(board, tabs, filters)
                 _agreement(board)
+            with gr.Tab("Comparisons"):
+                compared = listing("Comparisons of models", tables.COMPARISONS)
+                board.show_quality(compared, lambda quality, _: tables.comparison_table(quality))
+                gr.Markdown(ABOUT_COMPARISONS, elem_classes="soft")
             with gr.Tab("Plan"):
                 _plan(board)
             with gr.Tab("Tables"):

@@ -32,6 +32,10 @@ COUNTS = {"Done": "number", "Wanted": "number", "Share": "number"}
 BY_CATEGORY = {"Category": "str", "Kind": "str"} | COUNTS
 BY_PROMPT = {"Prompt": "str"} | BY_CATEGORY
 AGREEMENT = {"Kind": "str", "Category": "str", "Alpha": "number", "Tasks": "number"}
+COMPARISONS = {"Question": "str", "Models": "str", "Votes": "number"} | {
+    "The first won": "number",
+    "Enough votes": "str",
+}
 RATERS = {
     "Rater": "str",
     "Flags": "markdown",
@@ -112,6 +116,21 @@ def agreement_table(quality: Quality) -> Table:
         for part in (found, *found["categories"])
     ]
     return table(AGREEMENT, rows)
+
+
+def comparison_table(quality: Quality) -> Table:
+    """Return how each pair of models stands, by question."""
+    rows = [
+        (
+            one["question"],
+            one["models"],
+            one["votes"],
+            (one["won"], _with_interval(one["won"], *(one["interval"] or (None, None)))),
+            one["standing"],
+        )
+        for one in quality.get("comparisons", ())
+    ]
+    return table(COMPARISONS, rows)
 
 
 def rater_table(quality: Quality) -> Table:

@@ -159,7 +159,10 @@ def _asked(words: list[str]) -> sa.ColumnElement[bool]:
     hides = tasks.c.axis.in_(SHOWN_WITHOUT_PROMPT)
     by_prompt = sa.and_(tasks.c.prompt_id.in_(of_prompt), sa.or_(tasks.c.axis.is_(None), ~hides))
     by_subject = sa.and_(tasks.c.axis == "count", *(_has(tasks.c.subject, w) for w in words))
-    return sa.exists().where(tasks.c.task_id == labels.c.task_id, sa.or_(by_prompt, by_subject))
+    shown = sa.or_(by_prompt, by_subject)
+    # first, once: without it words that occur nowhere are looked for in every label
+    anywhere = sa.or_(of_prompt.exists(), sa.select(tasks.c.task_id).where(by_subject).exists())
+    return sa.and_(anywhere, sa.exists().where(tasks.c.task_id == labels.c.task_id, shown))
 
 
 def _has(column: sa.Column[str], word: str) -> sa.ColumnElement[bool]:
