@@ -139,7 +139,14 @@ class Board:
         self._quick: dict[Component, Callable[[Snapshot], Any]] = {}
         self._slow: dict[Component, Callable[[Quality, object], Any]] = {}
         self.wanted = gr.JSON({}, visible="hidden", label="Wanted")
-        self._seen = [self._place, self._shown, self.image, self.task, self.wanted]
+        self._seen = [
+            self._place,
+            self._shown,
+            self.image,
+            self.task,
+            self.wanted,
+            self.notice,
+        ]
         self._events: list[Callable[[], None]] = []
 
     def show(self, component: Component, figure: Callable[[Snapshot], Any]) -> None:
@@ -207,7 +214,12 @@ class Board:
         """Connect all triggers, and the page itself, which updates every few seconds."""
 
         def update(*given: JsonValue) -> Update:
-            return self._update(dict(zip(self._seen, given, strict=True)), "")
+            seen = dict(zip(self._seen, given, strict=True))
+            changes = self._update(seen, "")
+            if not changes[self.notice] and not seen[self.notice]:
+                # a notice may have come since the browser asked, and is not taken away
+                changes[self.notice] = gr.skip()
+            return changes
 
         for connect in self._events:
             connect()

@@ -26,6 +26,7 @@ ABOUT_LABELS = (
     "The newest label first; under each image are all answers to its task. Reported images are "
     "blurred until you point at them."
 )
+NO_LABELS = "There are no such labels."
 REPORTED = "#reported"
 """End of the address of reported images, which the style sheet blurs."""
 
@@ -45,7 +46,7 @@ def labels(board: Board) -> dict[str, Any]:
 
     filters = _filters()
     board.show_quality(filters["rater"], lambda quality, _: gr.update(choices=_people(quality)))
-    gr.Markdown(ABOUT_LABELS, elem_classes="soft")
+    about = gr.Markdown(elem_classes="soft")
     gallery = gr.Gallery(
         label="Labeled images",
         columns=4,
@@ -53,18 +54,20 @@ def labels(board: Board) -> dict[str, Any]:
         height="auto",
         object_fit="contain",
         buttons=[],
+        visible=False,
         elem_id="labels",
     )
     before = gr.Number(visible="hidden", label="Before")
     with gr.Row(elem_classes="actions"):
         to_older, to_newest = gr.Button("Older"), gr.Button("Newest")
-    board.show(gallery, _images)
+    board.show(about, lambda now: ABOUT_LABELS if now.labels.tasks else NO_LABELS)
+    board.show(gallery, lambda now: gr.update(value=_images(now), visible=bool(now.labels.tasks)))
     board.show(before, lambda now: now.labels.next_before)
     board.show(to_older, lambda now: gr.update(interactive=now.labels.next_before is not None))
     board.show(to_newest, lambda now: gr.update(interactive=_before(now) is not None))
     for name, field in filters.items():
-        changed = {"words": "submit", "until": "change"}.get(name, "input")
-        board.on(getattr(field, changed), look, [*filters.values()], [board.wanted])
+        changed = field.submit if name in ("words", "until") else field.input
+        board.on(changed, look, [*filters.values()], [board.wanted])
     board.on(to_older.click, older, [board.wanted, before], [board.wanted])
     board.on(to_newest.click, newest, [board.wanted], [board.wanted])
     return filters
@@ -80,8 +83,8 @@ def _filters() -> dict[str, Any]:
             "source": choice("Source", get_args(Source)),
             "kind": choice("Kind", tuple(KINDS)),
             "answer": choice("Answer", get_args(AnswerGroup)),
-            "words": gr.Textbox(label="Words of the prompt, then Enter", max_length=200),
-            "until": gr.DateTime(label="Given until", type="string", min_width=260),
+            "words": gr.Textbox(label="Words of the prompt (Enter)", max_length=200),
+            "until": gr.Textbox(label="Given until, as 2026-01-31 14:30", max_length=40),
         }
 
 

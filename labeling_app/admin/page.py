@@ -199,7 +199,7 @@ def _people(board: Board, tabs: gr.Tabs, filters: dict[str, Any]) -> None:
         board.on(button.click, change, inputs, [given], redraws_quality=True)
 
     def look(_call: Call, name: object) -> Update:
-        empty = {field: None if key == "until" else "" for key, field in filters.items()}
+        empty = dict.fromkeys(filters.values(), "")
         chosen = {filters["rater"]: name or "", tabs: gr.Tabs(selected=LABELS_TAB)}
         return empty | chosen | {board.wanted: {"rater": name or None}}
 
