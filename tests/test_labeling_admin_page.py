@@ -196,7 +196,7 @@ def test_figures_that_have_not_changed_are_not_sent_again(client: TestClient) ->
     assert again["notice"] == ""
     # a notice that came after the browser had asked is not taken away
     late = send(client, "update", PLACE, first["Shown"], None, None, {}, "")
-    assert late["notice"] == {"__type__": "update"}
+    assert set(late["notice"]) == {"__type__", "props"}
     assert send(client, "update", 7, ["nonsense"], 7, 7, {}, "")["progress"] == first["progress"]
 
 
