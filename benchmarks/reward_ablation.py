@@ -47,8 +47,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "two hidden layers": {"hidden": (128, 128)},
     "slips fitted": {"calibration": "temperature_and_slips"},
     "images validate": {"split_by": "image"},
-    "tune_last 1": {"tune_last": 1},
-    "tune_last 2": {"tune_last": 2},
     FRESH: {},
 }
 FIGURES = ("roc_auc", "roc_auc_macro", "pairwise_accuracy")

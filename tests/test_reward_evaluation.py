@@ -107,18 +107,6 @@ def test_a_part_without_labels_has_a_report_as_well(model: RewardModel, examples
     assert report.test_unseen.model.intervals["roc_auc"] is None
 
 
-def test_a_model_with_trained_blocks_is_measured_on_a_part_without_pairs(
-    backbone: ClipBackbone, examples: Examples
-) -> None:
-    dataset = examples.dataset
-    config = CONFIG.model_copy(update={"tune_last": 1})
-    prepared = prepare(replace(dataset, pairs=dataset.pairs.where(NONE)), config, backbone)
-    tuned = small_reward(backbone, tune_last=1)
-    measured = measure(model_scorer(tuned, prepared), prepared.split.test_unseen)
-    assert measured.roc_auc is not None
-    assert measured.n_pairs == 0
-
-
 def test_raters_stand_beside_the_model_on_the_labels_that_others_gave_too(
     backbone: ClipBackbone, tmp_path: Path
 ) -> None:

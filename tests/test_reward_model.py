@@ -116,7 +116,7 @@ def test_the_lower_bound_of_one_member_is_its_score_and_has_gradients(
 
 def test_a_reward_stands_on_siglip_too(images: torch.Tensor, tmp_path: Path) -> None:
     siglip = ClipBackbone.from_pretrained(save_tiny_siglip(tmp_path / "siglip"))
-    model = small_reward(siglip, tune_last=1)
+    model = small_reward(siglip)
     model.save_pretrained(tmp_path / "reward")
     loaded = RewardModel.from_pretrained(tmp_path / "reward")
     assert torch.equal(

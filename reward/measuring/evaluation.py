@@ -145,7 +145,7 @@ def score_images(model: RewardModel, examples: Examples) -> ScoredImages:
     given, good = (
         np.bincount(of_verdicts, weights, minlength=len(keys)) for weights in (None, verdicts.good)
     )
-    embeddings = embeddings_at(model, examples, keys[:, 0], keys[:, 1])
+    embeddings = embeddings_at(examples, keys[:, 0], keys[:, 1])
     probability, std = model.score_features_with_std(**embeddings)
     return ScoredImages(
         image=keys[:, 0],
