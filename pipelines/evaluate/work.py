@@ -68,9 +68,7 @@ class Instruments:
     judge: OracleJudge | None
     reward: RewardModel | None
     clip: ClipBackbone
-    """The reward's CLIP."""
-    encoder: ClipBackbone
-    """Encoder of the embeddings for diversity and distance."""
+    """The reward's CLIP, for CLIP scores, diversity and distance."""
     batches: Batches
     scorers: Sequence[Reward] = ()
 
@@ -80,18 +78,16 @@ class Instruments:
         config, reward = settings.table("evaluate", EvaluateConfig), None
         if has_reward(run.reward_dir):
             reward = open_reward_model(run.reward_dir, settings.run)
-            clip = encoder = reward.backbone
+            clip = reward.backbone
         else:
             name = settings.table("reward", RewardConfig).backbone
-            clip = encoder = open_backbone(name, settings.run)
-        if config.encoder is not None:
-            encoder = open_backbone(config.encoder, settings.run)
+            clip = open_backbone(name, settings.run)
         batches = Batches(settings.table("images", ImagesConfig).batch)
         scorers = [
-            load_reward([one], device=encoder.device, meta=meta_of(settings.run))
+            load_reward([one], device=clip.device, meta=meta_of(settings.run))
             for one in config.scorers
         ]
-        return cls(open_judge(settings.run), reward, clip, encoder, batches, scorers)
+        return cls(open_judge(settings.run), reward, clip, batches, scorers)
 
     def measure(self, planned: Sequence[Planned], folder: Path, title: str) -> Measured:
         """Score and embed images in `folder`, and judge them if there is a judge."""
@@ -120,8 +116,6 @@ class Instruments:
             stds = spread_of_members if self.reward.members > 1 else None
         image = features[:, : self.clip.dim]
         cosines = (image * text).sum(-1)
-        if self.encoder is not self.clip:
-            image = self.encoder.image_embedding(images)
         return Measured(
             planned,
             paths,
