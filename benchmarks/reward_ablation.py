@@ -45,7 +45,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no rankings": {"ranking_weight": 0.0},
     "one head": {"members": 1},
     "two hidden layers": {"hidden": (128, 128)},
-    "slips fitted": {"calibration": "temperature_and_slips"},
     "images validate": {"split_by": "image"},
     FRESH: {},
 }

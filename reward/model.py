@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.weights import check_finite
-from reward.calibration import with_slips
 from reward.clip.backbone import ClipBackbone
 from reward.files import CONFIG_FILE, WEIGHTS_FILE
 
@@ -40,8 +39,6 @@ class RewardModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fa
     """MLPs in the ensemble."""
     temperature: PositiveFloat
     """Divides the logit before the sigmoid; fitted on validation labels."""
-    slip: float = Field(default=0.0, ge=0, lt=0.5)
-    """Rate of reversed answers, fitted on validation labels if the settings ask for it."""
     labels: dict[str, int]
     """Number of training labels of each kind."""
 
@@ -146,7 +143,6 @@ class RewardModel(nn.Module):
     """
 
     temperature: Tensor
-    slip: Tensor
 
     def __init__(self, backbone: ClipBackbone, head: EnsembleHead) -> None:
         super().__init__()
@@ -156,7 +152,6 @@ class RewardModel(nn.Module):
         self.labels: dict[str, int] = {}
         """Number of training labels of each kind; filled by training."""
         self.register_buffer("temperature", torch.ones(()))
-        self.register_buffer("slip", torch.zeros(()))
 
     @classmethod
     def create(
@@ -190,7 +185,7 @@ class RewardModel(nn.Module):
         mean = logits.mean(0)
         if reduce == "lcb" and self.members > 1:
             mean = mean - logits.std(0, correction=0)
-        return with_slips(torch.sigmoid(mean / self.temperature), self.slip)
+        return torch.sigmoid(mean / self.temperature)
 
     def score_with_std(self, *, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return `score` and the standard deviation of the members' probabilities, [B] each.
@@ -212,8 +207,8 @@ class RewardModel(nn.Module):
         """
         logits = self.member_logits(image_features=image_features, text_embeddings=text_embeddings)
         logits = logits / self.temperature
-        score = _check_scores(with_slips(torch.sigmoid(logits.mean(0)), self.slip))
-        return score, with_slips(torch.sigmoid(logits), self.slip).std(0, correction=0)
+        score = _check_scores(torch.sigmoid(logits.mean(0)))
+        return score, torch.sigmoid(logits).std(0, correction=0)
 
     def member_logits(self, *, image_features: Tensor, text_embeddings: Tensor) -> Tensor:
         """Return the logits of every member, [members, B], before the calibration."""
@@ -247,7 +242,6 @@ class RewardModel(nn.Module):
             hidden=self.head.hidden,
             members=self.members,
             temperature=float(self.temperature),
-            slip=float(self.slip),
             labels=self.labels,
         )
         write_json(folder / CONFIG_FILE, config.model_dump(exclude_none=True))
@@ -277,7 +271,6 @@ class RewardModel(nn.Module):
         )
         _load(model.head.state_dict(), folder / WEIGHTS_FILE)
         model.temperature.fill_(config.temperature)
-        model.slip.fill_(config.slip)
         model.labels = dict(config.labels)
         return model
 

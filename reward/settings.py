@@ -179,9 +179,6 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
     raised so that a step has at most 8 times as many pairs."""
     learning_rate: PositiveFloat = 1e-3
     """Learning rate of AdamW for the head."""
-    calibration: Literal["temperature", "temperature_and_slips"] = "temperature"
-    """Calibration of logits on the validation labels: a temperature, or a temperature and a rate of
-    reversed answers (slips)."""
     baselines: tuple[RewardSource, ...] = ()
     """External rewards that the model is compared with, one by one; see `reward/sources.py`."""
     rater_types: PositiveInt = 1

@@ -56,7 +56,6 @@ def report_of(run: RunFolder, model: RewardModel, examples: Examples) -> RewardR
     return RewardReport(
         **dict(evaluate(scorers, examples, seed=0, resamples=20)),
         temperature=1.0,
-        slip=0.0,
         learning_curve=[point(model, examples)],
         sources=label_sources(run.latest),
     )

@@ -130,7 +130,6 @@ def test_a_report_is_read_as_it_was_written_with_scorers_beside_the_other_names(
     report = RewardReport(
         **dict(_report(model, examples)),
         temperature=1.5,
-        slip=0.1,
         sources={"human": 3},
         learning_curve=[point(model, examples)],
     )

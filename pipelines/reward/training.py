@@ -115,7 +115,6 @@ def train_reward(
     report = RewardReport(
         **dict(evaluation),
         temperature=float(model.temperature),
-        slip=float(model.slip),
         sources=label_sources(run.latest),
         learning_curve=[*curve, point(model, examples)],
         rater_types=_fit_types(run, model, examples, config, generator),

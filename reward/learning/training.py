@@ -17,7 +17,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from data.errors import PictuneError
-from reward.calibration import fit_temperature, fit_temperature_and_slips
+from reward.calibration import fit_temperature
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.learning.examples import Examples, verdict_logits
@@ -107,7 +107,7 @@ def train(
             break
     if best_weights is not None:
         model.load_state_dict(best_weights, strict=False)
-    _calibrate(model, examples, config)
+    model.temperature.fill_(fit_temperature(*verdict_logits(model, examples, examples.split.val)))
     model.labels = examples.split.train.counts
 
 
@@ -174,16 +174,6 @@ def steps_per_epoch(labels: LabelTensors, batch_size: int, *, ranking_weight: fl
     if not ranking_weight:
         return for_verdicts
     return max(for_verdicts, math.ceil(len(labels.image_0) / (PAIRS_PER_VERDICT * batch_size)))
-
-
-def _calibrate(model: RewardModel, examples: Examples, config: RewardConfig) -> None:
-    logits, good = verdict_logits(model, examples, examples.split.val)
-    if config.calibration == "temperature_and_slips":
-        temperature, slip = fit_temperature_and_slips(logits, good)
-    else:
-        temperature, slip = fit_temperature(logits, good), 0.0
-    model.temperature.fill_(temperature)
-    model.slip.fill_(slip)
 
 
 def _mean(values: list[float]) -> float | None:

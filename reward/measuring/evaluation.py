@@ -10,7 +10,7 @@ import torch
 from scipy.special import expit
 
 from data.errors import PictuneError
-from reward.calibration import Values, with_slips
+from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices
 from reward.learning.examples import Examples, as_values, embeddings_at, logits_at
@@ -103,11 +103,10 @@ def measure(scorer: Scorer, part: FeedbackDataset) -> Figures:
 
 def model_scorer(model: RewardModel, examples: Examples, *, calibrated: bool = True) -> Scorer:
     """Return the scorer of the reward model, with or without its calibration."""
-    temperature, slip = (float(model.temperature), float(model.slip)) if calibrated else (1.0, 0.0)
+    temperature = float(model.temperature) if calibrated else 1.0
 
     def score(image: Indices, prompt: Indices) -> Values:
-        logits = logits_at(model, examples, image, prompt)
-        return with_slips(expit(logits / temperature), slip)
+        return np.asarray(expit(logits_at(model, examples, image, prompt) / temperature))
 
     return score
 

@@ -202,7 +202,6 @@ class RewardReport(Evaluation, frozen=True):
     """All of `metrics.json`."""
 
     temperature: float
-    slip: float
     sources: Counts
     """Labels by source: human, simulated, imported or adjudicator."""
     learning_curve: list[CurvePoint]
