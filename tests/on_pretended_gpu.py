@@ -193,17 +193,15 @@ def test_every_method_trains_resumes_and_waits_once_an_update(
 
 
 def test_the_reward_trains_without_waiting_in_a_step(ready: RunFolder, tmp_path: Path) -> None:
-    for more in ("tune_last=1", "tune_last=0"):
-        found = []
-        for batch in (2, 64):
-            place = tmp_path / more / str(batch)
-            run = copy_without(ready, place, "reward", symlinks=True)
-            with pretended_gpu() as counts:
-                words = sets(f"run.device={GPU}", f"reward.batch_size={batch}", f"reward.{more}")
-                assert command(run, "reward", *words) == 0
-            found.append(counts.by_kind())
-        assert found[0][WAITS] == found[1][WAITS]
-        assert found[0][LAUNCHES] > found[1][LAUNCHES] + 500
+    found = []
+    for batch in (2, 64):
+        run = copy_without(ready, tmp_path / str(batch), "reward", symlinks=True)
+        with pretended_gpu() as counts:
+            words = sets(f"run.device={GPU}", f"reward.batch_size={batch}")
+            assert command(run, "reward", *words) == 0
+        found.append(counts.by_kind())
+    assert found[0][WAITS] == found[1][WAITS]
+    assert found[0][LAUNCHES] > found[1][LAUNCHES] + 500
 
 
 @pytest.mark.parametrize(
@@ -215,8 +213,7 @@ def test_every_stage_runs(
     text = demo_models.read_text().replace("best_of = 2", "best_of = 1")
     device = f'[run]\ndevice = "{GPU}"\nprecision = "{precision}"'
     settings = tmp_path / "gpu.toml"
-    tuned = f"[reward]\ntune_last = {int(precision == 'bf16')}"
-    settings.write_text(text.replace("[run]", device, 1).replace("[reward]", tuned, 1))
+    settings.write_text(text.replace("[run]", device, 1))
     run = RunFolder(tmp_path / "r")
     with pretended_gpu() as counts:
         for stage, *words in STAGES if rounds == 1 else [ROUNDS]:

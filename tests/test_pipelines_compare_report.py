@@ -5,7 +5,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
@@ -19,7 +18,6 @@ from pipelines.collect.exporter import Exporter
 from pipelines.compare.arena.figures import AXIS_TITLES
 from pipelines.evaluate.page import peoples_verdict
 from pipelines.settings.config import check
-from reward.dataset import read_labels
 from tests.support.comparison_run import write_comparison_run
 from tests.support.data_campaign import open_store
 from tests.support.demo_run import command, metrics_of, page_of
@@ -76,28 +74,11 @@ def test_every_vote_is_counted_once(run: RunFolder) -> None:
         assert {part["category"] for part in axis["categories"]} == {"count", "color", "place"}
 
 
-def test_counts_and_rankings_have_their_own_tables(run: RunFolder) -> None:
+def test_counts_have_their_own_table(run: RunFolder) -> None:
     figures = metrics_of(run.comparison_dir)
     assert {row["model"] for row in figures["counts"]} == {"base", "rwl", "dpok"}
     right = {row["model"]: row["right"]["share"] for row in figures["counts"]}
     assert right["rwl"] > right["base"]
-    assert figures["rankings"]["n"] == 54
-    assert figures["rankings"]["strengths"][0]["model"] == "rwl"
-
-
-def test_no_reward_learns_from_rankings_of_models(run: RunFolder) -> None:
-    assert len(pd.read_parquet(run.latest / "labels_pairs.parquet")) > 100
-    verdicts, pairs = read_labels(run.latest)
-    assert (len(verdicts), len(pairs)) == (0, 0)
-
-
-def test_rankings_alone_make_a_report(tmp_path: Path) -> None:
-    run = write_comparison_run(tmp_path / "ranked", axes=(), counts=False)
-    assert command(run, "compare-report") == 0
-    figures = metrics_of(run.comparison_dir)
-    assert (figures["axes"], figures["counts"]) == ([], [])
-    assert figures["rankings"]["strengths"][0]["model"] == "rwl"
-    assert "rankings of one image of each model" in page_of(run.comparison_dir)
 
 
 def test_the_page_holds_all_that_it_shows(run: RunFolder) -> None:
@@ -110,7 +91,6 @@ def test_the_page_holds_all_that_it_shows(run: RunFolder) -> None:
     assert "There is none yet: train a reward" in page
     assert "simulated" not in page
     assert "One tie is added for each pair of models" in page
-    assert "the alpha 0.01 of choix" in page
 
 
 def test_the_command_prints_the_verdicts(

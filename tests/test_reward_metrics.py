@@ -16,8 +16,6 @@ from reward.measuring.metrics import (
     Scored,
     Scorer,
     figures,
-    fit_tie_threshold,
-    pair_accuracy,
     weighted_average_precision,
     weighted_roc_auc,
 )
@@ -180,33 +178,6 @@ def test_recall_at_1_asks_whether_the_winner_scored_highest() -> None:
     assert measure(_fixed(np.array([0.9, 0.5, 0.1])), part).recall_at_1 == 1
     assert measure(_fixed(np.array([0.1, 0.5, 0.9])), part).recall_at_1 == 0
     assert measure(_fixed(np.array([0.5, 0.5, 0.5])), part).recall_at_1 == pytest.approx(1 / 3)
-
-
-def test_conventions_differ_in_ties_as_their_authors_count_them() -> None:
-    part = _part([1] * 5, (1, 0, 0.5, 0.5))
-    constant = Scored.from_scorer(_fixed(np.full(5, 0.5)), part)
-    assert [pair_accuracy(constant, name) for name in ("strict", "imagereward", "hpsv2")] == [
-        0.5,
-        0,
-        0.75,
-    ]
-    assert fit_tie_threshold(constant) == 0
-    for threshold in (0.0, 0.1):  # equal scores tie at every threshold
-        assert pair_accuracy(constant, "pickscore", tie_within=threshold) == pytest.approx(
-            (0.5 + 0.5 + 1 + 1) / 4
-        )
-    sure = Scored.from_scorer(
-        _fixed(np.array([0.9, 0.1, 0.8, 0.79, 0.01])), part
-    )  # right, right, then ties of the rater: near and far
-    assert [pair_accuracy(sure, name) for name in ("strict", "imagereward", "hpsv2")] == [1, 1, 1]
-    assert pair_accuracy(sure, "pickscore", tie_within=0.0) == pytest.approx(
-        (1 + 1 + 0.5 + 0.5) / 4
-    )
-    threshold = fit_tie_threshold(sure)
-    assert pair_accuracy(sure, "pickscore", tie_within=threshold) == pytest.approx(
-        (1 + 1 + 1 + 0.5) / 4
-    )
-    assert pair_accuracy(Scored.from_scorer(_fixed(np.zeros(1)), _part([1])), "strict") is None
 
 
 def test_others_are_those_who_answered_the_same_question_and_not_oneself() -> None:

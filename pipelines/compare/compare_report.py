@@ -26,7 +26,6 @@ from pipelines.compare.arena.figures import (
 )
 from pipelines.compare.arena.intervals import FEWEST
 from pipelines.compare.arena.planning import MOST_TIMES
-from pipelines.compare.arena.ratings import PULL
 from pipelines.pages.charts import elo_chart, model_colors
 from pipelines.pages.page import image_uri, interval, percent, svg_uri, write_page
 from pipelines.progress import progress
@@ -96,7 +95,6 @@ def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
         "habits": habits,
         "counted": counted,
         "caveat": caveat,
-        "pull": PULL,
         "fewest": FEWEST,
         "most_times": MOST_TIMES,
         "disputes": _with_images(run, figures, images),

@@ -10,7 +10,6 @@ from data.runs import RunFolder
 from pipelines.pages.charts import RED, learning_chart, training_chart
 from pipelines.pages.page import file_uri, image_uri, interval, number, signed, svg_uri, write_page
 from pipelines.reward.text import (
-    CONVENTIONS,
     TESTS,
     MainFigure,
     elsewhere,
@@ -148,10 +147,8 @@ def _context(
         "tests": {
             name: TESTS[name] for name, part in tests.items() if part.model.n or part.model.n_pairs
         },
-        "ranked": any(part.model.n_pairs for part in tests.values()),
         "scorers": scorers(report),
         "elsewhere": elsewhere(report.test_unseen),
-        "conventions": CONVENTIONS,
         "others": OTHERS,
         "verdict_figures": VERDICTS,
         "pair_figures": PAIRS,

@@ -45,9 +45,6 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     scorers: tuple[RewardSource, ...] = ()
     """Rewards that only measure, each by itself: columns with intervals in table and report. Name
     ones that nothing is tuned on; a line warns of others."""
-    encoder: str | None = None
-    """Folder or hub name of the CLIP whose embeddings measure diversity and distance to the base;
-    omitted, it is the reward's CLIP."""
 
 
 class ArenaConfig(BaseModel, frozen=True, extra="forbid"):

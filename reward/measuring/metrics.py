@@ -8,12 +8,11 @@ labels do not dominate.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from typing import Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import logit
 from sklearn.metrics import (
     accuracy_score,
     average_precision_score,
@@ -29,8 +28,6 @@ from reward.measuring.report import Figures
 Scorer = Callable[[Indices, Indices], Values]
 """Returns the probability of "good" for image and prompt indices, [V] each."""
 
-Convention = Literal["strict", "imagereward", "hpsv2", "pickscore"]
-CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
 
 CLIP_MARGIN = 1e-9
 """Least distance of probabilities from 0 and 1, by clipping before a logarithm."""
@@ -78,15 +75,6 @@ class Scored:
     def label_0(self) -> Values:
         """[K]: 1 when image 0 is better, 0.5 for a tie, 0 when it is worse."""
         return self.part.pairs.label_0.astype(np.float64)
-
-    @property
-    def margin(self) -> Values:
-        """[K], the logit of image 0 minus the logit of image 1."""
-        first, second = (
-            logit(np.clip(score, CLIP_MARGIN, 1 - CLIP_MARGIN))
-            for score in (self.score_0, self.score_1)
-        )
-        return np.where(self.score_0 == self.score_1, 0.0, first - second)
 
     @property
     def right(self) -> Values:
@@ -144,52 +132,6 @@ def _of_one_prompt(scored: Scored) -> dict[str, float | None]:
         "kendall_tau": _kendall_tau(scored.score_0 - scored.score_1, scored.label_0),
         "recall_at_1": _recall_at_1(scored),
     }
-
-
-def pair_accuracy(
-    scored: Scored, convention: Convention, *, tie_within: float = 0.0
-) -> float | None:
-    """Return the accuracy on ranked pairs by a `convention`; None without pairs to count.
-
-    Published figures follow one of these conventions:
-
-    - strict: ties of raters are omitted, equal scores count as half right.
-    - imagereward: the same, but equal scores count as wrong.
-    - hpsv2: ties of raters count as right, equal scores as half right, and prompts are averaged;
-      HPSv2's programs order equal scores before they look at labels.
-    - pickscore: scores tie if the two probabilities to win differ by at most `tie_within`
-      (`fit_tie_threshold`); a tie of only the rater or only the scores counts as half right.
-    """
-    labels, right = scored.label_0, scored.right
-    strict = labels != 0.5
-    if convention == "strict":
-        return _mean(right)
-    if convention == "imagereward":
-        return _mean((right == 1)[strict])
-    if convention == "hpsv2":
-        fair = np.where(strict, right, 1.0)
-        prompt = scored.part.pairs.prompt
-        by_prompt_rows = _rows_of(prompt, np.unique(prompt))
-        return _mean(np.array([fair[rows].mean() for rows in by_prompt_rows]))
-    # The probabilities to win are sigmoid(margin) and sigmoid(-margin).
-    tied = np.abs(np.tanh(scored.margin / 2)) <= tie_within
-    return _mean(np.where(tied | ~strict, np.where(tied & ~strict, 1.0, 0.5), right == 1))
-
-
-def fit_tie_threshold(scored: Scored) -> float:
-    """Return the `tie_within` with the highest accuracy by the convention pickscore.
-
-    Fit it on the pairs of the validation part.
-    """
-    gaps = np.abs(np.tanh(scored.margin / 2))
-    candidates = np.zeros(1)
-    if len(gaps):
-        candidates = np.unique([0.0, *np.quantile(gaps, np.linspace(0, 1, 101))])
-
-    def accuracy(threshold: float) -> float:
-        return pair_accuracy(scored, "pickscore", tie_within=threshold) or 0.0
-
-    return float(max(candidates, key=accuracy))
 
 
 def weighted_roc_auc(scores: Indices, good: Values, weights: Values | Indices) -> Values:

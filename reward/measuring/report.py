@@ -91,8 +91,6 @@ class PartReport(BaseModel, frozen=True, extra="allow"):
     """Gain of the model over the CLIP score, by figure."""
     by_category: dict[str, dict[str, Figures]]
     """Figures of the model and of the CLIP score, by category of the prompts."""
-    conventions: dict[str, dict[str, float | None]]
-    """Pairwise accuracy of each scorer, by convention for ties."""
     human: HumanFigures
     by_rater: dict[str, RaterFigures]
 
@@ -202,7 +200,6 @@ class RewardReport(Evaluation, frozen=True):
     """All of `metrics.json`."""
 
     temperature: float
-    slip: float
     sources: Counts
     """Labels by source: human, simulated, imported or adjudicator."""
     learning_curve: list[CurvePoint]

@@ -19,23 +19,20 @@ from pipelines.compare.arena.figures import (
     CountFigures,
     DisputeRow,
     PairFigures,
-    RankingFigures,
     ShareFigures,
     StrengthFigures,
 )
 from pipelines.compare.arena.intervals import FEWEST, always_valid, bounds_of, share_of
 from pipelines.compare.arena.planning import votes_to_decide
 from pipelines.compare.arena.raters import agreement, disputes, left_wins, rater_figures
-from pipelines.compare.arena.ratings import Ratings, is_connected, rate, rate_rankings
+from pipelines.compare.arena.ratings import Ratings, is_connected, rate
 from pipelines.compare.arena.votes import Votes, numbered
 from pipelines.settings.stages import ArenaConfig
 
 DISPUTED = 24
 """Largest number of disputed pairs that are listed."""
-FEWEST_RANKINGS = 10
-"""Least number of rankings for estimates of strengths."""
 SEED = 0
-"""Seed of the bootstrap behind alpha's interval and of the order of tied images."""
+"""Seed of the bootstrap behind alpha's interval."""
 
 Scores = Mapping[str, Mapping[str, float]]
 """Automatic figures by name, each by image id."""
@@ -67,7 +64,6 @@ def compare(
         axes=[_axis(kept, axis, config, scores, rng) for axis in track(kept.axes)],
         unanswered=list(campaign.unanswered),
         counts=_counts(kept),
-        rankings=_rankings(kept, rng),
         disputes=_disputes(kept),
     )
 
@@ -84,7 +80,7 @@ def refuse_one_model(campaign: Campaign, run: str) -> None:
             f"{run}: only {' and '.join(models)} was shown to raters; plan a comparison of two "
             f'models or more with `make compare RUN={run} MODELS="base,..."`'
         )
-    if not len(campaign.all_votes) and campaign.counts().empty and campaign.ranked.empty:
+    if not len(campaign.all_votes) and campaign.counts().empty:
         raise PictuneError(
             f"{run}: all {len(campaign.labels)} comparisons were skipped or reported; "
             f"have more answered with `make label RUN={run}`"
@@ -243,31 +239,6 @@ def _count(model: str, part: pd.DataFrame) -> CountFigures:
         n=len(part),
         mean=float(part["count"].mean()),
         right=share_of(right, numbered(known["rater_id"])[0], numbered(known["prompt_id"])[0]),
-    )
-
-
-def _rankings(campaign: Campaign, rng: np.random.Generator) -> RankingFigures | None:
-    found = campaign.rankings(rng)
-    if len(found) < FEWEST_RANKINGS:
-        return None
-    orders, raters, prompts = zip(*found, strict=True)
-    models = tuple(sorted({model for order in orders for model in order}))
-    rated = rate_rankings(
-        models,
-        [tuple(models.index(model) for model in order) for order in orders],
-        numbered(pd.Series(raters))[0],
-        numbered(pd.Series(prompts))[0],
-    )
-    won: list[tuple[int, float]] = []
-    for model in models:
-        own = [order for order in orders if model in order]
-        beaten = [(len(order) - 1 - order.index(model)) / (len(order) - 1) for order in own]
-        won.append((len(own), float(np.mean(beaten))))
-    return RankingFigures(
-        n=len(orders),
-        raters=len(set(raters)),
-        prompts=len(set(prompts)),
-        strengths=_strengths(rated, won),
     )
 
 

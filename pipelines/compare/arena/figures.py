@@ -176,15 +176,6 @@ class DisputeRow(BaseModel, frozen=True):
     comments: list[str]
 
 
-class RankingFigures(BaseModel, frozen=True):
-    """Strengths from rankings of one image per model (Plackett-Luce)."""
-
-    n: int
-    raters: int
-    prompts: int
-    strengths: list[StrengthFigures]
-
-
 class Comparison(BaseModel, frozen=True):
     """Content of `comparison/metrics.json`."""
 
@@ -206,5 +197,4 @@ class Comparison(BaseModel, frozen=True):
     verdicts: list[tuple[str, str]] = []
     """(title of the axis, sentence on the preferred model and its certainty), for the pages."""
     counts: list[CountFigures] = []
-    rankings: RankingFigures | None = None
     disputes: list[DisputeRow] = []
