@@ -105,9 +105,7 @@ def test_what_becomes_true_is_told_once_and_again_after_a_fault(
     assert len(chat.texts) == 2
 
 
-def test_a_stall_is_found_while_labels_are_wanted(
-    store: FeedbackStore, campaign: Campaign
-) -> None:
+def test_a_stall_is_found_while_labels_are_wanted(store: FeedbackStore, campaign: Campaign) -> None:
     state = AppState(store, campaign.paths.get, LabelConfig())
     assert alarms.found(state, START) == {}
     ann = store.add_rater("Ann")
