@@ -185,10 +185,7 @@ def test_simulated_raters_are_named_as_such_and_never_mixed_with_people(
 @pytest.mark.parametrize(
     ("campaign", "said"),
     [
-        (
-            {"axes": (), "counts": False, "strengths": {"base": 0.0}},
-            "no comparisons yet; plan some",
-        ),
+        ({"counts": False, "strengths": {"base": 0.0}}, "no comparisons yet; plan some"),
         ({"strengths": {"base": 0.0}}, "only base was shown to raters; plan a comparison of two"),
         ({"axes": ("overall",), "skips": True}, "comparisons were skipped or reported"),
     ],

@@ -156,7 +156,7 @@ def _other_config(folder: Path, pattern: str, text: str) -> None:
         (lambda folder: _other_config(folder, '"members"', '"m"'), "members: Field required"),
         (lambda folder: _other_config(folder, '"members": 3', '"members": 2'), "does not fit"),
         (
-            lambda folder: _other_config(folder, '("temperature": )[^,]*', r"\1Infinity"),
+            lambda folder: _other_config(folder, '("temperature": )[^,\\n]*', r"\1Infinity"),
             "temperature: Input should be a finite number",
         ),
         (lambda folder: _other_config(folder, '(head_sha256": ")..', r"\1xx"), "two trainings"),

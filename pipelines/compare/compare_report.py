@@ -15,7 +15,7 @@ from data.files import write_json
 from data.runs import RunFolder
 from labeling_app.admin.tables import FLAGS
 from pipelines.collect.label_statistics import RATERS_OF, counted
-from pipelines.compare.arena.analysis import Scores, compare, refuse_one_model
+from pipelines.compare.arena.analysis import MOST_TIMES, Scores, compare, refuse_one_model
 from pipelines.compare.arena.campaign import Campaign
 from pipelines.compare.arena.figures import (
     AXIS_TITLES,
@@ -25,7 +25,6 @@ from pipelines.compare.arena.figures import (
     RaterRow,
 )
 from pipelines.compare.arena.intervals import FEWEST
-from pipelines.compare.arena.planning import MOST_TIMES
 from pipelines.pages.charts import elo_chart, model_colors
 from pipelines.pages.page import image_uri, interval, percent, svg_uri, write_page
 from pipelines.progress import progress

@@ -23,7 +23,6 @@ from pipelines.compare.arena.figures import (
     StrengthFigures,
 )
 from pipelines.compare.arena.intervals import FEWEST, always_valid, bounds_of, share_of
-from pipelines.compare.arena.planning import votes_to_decide
 from pipelines.compare.arena.raters import agreement, disputes, left_wins, rater_figures
 from pipelines.compare.arena.ratings import Ratings, is_connected, rate
 from pipelines.compare.arena.votes import Votes, numbered
@@ -33,6 +32,9 @@ DISPUTED = 24
 """Largest number of disputed pairs that are listed."""
 SEED = 0
 """Seed of the bootstrap behind alpha's interval."""
+
+MOST_TIMES = 10
+"""Largest forecast that is printed, as a multiple of the current number of votes."""
 
 Scores = Mapping[str, Mapping[str, float]]
 """Automatic figures by name, each by image id."""
@@ -187,6 +189,17 @@ def _rated(
         "at_any_look": at_any_look,
         "needed": votes_to_decide(difference, at_any_look, n) if at_any_look else None,
     }
+
+
+def votes_to_decide(difference: float, bounds: tuple[float, float], votes: int) -> int | None:
+    """Return the approximate total of votes that exclude 0, if the current difference is true.
+
+    The interval is assumed to shrink with the square root of the votes. Return None above
+    `MOST_TIMES` times the current votes.
+    """
+    half = (bounds[1] - bounds[0]) / 2
+    times = max(1.0, half / max(abs(difference), 1e-9)) ** 2
+    return None if times > MOST_TIMES else int(np.ceil(votes * times))
 
 
 def signed_rank(votes: Votes) -> float | None:

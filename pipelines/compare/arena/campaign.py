@@ -10,8 +10,9 @@ import pandas as pd
 
 from data.comparisons import AXES
 from data.errors import PictuneError
+from data.kinds.registry import KINDS
 from data.quality.habits import habits_of
-from data.quality.judgments import RATER_KEY, Judgments
+from data.quality.judgments import Judgments
 from data.schema import (
     IMAGES,
     LABELS_COMPARISONS,
@@ -122,9 +123,8 @@ class Campaign:
     @cached_property
     def flags(self) -> dict[str, tuple[str, ...]]:
         """Signs that a rater does not look at the images, by rater (`data.quality.habits`)."""
-        none = pd.DataFrame(columns=[*RATER_KEY, "time_on_task_ms"])
-        labels = {"binary": none, "ranking": none, "comparison": self.labels}
-        judgments = Judgments(pd.DataFrame(), labels)
+        labels = {name: kind.schema.empty_table().to_pandas() for name, kind in KINDS.items()}
+        judgments = Judgments(pd.DataFrame(), labels | {"comparison": self.labels})
         found = habits_of(judgments)["flags"].droplevel("source")
         return {str(rater_id): flags for rater_id, flags in found.items()}
 
