@@ -42,8 +42,6 @@ class CompareConfig(BaseModel, frozen=True, extra="forbid"):
     """Text file with one prompt a line; without it, the prompts of the evaluation."""
     images_per_prompt: PositiveInt = 2
     """Images of each prompt by each model, with the first seeds of the evaluation."""
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Noise of the sampler: 0 is deterministic DDIM, which users run; 1 is ancestral sampling."""
     overlap: Annotated[int, Field(ge=1, le=1000)] = 1
     """Number of people who answer each comparison; as many simulated raters may answer as well."""
     priority: float = 1.0

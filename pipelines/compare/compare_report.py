@@ -15,7 +15,7 @@ from data.files import write_json
 from data.runs import RunFolder
 from labeling_app.admin.tables import FLAGS
 from pipelines.collect.label_statistics import RATERS_OF, counted
-from pipelines.compare.arena.analysis import MOST_TIMES, Scores, compare, refuse_one_model
+from pipelines.compare.arena.analysis import MOST_TIMES, RELEVANT, Scores, compare, refuse_one_model
 from pipelines.compare.arena.campaign import Campaign
 from pipelines.compare.arena.figures import (
     AXIS_TITLES,
@@ -96,6 +96,7 @@ def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
         "caveat": caveat,
         "fewest": FEWEST,
         "most_times": MOST_TIMES,
+        "relevant": RELEVANT,
         "disputes": _with_images(run, figures, images),
     }
     write_page("comparison.html.jinja", context, page)

@@ -35,16 +35,13 @@ OTHERS = "other raters"
 VERDICTS = {
     "roc_auc": "ROC-AUC",
     "roc_auc_macro": "ROC-AUC, by prompt",
-    "average_precision": "average precision",
     "brier": "Brier score",
-    "nll": "log loss",
     "ece": "calibration error",
     "good_at_1": "best is good",
 }
 PAIRS = {
     "pairwise_accuracy": "right",
     "pairwise_accuracy_macro": "right, by prompt",
-    "kendall_tau": "Kendall's tau",
     "recall_at_1": "recall@1",
 }
 MAIN_FIGURES: dict[MainFigure, str] = {

@@ -201,8 +201,7 @@ def _human(scored: Scored, others: Scored, samples: Resamples) -> HumanFigures:
         with_intervals(one, samples.figures(one), samples)
         for one in (others.where(*comparable), scored.where(*comparable))
     )
-    # Answers are 0 or 1, so one contradiction would make the likelihood infinite.
-    return HumanFigures(others=theirs.model_copy(update={"nll": None}), model=ours)
+    return HumanFigures(others=theirs, model=ours)
 
 
 def _by_rater(scored: Scored, others: Scored) -> dict[str, RaterFigures]:

@@ -1,9 +1,8 @@
 """Figures of scores against labels, as pure functions of arrays.
 
-Single labels: ROC-AUC, average precision, accuracy, Brier score, negative log-likelihood and
-calibration error. Ranked pairs: pairwise accuracy, Kendall's tau-b (Kendall 1945) and recall@1. A
-micro figure pools all labels; a macro figure is the mean over prompts, so that prompts with many
-labels do not dominate.
+Single labels: ROC-AUC, accuracy, Brier score and calibration error. Ranked pairs: pairwise accuracy
+and recall@1. A micro figure pools all labels; a macro figure is the mean over prompts, so that
+prompts with many labels do not dominate.
 """
 
 from collections.abc import Callable
@@ -15,9 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from sklearn.metrics import (
     accuracy_score,
-    average_precision_score,
     brier_score_loss,
-    log_loss,
     roc_auc_score,
 )
 
@@ -27,10 +24,6 @@ from reward.measuring.report import Figures
 
 Scorer = Callable[[Indices, Indices], Values]
 """Returns the probability of "good" for image and prompt indices, [V] each."""
-
-
-CLIP_MARGIN = 1e-9
-"""Least distance of probabilities from 0 and 1, by clipping before a logarithm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +88,8 @@ def figures(scored: Scored) -> Figures:
         n=len(good),
         share_good=float(good.mean()) if some else None,
         roc_auc=float(roc_auc_score(good, probability)) if both else None,
-        average_precision=float(average_precision_score(good, probability)) if both else None,
         accuracy=float(accuracy_score(good, probability >= 0.5)) if some else None,
         brier=float(brier_score_loss(good, probability, labels=[0, 1])) if some else None,
-        nll=float(log_loss(good, probability, labels=[0, 1])) if some else None,
         ece=expected_calibration_error(probability, good) if some else None,
         n_pairs=int(np.isfinite(right).sum()),
         pairwise_accuracy=_mean(right),
@@ -129,7 +120,6 @@ def _of_one_prompt(scored: Scored) -> dict[str, float | None]:
         "accuracy_macro": _mean((probability >= 0.5) == (good == 1)),
         "good_at_1": _mean(good[probability == probability.max(initial=0)]),
         "pairwise_accuracy_macro": _mean(scored.right),
-        "kendall_tau": _kendall_tau(scored.score_0 - scored.score_1, scored.label_0),
         "recall_at_1": _recall_at_1(scored),
     }
 
@@ -143,17 +133,6 @@ def weighted_roc_auc(scores: Indices, good: Values, weights: Values | Indices) -
     positive, negative = _by_rank(scores, weights * good), _by_rank(scores, weights * (1 - good))
     below = np.cumsum(negative, axis=-1) - negative
     return ratio((positive * (below + negative / 2)).sum(-1), positive.sum(-1) * negative.sum(-1))
-
-
-def weighted_average_precision(scores: Indices, good: Values, weights: Values | Indices) -> Values:
-    """Return the average precision of scores given as ranks from 0, for each row of `weights`.
-
-    `weights` are [..., V]; NaN if no good label has weight. Equals scikit-learn's
-    `average_precision_score`.
-    """
-    positive, everything = (_by_rank(scores, each)[..., ::-1] for each in (weights * good, weights))
-    precision = positive.cumsum(-1) / np.maximum(everything.cumsum(-1), 1e-12)
-    return ratio((positive * precision).sum(-1), positive.sum(-1))
 
 
 def _by_rank(ranks: Indices, weights: Values | Indices) -> Values:
@@ -170,19 +149,6 @@ def ratio(above: Values | Indices, below: Values | Indices) -> Values:
     """Return the ratios, NaN where `below` is 0."""
     ratios: Values = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
     return ratios
-
-
-def _kendall_tau(differences: Values, labels: Values) -> float | None:
-    """Return Kendall's tau-b over ranked pairs.
-
-    It is (agreeing pairs - disagreeing pairs), divided by the geometric mean of two numbers: the
-    pairs without a tie of the rater, and the pairs without a tie of the scores.
-    """
-    signs, wanted = np.sign(differences), np.sign(labels - 0.5)
-    untied = np.sqrt(float(np.abs(signs).sum() * np.abs(wanted).sum()))
-    if untied:
-        return float(signs @ wanted / untied)
-    return 0.0 if wanted.any() else None  # all scores tie, but the labels do not: tau is 0
 
 
 def _recall_at_1(scored: Scored) -> float | None:

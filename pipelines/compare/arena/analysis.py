@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
 
 from data.comparisons import MOST_COUNTED
 from data.errors import PictuneError
@@ -33,6 +32,8 @@ DISPUTED = 24
 SEED = 0
 """Seed of the bootstrap behind alpha's interval."""
 
+RELEVANT = 70.0
+"""Difference in Elo points, a win rate of 60 to 40, on which labeling stops soonest."""
 MOST_TIMES = 10
 """Largest forecast that is printed, as a multiple of the current number of votes."""
 
@@ -60,10 +61,9 @@ def compare(
         source=campaign.source,
         others=campaign.others,
         models=campaign.drawn_by,
-        level_difference=config.difference,
         raters=raters,
         omitted=omitted,
-        axes=[_axis(kept, axis, config, scores, rng) for axis in track(kept.axes)],
+        axes=[_axis(kept, axis, scores, rng) for axis in track(kept.axes)],
         unanswered=list(campaign.unanswered),
         counts=_counts(kept),
         disputes=_disputes(kept),
@@ -89,14 +89,14 @@ def refuse_one_model(campaign: Campaign, run: str) -> None:
         )
 
 
-def pairs_of(votes: Votes, config: ArenaConfig) -> tuple[list[StrengthFigures], list[PairFigures]]:
+def pairs_of(votes: Votes) -> tuple[list[StrengthFigures], list[PairFigures]]:
     """Return the strengths of the models, strongest first, and all pairs with votes."""
     rated = rate(votes) if len(votes) and is_connected(votes) else None
     strengths = [] if rated is None else _strengths(rated, _won_by_model(votes))
     order = [one.model for one in strengths] or list(votes.models)
     number = {model: i for i, model in enumerate(votes.models)}
     pairs = [
-        _pair(votes, (number[a], number[b]), rated, config)
+        _pair(votes, (number[a], number[b]), rated)
         for i, a in enumerate(order)
         for b in order[i + 1 :]
         if tuple(sorted((number[a], number[b]))) in votes.met
@@ -104,15 +104,13 @@ def pairs_of(votes: Votes, config: ArenaConfig) -> tuple[list[StrengthFigures], 
     return strengths, pairs
 
 
-def _axis(
-    campaign: Campaign, axis: str, config: ArenaConfig, scores: Scores, rng: np.random.Generator
-) -> AxisFigures:
+def _axis(campaign: Campaign, axis: str, scores: Scores, rng: np.random.Generator) -> AxisFigures:
     labels, votes = campaign.of_axis(axis), campaign.votes(axis)
-    strengths, pairs = pairs_of(votes, config)
+    strengths, pairs = pairs_of(votes)
     categories = []
     for name in sorted(set(votes.category)):
         part = votes.where(votes.category == name)
-        own, met = pairs_of(part.with_models_there(), config)
+        own, met = pairs_of(part.with_models_there())
         categories.append(CategoryFigures(category=name, n=len(part), strengths=own, pairs=met))
     decided = votes.where(votes.is_decided)
     return AxisFigures(
@@ -153,9 +151,7 @@ def automatic_agreement(votes: Votes, values: Mapping[str, float]) -> ShareFigur
     return share_of(ordered, decided.rater, decided.prompt)
 
 
-def _pair(
-    votes: Votes, models: tuple[int, int], rated: Ratings | None, config: ArenaConfig
-) -> PairFigures:
+def _pair(votes: Votes, models: tuple[int, int], rated: Ratings | None) -> PairFigures:
     there = votes.between(*models)
     won = share_of(there.outcome, there.rater, there.prompt)
     assert won is not None
@@ -168,19 +164,16 @@ def _pair(
         ties=int((there.outcome == 0.5).sum()),
         losses=int((there.outcome == 0).sum()),
         won=won,
-        p_value=signed_rank(there),
         prompts=len(np.unique(there.prompt)),
-        **({} if rated is None else _rated(votes, models, rated, config, len(there))),
+        **({} if rated is None else _rated(votes, models, rated, len(there))),
     )
 
 
-def _rated(
-    votes: Votes, models: tuple[int, int], rated: Ratings, config: ArenaConfig, n: int
-) -> dict[str, Any]:
+def _rated(votes: Votes, models: tuple[int, int], rated: Ratings, n: int) -> dict[str, Any]:
     """Return the figures of a pair with `n` votes from the strengths of all models."""
     found = rated.difference(*models)
     enough = all(len(np.unique(one)) >= FEWEST for one in (votes.rater, votes.prompt))
-    at_any_look = bounds_of(always_valid(found, config.difference)[0]) if enough else None
+    at_any_look = bounds_of(always_valid(found, RELEVANT)[0]) if enough else None
     difference = float(found.value[0])
     return {
         "difference": difference,
@@ -200,17 +193,6 @@ def votes_to_decide(difference: float, bounds: tuple[float, float], votes: int) 
     half = (bounds[1] - bounds[0]) / 2
     times = max(1.0, half / max(abs(difference), 1e-9)) ** 2
     return None if times > MOST_TIMES else int(np.ceil(votes * times))
-
-
-def signed_rank(votes: Votes) -> float | None:
-    """Return the p-value of Wilcoxon's signed rank test of the prompts' mean outcomes.
-
-    Return None if every prompt is a tie.
-    """
-    _, prompt = np.unique(votes.prompt, return_inverse=True)
-    means = np.bincount(prompt, votes.outcome - 0.5) / np.bincount(prompt)
-    means = means.round(12)  # 0.1 + 0.2 and 0.3 get the same rank
-    return float(wilcoxon(means).pvalue) if (means != 0).any() else None
 
 
 def _won_by_model(votes: Votes) -> list[tuple[int, float]]:

@@ -60,9 +60,6 @@ class PairFigures(BaseModel, frozen=True):
     needed: int | None = None
     """Total number of votes that would decide the pair if the current difference is true; None if
     far away."""
-    p_value: float | None = None
-    """p-value of the two-sided Wilcoxon signed rank test over prompts; None if every prompt is a
-    tie."""
     prompts: int
     """Number of prompts with votes."""
 
@@ -186,8 +183,6 @@ class Comparison(BaseModel, frozen=True):
     """Number of labels of other sources, which are not used."""
     models: dict[str, list[str | None]]
     """Hashes of the adapters that drew each model's images; null stands for the base."""
-    level_difference: float
-    """Difference in Elo points for which the always-valid interval is shortest."""
     raters: list[RaterRow]
     omitted: list[str] = []
     """Raters who do not look at the images and are omitted by `arena.omit_raters`."""
