@@ -88,7 +88,7 @@ def create_app(state: AppState, secret: bytes) -> FastAPI:
     for routes in (router, own_work_router, admin_router):
         app.include_router(routes)
     add_refusals(app)
-    mount_page(app, state.guidelines)
+    mount_page(app, state)
     mount_admin_page(app, state)
     return app
 
