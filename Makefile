@@ -140,6 +140,7 @@ screenshots: $(INSTALLED) ## Take the images of docs/raters.md again (look at th
 bench: $(INSTALLED) ## Measure labeling, dataset and queries; figures go to benchmarks/results/
 	$(PYTHON) -m benchmarks.bench_labeling
 	$(PYTHON) -m benchmarks.bench_latency
+	$(PYTHON) -m benchmarks.bench_opening
 	$(PYTHON) -m benchmarks.bench_dataset
 	$(PYTHON) -m benchmarks.bench_queries
 

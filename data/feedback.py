@@ -16,7 +16,7 @@ Source = Literal["human", "simulated", "imported", "adjudicator"]
 takes no rater's place and overrides the raters' labels."""
 
 Role = Literal["rater", "admin"]
-Status = Literal["active", "paused"]
+Status = Literal["active", "paused", "left_out"]
 Decision = Literal["kept", "removed"]
 InputMode = Literal["key", "mouse", "touch"]
 

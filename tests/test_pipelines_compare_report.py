@@ -1,6 +1,7 @@
 """The stage `compare-report` on a run with real labels of known truth."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,11 @@ from data.errors import PictuneError
 from data.feedback import NewTask
 from data.runs import RunFolder
 from data.tables.parquet import export
+from labeling_app.admin.tables import comparison_table
+from pipelines.collect.exporter import Exporter
+from pipelines.compare.arena.figures import AXIS_TITLES
 from pipelines.evaluate.page import peoples_verdict
+from pipelines.settings.config import check
 from tests.support.comparison_run import write_comparison_run
 from tests.support.data_campaign import open_store
 from tests.support.demo_run import command, metrics_of, page_of
@@ -40,6 +45,23 @@ def test_the_strongest_model_is_found_on_every_axis(run: RunFolder) -> None:
             low, high = row["interval"]
             lowest, highest = row["interval_99"]
             assert lowest < low < row["elo"] < high < highest
+
+
+def test_admins_see_how_each_pair_stands_while_people_still_compare(run: RunFolder) -> None:
+    settings = check({}, ("store", "dataset", "arena"), "test")
+    with closing(Exporter(run, settings)) as exporter:
+        rows = exporter.quality({})["comparisons"]
+        assert exporter.quality({})["comparisons"] == rows
+    axes = metrics_of(run.comparison_dir)["axes"]
+    pairs = [(axis, pair) for axis in axes for pair in axis["pairs"]]
+    assert len(rows) == len(pairs) == 6
+    for row, (axis, pair) in zip(rows, pairs, strict=True):
+        assert row["question"] == AXIS_TITLES[axis["axis"]]
+        assert row["models"] == f"{pair['first']} : {pair['second']}"
+        assert (row["votes"], row["won"]) == (pair["n"], pair["won"]["share"])
+    shown = comparison_table({"comparisons": rows})["metadata"]["display_value"]
+    assert str(shown[0][-1]).startswith("not yet: about ")
+    assert re.fullmatch(r"\d+\N{NO-BREAK SPACE}?\s?% \(.* to .*\)", shown[0][3])
 
 
 def test_every_vote_is_counted_once(run: RunFolder) -> None:

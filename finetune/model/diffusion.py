@@ -6,8 +6,8 @@ reference model, which costs no further memory. Code for one architecture alone 
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from data.errors import PictuneError
 from finetune.model.adapter import Adapter, adapter_class
 from finetune.model.family import Family, modules_of
+from finetune.model.mix import Mix
 from finetune.model.model_folder import Weights, open_family
 from finetune.model.processes import SINGLE_PROCESS, Processes
 from finetune.model.schedule import NoiseSchedule
@@ -39,7 +40,7 @@ class DiffusionModel:
         self.pipeline = family.pipeline
         self.processes: Processes = SINGLE_PROCESS
         """The processes of the training."""
-        self._adapter: Adapter | None = None
+        self._adapter: Adapter | Mix | None = None
         self.sampling_guidance = 1.0
         """Scale of guidance of the training's sampler, for `predict_denoising`."""
         self.device = torch.device(self.network.device)
@@ -152,7 +153,14 @@ class DiffusionModel:
         self._embeddings.clear()
 
     def predict(
-        self, latents: Tensor, timesteps: Tensor, cond: Tensor, uncond: Tensor, guidance: float
+        self,
+        latents: Tensor,
+        timesteps: Tensor,
+        cond: Tensor,
+        uncond: Tensor,
+        guidance: float,
+        *,
+        choices: Tensor | None = None,
     ) -> Tensor:
         """Return the network's output [B, C, h, w], in float32, with guidance.
 
@@ -165,7 +173,23 @@ class DiffusionModel:
             cond: embeddings [B, L, D] of the prompts.
             uncond: embeddings [B, L, D] of the empty prompt; not used with scale 1.
             guidance: the scale.
+            choices: of a mix of one adapter a step, see `Mix.predicted`.
         """
+        mix, given = self._adapter, (latents, timesteps, cond, uncond)
+        if not isinstance(mix, Mix):
+            return self._corrected(mix, given, guidance)
+
+        def alone(part: Adapter | None, rows: Tensor | slice) -> Tensor:
+            with mix.alone(part):
+                return self._corrected(part, tuple(one[rows] for one in given), guidance)
+
+        return mix.predicted(alone, latents, choices)
+
+    def _corrected(
+        self, adapter: Adapter | None, given: tuple[Tensor, ...], guidance: float
+    ) -> Tensor:
+        """Return the network's guided output, with the adapter's correction of it."""
+        latents, timesteps, cond, uncond = given
         if guidance == 1 or self.family.embeds_guidance:
             output = self._output(latents, timesteps, cond, guidance)
         else:
@@ -173,9 +197,9 @@ class DiffusionModel:
             both = self._output(torch.cat([latents, latents]), twice, prompts, 1.0)
             without, with_prompt = both.chunk(2)
             output = self.family.guided(without, with_prompt, guidance)
-        if self._adapter is None:
+        if adapter is None:
             return output
-        return self._adapter.corrected(output, latents, timesteps, cond)
+        return adapter.corrected(output, latents, timesteps, cond)
 
     def predict_denoising(self, latents: Tensor, timesteps: Tensor, cond: Tensor) -> Tensor:
         """Return the output [B, C, h, w] that a denoising loss compares with its target.
@@ -235,7 +259,7 @@ class DiffusionModel:
         Raises:
             ValueError: the model has no adapter; call `add_adapter` or `load_adapter` first.
         """
-        if self._adapter is None:
+        if self._adapter is None or isinstance(self._adapter, Mix):
             raise ValueError("the model has no adapter; call add_adapter or load_adapter first")
         return self._adapter
 
@@ -251,12 +275,35 @@ class DiffusionModel:
 
     def load_adapter(self, folder: str | Path) -> None:
         """Replace the current adapter, if any, by a saved one, for drawing."""
-        kind = adapter_class(kind_of(folder))
+        (self._adapter,) = self._loaded([Path(folder)])
+        self._leave_casts_to_autocast()
+
+    def load_mix(self, weights: Mapping[Path, float], *, one_a_step: bool = False) -> None:
+        """Replace the current adapter by a mix of saved ones, see `finetune.model.mix`.
+
+        `weights` are by folder, at least 0; with one adapter a step their sum is at most 1.
+        """
+        parts = self._loaded(list(weights))
+        weighted = list(zip(parts, weights.values(), strict=True))
+        self._adapter = Mix(weighted, one_a_step=one_a_step)
+        self._leave_casts_to_autocast()
+
+    def _loaded(self, folders: Sequence[Path]) -> list[Adapter]:
+        """Return saved adapters, added to the network in place of the current one."""
+        kinds = [adapter_class(kind_of(folder)) for folder in folders]
         if self._adapter is not None:
             self._adapter.remove()
-        self._adapter = None  # in case loading fails
-        self._adapter = kind.load(self.family, Path(folder))
-        self._leave_casts_to_autocast()
+        self._adapter, found = None, list[Adapter]()
+        with ExitStack() as failed:
+            for kind, folder in zip(kinds, folders, strict=True):
+                found.append(kind.load(self.family, folder))
+                failed.callback(found[-1].remove)
+            failed.pop_all()
+        return found
+
+    def at_strength(self, strength: float) -> AbstractContextManager[None]:
+        """Scale the update of the adapter, or of the mix, inside the block; 0 gives the base."""
+        return nullcontext() if self._adapter is None else self._adapter.at_strength(strength)
 
     @contextmanager
     def exact(self) -> Iterator[None]:

@@ -2,8 +2,9 @@
 
 import json
 import math
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -29,7 +30,7 @@ from finetune.settings.model import AdapterSettings
 
 LORA_FILE = ADAPTERS["lora"].file
 _NAME = "default"
-"""Name of the LoRA among peft's adapters on the network."""
+"""Name of the first LoRA among peft's adapters on the network; a number follows for others."""
 _ATTENTION = (
     *("to_q", "to_k", "to_v", "to_out.0"),
     *("add_q_proj", "add_k_proj", "add_v_proj", "to_add_out"),
@@ -53,10 +54,10 @@ _MORE_FEED_FORWARD = (
 class Lora(Adapter):
     """The low-rank matrices of one network of a pipeline."""
 
-    def __init__(self, family: Family) -> None:
-        """Take the model's family, whose network has, or will have, the LoRA."""
+    def __init__(self, family: Family, adapter: str = _NAME) -> None:
+        """Take the model's family, whose network has, or will have, the LoRA, and peft's name."""
         self.pipeline, self.name = family.pipeline, family.network_name
-        self.network = family.network
+        self.network, self.adapter = family.network, adapter
 
     @classmethod
     def add(cls, family: Family, settings: AdapterSettings, *, generator: torch.Generator) -> Self:
@@ -91,7 +92,7 @@ class Lora(Adapter):
         ]
         alpha = settings.rank if settings.alpha is None else settings.alpha
         self.network.add_adapter(
-            LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), _NAME
+            LoraConfig(r=settings.rank, lora_alpha=alpha, target_modules=targets), self.adapter
         )
         for weight in self.parameters().values():
             weight.data = weight.data.float()  # small updates would be lost in half precision
@@ -103,18 +104,33 @@ class Lora(Adapter):
 
     @classmethod
     def load(cls, family: Family, folder: Path) -> Self:
-        """Add a saved LoRA; remove the remains of an earlier, failed call.
+        """Add a saved LoRA beside those of a mix; if that fails, remove all of them.
 
         Raises:
             PictuneError: the folder has no LoRA, or one of another model, or one with tensors that
                 are missing, have unknown names or are not finite.
         """
-        lora, name, file = cls(family), family.network_name, folder / LORA_FILE
-        lora.remove()
+        number = len(getattr(family.network, "peft_config", ()))
+        lora = cls(family, f"{_NAME}{number or ''}")
+        with ExitStack() as failed:
+            failed.callback(lora.remove)
+            lora._read(folder)
+            failed.pop_all()
+        return lora
+
+    def _read(self, folder: Path) -> None:
+        """Add the matrices of a folder to the network's layers, beside those of other LoRAs."""
+        network, name, file = self.network, self.name, folder / LORA_FILE
         try:
-            lora.network.load_lora_adapter(
-                folder, weight_name=LORA_FILE, prefix=name, adapter_name=_NAME, use_safetensors=True
-            )
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Already found a `peft_config`")  # of a mix
+                network.load_lora_adapter(
+                    folder,
+                    weight_name=LORA_FILE,
+                    prefix=name,
+                    adapter_name=self.adapter,
+                    use_safetensors=True,
+                )
             with safe_open(file, "pt") as opened:
                 found = convert_unet_state_dict_to_peft(dict.fromkeys(opened.keys()))
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
@@ -122,7 +138,7 @@ class Lora(Adapter):
             raise PictuneError(
                 f"{file}: does not fit this model ({reason}); it was made for another one"
             ) from error
-        saved = get_peft_model_state_dict(lora.network, adapter_name=_NAME)
+        saved = get_peft_model_state_dict(network, adapter_name=self.adapter)
         # diffusers ignores unknown tensors, and leaves a layer without a tensor untuned.
         if strangers := sorted({f"{name}.{key}" for key in saved} ^ found.keys()):
             reason = "is no layer of this model" if strangers[0] in found else "is missing"
@@ -130,8 +146,9 @@ class Lora(Adapter):
                 f"{file}: {strangers[0]} {reason} ({len(strangers)} such tensors); "
                 "put the file back, or tune again"
             )
-        check_finite(lora.state(), str(file))
-        return lora
+        check_finite(self.state(), str(file))
+        for layer in self.layers:
+            layer.set_adapter([*network.peft_config])
 
     @property
     def layers(self) -> list[Any]:
@@ -147,39 +164,40 @@ class Lora(Adapter):
             for part in layer.adapter_layer_names
             if isinstance(matrices := getattr(layer, part, None), nn.Module)
             for key, weight in matrices.named_parameters()
+            if key.startswith(f"{self.adapter}.")
         }
 
     @contextmanager
     def off(self) -> Iterator[None]:
         """Switch the LoRA off inside the block, so that only the pretrained weights act."""
-        layers = self.layers
-        for layer in layers:
-            layer.enable_adapters(False)
+        active = [(layer, layer.active_adapters) for layer in self.layers]
+        for layer, names in active:
+            layer.set_adapter([name for name in names if name != self.adapter])
         try:
             yield
         finally:
-            for layer in layers:
-                layer.enable_adapters(True)
+            for layer, names in active:
+                layer.set_adapter(names)
 
     @contextmanager
     def at_strength(self, strength: float) -> Iterator[None]:
         """Scale the update inside the block, as `set_adapters` of diffusers does."""
         layers = self.layers
         for layer in layers:
-            layer.set_scale(_NAME, strength)
+            layer.set_scale(self.adapter, strength)
         try:
             yield
         finally:
             for layer in layers:
-                layer.set_scale(_NAME, 1.0)
+                layer.set_scale(self.adapter, 1.0)
 
     def save(self, folder: str | Path) -> Path:
         """Save the LoRA in the format of diffusers, for `pipeline.load_lora_weights(folder)`."""
         network, name, file = self.network, self.name, Path(folder) / LORA_FILE
-        layers = get_peft_model_state_dict(network, adapter_name=_NAME)
+        layers = get_peft_model_state_dict(network, adapter_name=self.adapter)
         if name == "unet":  # transformers use the names of peft
             layers = convert_state_dict_to_diffusers(layers)
-        about = network.peft_config[_NAME].to_dict()
+        about = network.peft_config[self.adapter].to_dict()
         metadata = {key: sorted(one) if isinstance(one, set) else one for key, one in about.items()}
         with write_atomically(file) as temporary:
             self.pipeline.save_lora_weights(
@@ -191,7 +209,7 @@ class Lora(Adapter):
         return file
 
     def remove(self) -> None:
-        """Restore the network's original layers."""
+        """Restore the network's original layers, without any LoRA."""
         self.network.unload_lora()
 
     def leave_casts_to_autocast(self, is_on: bool) -> None:

@@ -117,7 +117,9 @@ def draw_latents(
     for start in range(0, len(prompts), batch):
         cond = model.encode_prompts(prompts[start : start + batch])
         uncond = model.encode_prompts([""]).expand_as(cond)
-        generators = [torch.Generator().manual_seed(seed) for seed in seeds[start : start + batch]]
+        own_seeds = seeds[start : start + batch]
+        generators = [torch.Generator().manual_seed(seed) for seed in own_seeds]
+        choices = _choices(own_seeds, sampler.steps)
 
         def noise(generators: Sequence[torch.Generator] = generators) -> Tensor:
             drawn = [torch.randn(model.latent_shape, generator=own) for own in generators]
@@ -128,7 +130,9 @@ def draw_latents(
             is_noisy = sampler.eta > 0 and i < sampler.stochastic_steps
             with torch.set_grad_enabled(span is not None and i >= span.first):
                 at = timestep.expand(len(cond))
-                output = model.predict(latents, at, cond, uncond, sampler.guidance)
+                output = model.predict(
+                    latents, at, cond, uncond, sampler.guidance, choices=choices[i]
+                )
                 if span is not None and span.ends and i == span.first:
                     latents = clean_latents(schedule, output, timestep, latents)
                     break
@@ -137,6 +141,16 @@ def draw_latents(
                 if is_noisy:
                     latents = latents + std * noise()
         yield latents
+
+
+def _choices(seeds: Sequence[int], steps: int) -> Tensor:
+    """Return uniform numbers in [0, 1), [T, B], by which a mix chooses an adapter for each image.
+
+    They have generators of their own, so that an image's noise is the same in a mix.
+    """
+    generators = [torch.Generator().manual_seed(~seed) for seed in seeds]
+    drawn = [torch.rand(steps, generator=own, dtype=torch.double) for own in generators]
+    return torch.stack(drawn, dim=1)
 
 
 def draw_batches(

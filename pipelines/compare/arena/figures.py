@@ -4,6 +4,14 @@ from pydantic import BaseModel
 
 from data.quality.habits import QUICK
 
+AXIS_TITLES = {
+    "overall": "Overall preference",
+    "alignment": "Prompt-image alignment",
+    "appeal": "Visual appeal",
+    "detailed": "Detailed alignment",
+    "count": "Numerical reasoning",
+}
+
 Interval = tuple[float, float] | None
 """Bounds of an interval; None with one rater and one prompt."""
 
@@ -54,6 +62,15 @@ class PairFigures(BaseModel, frozen=True):
     far away."""
     prompts: int
     """Number of prompts with votes."""
+
+    @property
+    def standing(self) -> str:
+        """Phrase that says whether labeling of the pair can stop."""
+        if self.at_any_look is None:
+            return "too early"
+        if not self.at_any_look[0] <= 0 <= self.at_any_look[1]:
+            return "enough"
+        return "no end in sight" if self.needed is None else f"not yet: about {self.needed} votes"
 
 
 class CategoryFigures(BaseModel, frozen=True):
