@@ -287,6 +287,20 @@ def listing(label: str, columns: Mapping[str, Any], *, pinned: int = 0) -> gr.Da
     )
 
 
+def gallery(label: str, *, columns: int, name: str | None = None) -> gr.Gallery:
+    """Return a gallery that is not visible before it has images; `name` is for the style sheet."""
+    return gr.Gallery(
+        label=label,
+        columns=columns,
+        fit_columns=False,
+        height="auto",
+        object_fit="contain",
+        buttons=[],
+        visible=False,
+        elem_id=name,
+    )
+
+
 def notice_html(text: str, role: str = "status") -> str:
     """Return the HTML of a line for screen readers; empty for an empty text."""
     return f'<p role="{role}">{escape(text)}</p>' if text else ""

@@ -12,7 +12,7 @@ from data.feedback import Source
 from data.kinds.registry import KINDS, reported_images
 from data.store.views.overview import AnswerGroup, GivenLabel
 from labeling_app.admin import tables
-from labeling_app.admin.board import Board, Call, Snapshot, Update
+from labeling_app.admin.board import Board, Call, Snapshot, Update, gallery
 from labeling_app.admin.figures import WantedLabels
 
 
@@ -47,21 +47,12 @@ def labels(board: Board) -> dict[str, Any]:
     filters = _filters()
     board.show_quality(filters["rater"], lambda quality, _: gr.update(choices=_people(quality)))
     about = gr.Markdown(elem_classes="soft")
-    gallery = gr.Gallery(
-        label="Labeled images",
-        columns=4,
-        fit_columns=False,
-        height="auto",
-        object_fit="contain",
-        buttons=[],
-        visible=False,
-        elem_id="labels",
-    )
+    images = gallery("Labeled images", columns=4, name="labels")
     before = gr.Number(visible="hidden", label="Before")
     with gr.Row(elem_classes="actions"):
         to_older, to_newest = gr.Button("Older"), gr.Button("Newest")
     board.show(about, lambda now: ABOUT_LABELS if now.labels.tasks else NO_LABELS)
-    board.show(gallery, lambda now: gr.update(value=_images(now), visible=bool(now.labels.tasks)))
+    board.show(images, lambda now: gr.update(value=_images(now), visible=bool(now.labels.tasks)))
     board.show(before, lambda now: now.labels.next_before)
     board.show(to_older, lambda now: gr.update(interactive=now.labels.next_before is not None))
     board.show(to_newest, lambda now: gr.update(interactive=_before(now) is not None))
