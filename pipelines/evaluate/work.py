@@ -31,7 +31,7 @@ from pipelines.evaluate.figures import (
     spread,
     together,
 )
-from pipelines.evaluate.models import TunedModel, image_folder
+from pipelines.evaluate.models import MixedModel, TunedModel, image_folder
 from pipelines.evaluate.plan import (
     evaluation_images,
     evaluation_prompts,
@@ -146,7 +146,7 @@ class Drawing:
     """Images of the evaluation by one model with one sampler and strength."""
 
     name: str
-    tuned: TunedModel | None
+    tuned: TunedModel | MixedModel | None
     """None for the base."""
     eta: float
     strength: float
@@ -157,7 +157,7 @@ class Drawing:
 
 
 def drawings_of(
-    run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]
+    run: RunFolder, settings: Settings, tuned: Sequence[TunedModel | MixedModel]
 ) -> Iterator[Drawing]:
     """Yield the drawings of the evaluation, model by model."""
     config, prompts = settings.table("evaluate", EvaluateConfig), evaluation_prompts(settings)
@@ -168,7 +168,7 @@ def drawings_of(
         candidates = best_of if one is None else 1
         planned = evaluation_images(prompts, config, settings.run.seed, candidates=candidates)
         wanted = [(eta, 1.0) for eta in config.etas]
-        if one is not None:
+        if isinstance(one, TunedModel):
             wanted += [(config.etas[0], strength) for strength in strengths]
         for eta, strength in wanted:
             folder = image_folder(run, name, eta, strength)
@@ -187,13 +187,14 @@ def draw_all(
     loaded = ""
     for one in drawings:
         if one.tuned is not None and loaded != one.name:
-            model.load_adapter(one.tuned.folder)
+            saved = one.tuned.saved
+            saved.load(model)
             loaded = one.name
-            if processes.is_first:
+            if processes.is_first and not saved.one_a_step:  # whose steps are not Gaussian
                 kl[one.name] = kl_to_base(model, prompts, settings)
         strength = "" if one.strength == 1 else f", strength {one.strength:g}"
         is_base = one.tuned is None
-        with model.adapter_off() if is_base else model.adapter.at_strength(one.strength):
+        with model.adapter_off() if is_base else model.at_strength(one.strength):
             drawer.draw_missing(
                 one.planned,
                 one.folder,
@@ -206,7 +207,7 @@ def draw_all(
 def evaluation_of(
     run: RunFolder,
     settings: Settings,
-    tuned: Sequence[TunedModel],
+    tuned: Sequence[TunedModel | MixedModel],
     outdated: dict[str, list[str]],
     processes: Processes,
 ) -> Evaluation:
@@ -245,7 +246,11 @@ def evaluation_of(
         audit=_audit(settings),
         results=_results(run, prompts, measured, kl, tuned),
         strengths=at_strengths,
-        kept_steps={one.name: kept_step(read_metrics(one.folder)) for one in tuned},
+        kept_steps={
+            one.name: kept_step(read_metrics(one.folder))
+            for one in tuned
+            if isinstance(one, TunedModel)
+        },
         outdated=outdated,
     )
 
@@ -275,9 +280,9 @@ def _results(
     prompts: Sequence[EvaluationPrompt],
     measured: dict[tuple[str, float], Measured],
     kl: dict[str, list[float]],
-    tuned: Sequence[TunedModel],
+    tuned: Sequence[TunedModel | MixedModel],
 ) -> list[Result]:
-    results, by_name = [], {one.name: one for one in tuned}
+    results, by_name = [], {one.name: one for one in tuned if isinstance(one, TunedModel)}
     for (name, eta), drawn in measured.items():
         rows = by_prompt(drawn, prompts)
         base = None if name == "base" else measured["base", eta]
