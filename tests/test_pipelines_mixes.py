@@ -8,7 +8,7 @@ from data.errors import PictuneError
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from finetune.model.diffusion import DiffusionModel
-from pipelines.evaluate.models import mixed_model, tuned_models
+from pipelines.evaluate.models import mixed_model
 from pipelines.run.mixes import read_mix
 from pipelines.settings.config import read_toml
 from tests.support.demo_run import command, copy_without, metrics_of, page_of, sets
@@ -60,7 +60,7 @@ def test_people_compare_a_mix_on_the_images_of_the_evaluation(
     once = sets("compare.images_per_prompt=1")
     assert command(copy, "compare", "--models", f"base,{SUM}", *once) == 0
     assert f"comparisons of base, {SUM}" in capsys.readouterr().out
-    expected = mixed_model("", SUM, tuned_models(copy)).adapter_hash
+    expected = mixed_model("", SUM, copy).adapter_hash
     compared = [one for one in rows_of(copy) if one["origin"] == "comparison"]
     assert {one["adapter_hash"] for one in compared} == {None, expected}
     assert {(copy.root / one["path"]).read_bytes() for one in compared if one["adapter_hash"]} <= {
@@ -84,7 +84,7 @@ def test_a_mix_draws_the_images_of_a_round(
     settings = sets("rounds.images_per_prompt=4")
     assert command(copy, *draw, STEP, *settings) == 0
     assert f" by {STEP}, " in capsys.readouterr().out
-    expected = mixed_model("", STEP, tuned_models(copy)).adapter_hash
+    expected = mixed_model("", STEP, copy).adapter_hash
     drawn = [one["adapter_hash"] for one in rows_of(copy) if one["round"] == 2]
     assert set(drawn) == {None, expected}
     assert command(copy, *draw, STEP, *settings) == 0

@@ -24,7 +24,6 @@ from finetune.settings.adapter_kinds import BASE
 from finetune.settings.sampler import Sampler
 from labeling_app.campaign.comparisons import CompareConfig, ComparedImage
 from pipelines.evaluate.models import (
-    MixedModel,
     TunedModel,
     file_name,
     image_folder,
@@ -53,7 +52,7 @@ class Contender:
     """Name in the tables, such as `base`, `rwl-round2` or `second/rwl`."""
     run: RunFolder
     """The run that the model belongs to."""
-    tuned: TunedModel | MixedModel | None
+    tuned: TunedModel | None
     """None for the base."""
 
     @cached_property
@@ -105,7 +104,7 @@ def _contender(run: RunFolder, name: str) -> Contender:
     if slash:
         of = of.in_round(present_round(of))
     if is_mix(own):
-        mixed = mixed_model(f"compare.models of {of.root}:", own, tuned_models(of))
+        mixed = mixed_model(f"compare.models of {of.root}:", own, of)
         return Contender(f"{other}{slash}{mixed.name}", of, mixed)
     known = {BASE: None} | {file_name(one.name): one for one in tuned_models(of)}
     return Contender(name, of, known[check_word(f"compare.models of {of.root}:", own, known)])

@@ -12,13 +12,7 @@ from data.files import write_json
 from data.runs import RunFolder
 from finetune.model.processes import Processes, launched
 from pipelines.evaluate import text as report_text
-from pipelines.evaluate.models import (
-    MixedModel,
-    TunedModel,
-    mixed_model,
-    remove_other_images,
-    tuned_models,
-)
+from pipelines.evaluate.models import TunedModel, mixed_model, remove_other_images, tuned_models
 from pipelines.evaluate.plan import evaluation_prompts, omitted_prompts, tuned_on
 from pipelines.interruption import ends_at_once
 from pipelines.run.judge import judge_folder
@@ -57,8 +51,8 @@ def _evaluate_once(
     run: RunFolder, settings: Settings, mixes: Sequence[str], processes: Processes
 ) -> None:
     tuned = tuned_models(run)
-    mixed = {one.name: one for one in (mixed_model("MIX", name, tuned) for name in mixes)}
-    models: list[TunedModel | MixedModel] = [*tuned, *mixed.values()]
+    mixed = {one.name: one for one in (mixed_model("MIX", name, run) for name in mixes)}
+    models = [*tuned, *mixed.values()]
     inputs = _inputs(run, settings, models)
     outdated = {
         one.name: changed
@@ -102,9 +96,7 @@ def _evaluate_once(
     report_page.write(run, settings)  # last, since the report states the time of the stage
 
 
-def _inputs(
-    run: RunFolder, settings: Settings, tuned: Sequence[TunedModel | MixedModel]
-) -> dict[str, str]:
+def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> dict[str, str]:
     """Return hashes of all compared models and of everything that measures them."""
     asked = evaluation_prompts(settings)
     inputs = {

@@ -10,7 +10,7 @@ from data.files import sha256_of
 from data.runs import RunFolder
 from finetune.settings.adapter_kinds import BASE, adapter_file, kind_in
 from pipelines.finetune.plan import start_of
-from pipelines.run.mixes import Mix, SavedAdapters, read_mix
+from pipelines.run.mixes import SavedAdapters, read_mix
 from pipelines.run.model_hashes import REWARD_METRICS, reward_hash
 from pipelines.run.record import STAMP, read_stamp
 from pipelines.run.rounds import tuned_methods
@@ -42,7 +42,7 @@ class TunedModel:
 
     @property
     def adapter_hash(self) -> str:
-        """SHA-256 of the adapter's file."""
+        """SHA-256 of the adapter's file; that of a mix, of its adapters and weights."""
         return self.saved.hash
 
     def changed_inputs(self, settings: Settings, model: str) -> list[str]:
@@ -64,40 +64,34 @@ class TunedModel:
 
 
 @dataclass(frozen=True)
-class MixedModel:
-    """Tuned models that draw together."""
+class MixedModel(TunedModel):
+    """Tuned models that draw together; `method` is the name of the mix."""
 
-    mix: Mix
-    parts: Mapping[str, TunedModel]
-    """The tuned models by their names in the mix."""
+    adapters: SavedAdapters
 
     @property
     def name(self) -> str:
         """Name of the model, such as `rwl*0.5+dpok-round2*0.5`."""
-        return str(self.mix)
+        return self.method
 
     @property
     def saved(self) -> SavedAdapters:
         """The adapters with their weights."""
-        weights = {self.parts[name].folder: one for name, one in self.mix.weights.items()}
-        return SavedAdapters(weights, self.mix.one_a_step)
-
-    @property
-    def adapter_hash(self) -> str:
-        """SHA-256 of the adapters and weights."""
-        return self.saved.hash
+        return self.adapters
 
 
-def mixed_model(what: str, name: str, tuned: Sequence[TunedModel]) -> MixedModel:
+def mixed_model(what: str, name: str, run: RunFolder) -> MixedModel:
     """Return the mix of this name; errors call it `what`.
 
     Raises:
-        PictuneError: there are no tuned models, or see `read_mix`.
+        PictuneError: no model is tuned yet, or see `read_mix`.
     """
-    parts = {file_name(one.name): one for one in tuned}
+    parts = {file_name(one.name): one for one in tuned_models(run)}
     if not parts:
         raise PictuneError(f"{what} {name}: no model is tuned yet; run `make finetune` first")
-    return MixedModel(read_mix(what, name, parts), parts)
+    mix = read_mix(what, name, parts)
+    weights = {parts[part].folder: weight for part, weight in mix.weights.items()}
+    return MixedModel(str(mix), run, SavedAdapters(weights, mix.one_a_step))
 
 
 def tuned_models(run: RunFolder) -> list[TunedModel]:
@@ -122,7 +116,7 @@ def file_name(name: str) -> str:
 
 def remove_other_images(
     run: RunFolder,
-    tuned: Sequence[TunedModel | MixedModel],
+    tuned: Sequence[TunedModel],
     earlier: Mapping[str, str],
     inputs: Mapping[str, str],
 ) -> None:

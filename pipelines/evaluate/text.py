@@ -88,10 +88,9 @@ def titles(evaluation: Evaluation) -> dict[str, str]:
         before = "" if start == BASE else f"{names.get(start, Path(start).name)}, then "
         found[method] = before + name
     for result in evaluation.results:
-        if result.model not in found:
-            method = result.method
-            title = result.model if method is None else f"{names[method]}, round {result.round}"
-            found[result.model] = title
+        if result.method is not None and result.model not in found:
+            found[result.model] = f"{names[result.method]}, round {result.round}"
+        found.setdefault(result.model, result.model)  # a mix
     return found
 
 

@@ -31,7 +31,7 @@ from pipelines.evaluate.figures import (
     spread,
     together,
 )
-from pipelines.evaluate.models import MixedModel, TunedModel, image_folder
+from pipelines.evaluate.models import TunedModel, image_folder
 from pipelines.evaluate.plan import (
     evaluation_images,
     evaluation_prompts,
@@ -43,6 +43,7 @@ from pipelines.run.image_io import load_images
 from pipelines.run.image_plan import ImagesConfig, Planned
 from pipelines.run.judge import OracleJudge, judge_folder, open_judge
 from pipelines.run.metrics_log import kept_step, read_metrics
+from pipelines.run.mixes import is_mix
 from pipelines.run.model_hashes import REWARD_METRICS, has_reward, weights_hash
 from pipelines.run.models import (
     open_backbone,
@@ -146,7 +147,7 @@ class Drawing:
     """Images of the evaluation by one model with one sampler and strength."""
 
     name: str
-    tuned: TunedModel | MixedModel | None
+    tuned: TunedModel | None
     """None for the base."""
     eta: float
     strength: float
@@ -157,7 +158,7 @@ class Drawing:
 
 
 def drawings_of(
-    run: RunFolder, settings: Settings, tuned: Sequence[TunedModel | MixedModel]
+    run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]
 ) -> Iterator[Drawing]:
     """Yield the drawings of the evaluation, model by model."""
     config, prompts = settings.table("evaluate", EvaluateConfig), evaluation_prompts(settings)
@@ -168,7 +169,7 @@ def drawings_of(
         candidates = best_of if one is None else 1
         planned = evaluation_images(prompts, config, settings.run.seed, candidates=candidates)
         wanted = [(eta, 1.0) for eta in config.etas]
-        if isinstance(one, TunedModel):
+        if one is not None and not is_mix(name):
             wanted += [(config.etas[0], strength) for strength in strengths]
         for eta, strength in wanted:
             folder = image_folder(run, name, eta, strength)
@@ -187,10 +188,9 @@ def draw_all(
     loaded = ""
     for one in drawings:
         if one.tuned is not None and loaded != one.name:
-            saved = one.tuned.saved
-            saved.load(model)
+            one.tuned.saved.load(model)
             loaded = one.name
-            if processes.is_first and not saved.one_a_step:  # whose steps are not Gaussian
+            if processes.is_first and "|" not in one.name:  # one adapter a step is not Gaussian
                 kl[one.name] = kl_to_base(model, prompts, settings)
         strength = "" if one.strength == 1 else f", strength {one.strength:g}"
         is_base = one.tuned is None
@@ -207,7 +207,7 @@ def draw_all(
 def evaluation_of(
     run: RunFolder,
     settings: Settings,
-    tuned: Sequence[TunedModel | MixedModel],
+    tuned: Sequence[TunedModel],
     outdated: dict[str, list[str]],
     processes: Processes,
 ) -> Evaluation:
@@ -246,11 +246,7 @@ def evaluation_of(
         audit=_audit(settings),
         results=_results(run, prompts, measured, kl, tuned),
         strengths=at_strengths,
-        kept_steps={
-            one.name: kept_step(read_metrics(one.folder))
-            for one in tuned
-            if isinstance(one, TunedModel)
-        },
+        kept_steps={one.name: kept_step(read_metrics(one.folder)) for one in tuned},
         outdated=outdated,
     )
 
@@ -280,9 +276,9 @@ def _results(
     prompts: Sequence[EvaluationPrompt],
     measured: dict[tuple[str, float], Measured],
     kl: dict[str, list[float]],
-    tuned: Sequence[TunedModel | MixedModel],
+    tuned: Sequence[TunedModel],
 ) -> list[Result]:
-    results, by_name = [], {one.name: one for one in tuned if isinstance(one, TunedModel)}
+    results, by_name = [], {one.name: one for one in tuned if not is_mix(one.name)}
     for (name, eta), drawn in measured.items():
         rows = by_prompt(drawn, prompts)
         base = None if name == "base" else measured["base", eta]
