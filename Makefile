@@ -141,6 +141,7 @@ screenshots: $(INSTALLED) ## Take the images of docs/raters.md again (look at th
 bench: $(INSTALLED) ## Measure labeling, dataset and queries; figures go to benchmarks/results/
 	$(PYTHON) -m benchmarks.bench_labeling
 	$(PYTHON) -m benchmarks.bench_latency
+	$(PYTHON) -m benchmarks.bench_opening
 	$(PYTHON) -m benchmarks.bench_dataset
 	$(PYTHON) -m benchmarks.bench_queries
 
@@ -156,7 +157,7 @@ bench-methods: $(INSTALLED) ## Compare all methods over three seeds, for hours
 bench-one-draw: $(INSTALLED) ## Compare one draw of the tuned model with the best of several, for hours
 	$(PYTHON) -m benchmarks.one_draw --rivals
 
-bench-compare: $(INSTALLED) ## Measure what intervals and plans of comparisons promise, in minutes
+bench-compare: $(INSTALLED) ## Measure what intervals of comparisons promise, in minutes
 	$(PYTHON) -m benchmarks.compare
 
 bench-drawing: $(INSTALLED) ## Measure drawing images beside a plain loop of diffusers, in minutes

@@ -1,12 +1,11 @@
-"""Simulations that check intervals, power forecasts and the stopping rule of comparisons.
+"""Simulations that check intervals, power and the stopping rule of comparisons.
 
 Run as `python -m benchmarks.compare`; the figures are in `results/compare.json`.
 
 - A/A: a model against itself, 1,000 campaigns a case. Intervals should cover 0 at their nominal
 rate. The interval under independent votes and the bootstrap over raters and prompts are given as
 well;
-- power: how often a true 60 to 40 is found, beside the plan's forecast and the binomial test's, and
-  a table of forecasts, from 10 to 1,000 votes, beside what is found of as many campaigns each;
+- power: how often a true 60 to 40 is found, beside the binomial test;
 - looking: campaigns that are looked at after every vote and stopped when the interval excludes 0;
 - the tables of Imagen 3 (arXiv 2408.07009), whose strengths the paper gives.
 """
@@ -28,7 +27,6 @@ from pipelines.compare.arena.intervals import (
     log_odds,
     share_of,
 )
-from pipelines.compare.arena.planning import Design, power
 from pipelines.compare.arena.ratings import ELO, bradley_terry_strengths, rate, wins_of
 from pipelines.compare.arena.votes import Indices, Values, Votes
 
@@ -181,43 +179,23 @@ def true_60_to_40(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
     return {
         "design": "200 votes, 100 raters, 200 prompts, no ties, no taste, no luck",
         "found": found_share(crowd, campaigns, rng),
-        "planned": power(0.6, 200, Design(100, 200, 0.0, 0.0, 0.0)),
         "binomial_test": float(np.array(rejected)[wins].mean()),
         "campaigns": campaigns,
     }
 
 
-PLANNED_SHARES = (0.5, 0.6, 0.7, 0.8)
-PLANNED_VOTES = (10, 17, 25, 49, 50, 100, 200, 400, 1000)
-PLANNED = (
-    Design(5, 25, 0.05, 0.15, 0.1),
-    Design(10, 50, 0.05, 0.15, 0.1),
-    Design(40, 200, 0.05, 0.15, 0.1),
-    Design(5, 200, 0.0, 0.0, 0.0),
-    Design(40, 200, 0.0, 0.0, 0.0),
-)
+@dataclass(frozen=True)
+class Design:
+    """Raters and prompts of a campaign, and the correlation of their votes."""
 
-
-def planned_power(campaigns: int, rng: np.random.Generator) -> list[dict[str, Any]]:
-    """Return planned and found power, where the plan does not take the finding for certain.
-
-    Without a difference, `found` is how often the interval says that there is one.
-    """
-    rows = []
-    for design in PLANNED:
-        for share in PLANNED_SHARES:
-            for votes in PLANNED_VOTES:
-                planned = power(share, votes, design)
-                if planned > 0.99:
-                    continue
-                made = [planned_votes(share, votes, design, rng) for _ in range(campaigns)]
-                found = [says(*one) for one in made]
-                resampled = [says_resampled(*one, rng) for one in made]
-                row = {"share": share, "votes": votes, "planned": planned}
-                row |= {"found": float(np.mean(np.abs(found)))}
-                row |= {"found_by_bootstrap": float(np.mean(np.abs(resampled)))}
-                rows.append(vars(design) | row)
-    return rows
+    raters: int
+    prompts: int
+    rater_spread: float
+    """Standard deviation over raters of the share of votes for a model."""
+    prompt_spread: float
+    """Standard deviation over prompts of the share of votes for a model."""
+    ties: float
+    """Share of votes that are ties."""
 
 
 def planned_votes(
@@ -329,7 +307,6 @@ def all_powers(campaigns: int, rng: np.random.Generator) -> dict[str, Any]:
     """Return how often true differences are found, and the published tables' strengths."""
     found = {
         "true_60_to_40": true_60_to_40(4 * campaigns, rng),
-        "planned_power": planned_power(campaigns, rng),
         "imagen": {table: imagen(table) for table in IMAGEN_TABLES},
     }
     print(found, flush=True)

@@ -182,7 +182,10 @@ drawn."""
 
 
 def page(by_seed: Mapping[str, Mapping[str, Row]]) -> str:
-    """Return the tables as Markdown: the seeds of the choice, then the others."""
+    """Return the tables as Markdown: the seeds of the choice, then the others.
+
+    A table has the rows that all its seeds have; seeds with more rows get one of their own as well.
+    """
     lines = [
         "# One draw beside the best of several",
         "",
@@ -193,8 +196,11 @@ def page(by_seed: Mapping[str, Mapping[str, Row]]) -> str:
         "Seeds that nothing was chosen on": [s for s in by_seed if int(s) not in CHOSEN_ON],
     }
     for title, seeds in parts.items():
-        if seeds:
-            lines += ["", f"## {title}: {', '.join(seeds)}", *_table([by_seed[s] for s in seeds])]
+        most = max((len(by_seed[seed]) for seed in seeds), default=0)
+        full = [seed for seed in seeds if len(by_seed[seed]) == most]
+        for some in dict.fromkeys((tuple(seeds), tuple(full))):
+            if some:
+                lines += ["", f"## {title}: {', '.join(some)}", *_table([by_seed[s] for s in some])]
     return "\n".join(lines) + "\n"
 
 

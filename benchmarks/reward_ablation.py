@@ -45,10 +45,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "no rankings": {"ranking_weight": 0.0},
     "one head": {"members": 1},
     "two hidden layers": {"hidden": (128, 128)},
-    "slips fitted": {"calibration": "temperature_and_slips"},
     "images validate": {"split_by": "image"},
-    "tune_last 1": {"tune_last": 1},
-    "tune_last 2": {"tune_last": 2},
     FRESH: {},
 }
 FIGURES = ("roc_auc", "roc_auc_macro", "pairwise_accuracy")

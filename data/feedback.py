@@ -16,7 +16,7 @@ Source = Literal["human", "simulated", "imported", "adjudicator"]
 takes no rater's place and overrides the raters' labels."""
 
 Role = Literal["rater", "admin"]
-Status = Literal["active", "paused"]
+Status = Literal["active", "paused", "left_out"]
 Decision = Literal["kept", "removed"]
 InputMode = Literal["key", "mouse", "touch"]
 
@@ -78,8 +78,7 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     axis: Axis | None = None
     """Axis of a comparison; None for other kinds."""
     models: tuple[Identifier, ...] = ()
-    """Names of the models that drew the images of a comparison, or of a ranking that compares
-    models; raters are never told."""
+    """Names of the models that drew the images of a comparison; raters are never told."""
     subject: Remark | None = None
     """On the axis count, the things to count; on the axis detailed, a description that is longer
     than the prompt."""
@@ -94,9 +93,9 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
         kind = KINDS[self.kind]
         if kind.has_axis != (self.axis is not None):
             raise ValueError("a comparison has an axis, and nothing else has one")
-        if self.models and not kind.takes_models:
+        if self.models and not kind.has_axis:
             raise ValueError(f"{kind.plural} compare no models")
-        if (self.models or kind.has_axis) and len(self.models) != len(self.image_ids):
+        if kind.has_axis and len(self.models) != len(self.image_ids):
             raise ValueError(f"a {self.kind} of models names the model of each of its images")
         if self.axis == "count" and not self.subject:
             raise ValueError("the axis count needs a subject, that which is counted")

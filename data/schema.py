@@ -222,7 +222,7 @@ n_skipped             int32     live labels that are skip, unsafe, or a ranking 
 gold_n                int32     live labels on gold tasks that can be right or wrong
 gold_accuracy         float32?  share of gold_n that are right; null without any
 median_ms             float32?  median time on task in milliseconds; null when none was measured
-status                string?   active or paused
+status                string?   active, paused or left_out (then no labels table has the rater)
 gold_ci_low           float32?  lower bound of gold_accuracy, 95 % Wilson interval
 gold_ci_high          float32?  upper bound of gold_accuracy, 95 % Wilson interval
 gold_good_n           int32?    labels good or bad on gold tasks whose answer is good

@@ -47,6 +47,8 @@ export interface Rater {
   rater_id: string;
   name: string;
   role: "rater" | "admin";
+  /** Whether all training items are answered. */
+  trained: boolean;
 }
 
 export interface ImageAddress {

@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.middleware.sessions import SessionMiddleware
 
 from data.errors import PictuneError
+from labeling_app.admin.alarms import watch
 from labeling_app.admin.api import router as admin_router
 from labeling_app.admin.gate import mount_admin_page
 from labeling_app.app_state import APP_VERSION, AppState
@@ -55,10 +56,13 @@ def create_app(state: AppState, secret: bytes) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         ending = asyncio.Event()
         every_s = state.config.export_every_s
-        exports = asyncio.create_task(state.exports.export_regularly(every_s, ending))
+        tasks = [state.exports.export_regularly(every_s, ending)]
+        if state.config.alarm_url is not None:
+            tasks.append(watch(state, state.config.alarm_url, ending))
+        running = asyncio.gather(*tasks)
         yield
         ending.set()
-        await exports
+        await running
 
     app = FastAPI(
         title="Pictune labeling",
@@ -84,7 +88,7 @@ def create_app(state: AppState, secret: bytes) -> FastAPI:
     for routes in (router, own_work_router, admin_router):
         app.include_router(routes)
     add_refusals(app)
-    mount_page(app, state.guidelines)
+    mount_page(app, state)
     mount_admin_page(app, state)
     return app
 

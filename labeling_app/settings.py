@@ -59,5 +59,8 @@ class LabelConfig(ServerConfig, frozen=True, extra="forbid"):
     gold_bound: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Least accuracy on gold tasks; raters whose exact 99 % interval is below it, after five
     answers or more, are paused. None pauses nobody."""
+    alarm_url: Annotated[str, Field(pattern=r"^https?://")] | None = None
+    """Address that gets a message, as Slack and Mattermost take it, when an image is reported, a
+    rater gets a flag, no answer came for an hour, or all is labeled."""
     export_every_s: PositiveFloat = 30.0
     """Seconds between exports to Parquet while the app runs."""

@@ -209,7 +209,7 @@ def read_labels(latest: Path) -> tuple[Any, Any]:
     """Return the labels of an export that can be learned from, as two data frames.
 
     The first has the verdicts "good" and "bad", the second the ranked pairs. Labels of repeated
-    tasks are omitted, so that no rater counts twice. Rankings that compare models are omitted too.
+    tasks are omitted, so that no rater counts twice.
     If an admin decided a task, even with "can't tell", only the admin's label counts.
 
     Raises:
@@ -224,7 +224,7 @@ def read_labels(latest: Path) -> tuple[Any, Any]:
         for task_id in table.loc[table["source"] == "adjudicator", "task_id"]
     ]
     tasks = _read_if_there(latest / "tasks.parquet", TASKS)
-    left_out = tasks.loc[tasks["repeat_of"].notna() | tasks["models"].notna(), "task_id"]
+    left_out = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
     verdicts, pairs = (
         table[
             ((table["source"] == "adjudicator") | ~table["task_id"].isin(decided))

@@ -19,8 +19,6 @@ _logger = logging.getLogger(__name__)
 
 ENCODE_BATCH = 64
 """Images per call of the backbone."""
-TUNED_BATCH = 256
-"""Images per call of the trained blocks."""
 
 Track = Callable[[range], Iterable[int]]
 """Wraps the loop over batches to show its progress; `iter` shows nothing. If it skips batches, only
@@ -149,41 +147,6 @@ def embed_prompts(
         cache=cache,
         batch_size=TEXT_BATCH,
     )
-
-
-def image_tokens(
-    paths: Sequence[Path],
-    backbone: ClipBackbone,
-    *,
-    last: int,
-    batch_size: int,
-    track: Track = iter,
-) -> Tensor:
-    """Return the tokens [len(paths), T, W] that enter the `last` blocks of the vision tower.
-
-    Raises:
-        PictuneError: an image cannot be read.
-    """
-    batches = []
-    for start in track(range(0, len(paths), batch_size)):
-        with torch.inference_mode():
-            pixels = _pixels(paths[start : start + batch_size], backbone)
-            batches.append(backbone.image_tokens(pixels, last=last))
-    # Concatenated outside of inference mode, so that autograd can save the result.
-    return torch.cat(batches)
-
-
-@torch.no_grad()
-def embed_tokens(
-    tokens: Tensor, paths: Sequence[Path], backbone: ClipBackbone, *, last: int
-) -> Tensor:
-    """Return the features of each image, [len(paths), F], from its tokens [len(paths), T, W].
-
-    Raises:
-        PictuneError: an embedding is not finite.
-    """
-    batches = [backbone.embed_tokens(some, last=last) for some in tokens.split(TUNED_BATCH)]
-    return _check_finite(torch.cat(batches), paths, backbone)
 
 
 def _encode_once(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.weights import check_finite
-from reward.calibration import with_slips
 from reward.clip.backbone import ClipBackbone
-from reward.files import BACKBONE_FILE, CONFIG_FILE, WEIGHTS_FILE
+from reward.files import CONFIG_FILE, WEIGHTS_FILE
 
 ROWS = 16_384
 """Rows per pass through the head's layers, which bounds the memory."""
@@ -36,16 +35,10 @@ class RewardModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fa
     """Length of the backbone's embeddings."""
     hidden: tuple[PositiveInt, ...]
     """Widths of the head's hidden layers."""
-    tune_last: NonNegativeInt = 0
-    """Last blocks of the backbone's vision tower with weights in `backbone.safetensors`."""
-    tuned_sha256: str | None = None
-    """SHA-256 of `backbone.safetensors`; None if the backbone was not trained."""
     members: PositiveInt
     """MLPs in the ensemble."""
     temperature: PositiveFloat
     """Divides the logit before the sigmoid; fitted on validation labels."""
-    slip: float = Field(default=0.0, ge=0, lt=0.5)
-    """Rate of reversed answers, fitted on validation labels if the settings ask for it."""
     labels: dict[str, int]
     """Number of training labels of each kind."""
 
@@ -137,7 +130,7 @@ class EnsembleHead(nn.Module):
 
 
 class RewardModel(nn.Module):
-    """A CLIP backbone, frozen or with trained last blocks, and a trained `EnsembleHead`.
+    """A frozen CLIP backbone and a trained `EnsembleHead`.
 
     | method | takes | returns |
     |---|---|---|
@@ -150,7 +143,6 @@ class RewardModel(nn.Module):
     """
 
     temperature: Tensor
-    slip: Tensor
 
     def __init__(self, backbone: ClipBackbone, head: EnsembleHead) -> None:
         super().__init__()
@@ -160,7 +152,6 @@ class RewardModel(nn.Module):
         self.labels: dict[str, int] = {}
         """Number of training labels of each kind; filled by training."""
         self.register_buffer("temperature", torch.ones(()))
-        self.register_buffer("slip", torch.zeros(()))
 
     @classmethod
     def create(
@@ -170,21 +161,14 @@ class RewardModel(nn.Module):
         hidden: Sequence[int],
         members: int,
         generator: torch.Generator,
-        tune_last: int = 0,
     ) -> Self:
         """Return an untrained model on the backbone's device.
 
-        `generator` (CPU) draws the head's weights. With `tune_last` the model has its own copy of
-        the last blocks of the vision tower; `backbone` stays as it is.
-
-        Raises:
-            PictuneError: the vision tower has fewer than `tune_last` blocks.
+        `generator` (CPU) draws the head's weights.
         """
         head = EnsembleHead(
             backbone.dim, backbone.feature_dim, hidden, members, generator=generator
         )
-        if tune_last:
-            backbone = backbone.tunable(tune_last)
         return cls(backbone, head).to(backbone.device)
 
     def score(
@@ -201,7 +185,7 @@ class RewardModel(nn.Module):
         mean = logits.mean(0)
         if reduce == "lcb" and self.members > 1:
             mean = mean - logits.std(0, correction=0)
-        return with_slips(torch.sigmoid(mean / self.temperature), self.slip)
+        return torch.sigmoid(mean / self.temperature)
 
     def score_with_std(self, *, images: Tensor, prompts: Sequence[str]) -> tuple[Tensor, Tensor]:
         """Return `score` and the standard deviation of the members' probabilities, [B] each.
@@ -223,8 +207,8 @@ class RewardModel(nn.Module):
         """
         logits = self.member_logits(image_features=image_features, text_embeddings=text_embeddings)
         logits = logits / self.temperature
-        score = _check_scores(with_slips(torch.sigmoid(logits.mean(0)), self.slip))
-        return score, with_slips(torch.sigmoid(logits), self.slip).std(0, correction=0)
+        score = _check_scores(torch.sigmoid(logits.mean(0)))
+        return score, torch.sigmoid(logits).std(0, correction=0)
 
     def member_logits(self, *, image_features: Tensor, text_embeddings: Tensor) -> Tensor:
         """Return the logits of every member, [members, B], before the calibration."""
@@ -243,34 +227,24 @@ class RewardModel(nn.Module):
         }
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the weights of the head and of trained blocks, then `config.json`.
-
-        The frozen part of the backbone is not copied; `config.json` names it.
+        """Write the weights of the head, then `config.json`, which names the backbone.
 
         Raises:
             PictuneError: the files cannot be written.
         """
         folder = Path(folder)
         _save(self.head.state_dict(), folder / WEIGHTS_FILE)
-        tuned = self.backbone.tuned_weights()
-        if tuned:
-            _save(tuned, folder / BACKBONE_FILE)
         config = RewardModelConfig(
             backbone=self.backbone.name,
             backbone_sha256=self.backbone.fingerprint,
             head_sha256=sha256_of(folder / WEIGHTS_FILE),
             embedding_dim=self.backbone.dim,
             hidden=self.head.hidden,
-            tune_last=self.backbone.tuned_blocks,
-            tuned_sha256=sha256_of(folder / BACKBONE_FILE) if tuned else None,
             members=self.members,
             temperature=float(self.temperature),
-            slip=float(self.slip),
             labels=self.labels,
         )
         write_json(folder / CONFIG_FILE, config.model_dump(exclude_none=True))
-        if not tuned:
-            (folder / BACKBONE_FILE).unlink(missing_ok=True)  # from an earlier training
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, *, backbone: ClipBackbone | None = None) -> Self:
@@ -294,13 +268,9 @@ class RewardModel(nn.Module):
             hidden=config.hidden,
             members=config.members,
             generator=torch.Generator(),
-            tune_last=config.tune_last,
         )
         _load(model.head.state_dict(), folder / WEIGHTS_FILE)
-        if config.tune_last:
-            _load(model.backbone.tuned_weights(), folder / BACKBONE_FILE)
         model.temperature.fill_(config.temperature)
-        model.slip.fill_(config.slip)
         model.labels = dict(config.labels)
         return model
 
@@ -355,16 +325,12 @@ def _read_config(folder: Path) -> RewardModelConfig:
             f"{folder / CONFIG_FILE}: {where}: {first['msg']}; remove {folder} and run "
             "`make reward`"
         ) from error
-    weights: dict[str, str | None] = {WEIGHTS_FILE: config.head_sha256}
-    if config.tune_last:
-        weights[BACKBONE_FILE] = config.tuned_sha256
-    for name, wanted in weights.items():
-        _check_is_there(folder, name)
-        if sha256_of(folder / name) != wanted:
-            raise PictuneError(
-                f"{folder}: {name} and {CONFIG_FILE} are of two trainings; remove {folder} and "
-                "run `make reward`"
-            )
+    _check_is_there(folder, WEIGHTS_FILE)
+    if sha256_of(folder / WEIGHTS_FILE) != config.head_sha256:
+        raise PictuneError(
+            f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} are of two trainings; remove {folder} and "
+            "run `make reward`"
+        )
     return config
 
 

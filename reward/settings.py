@@ -43,13 +43,6 @@ class ExamplesConfig(BaseModel, frozen=True, extra="forbid"):
     """Folder or hub name of a CLIP or SigLIP model of transformers."""
     negatives: NonNegativeInt = 9
     """Number of wrong prompts for each prompt, N - 1 in the paper."""
-    tune_last: NonNegativeInt = 0
-    """Number of last blocks of the backbone's vision tower that are trained with the head; 0 trains
-    the head alone.
-
-    The inputs of these blocks are kept in memory for every image: 33 KB for the embedded CLIP, 1 MB
-    for CLIP ViT-L/14.
-    """
     split: SplitConfig = SplitConfig()
     """Settings of held-out labels."""
     seed: int = 0
@@ -186,11 +179,6 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
     raised so that a step has at most 8 times as many pairs."""
     learning_rate: PositiveFloat = 1e-3
     """Learning rate of AdamW for the head."""
-    tune_learning_rate: PositiveFloat = 1e-4
-    """Learning rate of AdamW for the blocks of the backbone that `tune_last` trains."""
-    calibration: Literal["temperature", "temperature_and_slips"] = "temperature"
-    """Calibration of logits on the validation labels: a temperature, or a temperature and a rate of
-    reversed answers (slips)."""
     baselines: tuple[RewardSource, ...] = ()
     """External rewards that the model is compared with, one by one; see `reward/sources.py`."""
     rater_types: PositiveInt = 1
@@ -199,11 +187,6 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
 
     @model_validator(mode="after")
     def _types_are_of_single_raters(self) -> Self:
-        if self.rater_types > 1 and self.tune_last:
-            raise ValueError(
-                "rater types have heads of their own on one backbone; set rater_types to 1 or "
-                "tune_last to 0"
-            )
         if self.rater_types > 1 and self.label_weights != "equal":
             raise ValueError(
                 "raters with another taste would count as unskilled; set rater_types to 1 or "

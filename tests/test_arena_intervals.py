@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmarks.compare import CASES, LOOKED_AT, coverage, looked_at, planned_votes, says
+from benchmarks.compare import CASES, LOOKED_AT, Design, coverage, looked_at, planned_votes, says
 from data.intervals import wilson_interval
 from pipelines.compare.arena.intervals import (
     Estimates,
@@ -12,7 +12,6 @@ from pipelines.compare.arena.intervals import (
     log_odds,
     share_of,
 )
-from pipelines.compare.arena.planning import Design
 from pipelines.compare.arena.votes import Indices, Values
 
 

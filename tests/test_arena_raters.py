@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.compare import Crowd
-from pipelines.compare.arena.analysis import automatic_agreement, signed_rank
+from pipelines.compare.arena.analysis import automatic_agreement
 from pipelines.compare.arena.raters import agreement, disputes, left_wins, rater_figures
 from pipelines.compare.arena.votes import Votes
 
@@ -86,15 +86,6 @@ def test_an_automatic_figure_that_knows_the_luck_agrees_and_a_constant_is_chance
     part = automatic_agreement(votes, some)
     assert part is not None
     assert 0 < part.n <= 40
-
-
-def test_the_signed_rank_test_is_of_prompts_and_not_of_votes() -> None:
-    votes = campaign()
-    repeated = votes.in_order(np.repeat(np.arange(len(votes)), 5))
-    assert signed_rank(repeated) == pytest.approx(signed_rank(votes))
-    first_wins = replace(votes, outcome=np.ones(len(votes)))
-    assert signed_rank(first_wins) == pytest.approx(0, abs=1e-6)
-    assert signed_rank(replace(votes, outcome=np.full(len(votes), 0.5))) is None
 
 
 def test_votes_between_two_models_are_turned_to_the_side_of_the_first() -> None:

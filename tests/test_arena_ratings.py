@@ -10,7 +10,6 @@ from pipelines.compare.arena.ratings import (
     bradley_terry_strengths,
     is_connected,
     rate,
-    rate_rankings,
     win_probability,
 )
 from pipelines.compare.arena.votes import Votes
@@ -102,31 +101,3 @@ def test_a_difference_turns_its_sign_with_the_models() -> None:
     assert there.value == pytest.approx(-back.value)
     assert there.value[0] == pytest.approx(rated.strengths.value[0] - rated.strengths.value[2])
     assert there.intervals()[0] == pytest.approx(-back.intervals()[0][::-1])
-
-
-def test_rankings_of_two_models_have_the_strengths_of_pairs() -> None:
-    orders = [(0, 1)] * 60 + [(1, 0)] * 40
-    rater, prompt = np.arange(100) % 10, np.arange(100) % 25
-    found = rate_rankings("ab", orders, rater, prompt).strengths
-    assert found.value[0] - found.value[1] == pytest.approx(as_elo(0.6), abs=1)
-
-
-def test_rankings_that_are_all_alike_have_honest_intervals() -> None:
-    found = rate_rankings("abc", [(0, 1, 2)] * 30, np.arange(30) % 6, np.arange(30) % 10)
-    middle, (first, *_) = found.strengths.intervals()[1], found.differences.intervals()
-    assert middle[0] < 950
-    assert middle[1] > 1100
-    assert 100 < first[0] < as_elo(0.95)
-
-
-def test_rankings_recover_the_strengths_that_made_them() -> None:
-    """Orders are drawn by strengths with Gumbel noise, which is Plackett and Luce's model."""
-    rng, truth = np.random.default_rng(1), np.array([0.6, 0.0, -0.6])
-    noisy = truth + rng.gumbel(size=(400, 3))
-    orders = [tuple(int(i) for i in row) for row in np.argsort(-noisy, axis=1)]
-    rater, prompt = rng.integers(20, size=400), rng.integers(50, size=400)
-    found = rate_rankings("abc", orders, rater, prompt).strengths
-    bounds = found.intervals(0.99)
-    expected = 1000 + ELO * truth
-    assert ((bounds[:, 0] < expected) & (expected < bounds[:, 1])).all()
-    assert np.abs(found.value - expected).max() < 40

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.chains import Steering, chain
+from benchmarks.one_draw import page
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
@@ -49,3 +50,15 @@ def test_steering_raises_the_reward(sd_folder: Path) -> None:
     )
     assert plain < picked < best
     assert steered.queries == 16
+
+
+def test_seeds_with_more_rows_have_a_table_of_their_own() -> None:
+    parts = {name: {"alignment": 0.5, "diversity": 2.0} for name in ("trained", "held out")}
+    row = {"groups": parts, "prompts": {"a dog": 0.5}, "calls": 20, "queries": 0}
+    row |= {"diversity of right": 1.0}
+    few = {"base": row, "RWL": row}
+    text = page({"3": few | {"steered": row}, "4": few | {"steered": row}, "5": few})
+    titles = [line for line in text.splitlines() if line.startswith("## ")]
+    assert [title.rpartition(": ")[2] for title in titles] == ["3, 4, 5", "3, 4"]
+    assert text.count("| steered |") == 1
+    assert page({"0": few}).count("## ") == 1

@@ -8,21 +8,16 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import sqlalchemy as sa
 from pydantic import ValidationError
 
-from data.errors import PictuneError
 from data.feedback import ChecksConfig, Claim, NewTask
-from data.formats.latest import Latest
 from data.kinds.comparison import ComparisonAnswer
 from data.kinds.kind import Answer, InvalidAnswer
 from data.schema import LABELS_COMPARISONS, read_table
 from data.store.feedback_store import FeedbackStore
-from data.store.tables import labels
 from data.tables.parquet import export, learned_from_digest
 from data.tables.verification import verify
 from labeling_app.campaign.comparisons import CompareConfig, read_wordings
-from tests.support import exchange_files as files
 from tests.support.comparison_campaign import add_comparisons, compared_images, planned
 from tests.support.data_campaign import (
     Campaign,
@@ -31,7 +26,7 @@ from tests.support.data_campaign import (
     good_answer,
     submission,
 )
-from tests.support.exchange_run import ExchangeRun, pairs_in
+from tests.support.exchange_run import ExchangeRun
 
 
 def submit(store: FeedbackStore, rater: str, claim: Claim, answer: Answer) -> None:
@@ -236,40 +231,3 @@ def test_a_dataset_folder_carries_comparisons_to_another_run(tmp_path: Path) -> 
     assert len(other.table("labels_comparisons")) == 6
     assert other.contents()["labels"] == mine.contents()["labels"]
     assert other.contents()["tasks"] == mine.contents()["tasks"]
-
-
-def test_pairs_of_comparisons_go_out_and_come_back_as_they_were(tmp_path: Path) -> None:
-    campaign = campaign_with_comparisons(tmp_path / "mine")
-    answer_in_two_ways(campaign)
-    swapped = sa.update(labels).where(labels.c.sequence == 1).values(shown_order=[1, 0])
-    with campaign.store.database.write() as connection:
-        connection.execute(swapped)
-    export(campaign.store, campaign.run)
-    mine = ExchangeRun(campaign.run.root)
-    out = mine.give("pick-a-pic-comparisons", tmp_path / "out")
-    other = ExchangeRun(tmp_path / "other")
-    other.take("pick-a-pic-comparisons", out)
-    assert {order for _, order in _anns(mine)} == {0, 1}  # the left image is the first of its row
-    said = other.table("labels_comparisons")
-    assert sorted(zip(said["axis"], said["answer"], strict=True)) == sorted(
-        [("overall", "both_bad"), ("appeal", "tie")]
-        + [(row["axis"], ("first", "second")[order]) for row, order in _anns(mine)]
-    )
-    back = other.give("pick-a-pic-comparisons", tmp_path / "back")
-    assert pairs_in(*back.iterdir()) == pairs_in(*out.iterdir())
-    assert set(other.table("images")["origin"]) == {"comparison"}
-
-
-def _anns(mine: ExchangeRun) -> list[tuple[dict[str, object], int]]:
-    """Return Ann's comparisons of two images, with the place of the first image."""
-    rows = [row for row in Latest(mine.run).by_kind["comparison"] if row["answer"] == "first"]
-    return [(row, row["shown_order"][0]) for row in rows]
-
-
-def test_a_row_without_a_model_is_named(tmp_path: Path) -> None:
-    run = ExchangeRun(tmp_path / "run")
-    source = files.write_pick_a_pic(
-        tmp_path / "train.parquet", [files.pick_a_pic_row(1, 2, 1.0, model_1=None)]
-    )
-    with pytest.raises(PictuneError, match=r"row 1, column model_1: is empty"):
-        run.take("pick-a-pic-comparisons", source)

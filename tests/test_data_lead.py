@@ -14,6 +14,7 @@ from data.store.feedback_store import FeedbackStore
 from data.store.plan.planning import KindPlan, task_id_of
 from data.store.tables import labels
 from data.store.views.overview import gold_record, labels_by_hour, labels_of_tasks, latest_labels
+from data.store.views.rows import label_table, rater_facts, task_facts, task_table
 from tests.support.data_campaign import (
     START,
     Clock,
@@ -124,6 +125,40 @@ def test_a_rater_with_a_share_is_given_no_more_than_it(store: FeedbackStore, bos
     assert store.has_given_share(ann, 0.3)
     store.raters.set_share(ann, None, by=boss)
     assert len(answer_all(store, ann)) == 7
+
+
+def test_labels_of_a_rater_who_is_left_out_count_for_nothing_until_the_rater_is_back(
+    store: FeedbackStore, boss: str
+) -> None:
+    store.add_tasks(binary_tasks(2))
+    ann, ben = store.add_rater("Ann"), store.add_rater("Ben")
+    given = {receipt.label_id for receipt in answer_all(store, ann)}
+    assert store.claim(ben) is None
+
+    def exported() -> set[str]:
+        with store.database.read() as connection:
+            facts = task_facts(task_table(connection))
+            raters = rater_facts(connection, store.public_rater_id)
+            return set(label_table(connection, "binary", facts, raters)["label_id"].to_pylist())
+
+    store.raters.set_status(ann, "left_out", by=boss)
+    assert exported() == set()
+    claim = store.claim(ben)
+    assert claim is not None
+    others = store.submit(submission(claim, ben, "other", BAD)).label_id
+    assert exported() == {others}
+    assert len(latest_labels(store, limit=9)) == 3  # none is lost
+    # an answer that comes late counts for nothing either
+    store.undo(ann)
+    store.submit(submission(claimed(store, ann), ann, "late", GOOD))
+    assert store.progress().done == 1
+    store.raters.set_status(ann, "active", by=boss)
+    assert len(exported()) == 3
+    assert given & exported()
+    assert store.progress().done == 2
+    assert store.claim(ben) is None
+    trail = [(one.subject, one.after) for one in store.audit.latest(2)]
+    assert trail == [("Ann", {"status": "active"}), ("Ann", {"status": "left_out"})]
 
 
 def test_an_overlap_that_was_raised_outlives_the_next_plan(store: FeedbackStore, boss: str) -> None:

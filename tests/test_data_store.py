@@ -139,9 +139,11 @@ def test_a_late_answer_is_accepted_and_flagged(store: FeedbackStore, clock: Cloc
     timely = claimed(store, ben)
     assert store.submit(submission(late, anna, "late")).created
     assert store.submit(submission(timely, ben, "timely")).created
+    clock.pass_seconds(301)
+    store.submit(submission(timely, ben, "edit"))  # of an answer that came in time
     with store.database.read() as connection:
         flags = connection.execute(sa.select(labels.c.submission_id, labels.c.lease_late)).all()
-    assert {tuple(row) for row in flags} == {("late", True), ("timely", False)}
+    assert {tuple(row) for row in flags} == {("late", True), ("timely", False), ("edit", False)}
     assert store.progress(anna) == Progress(mine=1, done=1, total=1)
 
 

@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers.training_utils import EMAModel
 from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.learning.checkpoints import load_latest, save_checkpoint
 from finetune.learning.validation import Validation
+from finetune.settings.model import AdapterSettings
 from tests.support.small_methods import METHODS, VALIDATION, Run, constant, contrast
 from tests.support.small_training import NO_SAMPLES, open_with_adapter, perturb
 from tests.support.tiny_language import LANGUAGE_WRITERS
@@ -57,6 +59,39 @@ def test_stopped_and_continued_equals_uninterrupted(
     assert flatten(second.state.weights()) == flatten(whole.state.weights())
     assert flatten(second.state.state_dict()) == flatten(whole.state.state_dict())
     assert torch.equal(second.generator.get_state(), whole.generator.get_state())
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_moving_average_is_validated_saved_and_resumed_and_trains_nothing(
+    sd_folder: Path, tmp_path: Path, method: str
+) -> None:
+    adapter = AdapterSettings(rank=2, ema_decay=0.2)
+    plain, whole, resumed = (
+        Run(sd_folder, method, adapter=one) for one in (AdapterSettings(rank=2), adapter, adapter)
+    )
+    weights = list(plain.model.adapter.parameters().values())
+    stock = EMAModel(weights, decay=0.2)
+    for _ in plain.steps():
+        stock.step(weights)
+    assert not plain.state.average
+    shown, drawn = list[Tensor](), list[Tensor]()
+    whole.state.show = lambda _, samples: shown.append(samples[0, 0])
+    for metrics in whole.steps():
+        if metrics.step == 2:
+            save_checkpoint(tmp_path, whole.state, whole.generator)
+        if metrics.validation_reward is not None:
+            with whole.model.adapter.with_state(whole.state.average):
+                drawn.append(whole.training.validate().samples[0, 0])
+    assert flatten(shown[1:]) == flatten(drawn)
+    assert flatten(whole.model.adapter.state()) == flatten(plain.model.adapter.state())
+    average = list(whole.state.average.values())
+    torch.testing.assert_close(average, stock.shadow_params)
+    assert load_latest(tmp_path, resumed.state, resumed.generator)
+    assert [metrics.step for metrics in resumed.steps()] == [3, 4]
+    assert flatten(resumed.state.weights()) == flatten(whole.state.weights())
+    whole.state.best_adapter = {}
+    whole.state.restore_best()
+    torch.testing.assert_close(list(whole.model.adapter.state().values()), average, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -82,7 +82,7 @@ def test_raters_see_nothing_of_the_admins_part(client: TestClient) -> None:
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     ]
-    assert len(routes) == 23
+    assert len(routes) == 25
     for method, path in routes:
         assert client.request(method, path, json={}).status_code == 403
         nobody = TestClient(client.app)
@@ -124,9 +124,27 @@ def test_the_summary_tells_how_the_campaign_goes(client: TestClient) -> None:
         "Boss": (0, None, "active"),
     }
     assert quality["agreement"]["binary"]["n_tasks"] == 1
-    assert [label["rater"] for label in summary["stream"]] == ["Ben", "Ann", "Ann", "Ann"]
-    assert summary["stream"][0]["task"]["prompt"] == HOSTILE
     assert summary["paused"] is False
+
+
+def test_labels_are_looked_through_by_rater_answer_and_time(client: TestClient) -> None:
+    label_as(client, "Ann", 3)
+    label_as(client, "Ben", 1)
+
+    def found(**wanted: str | int) -> list[list[str]]:
+        answer = as_admin(client).get("/api/v1/admin/labels", params=wanted)
+        assert answer.status_code == 200, answer.text
+        return [[one["rater"] for one in task] for task in answer.json()["tasks"]]
+
+    # the tasks of the newest labels first, each with all its answers, the oldest first
+    assert found() == [["Ann", "Ben"], ["Ann"], ["Ann"]]
+    assert found(rater="Ben") == [["Ann", "Ben"]]
+    assert found(source="simulated") == found(words="no such word") == found(kind="ranking") == []
+    assert found(answer="good", words=HOSTILE[:5]) == found(source="human") == found()
+    assert found(until="2020-01-01T00:00:00Z") == []
+    assert found(before=3) == [["Ann"], ["Ann", "Ben"]]
+    refused = client.get("/api/v1/admin/labels", params={"rater": "Nobody"})
+    assert (refused.status_code, refused.json()["detail"]) == (404, "no rater is called Nobody")
 
 
 def test_a_reader_keeps_the_quality_that_it_began_with(client: TestClient) -> None:

@@ -16,6 +16,7 @@ from tests.support.labeling_browser import (
     CHROMIUM,
     DESK,
     PHONE,
+    TABS,
     Server,
     add_accounts,
     chromium,
@@ -341,18 +342,60 @@ def test_what_raters_wrote_is_shown_as_text_on_a_desk_and_a_phone(
 ) -> None:
     for context in (DESK, PHONE):
         page = open_admin_page(browser, server, **context, color_scheme="dark")
-        for tab in ("Review", "Progress", "Raters", "Latest labels", "Plan", "Tables", "Audit"):
+        for tab in TABS:
             go_to(page, tab)
             page.wait_for_timeout(500)
             assert page.locator("img[src=x]").count() == 0
             width = page.evaluate("document.documentElement.scrollWidth")
             assert width <= context["viewport"]["width"]
-        go_to(page, "Latest labels")
+        go_to(page, "Labels")
         for text in (HOSTILE, TEMPLATES):
-            expect(page.get_by_text(text, exact=True).first).to_be_attached()
+            expect(page.locator("#labels").get_by_text(text).first).to_be_attached()
         assert page.title() == "Pictune: admin"
         expect(page.locator("body")).to_have_css("background-color", "rgb(20, 22, 27)")
         page.context.close()
+
+
+def test_an_admin_looks_at_a_raters_labels_and_leaves_the_rater_out(
+    browser: Browser, campaign: Campaign, server: Server
+) -> None:
+    page = open_admin_page(browser, server, **DESK)
+    go_to(page, "Labels")
+    images = page.locator("#labels .grid-container button")
+    expect(images).to_have_count(9)  # six verdicts and a ranking of three
+    expect(page.get_by_role("button", name="Older")).to_be_disabled()
+    go_to(page, "Raters")
+    choose_rater(page, "Ben")
+    page.get_by_role("button", name="Look at their labels").click()
+    expect(images).to_have_count(4)
+    # also what others said about the images that Ben saw
+    expect(images.filter(has_text="Ben: bad")).to_contain_text("Ann: good")
+    expect(images.filter(has_text="Ben: rank 1")).to_contain_text("Ann: rank")
+    expect(page.get_by_role("combobox", name="Of the rater")).to_have_value("Ben")
+    page.get_by_label("Words of the prompt").fill("no such word")
+    page.keyboard.press("Enter")
+    expect(images).to_have_count(0)
+    page.get_by_label("Words of the prompt").fill("")
+    page.get_by_label("Given until").fill("2020-01-31")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("There are no such labels.")).to_be_visible()
+    page.get_by_label("Given until").fill("2120-01-31 14:30")
+    page.keyboard.press("Enter")
+    expect(images).to_have_count(4)
+    page.get_by_label("Given until").fill("tomorrow")
+    page.keyboard.press("Enter")
+    expect(page.locator("#notice")).to_contain_text("until: ")
+
+    with campaign.open_store() as store:
+        before = store.progress().done
+        go_to(page, "Raters")
+        page.get_by_role("button", name="Leave out").click()
+        expect(rater_row(page, "Ben")).to_contain_text("left out")
+        assert store.progress().done == before - 2
+        page.get_by_role("button", name="Resume rater").click()
+        expect(rater_row(page, "Ben")).not_to_contain_text("left out")
+        assert store.progress().done == before
+    page.context.close()
 
 
 def test_a_phone_shows_every_figure_of_a_rater_below_each_other(

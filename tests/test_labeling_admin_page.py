@@ -88,7 +88,7 @@ PLACE = "http://testserver Europe/Berlin"
 
 def look(client: TestClient, name: str = "update", *own: object, **more: object) -> dict[str, Any]:
     """Send an event that returns the figures, with the values of its own inputs."""
-    return send(client, name, PLACE, [], None, None, *own, **more)
+    return send(client, name, PLACE, [], None, None, {}, "a notice", *own, **more)
 
 
 def cells(table: dict[str, Any]) -> list[list[object]]:
@@ -178,10 +178,10 @@ def test_the_figures_are_those_of_the_json_routes(client: TestClient) -> None:
     counts = [done, total, f"{done / total * 100:.0f} %"]
     assert cells(page["Labels by category"]) == [["place", "binary", *counts]]
     assert cells(page["Labels by prompt"]) == [[HOSTILE, "place", "binary", *counts]]
-    ((_, rater, prompt, images, answer),) = cells(page["Latest labels"])
-    assert (rater, prompt, answer) == ("Ann", HOSTILE, "unsafe: Hateful: ${1} {{2}} <b>")
     thumbnail = f"/api/v1/admin/thumbnails/{image_id}"
-    assert images == f'[![image 1]({thumbnail} "reported")](/api/v1/images/{image_id})'
+    (labeled,) = page["Labeled images"]["value"]
+    assert labeled["image"]["url"] == f"http://testserver{thumbnail}#reported"
+    assert labeled["caption"] == f"{HOSTILE}\nAnn: unsafe: Hateful: ${{1}} {{{{2}}}} <b>"
     ((*reported, _, _),) = cells(page["Reports of the image"])
     assert reported == ["Ann", "Hateful", "${1} {{2}} <b>"]
     (image,) = page["Images to decide about"]["value"]
@@ -190,10 +190,14 @@ def test_the_figures_are_those_of_the_json_routes(client: TestClient) -> None:
 
 def test_figures_that_have_not_changed_are_not_sent_again(client: TestClient) -> None:
     first = look(as_admin(client))
-    again = send(client, "update", PLACE, first["Shown"], None, None)
+    again = send(client, "update", PLACE, first["Shown"], None, None, {}, "a notice")
     sent = {title for title, value in again.items() if set(value) - {"__type__", "props"}}
     assert sent == {"Place"}
-    assert send(client, "update", 7, ["nonsense"], 7, 7)["progress"] == first["progress"]
+    assert again["notice"] == ""
+    # a notice that came after the browser had asked is not taken away
+    late = send(client, "update", PLACE, first["Shown"], None, None, {}, "")
+    assert set(late["notice"]) == {"__type__", "props"}
+    assert send(client, "update", 7, ["nonsense"], 7, 7, {}, "")["progress"] == first["progress"]
 
 
 def test_one_button_puts_back_all_that_a_rater_reported(

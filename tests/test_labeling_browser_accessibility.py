@@ -9,6 +9,7 @@ from playwright.sync_api import Browser, Page, expect
 from labeling_app.campaign.tasks import TasksConfig
 from tests.support.labeling_browser import (
     DESK,
+    TABS,
     Server,
     add_training,
     kind_of,
@@ -63,7 +64,7 @@ def test_axe_finds_no_serious_violation_in_training_and_on_the_admin_page(
         found = violations(page, "feedback")
         page.goto(f"{server.url}/admin")
         expect(page.locator("#progress")).to_contain_text("labels")
-        for tab in ("Review", "Progress", "Raters", "Latest labels", "Plan", "Tables", "Audit"):
+        for tab in TABS:
             page.get_by_role("tab", name=tab, exact=True).click()
             found += violations(page, tab)
             if tab == "Raters":

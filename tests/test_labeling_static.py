@@ -1,15 +1,21 @@
-"""The front end's files as they lie in the tree; `make check` reads them with a type checker."""
+"""The front end's files: as they lie in the tree, and as the raters' page is made of them."""
 
+import graphlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 
-from labeling_app.app_state import STATIC
+from labeling_app.app_state import STATIC, Guidelines
+from labeling_app.campaign.tasks import TasksConfig
+from labeling_app.page import page_html, scripts_of
 from labeling_app.rater.api import router
 from labeling_app.rater.own_work import router as own_work_router
+from tests.support.labeling_campaign import client_of, make_campaign
 
 FRONT_END = STATIC.parent
 DENO = Path(sys.executable).with_name("deno")
@@ -60,3 +66,37 @@ def test_the_server_has_every_route_that_the_page_calls() -> None:
     served = {(method.upper(), path) for path, methods in paths.items() for method in methods}
     assert len(called) > 10
     assert {(method, f"/api/v1/{path}") for method, path in called} <= served
+
+
+def test_the_page_is_sent_packed_and_only_where_it_has_changed(tmp_path: Path) -> None:
+    campaign = make_campaign(tmp_path, prompts=("A dog.",), images=2, config=TasksConfig())
+    visitor: TestClient = client_of(campaign.open_store(), campaign.paths)
+    whole = visitor.get("/", headers={"Accept-Encoding": "identity"})
+    packed = visitor.get("/", headers={"Accept-Encoding": "gzip"})
+    assert packed.text == whole.text
+    assert int(packed.headers["Content-Length"]) < 0.4 * int(whole.headers["Content-Length"])
+    again = visitor.get("/", headers={"If-None-Match": f"W/{whole.headers['ETag']}"})
+    assert (again.status_code, again.content) == (304, b"")
+    assert whole.headers["Cache-Control"] == "no-cache"
+
+
+def test_guidelines_are_markdown_with_tables_and_without_scripts() -> None:
+    text = "# Look\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<script>alert(1)</script>"
+    page = page_html(Guidelines(text, {"de": "*Schau*"}), {})
+    (english, german) = re.findall(r'(?s)<div class="guidelines[^>]*>(.*?)</div>', page)
+    assert "<h1>Look</h1>" in english
+    assert "<td>2</td>" in english
+    assert "&lt;script&gt;" in english
+    assert "<em>Schau</em>" in german
+
+
+def test_modules_are_joined_in_the_order_of_their_imports(tmp_path: Path) -> None:
+    (tmp_path / "a.js").write_text('import {\n  two,\n} from "./b.js";\nexport const x = two();\n')
+    (tmp_path / "b.js").write_text("export function two() {\n  return 2;\n}\n")
+    script = scripts_of(tmp_path)
+    assert script.index("modules.b = ") < script.index("modules.a = ")
+    assert "return { two };" in script
+    assert not re.search(r"(?m)^(import|export)\b", script)
+    (tmp_path / "b.js").write_text('import { x } from "./a.js";\nexport const two = () => x;\n')
+    with pytest.raises(graphlib.CycleError):
+        scripts_of(tmp_path)

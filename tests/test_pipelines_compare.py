@@ -1,6 +1,5 @@
 """Stage `compare`: images of all models brought together, and campaigns that can be answered."""
 
-import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -93,12 +92,7 @@ def test_missing_images_are_drawn_once_with_the_seeds_of_the_evaluation(
     assert [path.name for path in run.comparison_dir.iterdir()] == ["images"]
     capsys.readouterr()
     assert command(run, "compare", *SMALL) == 0
-    printed = capsys.readouterr().out
-    assert "; 0 are new" in printed
-    assert re.search(
-        r"70 Elo, 60% won, are found .* with no number of votes by 5, 10, 20, 40 raters, on each",
-        printed,
-    )
+    assert "; 0 are new" in capsys.readouterr().out
     assert {path.stem: path.stat().st_mtime_ns for path in kept.iterdir()} == drawn
 
 

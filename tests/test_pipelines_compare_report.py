@@ -1,10 +1,10 @@
 """The stage `compare-report` on a run with real labels of known truth."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser
@@ -13,8 +13,11 @@ from data.errors import PictuneError
 from data.feedback import NewTask
 from data.runs import RunFolder
 from data.tables.parquet import export
+from labeling_app.admin.tables import comparison_table
+from pipelines.collect.exporter import Exporter
+from pipelines.compare.arena.figures import AXIS_TITLES
 from pipelines.evaluate.page import peoples_verdict
-from reward.dataset import read_labels
+from pipelines.settings.config import check
 from tests.support.comparison_run import write_comparison_run
 from tests.support.data_campaign import open_store
 from tests.support.demo_run import command, metrics_of, page_of
@@ -44,6 +47,23 @@ def test_the_strongest_model_is_found_on_every_axis(run: RunFolder) -> None:
             assert lowest < low < row["elo"] < high < highest
 
 
+def test_admins_see_how_each_pair_stands_while_people_still_compare(run: RunFolder) -> None:
+    settings = check({}, ("store", "dataset", "arena"), "test")
+    with closing(Exporter(run, settings)) as exporter:
+        rows = exporter.quality({})["comparisons"]
+        assert exporter.quality({})["comparisons"] == rows
+    axes = metrics_of(run.comparison_dir)["axes"]
+    pairs = [(axis, pair) for axis in axes for pair in axis["pairs"]]
+    assert len(rows) == len(pairs) == 6
+    for row, (axis, pair) in zip(rows, pairs, strict=True):
+        assert row["question"] == AXIS_TITLES[axis["axis"]]
+        assert row["models"] == f"{pair['first']} : {pair['second']}"
+        assert (row["votes"], row["won"]) == (pair["n"], pair["won"]["share"])
+    shown = comparison_table({"comparisons": rows})["metadata"]["display_value"]
+    assert str(shown[0][-1]).startswith("not yet: about ")
+    assert re.fullmatch(r"\d+\N{NO-BREAK SPACE}?\s?% \(.* to .*\)", shown[0][3])
+
+
 def test_every_vote_is_counted_once(run: RunFolder) -> None:
     for axis in metrics_of(run.comparison_dir)["axes"]:
         answers = sum(pair["wins"] + pair["ties"] + pair["losses"] for pair in axis["pairs"])
@@ -54,41 +74,23 @@ def test_every_vote_is_counted_once(run: RunFolder) -> None:
         assert {part["category"] for part in axis["categories"]} == {"count", "color", "place"}
 
 
-def test_counts_and_rankings_have_their_own_tables(run: RunFolder) -> None:
+def test_counts_have_their_own_table(run: RunFolder) -> None:
     figures = metrics_of(run.comparison_dir)
     assert {row["model"] for row in figures["counts"]} == {"base", "rwl", "dpok"}
     right = {row["model"]: row["right"]["share"] for row in figures["counts"]}
     assert right["rwl"] > right["base"]
-    assert figures["rankings"]["n"] == 54
-    assert figures["rankings"]["strengths"][0]["model"] == "rwl"
-
-
-def test_no_reward_learns_from_rankings_of_models(run: RunFolder) -> None:
-    assert len(pd.read_parquet(run.latest / "labels_pairs.parquet")) > 100
-    verdicts, pairs = read_labels(run.latest)
-    assert (len(verdicts), len(pairs)) == (0, 0)
-
-
-def test_rankings_alone_make_a_report(tmp_path: Path) -> None:
-    run = write_comparison_run(tmp_path / "ranked", axes=(), counts=False)
-    assert command(run, "compare-report") == 0
-    figures = metrics_of(run.comparison_dir)
-    assert (figures["axes"], figures["counts"]) == ([], [])
-    assert figures["rankings"]["strengths"][0]["model"] == "rwl"
-    assert "rankings of one image of each model" in page_of(run.comparison_dir)
 
 
 def test_the_page_holds_all_that_it_shows(run: RunFolder) -> None:
     whole = (run.comparison_dir / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:)', whole)
     page = page_of(run.comparison_dir)
-    for words in ("Overall preference", "Visual appeal", "Wilcoxon", "raters disagree on"):
+    for words in ("Overall preference", "Visual appeal", "raters disagree on"):
         assert words in page, words
     assert "odd ears <i>" not in page  # a comment is text
     assert "There is none yet: train a reward" in page
     assert "simulated" not in page
     assert "One tie is added for each pair of models" in page
-    assert "the alpha 0.01 of choix" in page
 
 
 def test_the_command_prints_the_verdicts(
@@ -183,10 +185,7 @@ def test_simulated_raters_are_named_as_such_and_never_mixed_with_people(
 @pytest.mark.parametrize(
     ("campaign", "said"),
     [
-        (
-            {"axes": (), "counts": False, "strengths": {"base": 0.0}},
-            "no comparisons yet; plan some",
-        ),
+        ({"counts": False, "strengths": {"base": 0.0}}, "no comparisons yet; plan some"),
         ({"strengths": {"base": 0.0}}, "only base was shown to raters; plan a comparison of two"),
         ({"axes": ("overall",), "skips": True}, "comparisons were skipped or reported"),
     ],

@@ -21,7 +21,6 @@ from pipelines.run.record import STAMP, read_stamp
 from pipelines.settings.config import read_toml
 from pipelines.settings.run import RunConfig
 from tests.support.demo_run import command, metrics_of, page_of
-from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_diffusion import write_tiny_diffusion
 from tests.support.tuned_run import copy_of
 
@@ -109,25 +108,6 @@ def test_a_foreign_model_without_a_judge_has_no_verdicts_anywhere(
     assert trained["reward_std"] > 0
     assert -1 <= trained["clip_score"] <= 1
     assert 1 <= trained["diversity"] <= 2  # two images a prompt
-
-
-def test_diversity_and_distance_use_the_encoder_that_the_settings_name(
-    run: RunFolder, tmp_path: Path
-) -> None:
-    copy = copy_of(run, tmp_path)
-    shutil.rmtree(copy.evaluation_dir)
-    encoder = save_tiny_clip(tmp_path / "clip", seed=7)
-    assert command(copy, "evaluate", "--set", f"evaluate.encoder={encoder}") == 0
-    pairs = zip(
-        metrics_of(run.evaluation_dir)["results"],
-        metrics_of(copy.evaluation_dir)["results"],
-        strict=True,
-    )
-    for before, after in pairs:
-        own, others = before["groups"]["trained"], after["groups"]["trained"]
-        assert own["clip_score"] == pytest.approx(others["clip_score"])
-        assert own["diversity"] != pytest.approx(others["diversity"], rel=1e-3)
-        assert ("distance" in own) == (before["model"] != "base")
 
 
 def test_a_judge_that_is_named_later_judges_the_images_that_are_there(

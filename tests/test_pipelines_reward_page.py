@@ -56,7 +56,6 @@ def report_of(run: RunFolder, model: RewardModel, examples: Examples) -> RewardR
     return RewardReport(
         **dict(evaluate(scorers, examples, seed=0, resamples=20)),
         temperature=1.0,
-        slip=0.0,
         learning_curve=[point(model, examples)],
         sources=label_sources(run.latest),
     )
@@ -166,7 +165,6 @@ def test_it_says_what_speaks_against_the_reward(
     part["human"]["others"]["roc_auc"] = 0.75
     part["resampled"] = "images"
     assert len(doubts(PartReport.model_validate(part))) == 4
-    part["conventions"]["aesthetic head"] = {}
     part["aesthetic head"] = {"roc_auc": 0.85, "intervals": {}}
     found = doubts(PartReport.model_validate(part))
     assert "aesthetic head predicts the labels at least as well (ROC-AUC 0.85)." in found

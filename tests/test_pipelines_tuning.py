@@ -157,18 +157,15 @@ def test_dpok_goes_on_where_rwl_ended(
     assert "on that reward by RWL and by RWL, then DPOK." in page
 
 
-@pytest.mark.parametrize("setting", ["reward.rater_types=2", "reward.tune_last=1"])
-def test_rater_types_and_blocks_are_trained_by_settings(
-    run: RunFolder, tmp_path: Path, setting: str
-) -> None:
+def test_rater_types_are_trained_by_settings(run: RunFolder, tmp_path: Path) -> None:
     copy = copy_without(run, tmp_path, "evaluation", "finetune", "reward")
-    assert command(copy, "reward", *sets(setting)) == 0
-    types = setting == "reward.rater_types=2"
-    assert (copy.reward_dir / "types").is_dir() == types
-    assert ("rater_types" in metrics_of(copy.reward_dir)) == types
-    page = (copy.reward_dir / "report.html").read_text()
-    assert ("Do raters want different things?" in page) == types
-    assert (RewardModel.from_pretrained(copy.reward_dir).backbone.tuned_blocks == 0) == types
+    page = run.reward_dir / "report.html"
+    assert "Do raters want different things?" not in page.read_text()
+    assert command(copy, "reward", *sets("reward.rater_types=2")) == 0
+    assert (copy.reward_dir / "types").is_dir()
+    assert "rater_types" in metrics_of(copy.reward_dir)
+    page = copy.reward_dir / "report.html"
+    assert "Do raters want different things?" in page.read_text()
 
 
 def test_all_prompts_of_the_run_are_trained_on_when_told_so(

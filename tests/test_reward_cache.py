@@ -100,23 +100,16 @@ def test_each_distinct_prompt_is_encoded_once_over_runs(
     assert torch.equal(first[0], first[2])
 
 
-def test_another_backbone_and_trained_blocks_have_embeddings_of_their_own(
+def test_another_backbone_has_embeddings_of_its_own(
     backbone: CountingBackbone, images: list[Path], tmp_path: Path
 ) -> None:
     other = CountingBackbone.from_pretrained(save_tiny_clip(tmp_path / "other", seed=1))
-    tuned = backbone.tunable(1)
-    folder = tmp_path / "cache"
     spaces = set()
-    for each in (backbone, other, tuned):
-        embed_images(images, each, batch_size=8, cache=EmbeddingCache(folder))
+    for each in (backbone, other):
+        kept = embed_images(images, each, batch_size=8, cache=EmbeddingCache(tmp_path / "cache"))
+        assert torch.equal(kept, embed_images(images, each, batch_size=8))
         spaces.add(each.image_space)
-    with torch.no_grad():
-        tuned.clip.visual_projection.weight.add_(0.1)
-    stale = embed_images(images, tuned, batch_size=8)
-    assert torch.equal(
-        embed_images(images, tuned, batch_size=8, cache=EmbeddingCache(folder)), stale
-    )
-    assert len(spaces | {tuned.image_space}) == 4
+    assert len(spaces) == 2
 
 
 def test_an_image_that_is_no_longer_the_labeled_one_is_refused(

@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import kendalltau
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 from reward.calibration import Values
 from reward.dataset import FeedbackDataset, Indices, RankedPairs, Verdicts
@@ -16,9 +15,6 @@ from reward.measuring.metrics import (
     Scored,
     Scorer,
     figures,
-    fit_tie_threshold,
-    pair_accuracy,
-    weighted_average_precision,
     weighted_roc_auc,
 )
 
@@ -47,7 +43,6 @@ def test_metrics_by_hand() -> None:
     scores = np.array([0.9, 0.6, 0.4, 0.1])
     measured = measure(_fixed(scores), _part([1, 0, 1, 0], (1, 1, 0)))
     assert measured.roc_auc == 0.75
-    assert measured.average_precision == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
     assert measured.accuracy == 0.5
     assert measured.brier == pytest.approx((0.01 + 0.36 + 0.36 + 0.01) / 4)
     assert measured.pairwise_accuracy == pytest.approx(2 / 3)
@@ -69,19 +64,15 @@ def test_what_is_undefined_is_none_and_not_a_number(good: list[float]) -> None:
         max_size=30,
     )
 )
-def test_weighted_areas_are_those_of_scikit_learn(rows: list[tuple[int, bool, int, int]]) -> None:
+def test_a_weighted_area_is_that_of_scikit_learn(rows: list[tuple[int, bool, int, int]]) -> None:
     scores, good, *weights = (np.array(column) for column in zip(*rows, strict=True))
     ranks = np.unique(scores, return_inverse=True)[1]
     areas = weighted_roc_auc(ranks, good.astype(float), np.stack(weights))
-    precisions = weighted_average_precision(ranks, good.astype(float), np.stack(weights))
-    for row, area, precision in zip(weights, areas, precisions, strict=True):
+    for row, area in zip(weights, areas, strict=True):
         if len({bool(g) for g, w in zip(good, row, strict=True) if w}) < 2:
             assert np.isnan(area)
         else:
             assert area == pytest.approx(roc_auc_score(good, scores, sample_weight=row))
-            assert precision == pytest.approx(
-                average_precision_score(good, scores, sample_weight=row)
-            )
 
 
 @pytest.mark.parametrize("prompts", [10, 15])
@@ -146,12 +137,12 @@ def test_a_bootstrap_sample_has_the_figures_of_its_labels_written_out(by_prompt:
         ranked = np.prod([times[each] for each in drawn], axis=0)
         rows = (np.repeat(np.arange(len(each)), each) for each in (single, ranked))
         written = figures(scored.where(*rows))
-        names = {"roc_auc", "average_precision", "accuracy", "brier", "nll", "pairwise_accuracy"}
+        names = {"roc_auc", "accuracy", "brier", "pairwise_accuracy"}
         assert names <= set(columns)
         assert {name: columns[name][row] for name in names} == pytest.approx(
             {name: getattr(written, name) for name in names}
         )
-    assert ("kendall_tau" in columns) == by_prompt
+    assert ("recall_at_1" in columns) == by_prompt
 
 
 def test_figures_by_prompt_count_every_prompt_alike() -> None:
@@ -163,50 +154,11 @@ def test_figures_by_prompt_count_every_prompt_alike() -> None:
     assert measured.good_at_1 == pytest.approx((1 + 0) / 2)
 
 
-def test_kendall_tau_of_a_ranking_is_that_of_scipy() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        ranks, scores = rng.integers(1, 4, 5), rng.integers(0, 4, 5) / 10
-        first, second = (side.ravel() for side in np.triu_indices(5, 1))
-        part = _part([1.0] * 5)
-        pairs = _pairs(first, second, 0 * first, (1 + np.sign(ranks[second] - ranks[first])) / 2)
-        tau = measure(_fixed(scores), replace(part, pairs=pairs)).kendall_tau
-        if len(set(ranks)) > 1 and len(set(scores)) > 1:
-            assert tau == pytest.approx(kendalltau(scores, -ranks).statistic)
-
-
 def test_recall_at_1_asks_whether_the_winner_scored_highest() -> None:
     part = _part([1, 1, 1], (1, 1))  # 0 beats 1, 1 beats 2
     assert measure(_fixed(np.array([0.9, 0.5, 0.1])), part).recall_at_1 == 1
     assert measure(_fixed(np.array([0.1, 0.5, 0.9])), part).recall_at_1 == 0
     assert measure(_fixed(np.array([0.5, 0.5, 0.5])), part).recall_at_1 == pytest.approx(1 / 3)
-
-
-def test_conventions_differ_in_ties_as_their_authors_count_them() -> None:
-    part = _part([1] * 5, (1, 0, 0.5, 0.5))
-    constant = Scored.from_scorer(_fixed(np.full(5, 0.5)), part)
-    assert [pair_accuracy(constant, name) for name in ("strict", "imagereward", "hpsv2")] == [
-        0.5,
-        0,
-        0.75,
-    ]
-    assert fit_tie_threshold(constant) == 0
-    for threshold in (0.0, 0.1):  # equal scores tie at every threshold
-        assert pair_accuracy(constant, "pickscore", tie_within=threshold) == pytest.approx(
-            (0.5 + 0.5 + 1 + 1) / 4
-        )
-    sure = Scored.from_scorer(
-        _fixed(np.array([0.9, 0.1, 0.8, 0.79, 0.01])), part
-    )  # right, right, then ties of the rater: near and far
-    assert [pair_accuracy(sure, name) for name in ("strict", "imagereward", "hpsv2")] == [1, 1, 1]
-    assert pair_accuracy(sure, "pickscore", tie_within=0.0) == pytest.approx(
-        (1 + 1 + 0.5 + 0.5) / 4
-    )
-    threshold = fit_tie_threshold(sure)
-    assert pair_accuracy(sure, "pickscore", tie_within=threshold) == pytest.approx(
-        (1 + 1 + 1 + 0.5) / 4
-    )
-    assert pair_accuracy(Scored.from_scorer(_fixed(np.zeros(1)), _part([1])), "strict") is None
 
 
 def test_others_are_those_who_answered_the_same_question_and_not_oneself() -> None:

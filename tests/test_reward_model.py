@@ -116,7 +116,7 @@ def test_the_lower_bound_of_one_member_is_its_score_and_has_gradients(
 
 def test_a_reward_stands_on_siglip_too(images: torch.Tensor, tmp_path: Path) -> None:
     siglip = ClipBackbone.from_pretrained(save_tiny_siglip(tmp_path / "siglip"))
-    model = small_reward(siglip, tune_last=1)
+    model = small_reward(siglip)
     model.save_pretrained(tmp_path / "reward")
     loaded = RewardModel.from_pretrained(tmp_path / "reward")
     assert torch.equal(
@@ -156,7 +156,7 @@ def _other_config(folder: Path, pattern: str, text: str) -> None:
         (lambda folder: _other_config(folder, '"members"', '"m"'), "members: Field required"),
         (lambda folder: _other_config(folder, '"members": 3', '"members": 2'), "does not fit"),
         (
-            lambda folder: _other_config(folder, '("temperature": )[^,]*', r"\1Infinity"),
+            lambda folder: _other_config(folder, '("temperature": )[^,\\n]*', r"\1Infinity"),
             "temperature: Input should be a finite number",
         ),
         (lambda folder: _other_config(folder, '(head_sha256": ")..', r"\1xx"), "two trainings"),
@@ -216,23 +216,6 @@ def _noting(product: Callable[..., torch.Tensor], longest: list[int]) -> Callabl
         return product(bias, rows, weight)
 
     return noted
-
-
-def test_raters_who_slip_bound_the_score_and_leave_its_order(
-    model: RewardModel, images: torch.Tensor, backbone: ClipBackbone, tmp_path: Path
-) -> None:
-    before, spread = model.score_with_std(images=images, prompts=PROMPTS)
-    slipping = RewardModel(backbone, model.head)
-    slipping.temperature.copy_(model.temperature)
-    slipping.slip.fill_(0.2)
-    slipping.save_pretrained(tmp_path)
-    loaded = RewardModel.from_pretrained(tmp_path, backbone=backbone)
-    after, narrower = loaded.score_with_std(images=images, prompts=PROMPTS)
-    torch.testing.assert_close(after, 0.2 + 0.6 * before)
-    torch.testing.assert_close(narrower, 0.6 * spread)
-    assert torch.equal(
-        loaded.score(images=images, prompts=PROMPTS), slipping.score(images=images, prompts=PROMPTS)
-    )
 
 
 def test_a_head_starts_near_the_clip_score_of_the_labeled_pairs() -> None:

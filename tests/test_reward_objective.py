@@ -10,7 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from torch.autograd.functional import jacobian
 
 from data.errors import PictuneError
@@ -21,7 +20,6 @@ from reward.dataset import FeedbackDataset, RankedPairs
 from reward.learning.examples import Examples, prepare
 from reward.learning.label_tensors import LabelTensors
 from reward.learning.objective import (
-    Objective,
     binary_loss,
     bradley_terry_loss,
     prompt_classification_loss,
@@ -30,7 +28,6 @@ from reward.learning.training import RewardMetrics, new_model, train
 from reward.measuring.evaluation import measure, model_scorer
 from reward.model import RewardModel
 from reward.settings import RewardConfig, SplitConfig
-from tests.support.tiny_clip import small_reward
 from tests.support.tiny_feedback import NOON, make_feedback, verdict_row, write
 
 ALL = SplitConfig(validation=0, unseen_prompts=0, test_images=0)
@@ -87,42 +84,6 @@ def test_rankings_alone_teach_the_order(rankings: FeedbackDataset, backbone: Cli
     nothing = config.model_copy(update={"ranking_weight": 0.0})
     with pytest.raises(PictuneError, match="all labels are rankings"):
         list(train(model, examples, nothing, generator=torch.Generator()))
-
-
-def test_a_ranking_of_nine_is_nine_forwards_and_not_one_for_each_side_of_a_pair(
-    rankings: FeedbackDataset,
-    backbone: ClipBackbone,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    forwards: list[int] = []
-    embed_tokens = ClipBackbone.embed_tokens
-
-    def counted(self: ClipBackbone, tokens: Tensor, *, last: int) -> Tensor:
-        forwards.append(len(tokens))
-        return embed_tokens(self, tokens, last=last)
-
-    config = RewardConfig(hidden=(8,), members=1, tune_last=1, split=ALL)
-    examples = prepare(rankings, config, backbone)
-    model = small_reward(backbone, members=1, tune_last=1)
-    objective = Objective(model, examples, config)
-    labels = objective.labels(examples.split.train)
-    assert labels.n_rankings == 15
-    one = torch.tensor([3])
-    assert len(labels.pairs_of(one)) == 36
-    monkeypatch.setattr(ClipBackbone, "embed_tokens", counted)
-    terms = objective.training_terms(labels, torch.zeros(0, dtype=torch.long), one)
-    assert terms.ranking is not None
-    assert sum(forwards) == 9
-
-
-def test_pairs_of_a_ranking_stay_in_one_step_where_they_are_whole(
-    rankings: FeedbackDataset,
-) -> None:
-    labels = LabelTensors.from_part(rankings, whole_rankings=True)
-    seen = torch.cat([labels.pairs_of(some) for some in torch.randperm(15).tensor_split(4)])
-    assert sorted(seen.tolist()) == list(range(15 * 36))
-    assert labels.ranking is not None
-    assert labels.ranking[labels.pairs_of(torch.tensor([2, 7]))].unique().tolist() == [2, 7]
 
 
 def test_a_ranking_of_three_is_rebuilt_from_its_pairs_beside_a_longer_one(

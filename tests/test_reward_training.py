@@ -22,7 +22,6 @@ from reward.learning.training import (
     optimizer_of,
     train,
     train_epoch,
-    train_from_scratch,
 )
 from reward.measuring.evaluation import measure, model_scorer
 from reward.model import RewardModel
@@ -127,25 +126,6 @@ def test_prompt_classification_prefers_the_true_prompt(
     config = CONFIG.model_copy(update={"epochs": 15, "prompt_temperature": 0.1})
     _, metrics = _train(examples, backbone, config)
     assert _number(metrics[-1].prompt_loss) < _number(metrics[0].prompt_loss) - 0.02
-
-
-def test_slips_are_fitted_where_the_settings_ask_for_it(
-    dataset: FeedbackDataset, backbone: ClipBackbone
-) -> None:
-    turned = np.random.default_rng(2).random(len(dataset.verdicts)) < 0.3
-    noisy = replace(
-        dataset,
-        verdicts=replace(
-            dataset.verdicts,
-            good=np.where(turned, 1 - dataset.verdicts.good, dataset.verdicts.good),
-        ),
-    )
-    config = CONFIG.model_copy(update={"calibration": "temperature_and_slips"})
-    noisy_examples = prepare(noisy, config, backbone)
-    model, plain = (train_from_scratch(backbone, noisy_examples, each) for each in (config, CONFIG))
-    assert 0.2 < model.slip < 0.4
-    assert plain.slip == 0
-    assert all(map(torch.equal, model.head.parameters(), plain.head.parameters()))
 
 
 def test_without_a_validation_part_the_last_epoch_counts(

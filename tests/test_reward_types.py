@@ -155,8 +155,6 @@ def test_where_nothing_can_be_learned_there_is_no_comparison(
     assert compare_types(backbone, prepare(one_sided, CONFIG, backbone), CONFIG).gain is None
 
 
-def test_types_are_not_for_trained_blocks_nor_for_weighted_raters() -> None:
-    with pytest.raises(ValueError, match="set rater_types to 1 or tune_last to 0"):
-        RewardConfig(rater_types=2, tune_last=1)
+def test_types_are_not_for_weighted_raters() -> None:
     with pytest.raises(ValueError, match="another taste"):
         RewardConfig(rater_types=2, label_weights="consensus")

@@ -48,17 +48,16 @@ RANKS_BY_LABELS: dict[tuple[float, float], Ranks] = {
     (0.0, 1.0): (2, 1),
     (0.5, 0.5): (1, 1),
 }
-COMPARISONS = "comparisons (give FORMAT=pick-a-pic-comparisons for them)"
 ROWS_AT_ONCE = 256
 """Number of rows, with their images, that an export holds in memory at the same time."""
 
 
 def read(source: Path) -> Records:
     """Read the rows of a Parquet file, or of all Parquet files in a folder."""
-    return read_parquet(source, REQUIRED_COLUMNS, COLUMNS.names, record_of)
+    return read_parquet(source, REQUIRED_COLUMNS, COLUMNS.names, _record)
 
 
-def record_of(row: Row) -> Record:
+def _record(row: Row) -> Record:
     """Return a row as a ranking of its two images."""
     labeled = row.choice("has_label", (True, False))
     return Record(
@@ -119,21 +118,19 @@ def write(latest: Latest, folder: Path) -> Exported:
     The format has no room for verdicts on single images and for images without a rank.
     """
     rows = [*_labeled_rows(latest), *_open_rows(latest)]
-    write_by_split(latest, rows, folder)
+    _write_by_split(latest, rows, folder)
     ranks = [row["ranks"] for row in latest.by_kind["ranking"]]
     return Exported(
         rows=len(rows),
         omitted={
             "verdicts on single images": len(latest.by_kind["binary"]),
             "rankings without a rank": sum(not any(one) for one in ranks),
-            COMPARISONS: len(latest.by_kind["comparison"]),
+            "comparisons": len(latest.by_kind["comparison"]),
         },
     )
 
 
-def write_by_split(
-    latest: Latest, rows: Sequence[dict[str, Any]], folder: Path, columns: pa.Schema = COLUMNS
-) -> None:
+def _write_by_split(latest: Latest, rows: Sequence[dict[str, Any]], folder: Path) -> None:
     """Write one Parquet file for each split of the prompts."""
     per_prompt = Counter(row["caption"] for row in rows)
     by_split: dict[str, list[dict[str, Any]]] = {}
@@ -141,10 +138,10 @@ def write_by_split(
         row["num_example_per_prompt"] = per_prompt[row["caption"]]
         by_split.setdefault(row["split"] or "pairs", []).append(row)
     for split, part in by_split.items():
-        with pq.ParquetWriter(folder / f"{split}.parquet", columns, compression="zstd") as writer:
+        with pq.ParquetWriter(folder / f"{split}.parquet", COLUMNS, compression="zstd") as writer:
             for start in range(0, len(part), ROWS_AT_ONCE):
                 whole = [row | _bytes(latest, row) for row in part[start : start + ROWS_AT_ONCE]]
-                writer.write_table(pa.Table.from_pylist(whole, schema=columns))
+                writer.write_table(pa.Table.from_pylist(whole, schema=COLUMNS))
 
 
 def _bytes(latest: Latest, row: Mapping[str, Any]) -> dict[str, bytes]:
@@ -157,7 +154,7 @@ def _labeled_rows(latest: Latest) -> Iterator[dict[str, Any]]:
         images, label_0 = (pair["image_id_0"], pair["image_id_1"]), pair["label_0"]
         if pair["left_shown"] == 1:
             images, label_0 = images[::-1], 1 - label_0
-        yield labeled_row(latest, rankings[pair["ranking_label_id"]], images, label_0)
+        yield _labeled_row(latest, rankings[pair["ranking_label_id"]], images, label_0)
 
 
 def _open_rows(latest: Latest) -> Iterator[dict[str, Any]]:
@@ -169,7 +166,7 @@ def _open_rows(latest: Latest) -> Iterator[dict[str, Any]]:
             yield _row(latest, task["prompt_id"], task["image_ids"], task["task_id"], asked_at)
 
 
-def labeled_row(
+def _labeled_row(
     latest: Latest, label: Mapping[str, Any], images: Sequence[str], label_0: float
 ) -> dict[str, Any]:
     """Return the row of a label that prefers the first image by 1, 0.5 (a tie) or 0.

@@ -13,7 +13,6 @@ from data.formats import (
     image_reward,
     open_image_preferences,
     pick_a_pic,
-    pick_a_pic_comparisons,
 )
 from data.formats.latest import Exported, Latest
 from data.formats.records import Records
@@ -36,7 +35,6 @@ FORMATS = {
     "image-reward": Format(image_reward.read),
     "open-image-preferences": Format(open_image_preferences.read),
     "pick-a-pic": Format(pick_a_pic.read, pick_a_pic.write),
-    "pick-a-pic-comparisons": Format(pick_a_pic_comparisons.read, pick_a_pic_comparisons.write),
 }
 
 

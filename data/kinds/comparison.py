@@ -62,7 +62,6 @@ class Comparison(Kind[ComparisonAnswer]):
     answer_column = "answer"
     images = (2, 2)
     has_axis = True
-    takes_models = True
     can_be_decided = False
 
     def number_of_images(self, axis: Axis | None) -> tuple[int, int]:

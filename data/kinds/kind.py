@@ -72,8 +72,6 @@ class Kind(ABC, Generic[AnswerT]):
     """Whether an overview lists the kind even without labels."""
     has_axis: bool = False
     """Whether its tasks ask about an axis of `data.comparisons`."""
-    takes_models: bool = False
-    """Whether its tasks may name the models that drew the images."""
     can_be_decided: bool = True
     """Whether an admin may decide a disputed task of this kind."""
     names_unsafe_images: bool = True

@@ -65,7 +65,6 @@ class Ranking(Kind[RankingAnswer]):
     answer_column = "ranks"
     images = (2, 100)
     always_counted = True
-    takes_models = True
     skips_with_reason = False
 
     def check(

@@ -38,16 +38,18 @@ _LIVE_OF_TASK = (
     sa.select(sa.func.count())
     .select_from(labels)
     .join(raters, raters.c.rater_id == labels.c.rater_id)
-    .where(labels.c.task_id == tasks.c.task_id, labels.c.is_live)
+    .where(labels.c.task_id == tasks.c.task_id, labels.c.is_live, raters.c.status != "left_out")
 )
-_RECOUNT = (
-    sa.update(tasks)
-    .where(tasks.c.task_id.in_(sa.bindparam("of_tasks", expanding=True)))
-    .values(
-        {
-            column: _LIVE_OF_TASK.where(raters.c.source.in_((source, "imported"))).scalar_subquery()
-            for column, source in (("n_live", "human"), ("n_simulated", "simulated"))
-        }
+_COUNT_AGAIN = sa.update(tasks).values(
+    {
+        column: _LIVE_OF_TASK.where(raters.c.source.in_((source, "imported"))).scalar_subquery()
+        for column, source in (("n_live", "human"), ("n_simulated", "simulated"))
+    }
+)
+_RECOUNT = _COUNT_AGAIN.where(tasks.c.task_id.in_(sa.bindparam("of_tasks", expanding=True)))
+_RECOUNT_OF_RATER = _COUNT_AGAIN.where(
+    tasks.c.task_id.in_(
+        sa.select(labels.c.task_id).where(labels.c.rater_id == RATER, labels.c.is_live)
     )
 )
 
@@ -124,3 +126,8 @@ def retire_live(connection: sa.Connection, task_id: str, rater_id: str) -> bool:
 def recount_live(connection: sa.Connection, task_ids: Sequence[str]) -> None:
     """Update the tasks' numbers of live labels after a change of labels."""
     connection.execute(_RECOUNT, {"of_tasks": list(task_ids)})
+
+
+def recount_live_of(connection: sa.Connection, rater_id: str) -> None:
+    """Update the numbers of live labels of the rater's tasks after the rater was left out."""
+    connection.execute(_RECOUNT_OF_RATER, {"of_rater": rater_id})

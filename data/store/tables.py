@@ -79,7 +79,8 @@ raters = sa.Table(
     sa.Column("role", sa.String(20), nullable=False, server_default="rater"),  # rater, admin
     # argon2; empty: may sign in by name alone, where that is allowed
     sa.Column("password_hash", sa.Text),
-    sa.Column("status", sa.String(20), nullable=False, server_default="active"),  # active, paused
+    # active, paused, left_out
+    sa.Column("status", sa.String(20), nullable=False, server_default="active"),
     sa.Column("resumed_at", UtcDateTime),  # when the rater was last resumed
     sa.Column("share", sa.Double),  # largest share of the wanted labels that the rater may give
     sa.UniqueConstraint("source", "name"),

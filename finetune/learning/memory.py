@@ -61,7 +61,7 @@ class Memory:
     weights: Mapping[str, int]
     """Weights of each part of the pipeline, by its name."""
     adapter: int
-    """The adapter with its gradient and AdamW's moments."""
+    """The adapter with its gradient, AdamW's moments and the moving average, if any."""
     calls: Mapping[str, int]
     """Largest sum of all other tensors in each kind of call: encoding, drawing, decoding,
     training."""
@@ -178,7 +178,7 @@ class Outline:
         fresh = adapter.model_copy(update={"start": "base"})
         model.add_adapter(fresh, generator=torch.Generator())
         trained = sum(weight.numel() for weight in model.adapter.parameters().values())
-        self._adapter = trained * ADAM * 4
+        self._adapter = trained * (ADAM + (adapter.ema_decay > 0)) * 4  # float32
         self._mode = FakeTensorMode(allow_non_fake_inputs=True)
         for part in parts.values():
             _make_fake(part, self._mode)

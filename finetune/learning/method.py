@@ -119,10 +119,14 @@ def steps(
         rate = config.learning_rate * share
         results.append(take(rate))
         state.step += 1
+        state.update_average(config.adapter.ema_decay)
         is_due = state.step == total or state.step % config.validation.every == 0
         if is_due or state.step % report_every == 0:
             marks = started, watch.now()
-            reward = state.record_validation(validate()) if is_due else None
+            reward = None
+            if is_due:
+                with state.averaged():
+                    reward = state.record_validation(validate())
             common = {"step": state.step, "learning_rate": rate, "validation_reward": reward}
             yield results, marks, common
             results, started = [], watch.now()

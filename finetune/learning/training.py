@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -39,6 +40,8 @@ class TrainState:
     """Adapter of the best validation that violates no limit of `stop_on`; on a tie, the earlier."""
     best: tuple[int, float] | None = None
     """Step and mean reward of that validation."""
+    average: dict[str, Tensor] = field(default_factory=dict)
+    """Moving average of the adapter's weights; empty if `ema_decay` is 0."""
     monitors: dict[str, float] = field(default_factory=dict)
     """Monitors (`finetune.learning.monitors`) at the last validation."""
     untuned: dict[str, float] = field(default_factory=dict)
@@ -97,15 +100,30 @@ class TrainState:
         self.stopped = "; ".join(reasons)
         return found.reward
 
+    def update_average(self, ema_decay: float) -> None:
+        """Average the weights after a step, with the decays of `EMAModel` of diffusers.
+
+        The decay rises with the steps to `ema_decay`, as the first weights are far from the later
+        ones.
+        """
+        if ema_decay:
+            decay = min(ema_decay, self.step / (9 + self.step))
+            average = self.average or self.model.adapter.parameters()
+            self.average = moving_average(self.model, average, decay)
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """Use the average inside the block, if there is one."""
+        return self.model.adapter.with_state(self.average) if self.average else nullcontext()
+
     def restore_best(self) -> None:
-        """Put the best weights of all validations into the model."""
-        if self.best_adapter:
-            self.model.adapter.set_state(self.best_adapter)
+        """Put the best weights of all validations into the model, else the average, if any."""
+        if kept := self.best_adapter or self.average:
+            self.model.adapter.set_state(kept)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights to save, by name."""
         found = {"adapter": self.model.adapter.state(), "best": self.best_adapter}
-        found |= {group: on_cpu(getattr(self, group)) for group in self.groups}
+        found |= {group: on_cpu(getattr(self, group)) for group in ("average", *self.groups)}
         return {
             f"{group}/{name}": weight
             for group, weights in found.items()
@@ -114,7 +132,7 @@ class TrainState:
 
     def load_weights(self, weights: Mapping[str, Tensor]) -> None:
         """Restore what `weights` returned."""
-        found: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}}
+        found: dict[str, dict[str, Tensor]] = {"adapter": {}, "best": {}, "average": {}}
         found |= {group: {} for group in self.groups}
         for place, weight in weights.items():
             group, _, name = place.partition("/")
@@ -139,6 +157,18 @@ class TrainState:
             self.scaler.load_state_dict(state["scaler"])
         for name in (*_VALUES, *self.values):
             setattr(self, name, state[name])
+
+
+@torch.no_grad()
+def moving_average(
+    model: DiffusionModel, average: Mapping[str, Tensor], decay: float
+) -> dict[str, Tensor]:
+    """Return `decay * average + (1 - decay) * present` for the adapter's present weights."""
+    present = model.adapter.parameters()
+    return {
+        name: decay * weight.to(model.device) + (1 - decay) * present[name]
+        for name, weight in average.items()
+    }
 
 
 def rate_schedule(step: int, *, warmup: int, total: int | None) -> float:

@@ -36,7 +36,7 @@ Differs from the paper and its code in:
    with one step per iteration the pull is then 0 (`gap` shows it).
 6. Images may be drawn with guidance, as users draw. Training has no guidance, as in the paper,
    except for a side network (see `finetune/model/side_network.py`).
-7. Validation uses the policy's weights, not their moving average.
+7. Validation uses the policy's weights; with `adapter.ema_decay`, their moving average.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,7 +54,7 @@ from finetune.learning.drawing import (
     prompts_of,
 )
 from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
-from finetune.learning.training import TrainState, adapter_optimizer, take_step
+from finetune.learning.training import TrainState, adapter_optimizer, moving_average, take_step
 from finetune.model.denoising import (
     NoisedImages,
     NoiseLevels,
@@ -91,12 +91,7 @@ class NFTState(TrainState):
 
     def follow(self, old_decay: float) -> None:
         """Set the old policy to `old_decay * old + (1 - old_decay) * present`."""
-        present = self.model.adapter.parameters()
-        self.old = {
-            name: old_decay * weight.to(self.model.device)
-            + (1 - old_decay) * present[name].detach()
-            for name, weight in self.old.items()
-        }
+        self.old = moving_average(self.model, self.old, old_decay)
 
 
 @dataclass(frozen=True)

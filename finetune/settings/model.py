@@ -41,6 +41,10 @@ class AdapterSettings(BaseModel, frozen=True, extra="forbid"):
     feed_forward: bool = True
     """Let a LoRA adapt the transformer blocks' feed-forward layers too; DPOK's paper adapts
     attention alone."""
+    ema_decay: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the moving average of the weights over the steps (over the iterations, for methods
+    that draw their images): 0.999 averages about the last thousand. The average is validated and
+    saved in place of the weights; 0 switches it off."""
     start: str = BASE
     """Weights at the start of training: "base" (the pretrained model) or the folder of an adapter
     with these settings. A run's settings may also name a method such as "rwl", for the adapter that

@@ -116,8 +116,16 @@ class NewPassword(BaseModel, frozen=True):
 
 @router.get("/summary")
 def summary(state: State, _admin: Admin) -> figures.Summary:
-    """Return the progress, also by category, prompt and hour, and the latest labels."""
+    """Return the progress, also by category, prompt and hour."""
     return figures.summarize(state)
+
+
+@router.get("/labels", responses=may_refuse(404, 422))
+def labels(
+    wanted: Annotated[figures.WantedLabels, Query()], state: State, _admin: Admin
+) -> figures.LabelPage:
+    """Return tasks with their answers, the newest first; `next_before` asks for older tasks."""
+    return figures.find_labels(state, wanted)
 
 
 @router.get("/quality")
@@ -225,6 +233,16 @@ def export(state: State, account: Admin) -> dict[str, datetime | None]:
     except PictuneError as error:
         raise HTTPException(503, str(error)) from error
     return {"last_export": state.health.last_export}
+
+
+@router.post("/leave-out", status_code=204, responses=ABOUT_SOMETHING)
+def leave_out(body: RaterBody, state: State, account: Admin) -> None:
+    """Let a rater's labels count for nothing, and ask others, until the rater is resumed.
+
+    No label is lost: exports and training omit them.
+    """
+    rater_id = _named(state, body.rater).rater_id
+    state.store.raters.set_status(rater_id, "left_out", by=account.rater_id)
 
 
 @router.post("/pause", responses=ABOUT_SOMETHING)

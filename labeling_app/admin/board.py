@@ -25,7 +25,14 @@ from data.kinds.kind import InvalidAnswer
 from data.store.people.reports import ReportedImage
 from data.store.plan.planning import KindPlan
 from labeling_app.admin import figures
-from labeling_app.admin.figures import Dispute, Disputes, Reports, Summary
+from labeling_app.admin.figures import (
+    Dispute,
+    Disputes,
+    LabelPage,
+    Reports,
+    Summary,
+    WantedLabels,
+)
 from labeling_app.admin.tables import Quality
 from labeling_app.app_state import AppState
 from labeling_app.refusals import UNREADABLE
@@ -61,6 +68,13 @@ class Snapshot:
     zone: ZoneInfo
     image_id: object
     task_id: object
+    wanted: object = None
+    """Fields of `WantedLabels`."""
+
+    @cached_property
+    def labels(self) -> LabelPage:
+        """The page of the browser of labels."""
+        return figures.find_labels(self.state, WantedLabels.model_validate(self.wanted or {}))
 
     @cached_property
     def summary(self) -> Summary:
@@ -106,6 +120,8 @@ class Call:
     admin: Account
     chosen: Mapping[str, Any]
     """The cell or image that was clicked in a table or a gallery."""
+    zone: ZoneInfo
+    """Time zone of the browser."""
 
 
 class Board:
@@ -122,7 +138,15 @@ class Board:
         self._quality_shown = gr.JSON([], visible="hidden", label="Quality shown")
         self._quick: dict[Component, Callable[[Snapshot], Any]] = {}
         self._slow: dict[Component, Callable[[Quality, object], Any]] = {}
-        self._seen = [self._place, self._shown, self.image, self.task]
+        self.wanted = gr.JSON({}, visible="hidden", label="Wanted")
+        self._seen = [
+            self._place,
+            self._shown,
+            self.image,
+            self.task,
+            self.wanted,
+            self.notice,
+        ]
         self._events: list[Callable[[], None]] = []
 
     def show(self, component: Component, figure: Callable[[Snapshot], Any]) -> None:
@@ -156,7 +180,11 @@ class Board:
 
         def handle(request: gr.Request, event: gr.EventData, *given: JsonValue) -> Update:
             chosen = vars(event).get("_data")
-            call = Call(request.request.scope[ADMIN], chosen if isinstance(chosen, dict) else {})  # type: ignore[union-attr]
+            call = Call(
+                request.request.scope[ADMIN],  # type: ignore[union-attr]
+                chosen if isinstance(chosen, dict) else {},
+                _read_place(given[0])[1],
+            )
             changes: Update = {}
 
             def do() -> None:
@@ -186,7 +214,12 @@ class Board:
         """Connect all triggers, and the page itself, which updates every few seconds."""
 
         def update(*given: JsonValue) -> Update:
-            return self._update(dict(zip(self._seen, given, strict=True)), "")
+            seen = dict(zip(self._seen, given, strict=True))
+            changes = self._update(seen, "")
+            if not changes[self.notice] and not seen[self.notice]:
+                # a notice may have come since the browser asked, and is not taken away
+                changes[self.notice] = gr.skip()
+            return changes
 
         for connect in self._events:
             connect()
@@ -214,9 +247,9 @@ class Board:
 
     def _update(self, seen: Mapping[Component, Any], notice: str) -> Update:
         """Return the changed quick figures, with a notice or an error."""
-        place = PLACE.fullmatch(str(seen[self._place]))
-        origin, zone = place.groups() if place else ("http://localhost", "")
-        snapshot = Snapshot(self.state, origin, zone_named(zone), seen[self.image], seen[self.task])
+        origin, zone = _read_place(seen[self._place])
+        chosen = (seen[one] for one in (self.image, self.task, self.wanted))
+        snapshot = Snapshot(self.state, origin, zone, *chosen)
         found: Update = {}
         failed = _notice_of(
             lambda: found.update({one: of(snapshot) for one, of in self._quick.items()})
@@ -254,9 +287,30 @@ def listing(label: str, columns: Mapping[str, Any], *, pinned: int = 0) -> gr.Da
     )
 
 
+def gallery(label: str, *, columns: int, name: str | None = None) -> gr.Gallery:
+    """Return a gallery that is not visible before it has images; `name` is for the style sheet."""
+    return gr.Gallery(
+        label=label,
+        columns=columns,
+        fit_columns=False,
+        height="auto",
+        object_fit="contain",
+        buttons=[],
+        visible=False,
+        elem_id=name,
+    )
+
+
 def notice_html(text: str, role: str = "status") -> str:
     """Return the HTML of a line for screen readers; empty for an empty text."""
     return f'<p role="{role}">{escape(text)}</p>' if text else ""
+
+
+def _read_place(place: object) -> tuple[str, ZoneInfo]:
+    """Return address and time zone from the text of `WITH_PLACE`."""
+    found = PLACE.fullmatch(str(place))
+    origin, zone = found.groups() if found else ("http://localhost", "")
+    return origin, zone_named(zone)
 
 
 def zone_named(name: str) -> ZoneInfo:

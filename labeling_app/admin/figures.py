@@ -1,15 +1,19 @@
 """Figures for admins: the answers of the JSON routes, which the admin page draws."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from data.feedback import NotFound, Progress, Task
+from pydantic import AwareDatetime, BaseModel, Field
+
+from data.feedback import NotFound, Progress, Source, Task
+from data.kinds.registry import TaskKind
 from data.store.people.reports import ReportedImage
 from data.store.views.overview import (
+    AnswerGroup,
     GivenLabel,
     LabelCount,
     PromptCount,
@@ -17,11 +21,13 @@ from data.store.views.overview import (
     labels_by_hour,
     labels_of_tasks,
     latest_labels,
+    matching,
 )
 from labeling_app.app_state import AppState
+from labeling_app.sign_in import Name
 
-STREAM = 30
-"""Labels in the stream of the page."""
+LABELS_SHOWN = 24
+"""Labels whose tasks are on a page of the browser of labels."""
 
 DISPUTES_SHOWN = 6
 """Disputed tasks that are shown at once; further tasks follow when these are decided."""
@@ -41,7 +47,7 @@ HOURS_SHOWN = 24
 
 @dataclass(frozen=True)
 class Summary:
-    """State of the campaign, with its latest labels."""
+    """State of the campaign."""
 
     paused: bool
     progress: Progress
@@ -51,8 +57,6 @@ class Summary:
     n_prompts: int
     hours: dict[datetime, int]
     """Labels by people in each of the last 24 clock hours, by the hour's beginning."""
-    stream: list[GivenLabel]
-    """The latest labels, newest first."""
     last_export: datetime | None
     export_error: str | None
 
@@ -90,6 +94,32 @@ class Disputes:
     """Decided tasks, the latest first."""
 
 
+class WantedLabels(BaseModel, frozen=True, extra="forbid"):
+    """Which labels to look at; a field without a value excludes nothing."""
+
+    rater: Name | None = None
+    """Name of a person."""
+    source: Source | None = None
+    words: Annotated[str, Field(max_length=200)] = ""
+    """Words of the prompt, also parts of words."""
+    kind: TaskKind | None = None
+    answer: AnswerGroup | None = None
+    until: AwareDatetime | None = None
+    """Latest time of the answer."""
+    before: Annotated[int, Field(ge=1)] | None = None
+    """Sequence number; only earlier labels."""
+
+
+@dataclass(frozen=True)
+class LabelPage:
+    """Tasks of labels that were asked for, the newest label first."""
+
+    tasks: Sequence[Sequence[GivenLabel]]
+    """All raters' answers to each task, the oldest first."""
+    next_before: int | None
+    """Value of `before` for the next page; null on the last page."""
+
+
 @dataclass(frozen=True)
 class TableFile:
     """A Parquet file of the last export."""
@@ -113,7 +143,6 @@ def summarize(state: AppState) -> Summary:
         ],
         n_prompts=len({one.prompt_id for one in counts}),
         hours=dict.fromkeys(hours, 0) | labels_by_hour(state.store, hours[0]),
-        stream=latest_labels(state.store, limit=STREAM),
         last_export=state.health.last_export,
         export_error=state.health.export_error,
     )
@@ -129,6 +158,35 @@ def measure_quality(state: AppState) -> Mapping[str, Any]:
         found = state.quality(state.categories)
     state.latest_quality = found
     return found
+
+
+def find_labels(state: AppState, wanted: WantedLabels) -> LabelPage:
+    """Return one page of tasks with their answers.
+
+    Raises:
+        NotFound: no rater has this name.
+    """
+    rater = state.store.raters.find(wanted.rater) if wanted.rater else None
+    if wanted.rater and rater is None:
+        raise NotFound(f"no rater is called {wanted.rater}")
+    found = latest_labels(
+        state.store,
+        rater_id=None if rater is None else rater.rater_id,
+        source=wanted.source,
+        among=matching(wanted.before, wanted.words, wanted.kind, wanted.answer, wanted.until),
+        limit=LABELS_SHOWN + 1,
+    )
+    shown, older = found[:LABELS_SHOWN], found[LABELS_SHOWN:]
+    by_task = _by_task(state, [one.task.task_id for one in shown])
+    return LabelPage(list(by_task.values()), shown[-1].sequence if older else None)
+
+
+def _by_task(state: AppState, task_ids: Iterable[str]) -> dict[str, list[GivenLabel]]:
+    """Return the live labels of each task, the oldest first."""
+    by_task: dict[str, list[GivenLabel]] = {task_id: [] for task_id in task_ids}
+    for label in reversed(labels_of_tasks(state.store, by_task)):
+        by_task[label.task.task_id].append(label)
+    return by_task
 
 
 def list_reports(state: AppState) -> Reports:
@@ -152,9 +210,7 @@ def list_disputes(state: AppState) -> Disputes:
     shown = {one["task_id"]: one["disagreement"] for one in waiting[:DISPUTES_SHOWN]}
     latest = latest_labels(state.store, source="adjudicator", limit=DECIDED_SHOWN)
     settled = [label.task.task_id for label in latest]
-    by_task: dict[str, list[GivenLabel]] = {task_id: [] for task_id in (*shown, *settled)}
-    for label in reversed(labels_of_tasks(state.store, by_task)):  # the oldest first
-        by_task[label.task.task_id].append(label)
+    by_task = _by_task(state, (*shown, *settled))
 
     def dispute(task_id: str) -> Dispute:
         return Dispute(by_task[task_id][0].task, shown.get(task_id), by_task[task_id])

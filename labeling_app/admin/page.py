@@ -13,13 +13,14 @@ import gradio as gr
 
 from data.kinds.registry import KINDS
 from data.store.plan.planning import LARGEST_OVERLAP
-from labeling_app.admin import api, figures, review, tables
+from labeling_app.admin import api, browser, figures, review, tables
 from labeling_app.admin.board import Board, Call, Component, Snapshot, Update, listing, notice_html
 from labeling_app.app_state import AppState
 
 PAUSE, RESUME = "Pause the campaign", "Resume the campaign"
 COLORS = {"done": "#4f74d9", "still wanted": "#aab4c6"}
 ROLES = ("rater", "admin")
+LABELS_TAB = "labels"
 
 LARGEST_FILE_KB = 60
 """The server takes bodies of 64 KiB."""
@@ -51,6 +52,15 @@ ABOUT_RATERS = (
     "the left; chance is half. **Flags** are exact tests at the level 0.001: too many quick "
     "answers, or too often the same place."
 )
+ABOUT_COMPARISONS = (
+    "By the last export; `make compare` plans comparisons. **The first won**: share of the votes, "
+    "a tie is half, with its 95 % interval. **Enough votes**: by an interval that stays valid at "
+    "any number of looks, with the votes that would decide if the difference is as found."
+)
+ABOUT_LEFT_OUT = (
+    "The labels of a rater who is left out count for nothing: others are asked in their place, and "
+    "the tables omit them. No label is lost; Resume rater brings them back."
+)
 ABOUT_GOLD = (
     "Gold: a CSV file with the columns images, answer. Images are named by path or id, several "
     "separated by |; answers are good, bad, skip or unsafe, or ranks as 1|2|2. Raters are asked "
@@ -65,29 +75,32 @@ def build_admin_page(state: AppState) -> gr.Blocks:
         gr.Markdown("# Campaign")
         board = Board(state)
         _top(board)
-        with gr.Tab("Review"):
-            review.reports(board)
-            review.disputes(board)
-        with gr.Tab("Progress"):
-            _progress(board)
-        with gr.Tab("Raters"):
-            _raters(board)
-            _people(board)
-            _agreement(board)
-        with gr.Tab("Latest labels"):
-            labels = listing("Latest labels", tables.LABELS)
-            board.show(labels, lambda now: tables.label_table(now.summary, now.zone))
-        with gr.Tab("Plan"):
-            _plan(board)
-        with gr.Tab("Tables"):
-            files = listing("Tables of the last export", tables.FILES)
-            board.show(files, lambda _: tables.file_table(figures.list_tables(state)))
-        with gr.Tab("Audit"):
-            trail, latest = listing("Audit", tables.AUDIT), state.store.audit.latest
-            board.show(
-                trail,
-                lambda now: tables.audit_table(latest(figures.AUDIT_SHOWN), now.zone),
-            )
+        with gr.Tabs() as tabs:
+            with gr.Tab("Review"):
+                review.reports(board)
+                review.disputes(board)
+            with gr.Tab("Progress"):
+                _progress(board)
+            with gr.Tab("Labels", id=LABELS_TAB):
+                filters = browser.labels(board)
+            with gr.Tab("Raters"):
+                _raters(board)
+                _people(board, tabs, filters)
+                _agreement(board)
+            with gr.Tab("Comparisons"):
+                compared = listing("Comparisons of models", tables.COMPARISONS)
+                board.show_quality(compared, lambda quality, _: tables.comparison_table(quality))
+                gr.Markdown(ABOUT_COMPARISONS, elem_classes="soft")
+            with gr.Tab("Plan"):
+                _plan(board)
+            with gr.Tab("Tables"):
+                files = listing("Tables of the last export", tables.FILES)
+                board.show(files, lambda _: tables.file_table(figures.list_tables(state)))
+            with gr.Tab("Audit"):
+                trail, latest = listing("Audit", tables.AUDIT), state.store.audit.latest
+                board.show(
+                    trail, lambda now: tables.audit_table(latest(figures.AUDIT_SHOWN), now.zone)
+                )
         board.connect(page)
     return page
 
@@ -164,7 +177,7 @@ def _raters(board: Board) -> None:
     board.on(raters.select, choose, outputs=[board.rater])
 
 
-def _people(board: Board) -> None:
+def _people(board: Board, tabs: gr.Tabs, filters: dict[str, Any]) -> None:
     given = gr.Textbox(label="Password", visible=False, interactive=False, elem_id="given")
 
     def connect(
@@ -185,6 +198,11 @@ def _people(board: Board) -> None:
         button, inputs = gr.Button(title), list(fields.values())
         board.on(button.click, change, inputs, [given], redraws_quality=True)
 
+    def look(_call: Call, name: object) -> Update:
+        empty = dict.fromkeys(filters.values(), "")
+        chosen = {filters["rater"]: name or "", tabs: gr.Tabs(selected=LABELS_TAB)}
+        return empty | chosen | {board.wanted: {"rater": name or None}}
+
     one, with_role = api.RaterBody.model_validate, api.RoleBody.model_validate
     with gr.Row():
         with gr.Column(min_width=320):
@@ -194,7 +212,12 @@ def _people(board: Board) -> None:
             with gr.Row(elem_classes="actions"):
                 connect("Pause rater", api.pause, one, rater=board.rater)
                 connect("Resume rater", api.resume, one, rater=board.rater)
+                connect("Leave out", api.leave_out, one, rater=board.rater)
                 connect("New password", api.password, one, rater=board.rater)
+                to_labels = gr.Button("Look at their labels")
+                shown = [board.wanted, tabs, *filters.values()]
+                board.on(to_labels.click, look, [board.rater], shown)
+            gr.Markdown(ABOUT_LEFT_OUT, elem_classes="soft")
             role = gr.Radio(ROLES, value="rater", label="Role")
             share = gr.Number(label="Share of the labels, at most, in % (empty: any)", maximum=100)
             board.show_quality(share, _share)
@@ -310,7 +333,7 @@ def _flags(quality: tables.Quality) -> str:
         for rater in quality["raters"]
         if rater["flags"]
     ]
-    return f"Snapshot into it: {'; '.join(flagged)}." if flagged else ""
+    return f"Look into it: {'; '.join(flagged)}." if flagged else ""
 
 
 def _is_planned(kind: str, now: Snapshot) -> Any:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from data.store.people.reports import MOST_OPEN
 from labeling_app.admin import api, figures, tables
-from labeling_app.admin.board import Board, Call, Snapshot, Update, at_once, listing
+from labeling_app.admin.board import Board, Call, Snapshot, Update, at_once, gallery, listing
 from labeling_app.app_state import image_url
 from labeling_app.campaign.tasks import LARGEST_RANKING
 
@@ -46,16 +46,7 @@ def reports(board: Board) -> None:
 
     gr.Markdown("## Reported images")
     gr.Markdown(ABOUT_REPORTS, elem_classes="soft")
-    gallery = gr.Gallery(
-        label="Images to decide about",
-        columns=6,
-        fit_columns=False,
-        height="auto",
-        object_fit="contain",
-        buttons=[],
-        visible=False,
-        elem_id="reported",
-    )
+    images = gallery("Images to decide about", columns=6, name="reported")
     board.image.render()
     by_whom = listing("Reports of the image", tables.REPORTS)
     with gr.Row(elem_classes="actions"):
@@ -64,13 +55,13 @@ def reports(board: Board) -> None:
             gr.Button("Remove"),
             gr.Button(visible=False),
         )
-    board.show(gallery, _reported_images)
+    board.show(images, _reported_images)
     board.show(board.image, _report_choices)
     board.show(by_whom, lambda now: tables.report_table(now.report, now.zone))
     board.show(back, lambda now: gr.update(visible=now.report is not None))
     board.show(gone, lambda now: gr.update(visible=now.report in now.reports.open))
     board.show(everything, _of_one_rater)
-    board.on(gallery.select, choose)
+    board.on(images.select, choose)
     board.on(board.image.input, redraw)
     board.on(back.click, put_back, [board.image])
     board.on(gone.click, remove, [board.image])
@@ -137,16 +128,8 @@ def _chosen_dispute(board: Board) -> None:
     gr.Markdown(ABOUT_DISPUTES, elem_classes="soft")
     board.task.render()
     board.show(board.task, _dispute_choices)
-    gallery = gr.Gallery(
-        label="Images of the task",
-        columns=4,
-        fit_columns=False,
-        height="auto",
-        buttons=[],
-        visible=False,
-        object_fit="contain",
-    )
-    board.show(gallery, _disputed_images)
+    images = gallery("Images of the task", columns=4)
+    board.show(images, _disputed_images)
     answers = listing("Answers", dict.fromkeys(map(str, range(LARGEST_RANKING + 2)), "str"))
     board.show(answers, lambda now: tables.answer_table(now.dispute))
 

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pandas as pd
 
-from data.kinds.registry import kind_of, reported_images
+from data.kinds.registry import kind_of
 from data.store.people.audit import AuditEntry
 from data.store.people.reports import ReportedImage
 from data.store.views.overview import GivenLabel
@@ -31,8 +31,11 @@ BLURRED = "reported"
 COUNTS = {"Done": "number", "Wanted": "number", "Share": "number"}
 BY_CATEGORY = {"Category": "str", "Kind": "str"} | COUNTS
 BY_PROMPT = {"Prompt": "str"} | BY_CATEGORY
-LABELS = {"When": "str", "Rater": "str", "Prompt": "str", "Images": "markdown", "Answer": "str"}
 AGREEMENT = {"Kind": "str", "Category": "str", "Alpha": "number", "Tasks": "number"}
+COMPARISONS = {"Question": "str", "Models": "str", "Votes": "number"} | {
+    "The first won": "number",
+    "Enough votes": "str",
+}
 RATERS = {
     "Rater": "str",
     "Flags": "markdown",
@@ -104,24 +107,6 @@ def hours_plot(summary: Summary, zone: ZoneInfo) -> pd.DataFrame:
     return pd.DataFrame({"Hour": hours, "Labels": list(summary.hours.values())})
 
 
-def label_table(summary: Summary, zone: ZoneInfo) -> Table:
-    """Return the latest labels, newest first."""
-    rows = [
-        (
-            f"{one.submitted_at.astimezone(zone):%H:%M:%S}",
-            rater_text(one),
-            one.task.prompt,
-            _images(
-                one.task.image_ids,
-                blurred=bool(reported_images(one.answer, one.task.image_ids)),
-            ),
-            ": ".join(word for word in (answer_text(one), remarks(one)) if word),
-        )
-        for one in summary.stream
-    ]
-    return table(LABELS, rows)
-
-
 def agreement_table(quality: Quality) -> Table:
     """Return Krippendorff's alpha by kind and category."""
     rows = [
@@ -131,6 +116,21 @@ def agreement_table(quality: Quality) -> Table:
         for part in (found, *found["categories"])
     ]
     return table(AGREEMENT, rows)
+
+
+def comparison_table(quality: Quality) -> Table:
+    """Return how each pair of models stands, by question."""
+    rows = [
+        (
+            one["question"],
+            one["models"],
+            one["votes"],
+            (one["won"], _with_interval(one["won"], *(one["interval"] or (None, None)))),
+            one["standing"],
+        )
+        for one in quality.get("comparisons", ())
+    ]
+    return table(COMPARISONS, rows)
 
 
 def rater_table(quality: Quality) -> Table:
@@ -271,7 +271,7 @@ def _rater_row(rater: Mapping[str, Any], total: int) -> tuple[Cell, ...]:
         rater["name"],
         f"**{', '.join(rater['flags']).replace('_', ' ')}**" if rater["flags"] else "",
         rater["role"] if is_person else rater["source"],
-        rater["status"] or NOTHING,
+        (rater["status"] or NOTHING).replace("_", " "),
         rater["n"],
         _part(rater["n"], total if is_person else 0, lambda mine: f"{_percent(mine)}{most}"),
         rater["n_skipped"],

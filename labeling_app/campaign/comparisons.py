@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, PositiveInt, field_validator, model_validator
+from pydantic import BaseModel, Field, PositiveInt, field_validator
 
 from data.comparisons import AXES, Axis
 from data.errors import PictuneError
@@ -18,9 +18,6 @@ from data.feedback import NewTask
 
 WORDINGS = Path(__file__).parents[1] / "wordings"
 """Folder of the built-in wordings, one Markdown file for each axis."""
-
-FEWEST_RANKED = 3
-"""Fewest images of a ranking; two images are a comparison."""
 
 OBJECT = "{object}"
 """Placeholder of the counted object in the wording of the axis count."""
@@ -33,7 +30,7 @@ class CompareConfig(BaseModel, frozen=True, extra="forbid"):
     """Names of the models: `base`, a method such as `rwl`, in later rounds `rwl-round2`, or a model
     of another run such as `second/rwl`, whose images are those of its evaluation. By default, the
     base and all tuned models of the latest round are compared."""
-    axes: tuple[Axis, ...] = ("overall", "alignment", "appeal")
+    axes: tuple[Axis, ...] = Field(default=("overall", "alignment", "appeal"), min_length=1)
     """Questions, each asked by itself, one after the other: overall preference; alignment with the
     prompt; visual appeal, the prompt not shown; detailed alignment, with a reference image or a
     longer text, if given; count, the number of things in a single image."""
@@ -41,15 +38,10 @@ class CompareConfig(BaseModel, frozen=True, extra="forbid"):
     """Answers about two images: the first is better, the second is better, or a tie; 5 also
     distinguishes "much better" from "slightly better", as Imagen 3 does. The report counts both as
     better."""
-    rankings: bool = False
-    """Also asks raters to rank one image of each model (three models or more), on the page of
-    rankings. No reward learns from these rankings."""
     prompts_file: Path | None = None
     """Text file with one prompt a line; without it, the prompts of the evaluation."""
     images_per_prompt: PositiveInt = 2
     """Images of each prompt by each model, with the first seeds of the evaluation."""
-    eta: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Noise of the sampler: 0 is deterministic DDIM, which users run; 1 is ancestral sampling."""
     overlap: Annotated[int, Field(ge=1, le=1000)] = 1
     """Number of people who answer each comparison; as many simulated raters may answer as well."""
     priority: float = 1.0
@@ -71,12 +63,6 @@ class CompareConfig(BaseModel, frozen=True, extra="forbid"):
         if twice:
             raise ValueError(f"{twice[0]} stands there twice; name each once")
         return names
-
-    @model_validator(mode="after")
-    def _asks_something(self) -> Self:
-        if not self.axes and not self.rankings:
-            raise ValueError("axes has none and rankings is off, so nothing is asked; name an axis")
-        return self
 
 
 @dataclass(frozen=True)
@@ -115,7 +101,7 @@ def plan_comparisons(
     models: Sequence[str],
     references: Mapping[str, Reference] | None = None,
 ) -> Plan:
-    """Return the comparisons of all pairs of models on each axis, and the rankings of all models.
+    """Return the comparisons of all pairs of models on each axis.
 
     Tasks come in passes: each pass asks once about every prompt and pair of models, so that answers
     are spread evenly over prompts whenever raters stop. The first image of a task is from the model
@@ -151,35 +137,7 @@ def plan_comparisons(
                         drawn = {"models": names, "image_ids": images_of}
                         task = NewTask.model_validate(common | planned | drawn)
                         tasks[axis, image_ids] = task
-    ranked = _rankings(groups, config, models, passes) if config.rankings else []
-    return Plan([*tasks.values(), *ranked], same, repeated)
-
-
-def _rankings(
-    groups: Mapping[str, Mapping[int, Mapping[str, str]]],
-    config: CompareConfig,
-    models: Sequence[str],
-    passes: int,
-) -> list[NewTask]:
-    """Return a ranking of the models' different images for each prompt and seed."""
-    found = []
-    for prompt, seeds in sorted(groups.items()):
-        for number, seed in enumerate(sorted(seeds)):
-            model_of: dict[str, str] = {}
-            for model in models:
-                if model in seeds[seed]:
-                    model_of.setdefault(seeds[seed][model], model)
-            if len(model_of) >= FEWEST_RANKED:
-                task = NewTask(
-                    kind="ranking",
-                    prompt=prompt,
-                    image_ids=tuple(model_of),
-                    models=tuple(model_of.values()),
-                    overlap=config.overlap,
-                    priority=config.priority + len(config.axes) - number / passes,
-                )
-                found.append(task)
-    return found
+    return Plan([*tasks.values()], same, repeated)
 
 
 def _shown_beside(

@@ -33,6 +33,9 @@ Counter = Callable[[str, str], int | None]
 MUCH = 4.0
 """Number of just noticeable differences from which an image is much better."""
 
+SECONDS_PER_IMAGE = 2.0
+"""Median seconds of all raters for an image; each has a pace of their own around it."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 
 SUBMISSIONS = uuid.UUID("8f0f7d5e-6c0b-4f0e-9a53-3d0f6a3f6b1e")
@@ -55,14 +58,14 @@ class SimulatedRaterConfig(BaseModel, frozen=True, extra="forbid"):
     """Largest difference of quality that counts as a tie."""
     skip_rate: Share = 0.02
     """Probability that a task is skipped."""
-    seconds_per_image: PositiveFloat = 2.0
-    """Median seconds spent on one image; each rater has their own pace around it."""
 
 
 class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
     """One rater, with standards and habits of their own."""
 
     rater_id: str
+    seconds_per_image: PositiveFloat = SECONDS_PER_IMAGE
+    """Median seconds spent on one image."""
 
     def answer(
         self, claim: Claim, judge: Judge, counter: Counter | None = None, *, rng: random.Random
@@ -173,7 +176,7 @@ def create_raters(
     for number in range(1, config.raters + 1):
         rater_id = store.add_rater(f"simulated rater {number}", source="simulated")
         rng.gauss()  # not used, but without it a seed would no longer give the same answers
-        own = {"seconds_per_image": config.seconds_per_image * rng.lognormvariate(0, 0.2)}
+        own = {"seconds_per_image": SECONDS_PER_IMAGE * rng.lognormvariate(0, 0.2)}
         raters.append(SimulatedRater(rater_id=rater_id, **config.model_dump() | own))
     return raters
 

@@ -18,7 +18,7 @@ def reason_to_wait(state: AppState, account: Account) -> str | None:
     """Return the code of `NO_TASK` for which this rater must wait; None if there is no reason."""
     if state.store.is_paused:
         return "campaign_paused"
-    if account.status == "paused":
+    if account.status != "active":
         return "rater_paused"
     return "training_first" if training_left(state, account) else None
 

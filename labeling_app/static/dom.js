@@ -1,6 +1,8 @@
 // @ts-check
 // Finds elements of the page, each of the type that the code expects.
 
+/** @import { PageWords, Settings } from "../interface.d.ts" */
+
 /**
  * Returns the first element in `root` that fits the selector. Throws when there is none, or one of
  * another type.
@@ -62,4 +64,13 @@ export function closest(event, selector) {
  */
 export function made(tag, textContent, className = "") {
   return Object.assign(document.createElement(tag), { textContent, className });
+}
+
+/**
+ * Returns the facts that came with the page.
+ *
+ * @returns {{ settings: Settings, words: PageWords }}
+ */
+export function facts() {
+  return JSON.parse(find(document, "#facts", HTMLScriptElement).text);
 }

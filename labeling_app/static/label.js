@@ -21,9 +21,9 @@ import { choose, fill, followRater, loadWords } from "./words.js";
  *
  * @param {HTMLElement} element
  */
-export async function start(element) {
+export function start(element) {
   const root = find(element, ".pictune", HTMLElement);
-  await new Retry(() => {}).run(loadWords); // without words nothing can be said about a trouble
+  loadWords();
   fill(root);
   new Page(root).session.enter();
 }

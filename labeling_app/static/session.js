@@ -1,7 +1,7 @@
 // @ts-check
 // Signing in and out: who works here, and what becomes of the page when that changes.
 
-/** @import { Rater, Settings } from "../interface.d.ts" */
+/** @import { Rater } from "../interface.d.ts" */
 /** @import { Guidelines } from "./guidelines.js" */
 /** @import { Retry } from "./retry.js" */
 /** @import { PageState, State } from "./state.js" */
@@ -9,7 +9,7 @@
 /** @import { Training } from "./training.js" */
 
 import { call, isSignedOut, Refused, SIGNED_IN } from "./api.js";
-import { find, findAll, slot } from "./dom.js";
+import { facts, find, findAll, slot } from "./dom.js";
 import { Outbox } from "./outbox.js";
 import { language, refusalOf, words } from "./words.js";
 
@@ -44,12 +44,7 @@ export class Session {
     this.password = slot(page, "password", HTMLInputElement);
     this.rater = slot(page, "rater", HTMLElement);
     this.admin = slot(page, "admin", HTMLElement);
-    /** @type {Settings} */
-    this.settings = {
-      needs_password: false,
-      guideline_version: "",
-      guideline_versions: {},
-    };
+    this.settings = facts().settings;
     this.form.addEventListener("submit", (event) => this.signIn(event));
   }
 
@@ -61,10 +56,7 @@ export class Session {
 
   /** Goes on where this browser's rater was, or asks for a name. */
   async enter() {
-    const rater = await this.attempt(async () => {
-      this.settings = await call("GET", "settings");
-      return await call("GET", "me");
-    });
+    const rater = await this.attempt(() => call("GET", "me"));
     if (rater) await this.welcome(rater);
   }
 
@@ -106,9 +98,8 @@ export class Session {
     const version = guideline_versions[language()] ?? guideline_version;
     this.guidelines.showIfNew(rater.rater_id, version);
     this.state.change({ name: "training", outbox, shown: { view: "waiting" } });
-    const trained = await this.attempt(() =>
-      this.training.run(outbox, (action) => this.attempt(action))
-    );
+    const trained = rater.trained ||
+      await this.attempt(() => this.training.run(outbox, (action) => this.attempt(action)));
     if (trained && this.state.training?.outbox === outbox) this.begin(outbox);
   }
 

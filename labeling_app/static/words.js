@@ -3,7 +3,8 @@
 
 /** @import { OfferedReason, PageWords, ReasonsQuestion, Word } from "../interface.d.ts" */
 
-import { call, messageOf, Refused } from "./api.js";
+import { messageOf, Refused } from "./api.js";
+import { facts } from "./dom.js";
 
 /** Key in localStorage of the language chosen last in this browser; each rater has one below it. */
 const CHOSEN = "pictune.language";
@@ -18,9 +19,9 @@ const chosen = {
   reasons: { bad: [], skip: [], skip_several: [], unsafe: [] },
 };
 
-/** Gets the words from the server; until then the page has none. */
-export async function loadWords() {
-  const { preferred, languages, reasons } = await call("GET", "words");
+/** Takes the words that came with the page. */
+export function loadWords() {
+  const { preferred, languages, reasons } = facts().words;
   const wanted = [localStorage.getItem(CHOSEN), preferred, ...navigator.languages];
   const offered = Object.keys(languages);
   const found = wanted.map((tag) => tag && closestTo(tag, offered)).find((language) => language);
@@ -87,7 +88,7 @@ export function refusalOf(error) {
  * @param {HTMLElement} root
  */
 export function fill(root) {
-  root.lang = chosen.language;
+  document.documentElement.lang = chosen.language;
   for (const element of root.querySelectorAll("*")) {
     for (const { name, value } of element.attributes) {
       if (name === "data-words") element.textContent = words(value);

@@ -2,11 +2,13 @@
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import lru_cache, partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -16,6 +18,7 @@ from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from pipelines.run.campaign import export_labels, open_store
 from pipelines.settings.config import Settings
+from pipelines.settings.stages import ArenaConfig
 
 Request = Mapping[str, str] | None
 """Request to the process: None for an export; categories by prompt id for quality figures."""
@@ -50,7 +53,10 @@ class Exporter:
         return str(self._ask(None))
 
     def quality(self, categories: Mapping[str, str]) -> dict[str, Any]:
-        """Return `campaign_quality` of the categories; raise as `export` does."""
+        """Return `campaign_quality` of the categories, and `comparisons`; raise as `export` does.
+
+        `comparisons` has a row for each question and pair of models, by the last export.
+        """
         return dict(self._ask(categories))
 
     def _ask(self, request: Request) -> Any:
@@ -97,15 +103,51 @@ def _export_on_request(
     connection: "Connection[Any, Any]", run: RunFolder, settings: Settings
 ) -> None:
     os.nice(RATERS_FIRST)
+    compared = lru_cache(maxsize=1)(partial(_compared, run, settings))
     with open_store(run) as store, suppress(EOFError, BrokenPipeError):  # the app has ended
         while True:
-            connection.send(_answer(store, run, settings, connection.recv()))
+            connection.send(_answer(store, run, settings, connection.recv(), compared))
 
 
-def _answer(store: FeedbackStore, run: RunFolder, settings: Settings, request: Request) -> object:
+def _answer(
+    store: FeedbackStore,
+    run: RunFolder,
+    settings: Settings,
+    request: Request,
+    compared: Callable[[Path], list[dict[str, Any]]],
+) -> object:
     try:
         if request is None:
             return export_labels(store, run, settings)
-        return campaign_quality(store, request)
+        return campaign_quality(store, request) | {"comparisons": compared(run.latest.resolve())}
     except (PictuneError, OSError) as error:
         return PictuneError(str(error))
+
+
+def _compared(run: RunFolder, settings: Settings, export: Path) -> list[dict[str, Any]]:
+    """Return how the pairs of models stand by an export; empty without comparisons of models."""
+    if not (export / "labels_comparisons.parquet").exists():
+        return []
+    # takes a second to load
+    from pipelines.compare.arena.analysis import compare, refuse_one_model  # noqa: PLC0415
+    from pipelines.compare.arena.campaign import Campaign  # noqa: PLC0415
+    from pipelines.compare.arena.figures import AXIS_TITLES  # noqa: PLC0415
+
+    try:
+        campaign = Campaign.read(export, run.root.name)
+        refuse_one_model(campaign, run.root.name)
+    except PictuneError:
+        return []
+    figures = compare(campaign, run.root.name, settings.table("arena", ArenaConfig), {})
+    return [
+        {
+            "question": AXIS_TITLES[axis.axis],
+            "models": f"{pair.first} : {pair.second}",
+            "votes": pair.n,
+            "won": pair.won.share,
+            "interval": pair.won.interval,
+            "standing": pair.standing,
+        }
+        for axis in figures.axes
+        for pair in axis.pairs
+    ]

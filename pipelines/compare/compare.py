@@ -27,15 +27,12 @@ from pipelines.run.image_plan import EVALUATION_SEEDS, seeded
 from pipelines.run.prompts import prompts_of, read_prompts
 from pipelines.run.record import record
 from pipelines.settings.config import Settings
-from pipelines.settings.stages import ArenaConfig
 
 if TYPE_CHECKING:
     from pipelines.compare.images import ImageStore
 
 TEXTS = (".txt", ".md")
 """Suffixes of text files among the references."""
-CROWDS = (5, 10, 20, 40)
-"""Numbers of raters for which the stage prints the required votes."""
 
 
 def main(run: RunFolder, settings: Settings) -> None:
@@ -49,8 +46,6 @@ def main(run: RunFolder, settings: Settings) -> None:
     prompts = compared_prompts(settings, config)
     _refuse_axes_without_questions(config, prompts)
     with ends_at_once():
-        from pipelines.compare.arena.planning import Design, votes_needed  # noqa: PLC0415
-        from pipelines.compare.arena.ratings import win_probability  # noqa: PLC0415
         from pipelines.compare.images import ImageStore, contenders  # noqa: PLC0415 - loads torch
 
     models = contenders(run, config.models)
@@ -83,17 +78,6 @@ def main(run: RunFolder, settings: Settings) -> None:
         )
     if config.prompts_file is None and (omitted := omitted_prompts(settings)):
         print(f"compare: {omitted}")
-    if len(prompts) > 1:
-        elo = settings.table("arena", ArenaConfig).difference
-        share = float(win_probability(elo))
-        needed = {n: votes_needed(share, Design(n, len(prompts))) for n in CROWDS}
-        never = ", ".join(str(n) for n, votes in needed.items() if votes is None)
-        found = [f"no number of votes by {never} raters"] if never else []
-        found += [f"{votes} votes by {n} raters" for n, votes in needed.items() if votes]
-        print(
-            f"compare: {elo:g} Elo, {share:.0%} won, are found in four of five campaigns with "
-            f"{', '.join(found)}, on each axis and pair of models"
-        )
 
 
 def compared_prompts(settings: Settings, config: CompareConfig) -> dict[str, str | None]:

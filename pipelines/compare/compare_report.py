@@ -15,17 +15,16 @@ from data.files import write_json
 from data.runs import RunFolder
 from labeling_app.admin.tables import FLAGS
 from pipelines.collect.label_statistics import RATERS_OF, counted
-from pipelines.compare.arena.analysis import Scores, compare, refuse_one_model
+from pipelines.compare.arena.analysis import MOST_TIMES, RELEVANT, Scores, compare, refuse_one_model
 from pipelines.compare.arena.campaign import Campaign
 from pipelines.compare.arena.figures import (
+    AXIS_TITLES,
     AxisFigures,
     Comparison,
     PairFigures,
     RaterRow,
 )
 from pipelines.compare.arena.intervals import FEWEST
-from pipelines.compare.arena.planning import MOST_TIMES
-from pipelines.compare.arena.ratings import PULL
 from pipelines.pages.charts import elo_chart, model_colors
 from pipelines.pages.page import image_uri, interval, percent, svg_uri, write_page
 from pipelines.progress import progress
@@ -33,13 +32,6 @@ from pipelines.settings.config import Settings, check
 from pipelines.settings.stages import ArenaConfig
 from pipelines.settings.tables import TABLES
 
-AXIS_TITLES = {
-    "overall": "Overall preference",
-    "alignment": "Prompt-image alignment",
-    "appeal": "Visual appeal",
-    "detailed": "Detailed alignment",
-    "count": "Numerical reasoning",
-}
 UNANSWERED = "nobody has answered yet"
 
 
@@ -94,7 +86,6 @@ def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
         "raters_of": RATERS_OF,
         "axis_titles": AXIS_TITLES,
         "colors": colors,
-        "standing": standing,
         "charts": {
             one.axis: svg_uri(elo_chart([row.model_dump() for row in one.strengths], colors))
             for one in figures.axes
@@ -103,9 +94,9 @@ def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
         "habits": habits,
         "counted": counted,
         "caveat": caveat,
-        "pull": PULL,
         "fewest": FEWEST,
         "most_times": MOST_TIMES,
+        "relevant": RELEVANT,
         "disputes": _with_images(run, figures, images),
     }
     write_page("comparison.html.jinja", context, page)
@@ -162,20 +153,11 @@ def pair_of(axis: AxisFigures, stronger: str, weaker: str) -> PairFigures | None
     return next((pair for pair in axis.pairs if (pair.first, pair.second) == names), None)
 
 
-def standing(pair: PairFigures) -> str:
-    """Return a phrase that says whether labeling of a pair can stop."""
-    if pair.at_any_look is None:
-        return "too early"
-    if not pair.at_any_look[0] <= 0 <= pair.at_any_look[1]:
-        return "enough"
-    return "no end in sight" if pair.needed is None else f"not yet: about {pair.needed} votes"
-
-
 def lines(figures: Comparison) -> list[str]:
     """Return verdicts, whether labeling may stop, and raters in doubt, for a terminal."""
     found = [f"{title}: {said}" for title, said in figures.verdicts]
     found += [
-        f"{AXIS_TITLES[axis.axis]}, {pair.first} : {pair.second}: {standing(pair)}"
+        f"{AXIS_TITLES[axis.axis]}, {pair.first} : {pair.second}: {pair.standing}"
         for axis in figures.axes
         for pair in axis.pairs
     ]

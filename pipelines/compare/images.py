@@ -22,7 +22,7 @@ from data.schema import COMPARISON, IMAGES, PROMPTS, prompt_id, read_table, writ
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.adapter_kinds import BASE
 from finetune.settings.sampler import Sampler
-from labeling_app.campaign.comparisons import CompareConfig, ComparedImage
+from labeling_app.campaign.comparisons import ComparedImage
 from pipelines.evaluate.models import (
     TunedModel,
     file_name,
@@ -116,8 +116,7 @@ class ImageStore:
     def __init__(self, run: RunFolder, settings: Settings) -> None:
         self._run = run
         self._settings = settings
-        config = settings.table("compare", CompareConfig)
-        self._sampler = settings.table("sampler", Sampler).model_copy(update={"eta": config.eta})
+        self._sampler = settings.table("sampler", Sampler).deterministic()
         self._weights = weights_hash(settings.run.model)
         rows = read_table(run.images_table, IMAGES).to_pylist()
         self._known: dict[Drawing, str] = {

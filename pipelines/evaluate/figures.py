@@ -70,7 +70,7 @@ class Figures(BaseModel, frozen=True):
     readable: float | None = None
     """Share of images whose content the judge can recognize."""
     diversity: float | None = None
-    """Vendi score of the images of a prompt, by the encoder's embeddings; mean over prompts."""
+    """Vendi score of the images of a prompt, by the CLIP's embeddings; mean over prompts."""
 
 
 class PromptFigures(Figures, EvaluationPrompt, frozen=True):
@@ -88,7 +88,7 @@ class GroupFigures(Figures, frozen=True):
     """Figures of a group of prompts with the same number of images each."""
 
     distance: float | None = None
-    """Frechet distance to the base's images of the group, by the encoder's embeddings."""
+    """Frechet distance to the base's images of the group, by the CLIP's embeddings."""
     reward_gain: Gain | None = None
     gain: Gain | None = None
     """Gain in alignment, if there is a judge."""
@@ -197,7 +197,7 @@ class Measured:
     clip_scores: Sequence[float]
     """Cosine of image and prompt under the reward's CLIP, or the CLIP of the reward's settings."""
     embeddings: Values
-    """[N, D], of the encoder."""
+    """[N, D], of the CLIP."""
     verdicts: Sequence[Verdict] | None
     """Verdicts of the judge; None without a judge for such images."""
     scores: Values | None = None

@@ -45,12 +45,7 @@ from pipelines.run.judge import OracleJudge, judge_folder, open_judge
 from pipelines.run.metrics_log import kept_step, read_metrics
 from pipelines.run.mixes import is_mix
 from pipelines.run.model_hashes import REWARD_METRICS, has_reward, weights_hash
-from pipelines.run.models import (
-    open_backbone,
-    open_model,
-    open_reward_model,
-    untuned_backbone,
-)
+from pipelines.run.models import open_backbone, open_model, open_reward_model
 from pipelines.run.prompts import meta_of
 from pipelines.run.rounds import labels_by_round
 from pipelines.settings.config import Settings
@@ -74,9 +69,7 @@ class Instruments:
     judge: OracleJudge | None
     reward: RewardModel | None
     clip: ClipBackbone
-    """The reward's CLIP before training, or the CLIP of the reward's settings."""
-    encoder: ClipBackbone
-    """Encoder of the embeddings for diversity and distance."""
+    """The reward's CLIP, for CLIP scores, diversity and distance."""
     batches: Batches
     scorers: Sequence[Reward] = ()
 
@@ -86,18 +79,16 @@ class Instruments:
         config, reward = settings.table("evaluate", EvaluateConfig), None
         if has_reward(run.reward_dir):
             reward = open_reward_model(run.reward_dir, settings.run)
-            clip, encoder = untuned_backbone(reward, settings.run), reward.backbone
+            clip = reward.backbone
         else:
             name = settings.table("reward", RewardConfig).backbone
-            clip = encoder = open_backbone(name, settings.run)
-        if config.encoder is not None:
-            encoder = open_backbone(config.encoder, settings.run)
+            clip = open_backbone(name, settings.run)
         batches = Batches(settings.table("images", ImagesConfig).batch)
         scorers = [
-            load_reward([one], device=encoder.device, meta=meta_of(settings.run))
+            load_reward([one], device=clip.device, meta=meta_of(settings.run))
             for one in config.scorers
         ]
-        return cls(open_judge(settings.run), reward, clip, encoder, batches, scorers)
+        return cls(open_judge(settings.run), reward, clip, batches, scorers)
 
     def measure(self, planned: Sequence[Planned], folder: Path, title: str) -> Measured:
         """Score and embed images in `folder`, and judge them if there is a judge."""
@@ -112,9 +103,8 @@ class Instruments:
     def _measured(self, planned: Sequence[Planned], paths: Sequence[Path]) -> Measured:
         texts, images = [one.prompt for one in planned], load_images(paths)
         verdicts = None if self.judge is None else self.judge.verdicts(images, texts)
-        backbone = self.clip if self.reward is None else self.reward.backbone
-        images = images.to(backbone.device)
-        features, text = backbone.image_features(images), backbone.text_embedding(texts)
+        images = images.to(self.clip.device)
+        features, text = self.clip.image_features(images), self.clip.text_embedding(texts)
         rewards, stds, scores = None, None, None
         if self.scorers:
             each = [scorer(images, texts).double() for scorer in self.scorers]
@@ -125,11 +115,8 @@ class Instruments:
             )
             rewards, spread_of_members = torch.stack([means, spreads]).tolist()
             stds = spread_of_members if self.reward.members > 1 else None
-        image = features[:, : backbone.dim]
-        is_untuned = self.clip is backbone
-        cosines = (image * text).sum(-1) if is_untuned else self.clip.clip_score(images, texts)
-        if self.encoder is not backbone:
-            image = self.encoder.image_embedding(images)
+        image = features[:, : self.clip.dim]
+        cosines = (image * text).sum(-1)
         return Measured(
             planned,
             paths,

@@ -20,6 +20,7 @@ from pipelines.finetune.strengths import choose_and_save, is_missing
 from pipelines.flags import add_method
 from pipelines.interruption import ends_at_once
 from pipelines.run.record import StageFolder
+from pipelines.run.trackers import check_installed
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig
 
@@ -67,11 +68,12 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
         },
         vouched=(file,),
     )
-    is_done = stage.is_done
-    lacks_strengths = is_missing(folder, settings.table("finetune", FinetuneConfig))
+    is_done, shared = stage.is_done, settings.table("finetune", FinetuneConfig)
+    lacks_strengths = is_missing(folder, shared)
     line = f"finetune {name}: done, adapter in {folder}"
     if processes.skips(is_done and not lacks_strengths, line):
         return
+    check_installed(shared.trackers)
     with ends_at_once():
         # They load torch.
         from pipelines.finetune import work  # noqa: PLC0415

@@ -88,7 +88,9 @@ def _journal(job: Job, state: TrainState) -> Iterator[Callable[[dict[str, Any]],
     device = job.training.model.device
     bar = progress_bar(job.name, "step", total=total, done=before)
     # The line of step 0 is written together with the line of step 1.
-    with MetricsLog(job.folder, step=before or -1) as log, bar:
+    title = f"{job.run.root.name} {job.run.titled(job.name)}"
+    trackers = job.config.trackers
+    with MetricsLog(job.folder, step=before or -1, trackers=trackers, title=title) as log, bar:
 
         def note(metrics: dict[str, Any]) -> None:
             nonlocal before

@@ -30,7 +30,7 @@ from pipelines.run.image_plan import ImagesConfig, candidate_seeds
 from pipelines.run.judge import open_judge
 from pipelines.run.mixes import is_mix
 from pipelines.run.model_hashes import has_reward
-from pipelines.run.models import open_model, open_reward_model, untuned_backbone
+from pipelines.run.models import open_model, open_reward_model
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
@@ -110,7 +110,6 @@ class Studio:
         reward = with_reward(run).reward_dir
         self.reward = open_reward_model(reward, settings.run) if has_reward(reward) else None
         self.judge = open_judge(settings.run)
-        self._clip = None if self.reward is None else untuned_backbone(self.reward, settings.run)
         self._batch = settings.table("images", ImagesConfig).batch
         self._lock, self._is_closed = Lock(), False
 
@@ -246,13 +245,13 @@ class Studio:
             known: dict[str, list[Any]] = {}
             if self.judge is not None and self.judge.understands(prompt):
                 known["met"] = [one.met for one in self.judge.verdicts(images, prompts)]
-            if self.reward is not None and self._clip is not None:
+            if self.reward is not None:
                 images = images.to(self.reward.backbone.device)
                 scores, stds = self.reward.score_with_std(images=images, prompts=prompts)
                 known["reward"] = scores.tolist()
                 if self.reward.members > 1:
                     known["spread"] = stds.tolist()
-                known["clip_score"] = self._clip.clip_score(images, prompts).tolist()
+                known["clip_score"] = self.reward.backbone.clip_score(images, prompts).tolist()
             yield from (
                 {name: values[i] for name, values in known.items()} for i in range(len(part))
             )

@@ -10,7 +10,6 @@ from data.runs import RunFolder
 from pipelines.pages.charts import RED, learning_chart, training_chart
 from pipelines.pages.page import file_uri, image_uri, interval, number, signed, svg_uri, write_page
 from pipelines.reward.text import (
-    CONVENTIONS,
     TESTS,
     MainFigure,
     elsewhere,
@@ -36,16 +35,13 @@ OTHERS = "other raters"
 VERDICTS = {
     "roc_auc": "ROC-AUC",
     "roc_auc_macro": "ROC-AUC, by prompt",
-    "average_precision": "average precision",
     "brier": "Brier score",
-    "nll": "log loss",
     "ece": "calibration error",
     "good_at_1": "best is good",
 }
 PAIRS = {
     "pairwise_accuracy": "right",
     "pairwise_accuracy_macro": "right, by prompt",
-    "kendall_tau": "Kendall's tau",
     "recall_at_1": "recall@1",
 }
 MAIN_FIGURES: dict[MainFigure, str] = {
@@ -148,10 +144,8 @@ def _context(
         "tests": {
             name: TESTS[name] for name, part in tests.items() if part.model.n or part.model.n_pairs
         },
-        "ranked": any(part.model.n_pairs for part in tests.values()),
         "scorers": scorers(report),
         "elsewhere": elsewhere(report.test_unseen),
-        "conventions": CONVENTIONS,
         "others": OTHERS,
         "verdict_figures": VERDICTS,
         "pair_figures": PAIRS,

@@ -19,7 +19,7 @@ from pipelines.run.rounds import refuse_unlabeled, reward_before
 from pipelines.settings.config import Settings
 from pipelines.settings.stages import RoundsConfig
 from reward.dataset import FeedbackDataset
-from reward.files import BACKBONE_FILE, CONFIG_FILE, TYPES, TYPES_FILE, WEIGHTS_FILE
+from reward.files import CONFIG_FILE, TYPES, TYPES_FILE, WEIGHTS_FILE
 from reward.measuring.report import RewardReport
 from reward.settings import RewardConfig
 
@@ -61,7 +61,7 @@ def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> Non
         from pipelines.run.models import open_backbone  # noqa: PLC0415 - loads torch
 
     if not processes.is_first:
-        encode_labeled(run, config, open_backbone(config.backbone, settings.run), processes)
+        encode_labeled(run, open_backbone(config.backbone, settings.run), processes)
         return
     with stage.working():
         report = train_reward(run, settings, config, processes)
@@ -101,8 +101,6 @@ def _inputs(run: RunFolder, config: RewardConfig) -> dict[str, str]:
 def _outputs(folder: Path, config: RewardConfig) -> tuple[Path, ...]:
     """Return the required files of a trained reward."""
     names = [CONFIG_FILE, WEIGHTS_FILE, REWARD_METRICS]
-    if config.tune_last:
-        names.append(BACKBONE_FILE)
     if config.rater_types > 1:
         types = [f"type-{number}" for number in range(config.rater_types)]
         names += [f"{TYPES}/{name}" for name in (TYPES_FILE, *types)]

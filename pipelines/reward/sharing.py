@@ -9,7 +9,6 @@ from pipelines.run.models import embedding_bar, open_cache
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.embedding import ENCODE_BATCH, Track, embed_images
-from reward.settings import ExamplesConfig
 
 
 def encode_in_shares(embed: Callable[[Track], object], processes: Processes) -> Track:
@@ -36,15 +35,8 @@ def encode_in_shares(embed: Callable[[Track], object], processes: Processes) -> 
     return iter
 
 
-def encode_labeled(
-    run: RunFolder, config: ExamplesConfig, backbone: ClipBackbone, processes: Processes
-) -> Track:
-    """Share the labeled images, as `encode_in_shares` does; return the `track` of `prepare`.
-
-    The tokens for `tune_last` are too large for the cache, so the first process encodes them alone.
-    """
-    if config.tune_last:
-        return embedding_bar
+def encode_labeled(run: RunFolder, backbone: ClipBackbone, processes: Processes) -> Track:
+    """Share the labeled images, as `encode_in_shares` does; return the `track` of `prepare`."""
 
     def embed(own: Track) -> object:
         paths = FeedbackDataset.from_latest(run.latest, run.root).paths

@@ -16,27 +16,6 @@ SCORERS = {
 }
 """Titles of the scorers of `metrics.json`."""
 
-CONVENTIONS = {
-    "strict": ("strict", "ties of raters are omitted, equal scores count as half right"),
-    "imagereward": ("ImageReward", "ties of raters are omitted, equal scores count as wrong"),
-    "hpsv2": (
-        "HPSv2",
-        (
-            "ties of raters count as right, equal scores as half right, and the mean is over "
-            "prompts; each rater's own ranking counts, where published figures on HPDv2 have one "
-            "that is pooled over raters"
-        ),
-    ),
-    "pickscore": (
-        "PickScore",
-        (
-            "scores tie where the chances to win are close, by a threshold from validation labels; "
-            "a tie that one side sees is half right"
-        ),
-    ),
-}
-"""Title of each convention of `reward.measuring.metrics.pair_accuracy`, and how it counts."""
-
 TESTS = {"test_unseen": "Prompts that it never saw", "test_seen": "New images of known prompts"}
 
 MainFigure = Literal["roc_auc", "pairwise_accuracy"]
@@ -79,4 +58,4 @@ def main_part(report: RewardReport) -> tuple[str, MainFigure] | None:
 
 def elsewhere(part: PartReport) -> list[str]:
     """Return the external rewards among the scorers of a part."""
-    return [name for name in part.conventions if name not in SCORERS]
+    return [name for name in part.scorers if name not in SCORERS]

@@ -56,7 +56,7 @@ from reward.settings import RewardConfig
 _CARD = """# Reward model
 
 Predicts the probability that a rater calls an image good for its prompt. {members}
-on the embeddings of image and prompt by `{backbone}`, {state}, trained on {losses}.
+on the embeddings of image and prompt by `{backbone}`, which stays frozen, trained on {losses}.
 
 From the folder that the training was started in:
 
@@ -92,7 +92,7 @@ def train_reward(
     folder = reward_before(run)
     before = None if folder is None else open_reward_model(folder, settings.run)
     backbone = open_backbone(config.backbone, settings.run)
-    track = encode_labeled(run, config, backbone, processes)
+    track = encode_labeled(run, backbone, processes)
     examples = _prepare(run, config, backbone, track)
     elsewhere = rewards_from_elsewhere(examples, config, device=backbone.device, track=_bar)
     generator = torch.Generator().manual_seed(config.seed)
@@ -115,7 +115,6 @@ def train_reward(
     report = RewardReport(
         **dict(evaluation),
         temperature=float(model.temperature),
-        slip=float(model.slip),
         sources=label_sources(run.latest),
         learning_curve=[*curve, point(model, examples)],
         rater_types=_fit_types(run, model, examples, config, generator),
@@ -205,11 +204,9 @@ def _card(
         f"| {title} | {' | '.join(number(getattr(figures, key), 3) for key in keys)} |"
         for title, figures in lines
     )
-    tuned = f"tuned in its last {config.tune_last} block{'s' * (config.tune_last > 1)} as a whole"
     return _CARD.format(
         members=f"{config.members} heads" if config.members > 1 else "A head",
         backbone=config.backbone,
-        state=tuned if config.tune_last else "which stays frozen",
         losses=", ".join(_losses(config, report.train["counts"])),
         folder=str(run.reward_dir),
         image=str(examples.dataset.paths[images.image[0]]),

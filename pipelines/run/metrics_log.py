@@ -1,4 +1,4 @@
-"""Training metrics in a folder's `metrics.jsonl` and in TensorBoard."""
+"""Training metrics in a folder's `metrics.jsonl` and in trackers such as TensorBoard."""
 
 import json
 from collections import Counter
@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from data.files import write_atomically
+from pipelines.run.trackers import Tracker, open_trackers
 
 METRICS_FILE = "metrics.jsonl"
 UNTRAINED = "the kept weights are those before training, since no later ones validated better"
@@ -49,19 +50,27 @@ def time_spent(lines: Sequence[dict[str, Any]]) -> str:
 class MetricsLog:
     """Log with one line of JSON per step; a context manager."""
 
-    def __init__(self, folder: Path, *, step: int = 0) -> None:
-        """Continue after `step`.
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        step: int = 0,
+        trackers: Sequence[Tracker] = ("tensorboard",),
+        title: str = "",
+    ) -> None:
+        """Continue after `step`; `title` is the name of the training in trackers.
 
         Later lines of an interrupted attempt are removed, since their steps are repeated.
-        """
-        from torch.utils.tensorboard import SummaryWriter  # noqa: PLC0415 - loads torch
 
+        Raises:
+            PictuneError: a tracker cannot start.
+        """
+        self._trackers = open_trackers(trackers, folder, step=step, title=title)
         kept = [line for line in read_metrics(folder) if line["step"] <= step]
         with write_atomically(folder / METRICS_FILE) as temporary:
             text = "".join(json.dumps(line) + "\n" for line in kept)
             temporary.write_text(text, encoding="utf-8")
         self._file = (folder / METRICS_FILE).open("a", encoding="utf-8")
-        self._board = SummaryWriter(folder / "tensorboard", purge_step=step + 1)
 
     def __enter__(self) -> Self:
         return self
@@ -73,15 +82,15 @@ class MetricsLog:
         trace: TracebackType | None,
     ) -> None:
         self._file.close()
-        self._board.close()
+        for tracker in self._trackers:
+            tracker.finish()
 
     def write(self, step: int, values: dict[str, Any]) -> None:
         """Log one step; numbers of nested tables get names such as `reward_by_prompt/A cat.`."""
         self._file.write(json.dumps({**values, "step": step}) + "\n")
         self._file.flush()
-        for name, value in flat(values).items():
-            if name != "step":
-                self._board.add_scalar(name, value, step)
+        for tracker in self._trackers:
+            tracker.log({k: v for k, v in flat(values).items() if k != "step"}, step=step)
 
 
 def flat(values: dict[str, Any], prefix: str = "") -> dict[str, float]:

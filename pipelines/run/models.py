@@ -72,12 +72,6 @@ def open_reward_model(folder: Path, config: RunConfig) -> RewardModel:
     return RewardModel.from_pretrained(folder).to(device_of(config)).eval()
 
 
-def untuned_backbone(reward: RewardModel, config: RunConfig) -> ClipBackbone:
-    """Return the reward's CLIP with its weights before the training of the reward."""
-    backbone = reward.backbone
-    return open_backbone(backbone.name, config) if backbone.tuned_blocks else backbone
-
-
 def open_cache(run: RunFolder) -> EmbeddingCache:
     """Return the cache of embeddings that all runs share."""
     return EmbeddingCache(run.embeddings_dir)

@@ -34,6 +34,7 @@ UNBOUND = frozenset(
         "tasks",
         "rounds.least_roc_auc",
         "finetune.strengths",
+        "finetune.trackers",
     }
 )
 """Settings and tables that may change at any time.

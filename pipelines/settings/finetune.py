@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
 from finetune.settings.model import AdapterSettings
 from finetune.settings.validation import Measure, ValidationRules
+from pipelines.run.trackers import Tracker
 from reward.settings import RewardSource
 
 
@@ -47,6 +48,9 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     checkpoints: PositiveInt = 10
     """Number of checkpoints, evenly over the steps; an interrupted training continues from the last
     one."""
+    trackers: tuple[Tracker, ...] = ("tensorboard",)
+    """Programs that show the figures of `metrics.jsonl` while a method trains: "tensorboard",
+    "wandb". Weights & Biases is offline unless it finds your key or WANDB_MODE."""
     rewards: tuple[RewardSource, ...] = ()
     """Rewards to tune on instead of the run's reward, as a weighted sum; see `reward/sources.py`.
     The evaluation still shows the run's reward."""

@@ -1,6 +1,6 @@
 """Settings of rounds, of the evaluation, and of model comparisons by people."""
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
 from pipelines.run.image_plan import SEEDS_PER_ROUND
 from reward.settings import RewardSource
@@ -45,17 +45,11 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     scorers: tuple[RewardSource, ...] = ()
     """Rewards that only measure, each by itself: columns with intervals in table and report. Name
     ones that nothing is tuned on; a line warns of others."""
-    encoder: str | None = None
-    """Folder or hub name of the CLIP whose embeddings measure diversity and distance to the base;
-    omitted, it is the reward's CLIP."""
 
 
 class ArenaConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings of model comparisons: the stopping rule, and the labels that are used."""
+    """Settings of model comparisons: the labels that are used."""
 
-    difference: PositiveFloat = 70.0
-    """Relevant difference in Elo points; 70 is a win rate of 60 to 40. Campaigns with differences
-    of about this size stop earliest."""
     omit_raters: bool = False
     """Whether `compare-report` omits raters who answer at random, or within tenths of a second. It
     names them in any case."""

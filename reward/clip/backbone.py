@@ -4,10 +4,9 @@ Images are preprocessed in torch, so gradients reach the pixels: antialiased res
 and normalization with the mean and standard deviation of the folder's image processor.
 """
 
-import copy
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -95,10 +94,7 @@ class Preprocessing:
 
 
 class ClipBackbone(nn.Module):
-    """CLIP or SigLIP in evaluation mode; embeddings are L2-normalized.
-
-    All weights are frozen, except in a copy made by `tunable`.
-    """
+    """CLIP or SigLIP in evaluation mode, with frozen weights; embeddings are L2-normalized."""
 
     def __init__(
         self, name: str, clip: Any, tokenizer: PreTrainedTokenizerBase, preprocessing: Preprocessing
@@ -111,8 +107,6 @@ class ClipBackbone(nn.Module):
         self.family: ModelFamily = FAMILIES[clip.config.model_type]
         self.tokenizer = tokenizer
         self.preprocess = preprocessing
-        self.tuned_blocks = 0
-        """Number of trainable blocks at the end of the vision tower."""
         self._fingerprint: str | None = None
 
     @classmethod
@@ -142,38 +136,6 @@ class ClipBackbone(nn.Module):
             )
         image_size = clip.config.vision_config.image_size
         return cls(name, clip, tokenizer, Preprocessing.from_processor(images, image_size))
-
-    def tunable(self, last: int) -> Self:
-        """Return a copy whose last blocks of the vision tower may be trained.
-
-        The norm and the projection that follow the blocks are trained with them. The copy shares
-        all frozen weights with this backbone, and keeps its name and its fingerprint.
-
-        Raises:
-            PictuneError: the tower has fewer blocks.
-        """
-        blocks = len(self.clip.vision_model.encoder.layers)
-        if last > blocks:
-            raise PictuneError(
-                f"reward.tune_last: {self.name} has {blocks} blocks in its vision tower; "
-                f"{last} cannot be trained"
-            )
-        trained = {id(weight) for part in self._last_parts(last) for weight in part.parameters()}
-        shared: dict[int, object] = {
-            id(weight): weight for weight in self.parameters() if id(weight) not in trained
-        }
-        _ = self.fingerprint  # the copy gets the cached value
-        twin = copy.deepcopy(self, {id(self.tokenizer): self.tokenizer, **shared})
-        twin.tuned_blocks = last
-        for part in twin._last_parts(last):  # noqa: SLF001 (its own class)
-            part.requires_grad_(True)
-        return twin
-
-    def tuned_weights(self) -> dict[str, nn.Parameter]:
-        """Return the trainable weights, by their name in `clip`."""
-        return {
-            name: weight for name, weight in self.clip.named_parameters() if weight.requires_grad
-        }
 
     @property
     def dim(self) -> int:
@@ -210,7 +172,10 @@ class ClipBackbone(nn.Module):
                 del steps["interpolation"]
             settings = json.dumps([steps, self.tokenizer.get_vocab()], sort_keys=True)
             digest = hashlib.sha256(settings.encode())
-            self._fingerprint = _digest_of(self.clip.state_dict(), digest).hexdigest()
+            for name, weight in sorted(self.clip.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+            self._fingerprint = digest.hexdigest()
         return self._fingerprint
 
     @property
@@ -220,11 +185,8 @@ class ClipBackbone(nn.Module):
 
     @property
     def image_space(self) -> str:
-        """Name of the space of image embeddings with the current weights, for the cache."""
-        digest = "features"
-        if self.tuned_blocks:
-            digest = _digest_of(self.tuned_weights(), hashlib.sha256()).hexdigest()[:16]
-        return f"{self.fingerprint}-v{PREPROCESSING_VERSION}-{digest}"
+        """Name of the space of image features, for the cache."""
+        return f"{self.fingerprint}-v{PREPROCESSING_VERSION}-features"
 
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the signature is torch's)
         """Stay in evaluation mode: dropout would make scores random."""
@@ -245,20 +207,8 @@ class ClipBackbone(nn.Module):
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Return the features [B, F] of preprocessed [B, 3, S, S]."""
-        return self.embed_tokens(self.image_tokens(pixels, last=0), last=0)
-
-    def image_tokens(self, pixels: Tensor, *, last: int) -> Tensor:
-        """Turn preprocessed [B, 3, S, S] into the tokens [B, T, W] that enter the `last` blocks."""
-        blocks = self.clip.vision_model.encoder.layers
         tokens = self.family.enter(self.clip, pixels)
-        for block in blocks[: len(blocks) - last]:
-            tokens = block(tokens, attention_mask=None)
-        return tokens
-
-    def embed_tokens(self, tokens: Tensor, *, last: int) -> Tensor:
-        """Return the features [B, F] of [B, T, W] from `image_tokens`."""
-        blocks = self.clip.vision_model.encoder.layers
-        for block in blocks[len(blocks) - last :]:
+        for block in self.clip.vision_model.encoder.layers:
             tokens = block(tokens, attention_mask=None)
         embedding = F.normalize(self.family.leave(self.clip, tokens), dim=-1)
         patches = tokens[:, self.family.patches]
@@ -295,26 +245,12 @@ class ClipBackbone(nn.Module):
             return_tensors="pt",
         )
 
-    def _last_parts(self, last: int) -> list[nn.Module]:
-        """Return the last blocks of the vision tower and the layers after them; none for 0."""
-        if not last:
-            return []
-        blocks = self.clip.vision_model.encoder.layers[-last:]
-        return [*blocks, *self.family.after_blocks(self.clip)]
-
     def clip_score(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
         """Return the cosine of each image with its prompt, [B] in [-1, 1].
 
         This is the baseline of the learned reward.
         """
         return (self.image_embedding(images) * self.text_embedding(prompts)).sum(-1)
-
-
-def _digest_of(weights: Mapping[str, Tensor], digest: "hashlib._Hash") -> "hashlib._Hash":
-    for name, weight in sorted(weights.items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-    return digest
 
 
 def _check_name(name: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import (
     AutoTokenizer,
     CLIPImageProcessorPil,
@@ -37,8 +37,6 @@ class ModelFamily:
     """Outputs [B, T, W] of the last block -> embeddings [B, D]."""
     patches: slice
     """Slice of the T tokens that are image patches."""
-    after_blocks: Callable[[Any], list[nn.Module]]
-    """The layers of the vision tower after its blocks."""
     read: Callable[[Any, Tensor], Tensor]
     """Token ids [B, L] of padded prompts -> embeddings [B, D]."""
 
@@ -69,7 +67,6 @@ FAMILIES = {
         enter=_enter_clip,
         leave=_leave_clip,
         patches=slice(1, None),
-        after_blocks=lambda clip: [clip.vision_model.post_layernorm, clip.visual_projection],
         read=lambda clip, ids: clip.text_projection(clip.text_model(input_ids=ids).pooler_output),
     ),
     "siglip": ModelFamily(
@@ -81,7 +78,6 @@ FAMILIES = {
         enter=lambda siglip, pixels: siglip.vision_model.embeddings(pixels),
         leave=_leave_siglip,
         patches=slice(None),
-        after_blocks=lambda siglip: [siglip.vision_model.post_layernorm, siglip.vision_model.head],
         read=lambda siglip, ids: siglip.text_model(input_ids=ids).pooler_output,
     ),
 }

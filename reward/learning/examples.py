@@ -15,13 +15,10 @@ from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset, Indices
 from reward.embedding import (
     ENCODE_BATCH,
-    TUNED_BATCH,
     Track,
     embed_images,
     embed_prompts,
-    embed_tokens,
     file_digests,
-    image_tokens,
 )
 from reward.learning.contrastive import negatives, vocabulary
 from reward.learning.split import Split, normalized, split_feedback
@@ -42,24 +39,6 @@ class Examples:
     wrong: Tensor
     """[prompts, N - 1] rows of `text_embeddings` with each prompt's wrong versions; -1 for prompts
     with fewer. On the CPU."""
-    image_tokens: Tensor | None = None
-    """[images, T, W], inputs of the first trained block; None if no block is trained."""
-
-    def embeddings_by(self, backbone: ClipBackbone, rows: Tensor) -> Tensor:
-        """Return `image_features` with `rows` computed again by `backbone`.
-
-        Each distinct image is encoded once. Without trained blocks the result is
-        `image_features` itself.
-        """
-        if not backbone.tuned_blocks or not len(rows):
-            return self.image_features
-        assert self.image_tokens is not None, "prepare() was called without tune_last"
-        rows = rows.unique().to(self.image_tokens.device, non_blocking=True)
-        batches = [
-            backbone.embed_tokens(self.image_tokens[some], last=backbone.tuned_blocks)
-            for some in rows.split(TUNED_BATCH)
-        ]
-        return self.image_features.index_copy(0, rows, torch.cat(batches))
 
 
 def prepare(
@@ -72,8 +51,7 @@ def prepare(
 ) -> Examples:
     """Split the labels, make wrong prompts, and encode every image and prompt once.
 
-    `track` wraps the loop over image batches. Images and prompts in `cache` are not encoded; the
-    tokens for `tune_last` are too large for the cache.
+    `track` wraps the loop over image batches. Images and prompts in `cache` are not encoded.
 
     Raises:
         PictuneError: an image cannot be read or is not the labeled image, or embeddings are not
@@ -86,24 +64,18 @@ def prepare(
     wrong = torch.full((len(dataset.prompts), config.negatives), -1)
     for prompt, texts in enumerate(wrong_texts):
         wrong[prompt, : len(texts)] = torch.tensor([row[text] for text in texts], dtype=torch.long)
-    paths, batch_size = dataset.paths, ENCODE_BATCH
+    paths = dataset.paths
     digests = file_digests(paths)
     _check_unchanged(dataset, digests)
-    last, tokens = config.tune_last, None
-    if last:
-        tokens = image_tokens(paths, backbone, last=last, batch_size=batch_size, track=track)
-        images = embed_tokens(tokens, paths, backbone, last=last)
-    else:
-        images = embed_images(
-            paths, backbone, batch_size=batch_size, track=track, cache=cache, digests=digests
-        )
+    images = embed_images(
+        paths, backbone, batch_size=ENCODE_BATCH, track=track, cache=cache, digests=digests
+    )
     return Examples(
         dataset=dataset,
         split=split,
         image_features=images,
         text_embeddings=embed_prompts([*dataset.prompts, *row], backbone, cache=cache),
         wrong=wrong,
-        image_tokens=tokens,
     )
 
 
@@ -157,16 +129,13 @@ def logits_and_margins(
 @torch.no_grad()
 def logits_at(model: RewardModel, examples: Examples, image: Indices, prompt: Indices) -> Values:
     """Return the uncalibrated logits [N] of images and prompts given by index [N]."""
-    return as_values(model.member_logits(**embeddings_at(model, examples, image, prompt)).mean(0))
+    return as_values(model.member_logits(**embeddings_at(examples, image, prompt)).mean(0))
 
 
-def embeddings_at(
-    model: RewardModel, examples: Examples, image: Indices, prompt: Indices
-) -> dict[str, Tensor]:
+def embeddings_at(examples: Examples, image: Indices, prompt: Indices) -> dict[str, Tensor]:
     """Return `image_features` [N, F] and `text_embeddings` [N, D] of indices [N]."""
-    images = examples.embeddings_by(model.backbone, torch.from_numpy(image))
     return {
-        "image_features": images[torch.from_numpy(image)],
+        "image_features": examples.image_features[torch.from_numpy(image)],
         "text_embeddings": examples.text_embeddings[torch.from_numpy(prompt)],
     }
 

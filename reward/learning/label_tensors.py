@@ -55,8 +55,7 @@ class LabelTensors:
     weight: Tensor
     """[K], 1 / (number of pairs in the ranking), times the weight of the rater."""
     ranking: Tensor | None = None
-    """[K], number of each pair's ranking, from 0; pairs of a ranking stay in one step. None if
-    single pairs are spread over the steps."""
+    """[K], number of each pair's ranking, from 0; None if each pair counts as a ranking."""
 
     @classmethod
     def from_part(
@@ -100,14 +99,6 @@ class LabelTensors:
         if self.ranking is None or not len(self.ranking):
             return len(self.image_0)
         return int(self.ranking.max()) + 1
-
-    def pairs_of(self, rankings: Tensor) -> Tensor:
-        """Return the rows of the pairs of `rankings`, given by number below `n_rankings`."""
-        if self.ranking is None:
-            return rankings
-        chosen = torch.zeros(self.n_rankings, dtype=torch.bool, device=rankings.device)
-        chosen[rankings] = True
-        return chosen[self.ranking].nonzero().flatten()
 
     @cached_property
     def padded_rankings(self) -> PaddedRankings:

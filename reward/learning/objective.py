@@ -86,35 +86,25 @@ class Objective:
 
     def labels(self, part: FeedbackDataset, *, shares: Numbers | None = None) -> LabelTensors:
         """Return the labels of `part` as tensors; `shares` as in `LabelTensors.from_part`."""
-        # If pairs of a ranking stay together, trained blocks encode each of its images once.
-        return LabelTensors.from_part(
-            part,
-            weighting=self.config.label_weights,
-            whole_rankings=self.model.backbone.tuned_blocks > 0,
-            shares=shares,
-        )
+        return LabelTensors.from_part(part, weighting=self.config.label_weights, shares=shares)
 
-    def training_terms(self, labels: LabelTensors, rows: Tensor, rankings: Tensor) -> Terms:
+    def training_terms(self, labels: LabelTensors, rows: Tensor, pairs: Tensor) -> Terms:
         """Return the mean over the members of each member's losses.
 
-        The losses are on the verdicts `rows` of `labels` and on its `rankings`, given by number
-        below `labels.n_rankings`.
+        The losses are on the verdicts `rows` of `labels` and on its ranked `pairs`, by number.
         """
         image, prompt = labels.image[rows], labels.prompt[rows]
-        pairs = labels.pairs_of(rankings)
-        chosen = labels.image_0[pairs], labels.image_1[pairs]
-        images = self.examples.embeddings_by(self.model.backbone, torch.cat([image, *chosen]))
         good, raters = labels.good[rows], labels.raters[rows]
         binary = auxiliary = ranking = None
         if len(rows):
-            rewards = torch.sigmoid(self._logits_at(images, image, prompt))
+            rewards = torch.sigmoid(self._logits_at(image, prompt))
             binary = binary_loss(rewards, *self._moved(good, raters))
         judged = (good > 0) & (self.examples.wrong[prompt] >= 0).any(-1)
         if self.config.auxiliary_weight and judged.any():
             good_labels = (good * raters)[judged]
-            auxiliary = self._prompt_term(images, image[judged], prompt[judged], good_labels)
+            auxiliary = self._prompt_term(image[judged], prompt[judged], good_labels)
         if self.config.ranking_weight and len(pairs):
-            ranking = self._pairs_term(images, labels, pairs)
+            ranking = self._pairs_term(labels, pairs)
         return Terms(binary, auxiliary, ranking)
 
     @torch.no_grad()
@@ -124,46 +114,42 @@ class Objective:
         The prompt-classification term is omitted. Rankings are scored pair by pair, since the split
         may have separated their images.
         """
-        rows = torch.cat([labels.image, labels.image_0, labels.image_1])
-        images = self.examples.embeddings_by(self.model.backbone, rows)
         binary = ranking = None
         if len(labels.image):
-            logits = self._logits_at(images, labels.image, labels.prompt).mean(0)
+            logits = self._logits_at(labels.image, labels.prompt).mean(0)
             good, raters = self._moved(labels.good, labels.raters)
             binary = binary_loss(torch.sigmoid(logits), good, raters)
         if self.config.ranking_weight and len(labels.image_0):
-            logits_0 = self._logits_at(images, labels.image_0, labels.pair_prompt).mean(0)
-            logits_1 = self._logits_at(images, labels.image_1, labels.pair_prompt).mean(0)
+            logits_0 = self._logits_at(labels.image_0, labels.pair_prompt).mean(0)
+            logits_1 = self._logits_at(labels.image_1, labels.pair_prompt).mean(0)
             moved = self._moved(labels.label_0, labels.weight)
             ranking = bradley_terry_loss(logits_0, logits_1, *moved)
         total = Terms(binary, None, ranking).total(self.config)
         return None if total is None else total.item()
 
-    def _prompt_term(
-        self, images: Tensor, image: Tensor, prompt: Tensor, good_labels: Tensor
-    ) -> Tensor:
+    def _prompt_term(self, image: Tensor, prompt: Tensor, good_labels: Tensor) -> Tensor:
         wrong = self.examples.wrong[prompt]
         true = prompt[:, None]
         texts = torch.cat([true, wrong.clamp(min=0)], dim=1)  # [B, N], the true prompt first
         present = torch.cat([torch.ones_like(true, dtype=torch.bool), wrong >= 0], dim=1)
         (image,) = self._moved(image)
-        repeated = images[image].repeat_interleave(texts.shape[1], dim=0)
+        repeated = self.examples.image_features[image].repeat_interleave(texts.shape[1], dim=0)
         logits = self._member_logits(repeated, texts.flatten()).unflatten(-1, texts.shape)
         temperature = self.config.prompt_temperature
         present, good_labels = self._moved(present, good_labels)
         return prompt_classification_loss(torch.sigmoid(logits), present, good_labels, temperature)
 
-    def _pairs_term(self, images: Tensor, labels: LabelTensors, pairs: Tensor) -> Tensor:
+    def _pairs_term(self, labels: LabelTensors, pairs: Tensor) -> Tensor:
         prompt = labels.pair_prompt[pairs]
-        logits_0 = self._logits_at(images, labels.image_0[pairs], prompt)
-        logits_1 = self._logits_at(images, labels.image_1[pairs], prompt)
+        logits_0 = self._logits_at(labels.image_0[pairs], prompt)
+        logits_1 = self._logits_at(labels.image_1[pairs], prompt)
         moved = self._moved(labels.label_0[pairs], labels.weight[pairs])
         return bradley_terry_loss(logits_0, logits_1, *moved)
 
-    def _logits_at(self, images: Tensor, image: Tensor, prompt: Tensor) -> Tensor:
-        """Return [members, B] of rows [B] of `images` [N, F] and rows [B] of `text_embeddings`."""
+    def _logits_at(self, image: Tensor, prompt: Tensor) -> Tensor:
+        """Return [members, B] of rows [B] of `image_features` and rows [B] of `text_embeddings`."""
         (image,) = self._moved(image)
-        return self._member_logits(images[image], prompt)
+        return self._member_logits(self.examples.image_features[image], prompt)
 
     def _member_logits(self, image: Tensor, prompt: Tensor) -> Tensor:
         """Return [members, B] of image features [B, F] and rows [B] of `text_embeddings`."""

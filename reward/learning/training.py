@@ -5,8 +5,7 @@
 Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one;
 2. an image's label is the mean over its raters; 3. rankings are training data too, by the loss of
    Bradley and Terry; 4. early stopping and a temperature from the validation part;
-5. the last blocks of the vision tower can be trained with the head; 6. the head starts near the
-   CLIP score (`EnsembleHead`).
+5. the head starts near the CLIP score (`EnsembleHead`).
 """
 
 import math
@@ -18,7 +17,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from data.errors import PictuneError
-from reward.calibration import fit_temperature, fit_temperature_and_slips
+from reward.calibration import fit_temperature
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.learning.examples import Examples, verdict_logits
@@ -27,13 +26,13 @@ from reward.learning.objective import Objective
 from reward.model import RewardModel
 from reward.settings import RewardConfig
 
-RANKINGS_PER_VERDICT = 8
-"""Largest number of ranked pairs, or rankings, per step for each labeled image of `batch_size`."""
+PAIRS_PER_VERDICT = 8
+"""Largest number of ranked pairs per step for each labeled image of `batch_size`."""
 
 PATIENCE = 10
 """Epochs without a lower validation loss after which training stops."""
 WEIGHT_DECAY = 0.01
-"""Weight decay of AdamW, for the head and the trained blocks."""
+"""Weight decay of AdamW."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +53,9 @@ class RewardMetrics:
 def new_model(
     backbone: ClipBackbone, config: RewardConfig, *, generator: torch.Generator
 ) -> RewardModel:
-    """Return an untrained model by the settings; `generator` (CPU) draws its weights.
-
-    Raises:
-        PictuneError: the backbone has fewer than `tune_last` blocks.
-    """
+    """Return an untrained model by the settings; `generator` (CPU) draws its weights."""
     return RewardModel.create(
-        backbone,
-        hidden=config.hidden,
-        members=config.members,
-        generator=generator,
-        tune_last=config.tune_last,
+        backbone, hidden=config.hidden, members=config.members, generator=generator
     )
 
 
@@ -84,10 +75,9 @@ def train(
 ) -> Iterator[RewardMetrics]:
     """Train `model` in place and yield the metrics of each epoch.
 
-    `generator` (CPU) orders the labels. The head and the trainable blocks of the backbone are
-    trained. At the end of the iterator, the model has the weights of the epoch with the lowest
-    validation loss (without validation labels: of the last epoch) and the calibration of the
-    validation part.
+    `generator` (CPU) orders the labels. At the end of the iterator, the model has the weights of
+    the epoch with the lowest validation loss (without validation labels: of the last epoch) and the
+    calibration of the validation part.
 
     Raises:
         PictuneError: there are no labels to learn from, or the loss is NaN.
@@ -117,18 +107,14 @@ def train(
             break
     if best_weights is not None:
         model.load_state_dict(best_weights, strict=False)
-    _calibrate(model, examples, config)
+    model.temperature.fill_(fit_temperature(*verdict_logits(model, examples, examples.split.val)))
     model.labels = examples.split.train.counts
 
 
 def optimizer_of(objective: Objective, config: RewardConfig) -> torch.optim.Optimizer:
-    """Return AdamW for the head and the trained blocks of the backbone."""
-    blocks = list(objective.model.backbone.tuned_weights().values())
-    groups = [
-        {"params": list(objective.model.head.parameters()), "lr": config.learning_rate},
-        {"params": blocks, "lr": config.tune_learning_rate},
-    ]
-    return torch.optim.AdamW(groups, weight_decay=WEIGHT_DECAY)
+    """Return AdamW for the head."""
+    head = objective.model.head.parameters()
+    return torch.optim.AdamW(head, config.learning_rate, weight_decay=WEIGHT_DECAY)
 
 
 def train_epoch(
@@ -142,11 +128,11 @@ def train_epoch(
     steps = steps_per_epoch(labels, batch_size, ranking_weight=objective.config.ranking_weight)
     orders = (
         torch.randperm(n, generator=generator).tensor_split(steps)
-        for n in (len(labels.image), labels.n_rankings)
+        for n in (len(labels.image), len(labels.image_0))
     )
     history = []
-    for rows, rankings in zip(*orders, strict=True):
-        terms = objective.training_terms(labels, rows, rankings)
+    for rows, pairs in zip(*orders, strict=True):
+        terms = objective.training_terms(labels, rows, pairs)
         loss = terms.total(objective.config)
         if loss is None:
             continue
@@ -187,17 +173,7 @@ def steps_per_epoch(labels: LabelTensors, batch_size: int, *, ranking_weight: fl
     for_verdicts = math.ceil(verdicts / batch_size)
     if not ranking_weight:
         return for_verdicts
-    return max(for_verdicts, math.ceil(labels.n_rankings / (RANKINGS_PER_VERDICT * batch_size)))
-
-
-def _calibrate(model: RewardModel, examples: Examples, config: RewardConfig) -> None:
-    logits, good = verdict_logits(model, examples, examples.split.val)
-    if config.calibration == "temperature_and_slips":
-        temperature, slip = fit_temperature_and_slips(logits, good)
-    else:
-        temperature, slip = fit_temperature(logits, good), 0.0
-    model.temperature.fill_(temperature)
-    model.slip.fill_(slip)
+    return max(for_verdicts, math.ceil(len(labels.image_0) / (PAIRS_PER_VERDICT * batch_size)))
 
 
 def _mean(values: list[float]) -> float | None:

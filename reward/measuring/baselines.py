@@ -104,7 +104,7 @@ def blind_scorer(
     else:
         blind = replace(examples, image_features=torch.zeros_like(examples.image_features))
     # Such a head cannot tell an image's prompts apart.
-    one_head = {"members": 1, "auxiliary_weight": 0.0, "tune_last": 0}
+    one_head = {"members": 1, "auxiliary_weight": 0.0}
     model = train_from_scratch(backbone, blind, config.model_copy(update=one_head))
     return model_scorer(model, blind)
 

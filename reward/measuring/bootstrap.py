@@ -13,12 +13,10 @@ from scipy.special import ndtr, stdtrit
 from reward.calibration import Values
 from reward.dataset import Indices
 from reward.measuring.metrics import (
-    CLIP_MARGIN,
     Scored,
     as_ranks,
     by_prompt,
     ratio,
-    weighted_average_precision,
     weighted_roc_auc,
 )
 
@@ -68,7 +66,7 @@ class Resamples:
         """
         verdicts = scored.part.verdicts
         at = self._rows_of(verdicts.prompt if self.by_prompt else verdicts.image)
-        columns = self._losses(scored, at) | self._areas(scored, at)
+        columns = self._losses(scored, at) | {"roc_auc": self._areas(scored, at)}
         if not self.by_prompt:
             return columns | {"pairwise_accuracy": self._of_pairs(scored)}
         rows = self._rows_of(scored.part.labeled_prompts)
@@ -80,23 +78,17 @@ class Resamples:
         return np.searchsorted(self.clusters, keys).astype(np.int64)
 
     def _losses(self, scored: Scored, at: Indices) -> dict[str, Values]:
-        probability = np.clip(scored.probability, CLIP_MARGIN, 1 - CLIP_MARGIN)
         good = scored.good
         losses = {
             "accuracy": ((scored.probability >= 0.5) == (good == 1)).astype(np.float64),
             "brier": (scored.probability - good) ** 2,
-            "nll": -np.log(np.where(good == 1, probability, 1 - probability)),
         }
         return {name: self._means(values, at) for name, values in losses.items()}
 
-    def _areas(self, scored: Scored, at: Indices) -> dict[str, Values]:
+    def _areas(self, scored: Scored, at: Indices) -> Values:
         ranks, good = as_ranks(scored.probability), scored.good
-        areas = {"roc_auc": weighted_roc_auc, "average_precision": weighted_average_precision}
-        chunks = self._chunks(len(at))
-        return {
-            name: np.concatenate([area(ranks, good, self.counts[rows][:, at]) for rows in chunks])
-            for name, area in areas.items()
-        }
+        weights = (self.counts[rows][:, at] for rows in self._chunks(len(at)))
+        return np.concatenate([weighted_roc_auc(ranks, good, each) for each in weights])
 
     def _of_pairs(self, scored: Scored) -> Values:
         """Return the pairwise accuracy of each sample of images."""

@@ -10,20 +10,13 @@ import torch
 from scipy.special import expit
 
 from data.errors import PictuneError
-from reward.calibration import Values, with_slips
+from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices
 from reward.learning.examples import Examples, as_values, embeddings_at, logits_at
 from reward.learning.training import train_from_scratch
 from reward.measuring.bootstrap import Resamples, interval
-from reward.measuring.metrics import (
-    CONVENTIONS,
-    Scored,
-    Scorer,
-    figures,
-    fit_tie_threshold,
-    pair_accuracy,
-)
+from reward.measuring.metrics import Scored, Scorer, figures
 from reward.measuring.report import (
     CLIP_SCORE,
     MODEL,
@@ -55,33 +48,20 @@ def evaluate(
 
     Intervals have 95 % coverage and use the same resamples for all scorers.
     """
-    threshold = {
-        name: fit_tie_threshold(Scored.from_scorer(scorer, examples.split.val))
-        for name, scorer in scorers.items()
-    }
     parts = {}
     for name in PARTS:
         part: FeedbackDataset = getattr(examples.split, name)
         scored = {each: Scored.from_scorer(scorer, part) for each, scorer in scorers.items()}
         samples = Resamples.draw(scored[MODEL], np.random.default_rng(seed), resamples)
-        parts[name] = _part_report(scored, samples, threshold)
+        parts[name] = _part_report(scored, samples)
     return Evaluation(train={"counts": examples.split.train.counts}, **parts)
 
 
-def _part_report(
-    scored: Mapping[str, Scored], samples: Resamples, threshold: Mapping[str, float]
-) -> PartReport:
+def _part_report(scored: Mapping[str, Scored], samples: Resamples) -> PartReport:
     part = scored[MODEL].part
     resampled = {name: samples.figures(one) for name, one in scored.items()}
     rows: dict[str, Any] = {
         name: with_intervals(one, resampled[name], samples) for name, one in scored.items()
-    }
-    conventions: dict[str, dict[str, float | None]] = {
-        name: {
-            convention: pair_accuracy(one, convention, tie_within=threshold[name])
-            for convention in CONVENTIONS
-        }
-        for name, one in scored.items()
     }
     others = _others(scored[MODEL])
     return PartReport(
@@ -89,7 +69,6 @@ def _part_report(
         resampled="prompts" if samples.by_prompt else "images",
         gain=_gains(rows, resampled, len(samples.clusters)),
         by_category=_by_category(scored),
-        conventions=conventions,
         human=_human(scored[MODEL], others, samples),
         by_rater=_by_rater(scored[MODEL], others),
         **rows,
@@ -103,11 +82,10 @@ def measure(scorer: Scorer, part: FeedbackDataset) -> Figures:
 
 def model_scorer(model: RewardModel, examples: Examples, *, calibrated: bool = True) -> Scorer:
     """Return the scorer of the reward model, with or without its calibration."""
-    temperature, slip = (float(model.temperature), float(model.slip)) if calibrated else (1.0, 0.0)
+    temperature = float(model.temperature) if calibrated else 1.0
 
     def score(image: Indices, prompt: Indices) -> Values:
-        logits = logits_at(model, examples, image, prompt)
-        return with_slips(expit(logits / temperature), slip)
+        return np.asarray(expit(logits_at(model, examples, image, prompt) / temperature))
 
     return score
 
@@ -145,7 +123,7 @@ def score_images(model: RewardModel, examples: Examples) -> ScoredImages:
     given, good = (
         np.bincount(of_verdicts, weights, minlength=len(keys)) for weights in (None, verdicts.good)
     )
-    embeddings = embeddings_at(model, examples, keys[:, 0], keys[:, 1])
+    embeddings = embeddings_at(examples, keys[:, 0], keys[:, 1])
     probability, std = model.score_features_with_std(**embeddings)
     return ScoredImages(
         image=keys[:, 0],
@@ -223,8 +201,7 @@ def _human(scored: Scored, others: Scored, samples: Resamples) -> HumanFigures:
         with_intervals(one, samples.figures(one), samples)
         for one in (others.where(*comparable), scored.where(*comparable))
     )
-    # Answers are 0 or 1, so one contradiction would make the likelihood infinite.
-    return HumanFigures(others=theirs.model_copy(update={"nll": None}), model=ours)
+    return HumanFigures(others=theirs, model=ours)
 
 
 def _by_rater(scored: Scored, others: Scored) -> dict[str, RaterFigures]:

@@ -1,24 +1,20 @@
 """Figures of scores against labels, as pure functions of arrays.
 
-Single labels: ROC-AUC, average precision, accuracy, Brier score, negative log-likelihood and
-calibration error. Ranked pairs: pairwise accuracy, Kendall's tau-b (Kendall 1945) and recall@1. A
-micro figure pools all labels; a macro figure is the mean over prompts, so that prompts with many
-labels do not dominate.
+Single labels: ROC-AUC, accuracy, Brier score and calibration error. Ranked pairs: pairwise accuracy
+and recall@1. A micro figure pools all labels; a macro figure is the mean over prompts, so that
+prompts with many labels do not dominate.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal, Self, get_args
+from typing import Self
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import logit
 from sklearn.metrics import (
     accuracy_score,
-    average_precision_score,
     brier_score_loss,
-    log_loss,
     roc_auc_score,
 )
 
@@ -28,12 +24,6 @@ from reward.measuring.report import Figures
 
 Scorer = Callable[[Indices, Indices], Values]
 """Returns the probability of "good" for image and prompt indices, [V] each."""
-
-Convention = Literal["strict", "imagereward", "hpsv2", "pickscore"]
-CONVENTIONS: tuple[Convention, ...] = get_args(Convention)
-
-CLIP_MARGIN = 1e-9
-"""Least distance of probabilities from 0 and 1, by clipping before a logarithm."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,15 +70,6 @@ class Scored:
         return self.part.pairs.label_0.astype(np.float64)
 
     @property
-    def margin(self) -> Values:
-        """[K], the logit of image 0 minus the logit of image 1."""
-        first, second = (
-            logit(np.clip(score, CLIP_MARGIN, 1 - CLIP_MARGIN))
-            for score in (self.score_0, self.score_1)
-        )
-        return np.where(self.score_0 == self.score_1, 0.0, first - second)
-
-    @property
     def right(self) -> Values:
         """[K]: 1 if the scores order a pair as its label does, 0.5 if they are equal, else 0.
 
@@ -107,10 +88,8 @@ def figures(scored: Scored) -> Figures:
         n=len(good),
         share_good=float(good.mean()) if some else None,
         roc_auc=float(roc_auc_score(good, probability)) if both else None,
-        average_precision=float(average_precision_score(good, probability)) if both else None,
         accuracy=float(accuracy_score(good, probability >= 0.5)) if some else None,
         brier=float(brier_score_loss(good, probability, labels=[0, 1])) if some else None,
-        nll=float(log_loss(good, probability, labels=[0, 1])) if some else None,
         ece=expected_calibration_error(probability, good) if some else None,
         n_pairs=int(np.isfinite(right).sum()),
         pairwise_accuracy=_mean(right),
@@ -141,55 +120,8 @@ def _of_one_prompt(scored: Scored) -> dict[str, float | None]:
         "accuracy_macro": _mean((probability >= 0.5) == (good == 1)),
         "good_at_1": _mean(good[probability == probability.max(initial=0)]),
         "pairwise_accuracy_macro": _mean(scored.right),
-        "kendall_tau": _kendall_tau(scored.score_0 - scored.score_1, scored.label_0),
         "recall_at_1": _recall_at_1(scored),
     }
-
-
-def pair_accuracy(
-    scored: Scored, convention: Convention, *, tie_within: float = 0.0
-) -> float | None:
-    """Return the accuracy on ranked pairs by a `convention`; None without pairs to count.
-
-    Published figures follow one of these conventions:
-
-    - strict: ties of raters are omitted, equal scores count as half right.
-    - imagereward: the same, but equal scores count as wrong.
-    - hpsv2: ties of raters count as right, equal scores as half right, and prompts are averaged;
-      HPSv2's programs order equal scores before they look at labels.
-    - pickscore: scores tie if the two probabilities to win differ by at most `tie_within`
-      (`fit_tie_threshold`); a tie of only the rater or only the scores counts as half right.
-    """
-    labels, right = scored.label_0, scored.right
-    strict = labels != 0.5
-    if convention == "strict":
-        return _mean(right)
-    if convention == "imagereward":
-        return _mean((right == 1)[strict])
-    if convention == "hpsv2":
-        fair = np.where(strict, right, 1.0)
-        prompt = scored.part.pairs.prompt
-        by_prompt_rows = _rows_of(prompt, np.unique(prompt))
-        return _mean(np.array([fair[rows].mean() for rows in by_prompt_rows]))
-    # The probabilities to win are sigmoid(margin) and sigmoid(-margin).
-    tied = np.abs(np.tanh(scored.margin / 2)) <= tie_within
-    return _mean(np.where(tied | ~strict, np.where(tied & ~strict, 1.0, 0.5), right == 1))
-
-
-def fit_tie_threshold(scored: Scored) -> float:
-    """Return the `tie_within` with the highest accuracy by the convention pickscore.
-
-    Fit it on the pairs of the validation part.
-    """
-    gaps = np.abs(np.tanh(scored.margin / 2))
-    candidates = np.zeros(1)
-    if len(gaps):
-        candidates = np.unique([0.0, *np.quantile(gaps, np.linspace(0, 1, 101))])
-
-    def accuracy(threshold: float) -> float:
-        return pair_accuracy(scored, "pickscore", tie_within=threshold) or 0.0
-
-    return float(max(candidates, key=accuracy))
 
 
 def weighted_roc_auc(scores: Indices, good: Values, weights: Values | Indices) -> Values:
@@ -201,17 +133,6 @@ def weighted_roc_auc(scores: Indices, good: Values, weights: Values | Indices) -
     positive, negative = _by_rank(scores, weights * good), _by_rank(scores, weights * (1 - good))
     below = np.cumsum(negative, axis=-1) - negative
     return ratio((positive * (below + negative / 2)).sum(-1), positive.sum(-1) * negative.sum(-1))
-
-
-def weighted_average_precision(scores: Indices, good: Values, weights: Values | Indices) -> Values:
-    """Return the average precision of scores given as ranks from 0, for each row of `weights`.
-
-    `weights` are [..., V]; NaN if no good label has weight. Equals scikit-learn's
-    `average_precision_score`.
-    """
-    positive, everything = (_by_rank(scores, each)[..., ::-1] for each in (weights * good, weights))
-    precision = positive.cumsum(-1) / np.maximum(everything.cumsum(-1), 1e-12)
-    return ratio((positive * precision).sum(-1), positive.sum(-1))
 
 
 def _by_rank(ranks: Indices, weights: Values | Indices) -> Values:
@@ -228,19 +149,6 @@ def ratio(above: Values | Indices, below: Values | Indices) -> Values:
     """Return the ratios, NaN where `below` is 0."""
     ratios: Values = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
     return ratios
-
-
-def _kendall_tau(differences: Values, labels: Values) -> float | None:
-    """Return Kendall's tau-b over ranked pairs.
-
-    It is (agreeing pairs - disagreeing pairs), divided by the geometric mean of two numbers: the
-    pairs without a tie of the rater, and the pairs without a tie of the scores.
-    """
-    signs, wanted = np.sign(differences), np.sign(labels - 0.5)
-    untied = np.sqrt(float(np.abs(signs).sum() * np.abs(wanted).sum()))
-    if untied:
-        return float(signs @ wanted / untied)
-    return 0.0 if wanted.any() else None  # all scores tie, but the labels do not: tau is 0
 
 
 def _recall_at_1(scored: Scored) -> float | None:

@@ -29,12 +29,9 @@ class Figures(BaseModel, frozen=True):
     share_good: float | None = None
     """Share of "good" among the single labels."""
     roc_auc: float | None = None
-    average_precision: float | None = None
     accuracy: float | None = None
     """Accuracy at a threshold of 0.5."""
     brier: float | None = None
-    nll: float | None = None
-    """Mean negative log-likelihood."""
     ece: float | None = None
     """Calibration error, 15 bins."""
     n_pairs: int = 0
@@ -47,8 +44,6 @@ class Figures(BaseModel, frozen=True):
     good_at_1: float | None = None
     """Share of good labels on each prompt's image with the highest score."""
     pairwise_accuracy_macro: float | None = None
-    kendall_tau: float | None = None
-    """Kendall's tau-b."""
     recall_at_1: float | None = None
     """Share of prompts whose best ranked image has the highest score."""
 
@@ -91,8 +86,6 @@ class PartReport(BaseModel, frozen=True, extra="allow"):
     """Gain of the model over the CLIP score, by figure."""
     by_category: dict[str, dict[str, Figures]]
     """Figures of the model and of the CLIP score, by category of the prompts."""
-    conventions: dict[str, dict[str, float | None]]
-    """Pairwise accuracy of each scorer, by convention for ties."""
     human: HumanFigures
     by_rater: dict[str, RaterFigures]
 
@@ -202,7 +195,6 @@ class RewardReport(Evaluation, frozen=True):
     """All of `metrics.json`."""
 
     temperature: float
-    slip: float
     sources: Counts
     """Labels by source: human, simulated, imported or adjudicator."""
     learning_curve: list[CurvePoint]

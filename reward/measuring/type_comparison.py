@@ -9,7 +9,7 @@ from scipy.special import expit
 from sklearn.metrics import log_loss, roc_auc_score
 
 from data.errors import PictuneError
-from reward.calibration import Values, with_slips
+from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices, Mask
 from reward.learning.examples import Examples, logits_and_margins
@@ -117,8 +117,8 @@ def _predict(
         by_type = []
         for model in types.models:
             logits, margins = logits_and_margins(model, examples, part)
-            said = expit(np.concatenate([logits, margins[strict]]) / float(model.temperature))
-            by_type.append(with_slips(said, float(model.slip)))
+            said = np.concatenate([logits, margins[strict]]) / float(model.temperature)
+            by_type.append(expit(said))
         columns.append((rater, label, (shares[rater] * np.stack(by_type, axis=1)).sum(1)))
     return Predictions(*(np.concatenate(column) for column in zip(*columns, strict=True)))
 

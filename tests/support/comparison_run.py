@@ -18,7 +18,6 @@ from data.comparisons import Axis
 from data.feedback import NewTask
 from data.files import sha256_of
 from data.kinds.comparison import ComparisonAnswer
-from data.kinds.ranking import RankingAnswer
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.imported import ImportedLabel
@@ -47,7 +46,7 @@ def write_comparison_run(
     skips: bool = False,
     seed: int = 0,
 ) -> RunFolder:
-    """Write images, comparisons on the axes, counts and rankings of models, and export them.
+    """Write images, comparisons on the axes, and counts, and export them.
 
     The last `by_chance` of the raters answer at random, the first `hasty` in
     tenths of a second. With `skips`, all skip all.
@@ -73,7 +72,6 @@ def write_comparison_run(
     counted = [text for text in prompts if counts and text.startswith("Four")]
     config = CompareConfig(
         axes=(*axes, "count") if counted else tuple(axes),
-        rankings=True,
         overlap=overlap,
         objects=dict.fromkeys(counted, "animals"),
     )
@@ -86,8 +84,7 @@ def write_comparison_run(
     ]
     if skips:
         skipped = ComparisonAnswer(outcome="skip", reason="no idea")
-        compared = [one for one in labels if one.task.kind == "comparison"]
-        labels = [replace(one, answer=skipped) for one in compared]
+        labels = [replace(one, answer=skipped) for one in labels]
     with open_store(root) as store:
         store.import_labels(tasks, labels, finish=lambda: None)
         export(store, run)
@@ -124,20 +121,11 @@ class _Crowd:
             time_on_task_ms=260 if rater < self.hasty else 4000,
         )
 
-    def _answer(
-        self, task: NewTask, order: tuple[int, ...], *, honest: bool
-    ) -> ComparisonAnswer | RankingAnswer:
+    def _answer(self, task: NewTask, order: tuple[int, ...], *, honest: bool) -> ComparisonAnswer:
         worth = [
             self.strengths[self.model_of[image]] + self.luck[image] if honest else 0.0
             for image in task.image_ids
         ]
-        if task.kind == "ranking":
-            noisy = [value - self.rng.gauss(0, 1.0) for value in worth]
-            best = sorted(range(len(worth)), key=lambda i: -noisy[i])
-            ranks: dict[str, int | None] = {
-                task.image_ids[i]: place for place, i in enumerate(best, start=1)
-            }
-            return RankingAnswer(ranks=ranks)
         if task.axis == "count":
             error = self.rng.random() < 1 / (1 + exp(2 * worth[0] + 0.5))
             return ComparisonAnswer(outcome="count", count=self.rng.choice((3, 5)) if error else 4)

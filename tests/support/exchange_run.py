@@ -34,10 +34,6 @@ SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
         "pick-a-pic",
         lambda folder: files.write_pick_a_pic(folder / "train-0.parquet", PICK_A_PIC_ROWS).parent,
     ),
-    "Pick-a-Pic, models compared": (
-        "pick-a-pic-comparisons",
-        lambda folder: files.write_pick_a_pic(folder / "train-0.parquet", PICK_A_PIC_ROWS).parent,
-    ),
 }
 
 

@@ -18,15 +18,17 @@ from tests.support.small_methods import Run
 from tests.support.small_training import seeded
 from tests.support.tiny_diffusion import write_tiny_diffusion, write_tiny_sdxl
 from tests.support.tiny_flow import write_tiny_flux, write_tiny_sd3
+from tests.support.tiny_language import LANGUAGE_WRITERS
 
 GPU = "gpu:0"
 FAMILIES: dict[str, tuple[Callable[[Path], Path], Precision]] = {
-    "sd1": (write_tiny_diffusion, "fp32"),
+    "sd1": (write_tiny_diffusion, "fp16"),
     "sdxl": (write_tiny_sdxl, "fp16"),
     "sd3": (write_tiny_sd3, "bf16"),
     "flux": (write_tiny_flux, "bf16"),
+    **{name: (LANGUAGE_WRITERS[name], "bf16") for name in ("z-image", "klein", "qwen-image")},
 }
-"""Each family with the precision that it is tried in."""
+"""Each family with the precision that it is tried in; fp32 is tried in the stages."""
 _NEVER = ValidationConfig(every=100, images_per_prompt=1)
 
 

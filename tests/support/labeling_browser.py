@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from data.store.feedback_store import FeedbackStore
 from labeling_app.app_state import AppState
@@ -46,6 +46,8 @@ PHONE: dict[str, Any] = {
     "has_touch": True,
     "is_mobile": True,
 }
+TABS = ("Review", "Progress", "Labels", "Raters", "Comparisons", "Plan", "Tables", "Audit")
+"""Tabs of the admin page."""
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 
 
@@ -164,6 +166,30 @@ def sign_in(page: Page, name: str, password: str) -> None:
     page.get_by_label("Password").fill(password)
     page.keyboard.press("Enter")
     page.locator("[data-show=task]:visible, [data-show=rest]:visible").wait_for()
+
+
+def opening(
+    context: BrowserContext, url: str, latency_ms: int = 600, kilobytes: int = 100
+) -> dict[str, float]:
+    """Opens the page on a slow network, of so many kilobytes a second.
+
+    Returns the seconds until the first image, and the requests and bytes that it took.
+    """
+    page = context.new_page()
+    page.set_default_timeout(1000 * PATIENCE_S)
+    network = context.new_cdp_session(page)
+    network.send("Network.enable")
+    speed = 1000 * kilobytes
+    limits = {"latency": latency_ms, "downloadThroughput": speed, "uploadThroughput": speed}
+    network.send("Network.emulateNetworkConditions", {"offline": False, **limits})
+    sizes: list[float] = []
+    network.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    begun = time.perf_counter()
+    page.goto(url, wait_until="commit")
+    page.locator(IMAGES).first.wait_for()
+    seconds = time.perf_counter() - begun
+    page.close()
+    return {"seconds": seconds, "requests": len(sizes), "bytes": sum(sizes)}
 
 
 def kind_of(page: Page) -> str:

@@ -29,7 +29,7 @@ import transformers
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 WAITS, BLOCKING, COPIES, LAUNCHES = "synchronizations", "blocking copies", "copies", "launches"
@@ -183,9 +183,26 @@ def _count(func: Any, args: Any, kwargs: Any, *, to_gpu: bool) -> None:
         add(WAITS)
 
 
+def _mapped(change: Callable[[Tensor], Tensor], value: Any) -> Any:
+    """Return the arguments of an operator with each tensor changed; `tree_map` is slower."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, list | tuple):
+        return type(value)([_mapped(change, one) for one in value])
+    if isinstance(value, dict):
+        return {key: _mapped(change, one) for key, one in value.items()}
+    return value
+
+
 def _call(func: Any, args: Any, kwargs: Any) -> Any:
     """Call an operator on what the pretended tensors hold."""
-    tensors = [one for one in tree_leaves((args, kwargs)) if isinstance(one, Tensor)]
+    tensors = list[Tensor]()
+
+    def held(one: Tensor) -> Tensor:
+        tensors.append(one)
+        return one.kept if isinstance(one, GpuTensor) else one
+
+    inner, inner_kwargs = _mapped(held, args), _mapped(held, kwargs)
     has_gpu = any(isinstance(one, GpuTensor) for one in tensors)
     target, generator = kwargs.get("device"), kwargs.get("generator")
     to_gpu = has_gpu if target is None else _is_gpu(target)
@@ -201,14 +218,13 @@ def _call(func: Any, args: Any, kwargs: Any) -> Any:
         raise RuntimeError(f"Expected a 'gpu' device type for generator but found 'cpu': {func}")
     _count(func, args, kwargs, to_gpu=to_gpu)
     if target is not None:
-        kwargs = {**kwargs, "device": "cpu"}
-    inner = tree_map(lambda one: one.kept if isinstance(one, GpuTensor) else one, (args, kwargs))
-    out, name = func(*inner[0], **inner[1]), func._schema.name
+        inner_kwargs["device"] = "cpu"
+    out, name = func(*inner, **inner_kwargs), func._schema.name
     if name.endswith("_") and not name.endswith("__") and args and isinstance(args[0], Tensor):
         return args[0]
     if "out" in kwargs or not to_gpu:
         return kwargs.get("out", out)
-    return tree_map(lambda one: GpuTensor(one) if type(one) is Tensor else one, out)
+    return _mapped(lambda one: GpuTensor(one) if type(one) is Tensor else one, out)
 
 
 class _Operators(TorchDispatchMode):
@@ -272,14 +288,20 @@ def _casting(func: Any, choose: Callable[[set[torch.dtype]], torch.dtype]) -> Ca
     """Return `func` with its floating-point tensors cast to the type that `choose` names."""
     keys = torch._C.DispatchKeySet(getattr(torch._C.DispatchKey, _AUTOCAST))
 
-    def is_cast(one: object) -> bool:
-        is_float = isinstance(one, Tensor) and one.is_floating_point()
-        return is_float and one.dtype != torch.float64  # type: ignore[attr-defined]
+    def is_cast(one: Tensor) -> bool:
+        return one.is_floating_point() and one.dtype != torch.float64
 
     def cast(*args: Any, **kwargs: Any) -> Any:
         with torch._C._ExcludeDispatchKeyGuard(keys):
-            dtype = choose({one.dtype for one in tree_leaves((args, kwargs)) if is_cast(one)})
-            args, kwargs = tree_map(
+            types = set[torch.dtype]()
+
+            def seen(one: Tensor) -> Tensor:
+                types.update([one.dtype] if is_cast(one) else [])
+                return one
+
+            _mapped(seen, (args, kwargs))
+            dtype = choose(types)
+            args, kwargs = _mapped(
                 lambda one: one.to(dtype) if is_cast(one) else one, (args, kwargs)
             )
             return func(*args, **kwargs)

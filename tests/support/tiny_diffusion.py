@@ -148,18 +148,21 @@ def text_config(tokenizer: CLIPTokenizer, **settings: Any) -> CLIPTextConfig:
     )
 
 
+VAE_SIZES: dict[str, Any] = {
+    "block_out_channels": (8, 16),
+    "down_block_types": ("DownEncoderBlock2D",) * 2,
+    "up_block_types": ("UpDecoderBlock2D",) * 2,
+    "layers_per_block": 1,
+    "latent_channels": 4,
+    "norm_num_groups": 1,
+    "sample_size": 16,
+}
+NO_QUANT = {"use_quant_conv": False, "use_post_quant_conv": False}
+
+
 def tiny_vae(**settings: Any) -> AutoencoderKL:
     """Return a VAE of latents 4x8x8 that decodes the first three of them as red, green and blue."""
-    vae = AutoencoderKL(
-        block_out_channels=(8, 16),
-        down_block_types=("DownEncoderBlock2D",) * 2,
-        up_block_types=("UpDecoderBlock2D",) * 2,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=1,
-        sample_size=16,
-        **settings,
-    )
+    vae = AutoencoderKL(**VAE_SIZES, **settings)
     _decode_linearly(vae)
     return vae
 

@@ -18,7 +18,7 @@ from transformers import (
     T5Tokenizer,
 )
 
-from tests.support.tiny_diffusion import byte_tokenizer, text_config, tiny_vae
+from tests.support.tiny_diffusion import NO_QUANT, byte_tokenizer, text_config, tiny_vae
 
 
 def write_tiny_sd3(folder: Path, *, with_t5: bool = True, t5_width: int = 64) -> Path:
@@ -33,7 +33,7 @@ def write_tiny_sd3(folder: Path, *, with_t5: bool = True, t5_width: int = 64) ->
         other = byte_tokenizer(folder / "tokenizer_2")
         tokenizer_3 = t5_tokenizer() if with_t5 else None
         pipeline = StableDiffusion3Pipeline(
-            vae=tiny_vae(scaling_factor=1.5, shift_factor=0.06, **_NO_QUANT),
+            vae=tiny_vae(scaling_factor=1.5, shift_factor=0.06, **NO_QUANT),
             text_encoder=CLIPTextModelWithProjection(text_config(tokenizer, projection_dim=24)),
             text_encoder_2=CLIPTextModelWithProjection(
                 text_config(other, hidden_act="gelu", projection_dim=40)
@@ -72,7 +72,7 @@ def write_tiny_flux(folder: Path, *, guidance_embeds: bool = True) -> Path:
         torch.manual_seed(0)
         tokenizer, tokenizer_2 = byte_tokenizer(folder / "tokenizer"), t5_tokenizer()
         pipeline = FluxPipeline(
-            vae=tiny_vae(scaling_factor=0.4, shift_factor=0.1, **_NO_QUANT),
+            vae=tiny_vae(scaling_factor=0.4, shift_factor=0.1, **NO_QUANT),
             text_encoder=CLIPTextModel(text_config(tokenizer)),
             text_encoder_2=_t5(tokenizer_2, 32),
             tokenizer=tokenizer,
@@ -95,9 +95,6 @@ def write_tiny_flux(folder: Path, *, guidance_embeds: bool = True) -> Path:
         )
     pipeline.save_pretrained(folder)
     return folder
-
-
-_NO_QUANT = {"use_quant_conv": False, "use_post_quant_conv": False}
 
 
 def t5_tokenizer() -> T5Tokenizer:

@@ -31,7 +31,7 @@ from transformers import (
     Qwen3Model,
 )
 
-from tests.support.tiny_diffusion import tiny_vae
+from tests.support.tiny_diffusion import NO_QUANT, VAE_SIZES, tiny_vae
 
 _CHAT = """\
 {% for message in messages %}<|im_start|>{{ message.role }}
@@ -65,12 +65,7 @@ def write_tiny_z_image(folder: Path) -> Path:
             nn.init.normal_(token)
         tokenizer = _tokenizer()
         ZImagePipeline(
-            vae=tiny_vae(
-                scaling_factor=0.4,
-                shift_factor=0.1,
-                use_quant_conv=False,
-                use_post_quant_conv=False,
-            ),
+            vae=tiny_vae(scaling_factor=0.4, shift_factor=0.1, **NO_QUANT),
             text_encoder=Qwen3Model(Qwen3Config(**_language(tokenizer, 3))),
             tokenizer=tokenizer,
             transformer=transformer,
@@ -86,15 +81,7 @@ def write_tiny_klein(folder: Path, *, is_distilled: bool = False) -> Path:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vae = AutoencoderKLFlux2(
-            block_out_channels=(8, 16),
-            down_block_types=("DownEncoderBlock2D",) * 2,
-            up_block_types=("UpDecoderBlock2D",) * 2,
-            layers_per_block=1,
-            latent_channels=4,
-            norm_num_groups=1,
-            sample_size=16,
-        )
+        vae = AutoencoderKLFlux2(**VAE_SIZES)
         vae.bn.running_mean.normal_()
         vae.bn.running_var.uniform_(0.5, 2)
         tokenizer = _tokenizer()

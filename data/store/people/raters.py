@@ -11,6 +11,7 @@ from data.feedback import Account, NotFound, Role, Source, Status
 from data.store.database import StorePart
 from data.store.people.audit import Action, record
 from data.store.queries import Row, find_row, load_rater
+from data.store.revisions import recount_live_of
 from data.store.tables import ended_sessions, raters, training_answers
 
 _SIGNED_IN = sa.select(raters).where(
@@ -70,9 +71,17 @@ class Raters(StorePart):
         self._set("set_share", rater_id, {"share": share}, by)
 
     def set_status(self, rater_id: str, status: Status, *, by: str | None = None) -> None:
-        """Pause a rater, who is then given no tasks, or resume them with a new gold record."""
+        """Pause a rater, who is then given no tasks, or resume them with a new gold record.
+
+        A rater who is left out is paused, and their labels count for nothing until they are
+        resumed: exports omit them, and others are asked in their place.
+        """
         resumed = {"resumed_at": self.clock()} if status == "active" else {}
-        self._set("set_status", rater_id, {"status": status}, by, **resumed)
+        with self.write() as (connection, _):
+            before = find_row(connection, raters, rater_id)
+            self._set("set_status", rater_id, {"status": status}, by, **resumed)
+            if "left_out" in (status, before and before.status):
+                recount_live_of(connection, rater_id)
 
     def trained(self, rater_id: str) -> set[str]:
         """Return the training items that the rater has answered."""

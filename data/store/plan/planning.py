@@ -116,7 +116,7 @@ class Comparisons(StorePart):
             return insert_tasks(connection, wanted.values(), now, order_seed=self.order_seed)
 
     def task_ids(self) -> list[str]:
-        """Return the ids of all comparisons and rankings of models, sorted."""
+        """Return the ids of all comparisons, sorted."""
         query = sa.select(tasks.c.task_id).where(tasks.c.models.is_not(sa.null()))
         with self.database.read() as connection:
             return sorted(connection.scalars(query))

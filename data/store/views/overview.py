@@ -127,7 +127,11 @@ def _labels(store: FeedbackStore, query: sa.Select[Any]) -> list[GivenLabel]:
 
 
 def matching(
-    before: int | None, words: str, kind: TaskKind | None, answer: AnswerGroup | None
+    before: int | None,
+    words: str,
+    kind: TaskKind | None,
+    answer: AnswerGroup | None,
+    until: datetime | None = None,
 ) -> list[sa.ColumnElement[bool]]:
     """Return conditions on labels; None, and empty `words`, add no condition.
 
@@ -137,6 +141,7 @@ def matching(
             hidden from raters, only the counted object is searched.
         kind: kind of the task.
         answer: group of the answer.
+        until: only labels that were given until this time.
     """
     asked = words.split()
     return [
@@ -144,6 +149,7 @@ def matching(
         *([] if kind is None else [labels.c.kind == kind]),
         *([] if answer is None else [_GROUPS[answer]]),
         *([_asked(asked)] if asked else []),
+        *([] if until is None else [labels.c.submitted_at <= until]),
     ]
 
 
@@ -153,7 +159,10 @@ def _asked(words: list[str]) -> sa.ColumnElement[bool]:
     hides = tasks.c.axis.in_(SHOWN_WITHOUT_PROMPT)
     by_prompt = sa.and_(tasks.c.prompt_id.in_(of_prompt), sa.or_(tasks.c.axis.is_(None), ~hides))
     by_subject = sa.and_(tasks.c.axis == "count", *(_has(tasks.c.subject, w) for w in words))
-    return sa.exists().where(tasks.c.task_id == labels.c.task_id, sa.or_(by_prompt, by_subject))
+    shown = sa.or_(by_prompt, by_subject)
+    # first, once: without it words that occur nowhere are looked for in every label
+    anywhere = sa.or_(of_prompt.exists(), sa.select(tasks.c.task_id).where(by_subject).exists())
+    return sa.and_(anywhere, sa.exists().where(tasks.c.task_id == labels.c.task_id, shown))
 
 
 def _has(column: sa.Column[str], word: str) -> sa.ColumnElement[bool]:

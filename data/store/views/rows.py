@@ -18,6 +18,7 @@ from data.store.queries import WITHHELD_IMAGES
 from data.store.tables import audit, labels, raters, task_images, tasks
 
 TableRow = dict[str, object]
+_LEFT_OUT = sa.select(raters.c.rater_id).where(raters.c.status == "left_out")
 
 
 @dataclass(frozen=True)
@@ -99,12 +100,12 @@ def label_batches(
 ) -> Iterator[pa.Table]:
     """Yield the table of a kind's labels, `ROW_GROUP_ROWS` rows at a time.
 
-    The rows are the live labels in the order of saving.
+    The rows are the live labels in the order of saving, without raters who are left out.
     """
     names = [*LABELS_LOG.names, "wording"]
     live = (
         sa.select(*(labels.c[name] for name in names))
-        .where(labels.c.is_live, labels.c.kind == kind)
+        .where(labels.c.is_live, labels.c.kind == kind, labels.c.rater_id.not_in(_LEFT_OUT))
         .order_by(labels.c.sequence)
     )
     found = connection.execute(live, execution_options={"yield_per": ROW_GROUP_ROWS})

@@ -74,7 +74,7 @@ class QwenImage(LanguageFlow):
     def _latent_scale(self) -> tuple[Tensor, Tensor]:
         vae = self.pipeline.vae
         mean, deviation = (
-            torch.tensor(one, device=vae.device).view(-1, 1, 1)
+            torch.tensor(one).view(-1, 1, 1).to(vae.device, non_blocking=True)
             for one in (vae.config.latents_mean, vae.config.latents_std)
         )
         return 1 / deviation, mean

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.stats import wilcoxon
 
 from data.comparisons import MOST_COUNTED
 from data.errors import PictuneError
@@ -19,23 +18,24 @@ from pipelines.compare.arena.figures import (
     CountFigures,
     DisputeRow,
     PairFigures,
-    RankingFigures,
     ShareFigures,
     StrengthFigures,
 )
 from pipelines.compare.arena.intervals import FEWEST, always_valid, bounds_of, share_of
-from pipelines.compare.arena.planning import votes_to_decide
 from pipelines.compare.arena.raters import agreement, disputes, left_wins, rater_figures
-from pipelines.compare.arena.ratings import Ratings, is_connected, rate, rate_rankings
+from pipelines.compare.arena.ratings import Ratings, is_connected, rate
 from pipelines.compare.arena.votes import Votes, numbered
 from pipelines.settings.stages import ArenaConfig
 
 DISPUTED = 24
 """Largest number of disputed pairs that are listed."""
-FEWEST_RANKINGS = 10
-"""Least number of rankings for estimates of strengths."""
 SEED = 0
-"""Seed of the bootstrap behind alpha's interval and of the order of tied images."""
+"""Seed of the bootstrap behind alpha's interval."""
+
+RELEVANT = 70.0
+"""Difference in Elo points, a win rate of 60 to 40, on which labeling stops soonest."""
+MOST_TIMES = 10
+"""Largest forecast that is printed, as a multiple of the current number of votes."""
 
 Scores = Mapping[str, Mapping[str, float]]
 """Automatic figures by name, each by image id."""
@@ -61,13 +61,11 @@ def compare(
         source=campaign.source,
         others=campaign.others,
         models=campaign.drawn_by,
-        level_difference=config.difference,
         raters=raters,
         omitted=omitted,
-        axes=[_axis(kept, axis, config, scores, rng) for axis in track(kept.axes)],
+        axes=[_axis(kept, axis, scores, rng) for axis in track(kept.axes)],
         unanswered=list(campaign.unanswered),
         counts=_counts(kept),
-        rankings=_rankings(kept, rng),
         disputes=_disputes(kept),
     )
 
@@ -84,21 +82,21 @@ def refuse_one_model(campaign: Campaign, run: str) -> None:
             f"{run}: only {' and '.join(models)} was shown to raters; plan a comparison of two "
             f'models or more with `make compare RUN={run} MODELS="base,..."`'
         )
-    if not len(campaign.all_votes) and campaign.counts().empty and campaign.ranked.empty:
+    if not len(campaign.all_votes) and campaign.counts().empty:
         raise PictuneError(
             f"{run}: all {len(campaign.labels)} comparisons were skipped or reported; "
             f"have more answered with `make label RUN={run}`"
         )
 
 
-def pairs_of(votes: Votes, config: ArenaConfig) -> tuple[list[StrengthFigures], list[PairFigures]]:
+def pairs_of(votes: Votes) -> tuple[list[StrengthFigures], list[PairFigures]]:
     """Return the strengths of the models, strongest first, and all pairs with votes."""
     rated = rate(votes) if len(votes) and is_connected(votes) else None
     strengths = [] if rated is None else _strengths(rated, _won_by_model(votes))
     order = [one.model for one in strengths] or list(votes.models)
     number = {model: i for i, model in enumerate(votes.models)}
     pairs = [
-        _pair(votes, (number[a], number[b]), rated, config)
+        _pair(votes, (number[a], number[b]), rated)
         for i, a in enumerate(order)
         for b in order[i + 1 :]
         if tuple(sorted((number[a], number[b]))) in votes.met
@@ -106,15 +104,13 @@ def pairs_of(votes: Votes, config: ArenaConfig) -> tuple[list[StrengthFigures], 
     return strengths, pairs
 
 
-def _axis(
-    campaign: Campaign, axis: str, config: ArenaConfig, scores: Scores, rng: np.random.Generator
-) -> AxisFigures:
+def _axis(campaign: Campaign, axis: str, scores: Scores, rng: np.random.Generator) -> AxisFigures:
     labels, votes = campaign.of_axis(axis), campaign.votes(axis)
-    strengths, pairs = pairs_of(votes, config)
+    strengths, pairs = pairs_of(votes)
     categories = []
     for name in sorted(set(votes.category)):
         part = votes.where(votes.category == name)
-        own, met = pairs_of(part.with_models_there(), config)
+        own, met = pairs_of(part.with_models_there())
         categories.append(CategoryFigures(category=name, n=len(part), strengths=own, pairs=met))
     decided = votes.where(votes.is_decided)
     return AxisFigures(
@@ -155,9 +151,7 @@ def automatic_agreement(votes: Votes, values: Mapping[str, float]) -> ShareFigur
     return share_of(ordered, decided.rater, decided.prompt)
 
 
-def _pair(
-    votes: Votes, models: tuple[int, int], rated: Ratings | None, config: ArenaConfig
-) -> PairFigures:
+def _pair(votes: Votes, models: tuple[int, int], rated: Ratings | None) -> PairFigures:
     there = votes.between(*models)
     won = share_of(there.outcome, there.rater, there.prompt)
     assert won is not None
@@ -170,19 +164,16 @@ def _pair(
         ties=int((there.outcome == 0.5).sum()),
         losses=int((there.outcome == 0).sum()),
         won=won,
-        p_value=signed_rank(there),
         prompts=len(np.unique(there.prompt)),
-        **({} if rated is None else _rated(votes, models, rated, config, len(there))),
+        **({} if rated is None else _rated(votes, models, rated, len(there))),
     )
 
 
-def _rated(
-    votes: Votes, models: tuple[int, int], rated: Ratings, config: ArenaConfig, n: int
-) -> dict[str, Any]:
+def _rated(votes: Votes, models: tuple[int, int], rated: Ratings, n: int) -> dict[str, Any]:
     """Return the figures of a pair with `n` votes from the strengths of all models."""
     found = rated.difference(*models)
     enough = all(len(np.unique(one)) >= FEWEST for one in (votes.rater, votes.prompt))
-    at_any_look = bounds_of(always_valid(found, config.difference)[0]) if enough else None
+    at_any_look = bounds_of(always_valid(found, RELEVANT)[0]) if enough else None
     difference = float(found.value[0])
     return {
         "difference": difference,
@@ -193,15 +184,15 @@ def _rated(
     }
 
 
-def signed_rank(votes: Votes) -> float | None:
-    """Return the p-value of Wilcoxon's signed rank test of the prompts' mean outcomes.
+def votes_to_decide(difference: float, bounds: tuple[float, float], votes: int) -> int | None:
+    """Return the approximate total of votes that exclude 0, if the current difference is true.
 
-    Return None if every prompt is a tie.
+    The interval is assumed to shrink with the square root of the votes. Return None above
+    `MOST_TIMES` times the current votes.
     """
-    _, prompt = np.unique(votes.prompt, return_inverse=True)
-    means = np.bincount(prompt, votes.outcome - 0.5) / np.bincount(prompt)
-    means = means.round(12)  # 0.1 + 0.2 and 0.3 get the same rank
-    return float(wilcoxon(means).pvalue) if (means != 0).any() else None
+    half = (bounds[1] - bounds[0]) / 2
+    times = max(1.0, half / max(abs(difference), 1e-9)) ** 2
+    return None if times > MOST_TIMES else int(np.ceil(votes * times))
 
 
 def _won_by_model(votes: Votes) -> list[tuple[int, float]]:
@@ -243,31 +234,6 @@ def _count(model: str, part: pd.DataFrame) -> CountFigures:
         n=len(part),
         mean=float(part["count"].mean()),
         right=share_of(right, numbered(known["rater_id"])[0], numbered(known["prompt_id"])[0]),
-    )
-
-
-def _rankings(campaign: Campaign, rng: np.random.Generator) -> RankingFigures | None:
-    found = campaign.rankings(rng)
-    if len(found) < FEWEST_RANKINGS:
-        return None
-    orders, raters, prompts = zip(*found, strict=True)
-    models = tuple(sorted({model for order in orders for model in order}))
-    rated = rate_rankings(
-        models,
-        [tuple(models.index(model) for model in order) for order in orders],
-        numbered(pd.Series(raters))[0],
-        numbered(pd.Series(prompts))[0],
-    )
-    won: list[tuple[int, float]] = []
-    for model in models:
-        own = [order for order in orders if model in order]
-        beaten = [(len(order) - 1 - order.index(model)) / (len(order) - 1) for order in own]
-        won.append((len(own), float(np.mean(beaten))))
-    return RankingFigures(
-        n=len(orders),
-        raters=len(set(raters)),
-        prompts=len(set(prompts)),
-        strengths=_strengths(rated, won),
     )
 
 

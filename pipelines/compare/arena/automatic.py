@@ -15,7 +15,6 @@ from pipelines.run.models import (
     embedding_bar,
     open_cache,
     open_reward_model,
-    untuned_backbone,
 )
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings, check
@@ -60,8 +59,6 @@ def automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) -> 
         features, texts, ids = embedded(model.backbone)
         rewards, _ = model.score_features_with_std(image_features=features, text_embeddings=texts)
         scores["reward"] = dict(zip(ids, rewards.tolist(), strict=True))
-        if model.backbone.tuned_blocks:  # the CLIP score uses the CLIP before training on labels
-            features, texts, ids = embedded(untuned_backbone(model, settings.run))
         cosines = (features[:, : texts.shape[1]] * texts).sum(-1)
         scores["CLIP score"] = dict(zip(ids, cosines.tolist(), strict=True))
     for source in config.baselines:

@@ -10,12 +10,12 @@ import pandas as pd
 
 from data.comparisons import AXES
 from data.errors import PictuneError
+from data.kinds.registry import KINDS
 from data.quality.habits import habits_of
-from data.quality.judgments import RATER_KEY, Judgments
+from data.quality.judgments import Judgments
 from data.schema import (
     IMAGES,
     LABELS_COMPARISONS,
-    LABELS_RANKING,
     PROMPTS,
     TASKS,
     read_table,
@@ -37,8 +37,6 @@ class Campaign:
     """Number of comparisons of each other source, which are not used."""
     labels: pd.DataFrame
     """Rows of `LABELS_COMPARISONS` by the source, without repeats."""
-    ranked: pd.DataFrame
-    """Rows of `LABELS_RANKING` by the source that compare models, with a column `models`."""
     unanswered: tuple[str, ...]
     """Planned axes without answers."""
     prompts: pd.DataFrame
@@ -53,11 +51,10 @@ class Campaign:
         Raises:
             PictuneError: there are no comparisons.
         """
-        labels, rankings = pd.DataFrame(), pd.DataFrame()
+        labels = pd.DataFrame()
         if (folder / COMPARISONS).exists():
             labels = read_table(folder / COMPARISONS, LABELS_COMPARISONS).to_pandas()
-            rankings = _ranked(folder)
-        if labels.empty and rankings.empty:
+        if labels.empty:
             raise PictuneError(
                 f"{folder}: no comparisons yet; plan some with `make compare RUN={run}` "
                 f"and have them answered with `make label RUN={run}`"
@@ -65,19 +62,15 @@ class Campaign:
         tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
         planned = set(tasks["axis"].dropna())
         repeats = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
-        counts = pd.concat([labels["source"], rankings["source"]]).value_counts()
+        counts = labels["source"].value_counts()
         source = next(one for one in SOURCES if one in counts)
-        mine, ranked = (
-            table[(table["source"] == source) & ~table["task_id"].isin(repeats)]
-            for table in (labels, rankings)
-        )
+        mine = labels[(labels["source"] == source) & ~labels["task_id"].isin(repeats)]
         prompts = read_table(folder / "prompts.parquet", PROMPTS).to_pandas()
         images = read_table(folder / "images.parquet", IMAGES).to_pandas()
         return cls(
             source=source,
             others={str(one): int(n) for one, n in counts.items() if one != source},
             labels=mine.sort_values("submitted_at", kind="stable"),
-            ranked=ranked,
             unanswered=tuple(one for one in AXES if one in planned - set(mine["axis"])),
             prompts=prompts.drop_duplicates("prompt_id").set_index("prompt_id"),
             images=images.drop_duplicates("image_id").set_index("image_id"),
@@ -112,8 +105,7 @@ class Campaign:
         """The model that drew each compared image, by image id."""
         return {
             image: model
-            for table in (self.labels, self.ranked)
-            for ids, names in zip(table["image_ids"], table["models"], strict=True)
+            for ids, names in zip(self.labels["image_ids"], self.labels["models"], strict=True)
             for image, model in zip(ids, names, strict=True)
         }
 
@@ -131,17 +123,14 @@ class Campaign:
     @cached_property
     def flags(self) -> dict[str, tuple[str, ...]]:
         """Signs that a rater does not look at the images, by rater (`data.quality.habits`)."""
-        no_verdicts = pd.DataFrame(columns=[*RATER_KEY, "time_on_task_ms"])
-        labels = {"binary": no_verdicts, "ranking": self.ranked, "comparison": self.labels}
-        judgments = Judgments(pd.DataFrame(), labels)
+        labels = {name: kind.schema.empty_table().to_pandas() for name, kind in KINDS.items()}
+        judgments = Judgments(pd.DataFrame(), labels | {"comparison": self.labels})
         found = habits_of(judgments)["flags"].droplevel("source")
         return {str(rater_id): flags for rater_id, flags in found.items()}
 
     def without(self, raters: set[str]) -> "Campaign":
         """Return the campaign without the labels of `raters`."""
-        kept = (table[~table["rater_id"].isin(raters)] for table in (self.labels, self.ranked))
-        labels, ranked = kept
-        return replace(self, labels=labels, ranked=ranked)
+        return replace(self, labels=self.labels[~self.labels["rater_id"].isin(raters)])
 
     def counts(self) -> pd.DataFrame:
         """Return the answers on the axis count, with `model`, `count` and `wanted`.
@@ -155,32 +144,6 @@ class Campaign:
             model=[models[0] for models in labels["models"]],
             wanted=[_number_in(text) for text in texts],
         )
-
-    def rankings(self, rng: np.random.Generator) -> list[tuple[tuple[str, ...], str, str]]:
-        """Return models from best to worst, rater and prompt of each ranking of two or more images.
-
-        Tied images are put in random order, and unranked images are omitted.
-        """
-        found = []
-        for row in self.ranked.to_dict("records"):
-            ranks = [
-                (rank, float(rng.random()), model)
-                for rank, model in zip(row["ranks"], row["models"], strict=True)
-                if not pd.isna(rank)
-            ]
-            if len(ranks) > 1:
-                order = tuple(model for _, _, model in sorted(ranks))
-                found.append((order, str(row["rater_id"]), str(row["prompt_id"])))
-        return found
-
-
-def _ranked(folder: Path) -> pd.DataFrame:
-    """Return the rankings that compare models, with the names of the models."""
-    tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
-    asked = tasks.loc[tasks["models"].notna(), ["task_id", "models"]]
-    labels = read_table(folder / "labels_ranking.parquet", LABELS_RANKING).to_pandas()
-    ranked: pd.DataFrame = labels.merge(asked, on="task_id")
-    return ranked
 
 
 def _number_in(prompt: object) -> float:

@@ -4,6 +4,14 @@ from pydantic import BaseModel
 
 from data.quality.habits import QUICK
 
+AXIS_TITLES = {
+    "overall": "Overall preference",
+    "alignment": "Prompt-image alignment",
+    "appeal": "Visual appeal",
+    "detailed": "Detailed alignment",
+    "count": "Numerical reasoning",
+}
+
 Interval = tuple[float, float] | None
 """Bounds of an interval; None with one rater and one prompt."""
 
@@ -52,11 +60,17 @@ class PairFigures(BaseModel, frozen=True):
     needed: int | None = None
     """Total number of votes that would decide the pair if the current difference is true; None if
     far away."""
-    p_value: float | None = None
-    """p-value of the two-sided Wilcoxon signed rank test over prompts; None if every prompt is a
-    tie."""
     prompts: int
     """Number of prompts with votes."""
+
+    @property
+    def standing(self) -> str:
+        """Phrase that says whether labeling of the pair can stop."""
+        if self.at_any_look is None:
+            return "too early"
+        if not self.at_any_look[0] <= 0 <= self.at_any_look[1]:
+            return "enough"
+        return "no end in sight" if self.needed is None else f"not yet: about {self.needed} votes"
 
 
 class CategoryFigures(BaseModel, frozen=True):
@@ -159,15 +173,6 @@ class DisputeRow(BaseModel, frozen=True):
     comments: list[str]
 
 
-class RankingFigures(BaseModel, frozen=True):
-    """Strengths from rankings of one image per model (Plackett-Luce)."""
-
-    n: int
-    raters: int
-    prompts: int
-    strengths: list[StrengthFigures]
-
-
 class Comparison(BaseModel, frozen=True):
     """Content of `comparison/metrics.json`."""
 
@@ -178,8 +183,6 @@ class Comparison(BaseModel, frozen=True):
     """Number of labels of other sources, which are not used."""
     models: dict[str, list[str | None]]
     """Hashes of the adapters that drew each model's images; null stands for the base."""
-    level_difference: float
-    """Difference in Elo points for which the always-valid interval is shortest."""
     raters: list[RaterRow]
     omitted: list[str] = []
     """Raters who do not look at the images and are omitted by `arena.omit_raters`."""
@@ -189,5 +192,4 @@ class Comparison(BaseModel, frozen=True):
     verdicts: list[tuple[str, str]] = []
     """(title of the axis, sentence on the preferred model and its certainty), for the pages."""
     counts: list[CountFigures] = []
-    rankings: RankingFigures | None = None
     disputes: list[DisputeRow] = []

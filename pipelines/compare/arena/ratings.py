@@ -1,32 +1,27 @@
-"""Strengths of models on the Elo scale: Bradley-Terry of pairs, Plackett-Luce of rankings.
+"""Strengths of models on the Elo scale, by the model of Bradley and Terry.
 
     P(a is preferred to b) = 1 / (1 + 10 ** ((b - a) / 400)),   mean strength 1000
 
-The models are fitted with evalica (Ustalov 2025, arXiv 2412.11314) and choix (Maystre and
-Grossglauser 2015). A tie is half a win for each model. One tie is added for each pair of models
-with votes, so that a model that won every vote has a finite strength (as Haldane 1956 for
-log-odds).
+The model is fitted with evalica (Ustalov 2025, arXiv 2412.11314). A tie is half a win for each
+model. One tie is added for each pair of models with votes, so that a model that won every vote has
+a finite strength (as Haldane 1956 for log-odds).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
-import choix
 import numpy as np
 from evalica import Winner, bradley_terry
 from scipy.sparse.csgraph import connected_components
 
-from pipelines.compare.arena.intervals import Estimates, Statistic, clustered
-from pipelines.compare.arena.votes import Indices, Values, Votes
+from pipelines.compare.arena.intervals import Estimates, clustered
+from pipelines.compare.arena.votes import Values, Votes
 
 ELO = 400 / np.log(10)
 """Points of Elo per unit of log-odds."""
 MEAN = 1000.0
 TOLERANCE, MOST_STEPS = 1e-10, 10_000
 """Tolerance and steps of evalica's solver; strict, since one rater changes strengths little."""
-PULL = 0.01
-"""Regularization of choix, so that a model that won every ranking has a finite strength."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,60 +96,7 @@ def rate(votes: Votes) -> Ratings:
         return bradley_terry_strengths(some.reshape(-1, k, k) + virtual)
 
     information = _information(wins + virtual, strengths(wins.reshape(1, -1))[0])
-    return _ratings(
-        votes.models,
-        sums.reshape(len(votes), -1),
-        (votes.rater, votes.prompt),
-        strengths,
-        np.asarray(np.linalg.pinv(information)),
-    )
-
-
-def rate_rankings(
-    models: Sequence[str],
-    rankings: Sequence[tuple[int, ...]],
-    rater: Indices,
-    prompt: Indices,
-) -> Ratings:
-    """Return the Plackett-Luce strengths of models from rankings, each from best to worst.
-
-    Args:
-        models: names of the K models.
-        rankings: [N], each the indices of two or more models from best to worst.
-        rater: [N].
-        prompt: [N].
-    """
-    kinds = list(dict.fromkeys(rankings))
-    number = {kind: i for i, kind in enumerate(kinds)}
-    sums = np.eye(len(kinds))[[number[one] for one in rankings]]
-
-    def strengths(some: Values) -> Values:
-        return np.stack([_plackett_luce(len(models), kinds, times) for times in some])
-
-    wins = np.zeros((len(models), len(models)))
-    for order in rankings:
-        for better, worse in combinations(order, 2):
-            wins[better, worse] += 1
-    information = _information(wins, strengths(sums.sum(0, keepdims=True))[0])
-    covariance = np.asarray(np.linalg.pinv(information))
-    return _ratings(tuple(models), sums, (rater, prompt), strengths, covariance)
-
-
-def _plackett_luce(k: int, kinds: Sequence[tuple[int, ...]], times: Values) -> Values:
-    repeated = [kind for kind, n in zip(kinds, times, strict=True) for _ in range(round(n))]
-    logs = choix.ilsr_rankings(k, repeated, alpha=PULL, max_iter=1000)
-    return np.asarray(MEAN + ELO * (logs - logs.mean()))
-
-
-def _ratings(
-    models: tuple[str, ...],
-    sums: Values,
-    clusters: tuple[Indices, Indices],
-    strengths: Statistic,
-    covariance: Values,
-) -> Ratings:
-    """Return strengths and differences; `covariance` [K, K] is for independent votes."""
-    k = len(models)
+    covariance = np.asarray(np.linalg.pinv(information))  # for independent votes
     first, second = np.array(list(combinations(range(k), 2))).T
     # each model against the mean of the others, then all pairs
     against_others = (k * np.eye(k) - 1) / (k - 1)
@@ -166,9 +108,9 @@ def _ratings(
         return np.asarray(strengths(kinds)[at] @ contrasts.T / ELO)
 
     independent = np.einsum("qi,ij,qj->q", contrasts, covariance, contrasts) / ELO**2
-    found = clustered(sums, *clusters, both, independent)
+    found = clustered(sums.reshape(len(votes), -1), votes.rater, votes.prompt, both, independent)
     return Ratings(
-        models,
+        votes.models,
         found.part(slice(k), unit=ELO * (k - 1) / k, middle=MEAN),
         found.part(slice(k, None), unit=ELO),
     )
