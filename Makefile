@@ -8,6 +8,7 @@ CONFIG ?=
 PORT ?=
 OPEN ?=
 MODELS ?=
+MIX ?=
 AXES ?=
 ROUND ?=
 ROUNDS ?= 3
@@ -53,7 +54,7 @@ SHARED_STAGE = $(if $(strip $(filter-out 1,$(PROCESSES)) $(MACHINES)),$(LAUNCH),
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  variables      RUN= METHOD= ($(METHODS)) MODEL= PROMPTS= CONFIG= PORT= OPEN= NAME= ROLE= CHECK= ROUND= ROUNDS='
-	@echo '                 FORMAT= FROM= SKIP_BAD= TO= PROCESSES= MACHINES= REWARD= IMAGES= OUT= N= MODELS= AXES= TABLE= SET="table.name=value ..."'
+	@echo '                 FORMAT= FROM= SKIP_BAD= TO= PROCESSES= MACHINES= REWARD= IMAGES= OUT= N= MODELS= MIX= AXES= TABLE= SET="table.name=value ..."'
 
 setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
 
@@ -106,8 +107,8 @@ rehearse: $(INSTALLED) ## Say what a training will take, after a minute of it (M
 export-adapter: $(INSTALLED) ## Write a tuned LoRA for ComfyUI and A1111 (METHOD=, FORMAT=kohya, TO=)
 	$(STAGE) export-adapter $(COMMON) --method '$(METHOD)' $(call flag,format,$(FORMAT)) $(call flag,to,$(TO))
 
-evaluate: $(INSTALLED) ## Compare base and tuned models; write the report (PROCESSES=)
-	$(SHARED_STAGE) evaluate $(COMMON)
+evaluate: $(INSTALLED) ## Compare base and tuned models; write the report (PROCESSES=, MIX=)
+	$(SHARED_STAGE) evaluate $(COMMON) $(call flag,mix,$(MIX))
 
 play: $(INSTALLED) ## Try base and tuned models in a browser, side by side (PORT=)
 	$(STAGE) play $(COMMON) $(call flag,port,$(PORT))

@@ -32,9 +32,15 @@ def check_word(what: str, word: str, known: Iterable[str]) -> str:
     return word
 
 
-def add_method(parser: argparse.ArgumentParser, meaning: str, *, required: bool = True) -> None:
-    """Add `--method`, whose values are the methods of the registry."""
-    kind, shown = one_of("METHOD", METHODS), "|".join(METHODS)
+def add_method(
+    parser: argparse.ArgumentParser,
+    meaning: str,
+    *,
+    required: bool = True,
+    kind: Callable[[str], str] | None = None,
+) -> None:
+    """Add `--method`, whose values are the methods of the registry, unless `kind` reads others."""
+    kind, shown = kind or one_of("METHOD", METHODS), "|".join(METHODS)
     parser.add_argument("--method", required=required, type=kind, metavar=shown, help=meaning)
 
 

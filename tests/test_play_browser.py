@@ -104,6 +104,24 @@ def test_at_strength_0_all_draw_the_same_and_best_of_n_stands_beside_the_base(pa
     page.locator(".caption-label", has_text="base · seed 6").wait_for()
 
 
+def test_a_slider_for_each_adapter_draws_a_mix_at_once(page: Page) -> None:
+    page.get_by_label("number input for Images of each model").fill("1")
+    page.get_by_text("Mix", exact=True).first.click()
+    weight = page.get_by_label(f"number input for Weight of {TUNED}")
+    for value in ("0.5", "1"):
+        weight.fill(value)
+        weight.blur()
+        page.locator(".caption-label", has_text=f"{TUNED}*{value} · seed 0").wait_for()
+        page.locator("#status", has_text="3 images in").wait_for()
+    base, tuned, mixed = contents(page)
+    assert mixed == tuned != base
+    page.get_by_label("One adapter a step, at random").check()
+    page.locator("#status", has_text="3 images in").wait_for()
+    weight.fill("0")
+    weight.blur()
+    page.locator("#status", has_text="2 images in").wait_for()
+
+
 def test_an_image_and_an_adapter_are_taken_home_with_the_line_that_loads_it(
     page: Page, run: RunFolder
 ) -> None:

@@ -168,3 +168,16 @@ def test_the_page_says_how_much_of_a_long_prompt_is_not_read(studio: Studio) -> 
     assert studio.unread("cat " * (most + 5)) == 5
     assert "its last 5 tokens were left out" in words.done(row, 1.0, 5)
     assert "too long" not in words.done(row, 1.0, 0)
+
+
+def test_a_mix_is_a_model_that_a_request_names(studio: Studio) -> None:
+    half = f"{TUNED}*0.5"
+    wanted = request(studio, models=[f"{TUNED}*1", f"{TUNED} * .5", TUNED], strength=0.5)
+    assert wanted.columns == [TUNED, f"{TUNED}*1", half]
+    tuned, one, less = (drawn(studio, name, wanted) for name in wanted.columns)
+    assert pixels(one) == pixels(tuned)
+    assert pixels(less) not in (pixels(tuned), pixels(drawn(studio, BASE, wanted)))
+    assert one[0].adapter_hash == tuned[0].adapter_hash != less[0].adapter_hash
+    assert words.caption(less[0], wanted).startswith(f"{half} · seed 7")
+    with pytest.raises(VisitorError, match=r"Mix rwll: unknown, did you mean rwl\?; known are rwl"):
+        request(studio, models=["rwll*0.5"])

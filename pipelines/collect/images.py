@@ -14,18 +14,19 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from data.errors import PictuneError
-from data.files import locked, sha256_of
+from data.files import locked
 from data.image_files import THREADS
 from data.runs import RunFolder
 from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
 from data.weights import check_model_folder
 from finetune.model.processes import Processes, launched
-from finetune.settings.adapter_kinds import adapter_file
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.plan import training_prompts
 from pipelines.flags import add_method
 from pipelines.interruption import ends_at_once
+from pipelines.methods import METHODS
 from pipelines.run.image_plan import DrawnBy, ImagesConfig, Planned, image_row, round_seeds, seeded
+from pipelines.run.mixes import SavedAdapters, is_mix, read_mix
 from pipelines.run.model_hashes import weights_hash
 from pipelines.run.prompts import prompts_digest, prompts_of
 from pipelines.run.record import STAMP, StageFolder, read_stamp
@@ -153,8 +154,12 @@ def _draw_later_round(
     _refuse_other_images(run, weights)
     refuse_unlabeled(run.in_round(run.round - 1))
     method = _method_of(run, method)
-    folder = adapter_to_go_on_from(run, method, weights)
-    adapter = sha256_of(adapter_file(folder))
+    mix = read_mix("METHOD", method, METHODS)
+    saved = SavedAdapters(
+        {adapter_to_go_on_from(run, one, weights): weight for one, weight in mix.weights.items()},
+        mix.one_a_step,
+    )
+    adapter = saved.hash
     count = rounds.images_per_prompt
     tuned, first = count - round(BASE_SHARE * count), round_seeds(run.round)
     by_tuned = seeded(prompts, tuned, settings.run.seed, offset=first)
@@ -181,7 +186,7 @@ def _draw_later_round(
             "put those back, or use another RUN="
         )
     drawer = _opened(settings, processes)
-    drawer.model.load_adapter(folder)
+    saved.load(drawer.model)
 
     def draw() -> int:
         drawn = drawer.draw_missing(by_tuned, run.images_dir, sampler)
@@ -295,5 +300,14 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
         metavar="K",
         help="the present round, or the next one (default: the present one)",
     )
-    meaning = "in a round after the first: the method whose model of the round before draws"
-    add_method(parser, meaning, required=False)
+    meaning = (
+        "in a round after the first: the method whose model of the round before draws, or a mix, "
+        "such as rwl*0.5+dpok*0.5"
+    )
+    add_method(parser, meaning, required=False, kind=_method_or_mix)
+
+
+def _method_or_mix(word: str) -> str:
+    """Return a method, or the name of a mix as `str(Mix)` gives it."""
+    mix = read_mix("METHOD", word, METHODS)
+    return str(mix) if is_mix(word) else word

@@ -23,10 +23,17 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.settings.adapter_kinds import BASE
 from finetune.settings.sampler import Sampler
 from labeling_app.campaign.comparisons import ComparedImage
-from pipelines.evaluate.models import TunedModel, file_name, image_folder, tuned_models
+from pipelines.evaluate.models import (
+    TunedModel,
+    file_name,
+    image_folder,
+    mixed_model,
+    tuned_models,
+)
 from pipelines.flags import check_word
 from pipelines.run.drawing import Drawer
 from pipelines.run.image_plan import DrawnBy, ImagesConfig, Planned, image_row
+from pipelines.run.mixes import is_mix
 from pipelines.run.model_hashes import weights_hash
 from pipelines.run.models import open_model
 from pipelines.run.record import STAMP, present_round, read_stamp
@@ -96,6 +103,9 @@ def _contender(run: RunFolder, name: str) -> Contender:
         )
     if slash:
         of = of.in_round(present_round(of))
+    if is_mix(own):
+        mixed = mixed_model(f"compare.models of {of.root}:", own, of)
+        return Contender(f"{other}{slash}{mixed.name}", of, mixed)
     known = {BASE: None} | {file_name(one.name): one for one in tuned_models(of)}
     return Contender(name, of, known[check_word(f"compare.models of {of.root}:", own, known)])
 
@@ -209,7 +219,7 @@ class ImageStore:
         digest = hashlib.sha256(" ".join(drawn_by).encode()).hexdigest()[:12]
         folder = self._run.comparison_dir / f"drawing-{digest}"
         if one.tuned is not None:
-            model.load_adapter(one.tuned.folder)
+            one.tuned.saved.load(model)
         with model.adapter_off() if one.tuned is None else nullcontext():
             Drawer(model, images.batch).draw_missing(missing, folder, self._sampler, title=one.name)
         return [(image, folder / image.file_name) for image in missing]

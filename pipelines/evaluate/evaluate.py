@@ -4,6 +4,7 @@ All models draw the same prompts with the same seeds and samplers. `metrics.json
 of the report. A run without a trained reward has no best-of-n and no reward figures.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -11,7 +12,7 @@ from data.files import write_json
 from data.runs import RunFolder
 from finetune.model.processes import Processes, launched
 from pipelines.evaluate import text as report_text
-from pipelines.evaluate.models import TunedModel, remove_other_images, tuned_models
+from pipelines.evaluate.models import TunedModel, mixed_model, remove_other_images, tuned_models
 from pipelines.evaluate.plan import evaluation_prompts, omitted_prompts, tuned_on
 from pipelines.interruption import ends_at_once
 from pipelines.run.judge import judge_folder
@@ -24,11 +25,20 @@ from pipelines.settings.finetune import FinetuneConfig
 from pipelines.settings.stages import EvaluateConfig
 
 
-def main(run: RunFolder, settings: Settings) -> None:
-    """Draw missing images, measure, and write `metrics.json` and the report."""
+def main(run: RunFolder, settings: Settings, *, mixes: Sequence[str] = ()) -> None:
+    """Draw missing images, measure, and write `metrics.json` and the report.
+
+    Args:
+        run: the run.
+        settings: its settings.
+        mixes: names of mixes that are drawn besides, see `pipelines.run.mixes`.
+
+    Raises:
+        PictuneError: a mix has no valid name, see `mixed_model`.
+    """
     run = with_reward(run)
     with launched(settings.run.device) as processes:
-        _evaluate_once(run, settings, processes)
+        _evaluate_once(run, settings, mixes, processes)
     if processes.is_first:
         print(report_text.table(report_text.read_evaluation(run)))
         if omitted := omitted_prompts(settings):
@@ -37,9 +47,13 @@ def main(run: RunFolder, settings: Settings) -> None:
             print(f"evaluate: {name}: {report_text.TUNED_ON}", file=sys.stderr)
 
 
-def _evaluate_once(run: RunFolder, settings: Settings, processes: Processes) -> None:
+def _evaluate_once(
+    run: RunFolder, settings: Settings, mixes: Sequence[str], processes: Processes
+) -> None:
     tuned = tuned_models(run)
-    inputs = _inputs(run, settings, tuned)
+    mixed = {one.name: one for one in (mixed_model("MIX", name, run) for name in mixes)}
+    models = [*tuned, *mixed.values()]
+    inputs = _inputs(run, settings, models)
     outdated = {
         one.name: changed
         for one in tuned
@@ -70,13 +84,13 @@ def _evaluate_once(run: RunFolder, settings: Settings, processes: Processes) -> 
         from pipelines.evaluate.work import draw_all, drawings_of, evaluation_of  # noqa: PLC0415 - loads torch
 
     if processes.is_first:
-        remove_other_images(run, tuned, stage.earlier.inputs if stage.earlier else {}, inputs)
+        remove_other_images(run, models, stage.earlier.inputs if stage.earlier else {}, inputs)
     processes.wait()
     if not processes.is_first:
-        draw_all(list(drawings_of(run, settings, tuned)), settings, processes)
+        draw_all(list(drawings_of(run, settings, models)), settings, processes)
         return
     with stage.working():
-        evaluation = evaluation_of(run, settings, tuned, outdated, processes)
+        evaluation = evaluation_of(run, settings, models, outdated, processes)
         content = evaluation.model_dump(mode="json", exclude_none=True)
         write_json(report_text.metrics_file(run), content)
     report_page.write(run, settings)  # last, since the report states the time of the stage
@@ -101,3 +115,16 @@ def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> 
     if (judge := judge_folder(settings.run)) is not None:
         inputs["judge"] = weights_hash(str(judge), "set run.judge to the folder of an oracle")
     return inputs
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage."""
+    parser.add_argument(
+        "--mix",
+        type=lambda text: text.split(","),
+        dest="mixes",
+        default=(),
+        metavar="A,B",
+        help="also evaluate mixes of tuned models, such as rwl*0.5+dpok*0.5 (predictions are added)"
+        " or rwl*0.5|dpok*0.5 (one adapter a step)",
+    )

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from data.errors import PictuneError
 from data.files import sha256_of
 from data.runs import RunFolder
 from finetune.settings.adapter_kinds import BASE, adapter_file, kind_in
 from pipelines.finetune.plan import start_of
+from pipelines.run.mixes import SavedAdapters, read_mix
 from pipelines.run.model_hashes import REWARD_METRICS, reward_hash
 from pipelines.run.record import STAMP, read_stamp
 from pipelines.run.rounds import tuned_methods
@@ -34,9 +36,14 @@ class TunedModel:
         return self.run.finetune_dir(self.method)
 
     @property
+    def saved(self) -> SavedAdapters:
+        """The adapter, with weight 1."""
+        return SavedAdapters({self.folder: 1.0})
+
+    @property
     def adapter_hash(self) -> str:
-        """SHA-256 of the adapter's file."""
-        return sha256_of(adapter_file(self.folder))
+        """SHA-256 of the adapter's file; that of a mix, of its adapters and weights."""
+        return self.saved.hash
 
     def changed_inputs(self, settings: Settings, model: str) -> list[str]:
         """Return the inputs (reward, model, start) that changed since this adapter was tuned.
@@ -54,6 +61,37 @@ class TunedModel:
             present["start"] = sha256_of(adapter_file(start))
         known = [name for name in ("reward", "model", "start") if name in then and name in present]
         return [name for name in known if then[name] != present[name]]
+
+
+@dataclass(frozen=True)
+class MixedModel(TunedModel):
+    """Tuned models that draw together; `method` is the name of the mix."""
+
+    adapters: SavedAdapters
+
+    @property
+    def name(self) -> str:
+        """Name of the model, such as `rwl*0.5+dpok-round2*0.5`."""
+        return self.method
+
+    @property
+    def saved(self) -> SavedAdapters:
+        """The adapters with their weights."""
+        return self.adapters
+
+
+def mixed_model(what: str, name: str, run: RunFolder) -> MixedModel:
+    """Return the mix of this name; errors call it `what`.
+
+    Raises:
+        PictuneError: no model is tuned yet, or see `read_mix`.
+    """
+    parts = {file_name(one.name): one for one in tuned_models(run)}
+    if not parts:
+        raise PictuneError(f"{what} {name}: no model is tuned yet; run `make finetune` first")
+    mix = read_mix(what, name, parts)
+    weights = {parts[part].folder: weight for part, weight in mix.weights.items()}
+    return MixedModel(str(mix), run, SavedAdapters(weights, mix.one_a_step))
 
 
 def tuned_models(run: RunFolder) -> list[TunedModel]:

@@ -52,6 +52,7 @@ from pipelines.pages.page import (
     write_page,
 )
 from pipelines.run.metrics_log import UNTRAINED, kept_step, read_metrics
+from pipelines.run.mixes import is_mix
 from pipelines.run.model_hashes import REWARD_METRICS
 from pipelines.run.record import stamps
 from pipelines.settings.config import Settings
@@ -87,9 +88,10 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     tuned = {
         name: find_method(result.method or name)
         for name, result in results.items()
-        if name not in MODEL_COLORS
+        if name not in MODEL_COLORS and not is_mix(name)
     }
-    colors = MODEL_COLORS | {
+    colors = model_colors(filter(is_mix, results)) | MODEL_COLORS
+    colors |= {
         name: shade(method.color, results[name].round or 1) for name, method in tuned.items()
     }
     first = next(iter(results.values()))

@@ -90,6 +90,7 @@ def titles(evaluation: Evaluation) -> dict[str, str]:
     for result in evaluation.results:
         if result.method is not None and result.model not in found:
             found[result.model] = f"{names[result.method]}, round {result.round}"
+        found.setdefault(result.model, result.model)  # a mix
     return found
 
 

@@ -43,6 +43,7 @@ from pipelines.run.image_io import load_images
 from pipelines.run.image_plan import ImagesConfig, Planned
 from pipelines.run.judge import OracleJudge, judge_folder, open_judge
 from pipelines.run.metrics_log import kept_step, read_metrics
+from pipelines.run.mixes import is_mix
 from pipelines.run.model_hashes import REWARD_METRICS, has_reward, weights_hash
 from pipelines.run.models import open_backbone, open_model, open_reward_model
 from pipelines.run.prompts import meta_of
@@ -155,7 +156,7 @@ def drawings_of(
         candidates = best_of if one is None else 1
         planned = evaluation_images(prompts, config, settings.run.seed, candidates=candidates)
         wanted = [(eta, 1.0) for eta in config.etas]
-        if one is not None:
+        if one is not None and not is_mix(name):
             wanted += [(config.etas[0], strength) for strength in strengths]
         for eta, strength in wanted:
             folder = image_folder(run, name, eta, strength)
@@ -174,13 +175,13 @@ def draw_all(
     loaded = ""
     for one in drawings:
         if one.tuned is not None and loaded != one.name:
-            model.load_adapter(one.tuned.folder)
+            one.tuned.saved.load(model)
             loaded = one.name
-            if processes.is_first:
+            if processes.is_first and "|" not in one.name:  # one adapter a step is not Gaussian
                 kl[one.name] = kl_to_base(model, prompts, settings)
         strength = "" if one.strength == 1 else f", strength {one.strength:g}"
         is_base = one.tuned is None
-        with model.adapter_off() if is_base else model.adapter.at_strength(one.strength):
+        with model.adapter_off() if is_base else model.at_strength(one.strength):
             drawer.draw_missing(
                 one.planned,
                 one.folder,
@@ -264,7 +265,7 @@ def _results(
     kl: dict[str, list[float]],
     tuned: Sequence[TunedModel],
 ) -> list[Result]:
-    results, by_name = [], {one.name: one for one in tuned}
+    results, by_name = [], {one.name: one for one in tuned if not is_mix(one.name)}
     for (name, eta), drawn in measured.items():
         rows = by_prompt(drawn, prompts)
         base = None if name == "base" else measured["base", eta]

@@ -19,6 +19,7 @@ from data.errors import PictuneError
 from data.schema import PROMPTS, read_table
 from finetune.settings.adapter_kinds import BASE, adapter_file
 from labeling_app.sign_in import network_of
+from pipelines.evaluate.models import file_name
 from pipelines.finetune.strengths import read_choice
 from pipelines.interruption import OUT_OF_MEMORY
 from pipelines.play import words
@@ -32,6 +33,7 @@ from pipelines.play.studio import (
     Studio,
     VisitorError,
 )
+from pipelines.run.mixes import Mix
 
 LOGGER = logging.getLogger(__name__)
 
@@ -182,6 +184,16 @@ class Playground:
             info=f"0 is the base, 1 the tuned model as it was trained.{by_validation}",
             visible=bool(tuned),
         )
+        with gr.Accordion("Mix", open=False, visible=bool(tuned)):
+            self.weights = [
+                gr.Slider(0, 1, 0, step=0.05, label=f"Weight of {name}") for name in tuned
+            ]
+            self.one_a_step = gr.Checkbox(False, label="One adapter a step, at random")
+            self.mix = gr.Textbox(
+                label="Name of the mix",
+                interactive=False,
+                info="Drawn beside the models when a slider moves; the base has the rest to 1.",
+            )
         self.guidance = gr.Slider(
             0,
             max(MOST_GUIDANCE, sampler.guidance),
@@ -251,7 +263,7 @@ class Playground:
     def _listen(self) -> None:
         given = {
             self.prompt, self.models, self.strength, self.guidance, self.steps, self.seed,
-            self.images, self.candidates, self.state, self.taken,
+            self.images, self.candidates, self.state, self.taken, self.mix,
         }  # fmt: skip
         shown = [
             self.state, self.status, self.heads, self.gallery, self.actions, self.ask, self.note,
@@ -267,6 +279,14 @@ class Playground:
             **QUIET,
         }
         gr.on([self.go.click, self.prompt.submit], trigger_mode="once", **drawing)
+        gr.on(
+            [*(one.release for one in self.weights), self.one_a_step.input],
+            self.mix_of,
+            [*self.weights, self.one_a_step],
+            self.mix,
+            show_progress="hidden",
+            **QUIET,
+        ).then(trigger_mode="always_last", **drawing)
         self.other.click(
             lambda seed, images: min((seed or 0) + images, LARGEST_SEED),
             [self.seed, self.images],
@@ -286,6 +306,13 @@ class Playground:
             **QUIET,
         )
 
+    def mix_of(self, *dials: Any) -> str:
+        """Return the name of the mix with the weights of the sliders; empty if all are 0."""
+        *weights, one_a_step = dials
+        weighted = zip(map(file_name, self.studio.tuned), weights, strict=True)
+        chosen = {name: weight for name, weight in weighted if weight}
+        return str(Mix(chosen, one_a_step)) if chosen else ""
+
     def draw(
         self,
         given: dict[Any, Any],
@@ -296,7 +323,7 @@ class Playground:
         with visible_errors():
             wanted = self.studio.request(
                 given[self.prompt],
-                given[self.models],
+                [*given[self.models], given[self.mix] or ""],
                 strength=given[self.strength],
                 guidance=given[self.guidance],
                 steps=given[self.steps],

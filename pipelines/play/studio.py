@@ -24,10 +24,11 @@ from finetune.model.family import tokenizer_of
 from finetune.model.sampler import draw_batches
 from finetune.settings.adapter_kinds import BASE
 from finetune.settings.sampler import Sampler
-from pipelines.evaluate.models import TunedModel, tuned_models
+from pipelines.evaluate.models import TunedModel, mixed_model, tuned_models
 from pipelines.run.image_io import load_images, save_png
 from pipelines.run.image_plan import ImagesConfig, candidate_seeds
 from pipelines.run.judge import open_judge
+from pipelines.run.mixes import is_mix
 from pipelines.run.model_hashes import has_reward
 from pipelines.run.models import open_model, open_reward_model
 from pipelines.run.rounds import with_reward
@@ -55,6 +56,7 @@ class DrawRequest:
 
     prompt: str
     models: tuple[str, ...]
+    """Names of models; that of a mix is such as `rwl*0.5+dpok*0.5`, see `pipelines.run.mixes`."""
     strength: float
     """Factor of the adapter's update."""
     sampler: Sampler
@@ -142,6 +144,11 @@ class Studio:
         if candidates > 1 and self.reward is None:
             raise VisitorError("Best of n needs a reward to pick by, and this run has none yet.")
         names = [name for name in (BASE, *self.tuned) if name in models]
+        try:
+            mixes = [mixed_model("Mix", one, self.run).name for one in models if is_mix(one)]
+        except PictuneError as error:
+            raise VisitorError(str(error)) from error
+        names += dict.fromkeys(mixes)
         if not names:
             raise VisitorError("No model is chosen: tick at least one.")
         return DrawRequest(
@@ -187,12 +194,14 @@ class Studio:
         prompts = [wanted.prompt] * len(seeds)
         paths = [folder / file_name(name, wanted, seed) for seed in seeds]
         tuned, own = self.tuned.get(name), dict[str, Any]()
+        if is_mix(name):
+            tuned = mixed_model("Mix", name, self.run)
         passes = math.ceil(len(seeds) / self._batch) * wanted.sampler.steps
         with self._lock, self._counted_passes(passes, tell):
             adapter = self.model.adapter_off()
             if tuned is not None:
-                self.model.load_adapter(tuned.folder)
-                adapter = self.model.adapter.at_strength(wanted.strength)
+                tuned.saved.load(self.model)
+                adapter = self.model.at_strength(wanted.strength)
                 own = {"adapter_hash": tuned.adapter_hash, "strength": wanted.strength}
             with adapter:
                 batches = draw_batches(
@@ -258,6 +267,6 @@ def picked(images: Sequence[DrawnImage], candidates: int) -> list[DrawnImage]:
 
 def file_name(model: str, wanted: DrawRequest, seed: int) -> str:
     """Return a descriptive file name for an image, for people who download it."""
-    words = (wanted.prompt[:LONGEST_NAME], model, f"seed {seed}")
+    words = (wanted.prompt[:LONGEST_NAME], model.replace("|", " or "), f"seed {seed}")
     slugs = [re.sub(r"\W+", "-", word.lower()).strip("-") for word in words]
     return "_".join(slug for slug in slugs if slug) + ".png"
