@@ -6,14 +6,17 @@ page sends are refused, and only checked fields are passed on, so that no event 
 """
 
 import asyncio
+import gzip
+import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
 import gradio as gr
 import httpx
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, Field, JsonValue, ValidationError
 from starlette.types import ASGIApp
 
@@ -36,9 +39,25 @@ class Drawn:
     content: str
     media_type: str
 
-    async def answer(self) -> Response:
-        """Return the file."""
-        return Response(self.content, media_type=self.media_type)
+    async def answer(self, request: Request) -> Response:
+        """Return the file, packed; or 304 if the browser's copy is up to date."""
+        headers = {"Cache-Control": "no-cache", "ETag": self.tag, "Vary": "Accept-Encoding"}
+        if self.tag in request.headers.get("If-None-Match", ""):
+            return Response(status_code=304, headers=headers)
+        if "gzip" not in request.headers.get("Accept-Encoding", ""):
+            return Response(self.content, headers=headers, media_type=self.media_type)
+        headers["Content-Encoding"] = "gzip"
+        return Response(self.packed, headers=headers, media_type=self.media_type)
+
+    @cached_property
+    def packed(self) -> bytes:
+        """The content, compressed."""
+        return gzip.compress(self.content.encode())
+
+    @cached_property
+    def tag(self) -> str:
+        """HTTP's entity tag of the content."""
+        return f'"{hashlib.sha256(self.content.encode()).hexdigest()[:16]}"'
 
 
 def gradio_app(

@@ -1,27 +1,33 @@
-"""The raters' page: one HTML document with its style, scripts, words and guidelines.
+"""The raters' page: a Gradio shell around our own front end, which talks to the HTTP interface.
 
-A single answer has it all: on a slow network each further request costs a round trip. A script of
-an older version never meets a newer document.
+It needs no Gradio event: Gradio draws the shell once, at the start (`labeling_app.gradio_pages`).
+On a slow network each request costs a round trip, so the head has our scripts, words and settings,
+and browsers keep Gradio's files for good: a file of another content has another name.
 """
 
-import gzip
-import hashlib
+import json
 import re
 from collections.abc import Mapping
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+import gradio as gr
+from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Template
-from markdown_it import MarkdownIt
-from markupsafe import Markup
 from pydantic import BaseModel
 from starlette.middleware.gzip import GZipMiddleware
 
 from labeling_app.app_state import STATIC, AppState, Guidelines
-from labeling_app.gradio_pages import Drawn, frontend_folder
+from labeling_app.gradio_pages import (
+    FONT,
+    MONOSPACE,
+    Drawn,
+    draw,
+    frontend_folder,
+    gradio_app,
+)
 from labeling_app.passwords import LONGEST
 from labeling_app.rater.api import settings, words
 
@@ -30,6 +36,7 @@ DRAWN = ("/", "/theme.css", "/manifest.json", "/favicon.ico")
 
 SHIPPED = ("assets", "static/img", "static/js")
 """Folders of Gradio's files that its pages load."""
+
 
 IMPORT = re.compile(r'^import (\{[^}]*\}) from "\./(\w+)\.js";$', re.MULTILINE)
 EXPORT = re.compile(r"^export (?=(?:async )?(?:class|function|const) (\w+))", re.MULTILINE)
@@ -48,6 +55,32 @@ class FreshFiles(StaticFiles):
         return response
 
 
+class KeptFiles(StaticFiles):
+    """Static files that browsers keep for good: a file of another content has another name."""
+
+    def file_response(self, *args: Any, **kwargs: Any) -> Response:
+        """Return the file."""
+        response = super().file_response(*args, **kwargs)
+        response.headers["Cache-Control"] = "public, max-age=31536000, immutable"
+        return response
+
+
+COLORS_FIRST = """<style>
+html[data-colors="light"] body { background: #f6f7f9; }
+html[data-colors="dark"] body { background: #14161b; }
+</style>
+<script>
+const colors = localStorage.getItem("pictune.colors");
+if (colors) {
+  const address = new URL(location.href);
+  address.searchParams.set("__theme", colors); // Gradio reads it there
+  history.replaceState(null, "", address);
+  document.documentElement.dataset.colors = colors;
+}
+</script>"""
+"""HTML of the page's head: applies the colors chosen in this browser before anything is drawn."""
+
+
 def scripts_of(folder: Path) -> str:
     """Return the modules of a folder as one script: each is a function that returns its exports.
 
@@ -64,45 +97,54 @@ def scripts_of(folder: Path) -> str:
     return "\n".join(parts)
 
 
-def page_html(guidelines: Guidelines, facts: Mapping[str, BaseModel]) -> str:
-    """Return the document of page.html; `facts` are JSON for its scripts, by name."""
-    markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
-    texts = {"": guidelines.text, **guidelines.translations}
-    template = Template(
-        (STATIC / "page.html").read_text(encoding="utf-8"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html: str = template.render(
-        longest_password=LONGEST,
-        style=Markup((STATIC / "label.css").read_text(encoding="utf-8")),  # noqa: S704 - our own
-        scripts=Markup(scripts_of(STATIC)),  # noqa: S704 - our own
-        guidelines={tag: Markup(markdown.render(text)) for tag, text in texts.items()},  # noqa: S704
-        facts={name: fact.model_dump(mode="json") for name, fact in facts.items()},
-    )
+def skeleton() -> str:
+    """Return the HTML of page.html, with its macros for buttons; scripts add the words."""
+    text = (STATIC / "page.html").read_text(encoding="utf-8")
+    template = Template(text, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    html: str = template.render(longest_password=LONGEST)
     return html
 
 
+def build_page(guidelines: Guidelines) -> gr.Blocks:
+    """Return the front end's skeleton with the guidelines, which it moves into its panel."""
+    page: gr.Blocks
+    with gr.Blocks(title="Pictune", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(
+            html_template=skeleton(),
+            js_on_load="modules.label.start(element);",
+            apply_default_css=False,
+        )
+        gr.Markdown(guidelines.text, elem_id="guidelines", elem_classes="guidelines")
+        for language, text in guidelines.translations.items():
+            gr.Markdown(text, elem_id=f"guidelines-{language}", elem_classes="guidelines")
+    return page
+
+
+def head_of(facts: Mapping[str, BaseModel]) -> str:
+    """Return HTML for the page's head: colors, scripts, and `facts` as JSON for them, by name."""
+    told = json.dumps({name: fact.model_dump(mode="json") for name, fact in facts.items()})
+    escaped = told.replace("<", "\\u003c")
+    return (
+        f'{COLORS_FIRST}<script type="application/json" id="facts">{escaped}</script>'
+        f"<script>{scripts_of(STATIC)}</script>"
+    )
+
+
 def mount_page(app: FastAPI, state: AppState) -> None:
-    """Add the page at `/`, the front end's files at `/ui`, and Gradio's files that pages load."""
-    html = page_html(state.guidelines, {"settings": settings(state), "words": words(state)})
-    document = html.encode()
-    packed = gzip.compress(document)
-    tag = f'"{hashlib.sha256(document).hexdigest()[:16]}"'
+    """Add the page at `/`, the front end's files at `/ui`, and Gradio's files that pages load.
 
-    async def page(request: Request) -> Response:
-        headers = {"Cache-Control": "no-cache", "ETag": tag, "Vary": "Accept-Encoding"}
-        if tag in request.headers.get("If-None-Match", ""):
-            return Response(status_code=304, headers=headers)
-        if "gzip" not in request.headers.get("Accept-Encoding", ""):
-            return Response(document, headers=headers, media_type="text/html")
-        headers["Content-Encoding"] = "gzip"
-        return Response(packed, headers=headers, media_type="text/html")
-
-    app.add_api_route("/", page, methods=["GET", "HEAD"], include_in_schema=False)
+    Not to be called from a coroutine.
+    """
+    theme = gr.themes.Base(font=FONT, font_mono=MONOSPACE)
+    head = head_of({"settings": settings(state), "words": words(state)})
+    _, files = draw(
+        lambda: gradio_app(
+            build_page(state.guidelines), "/", theme, STATIC / "label.css", head=head
+        ),
+        DRAWN,
+    )
     app.mount("/ui", FreshFiles(directory=STATIC))
-    add_files(app, {})
+    add_files(app, files)
 
 
 def add_files(app: FastAPI, files: Mapping[str, Drawn]) -> None:
@@ -110,5 +152,6 @@ def add_files(app: FastAPI, files: Mapping[str, Drawn]) -> None:
     for path, drawn in files.items():
         app.add_api_route(path, drawn.answer, methods=["GET", "HEAD"], include_in_schema=False)
     for folder in SHIPPED:
-        shipped = StaticFiles(directory=frontend_folder(folder))
+        files_of = KeptFiles if folder == "assets" else FreshFiles
+        shipped = files_of(directory=frontend_folder(folder))
         app.mount(f"/{folder}", GZipMiddleware(shipped))

@@ -122,7 +122,7 @@ def test_colors_follow_the_system_until_the_rater_decides(browser: Browser, tmp_
     other: Any = "light"
     with serving(tmp_path) as server:
         page = come(browser, server.url, color_scheme=system, reduced_motion="reduce")
-        shown = page.locator("body")
+        shown = page.locator(".gradio-container").first
         expect(shown).to_have_css("background-color", ground[system])
         page.emulate_media(color_scheme=other)
         expect(shown).to_have_css("background-color", ground[other])

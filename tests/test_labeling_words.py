@@ -9,9 +9,9 @@ import pytest
 from fastapi.testclient import TestClient
 
 from data.errors import PictuneError
-from labeling_app.app_state import STATIC, Guidelines
+from labeling_app.app_state import STATIC
 from labeling_app.campaign.tasks import TasksConfig
-from labeling_app.page import page_html
+from labeling_app.page import skeleton
 from labeling_app.rater.responses import NO_TASK
 from labeling_app.reasons import OURS
 from labeling_app.words import ENGLISH, FOLDER, Word, placeholders, read_words
@@ -19,7 +19,7 @@ from tests.support.labeling_calls import claim, sign_in, submission
 from tests.support.labeling_campaign import client_of, make_campaign
 
 SHIPPED = sorted(path.stem for path in FOLDER.glob("*.json"))
-PAGE = re.sub(r"(?s)<(script|style).*?</\1>", "", page_html(Guidelines(""), {}))
+PAGE = skeleton()
 SCRIPTS = "".join(path.read_text(encoding="utf-8") for path in sorted(STATIC.glob("*.js")))
 
 

@@ -91,9 +91,10 @@ class _Gate:
         if not is_file and (method, path) != ("POST", EVENTS):
             return JSONResponse({"detail": "Not Found"}, 404)
         try:
-            account = await run_in_threadpool(self._admin, Request(scope))
+            request = Request(scope)
+            account = await run_in_threadpool(self._admin, request)
             if is_file:
-                return await self._drawn[path].answer()
+                return await self._drawn[path].answer(request)
             body = checked(await Request(scope, receive).body(), self._gradio.state.events)
         except HTTPException as refusal:
             return JSONResponse({"detail": refusal.detail}, refusal.status_code)

@@ -17,7 +17,7 @@ export class Guidelines {
   }
 
   toggle() {
-    // elsewhere on the page, as the server wrote it
+    // drawn by Gradio, elsewhere on the page
     const translated = document.getElementById(`guidelines-${language()}`);
     const text = translated ?? document.getElementById("guidelines");
     if (text) {

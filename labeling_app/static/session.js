@@ -13,6 +13,15 @@ import { facts, find, findAll, slot } from "./dom.js";
 import { Outbox } from "./outbox.js";
 import { language, refusalOf, words } from "./words.js";
 
+/** Who works here: asked for while the page loads. A call that failed is made again. */
+let asked = globalThis.document && me();
+
+function me() {
+  const answer = call("GET", "me");
+  answer.catch(() => {});
+  return answer;
+}
+
 export class Session {
   /**
    * `welcome(raterId)` is called when a rater is signed in, `begin(outbox)` when they are trained
@@ -56,7 +65,11 @@ export class Session {
 
   /** Goes on where this browser's rater was, or asks for a name. */
   async enter() {
-    const rater = await this.attempt(() => call("GET", "me"));
+    const rater = await this.attempt(() => {
+      const answer = asked ?? me();
+      asked = null;
+      return answer;
+    });
     if (rater) await this.welcome(rater);
   }
 

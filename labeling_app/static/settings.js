@@ -7,7 +7,7 @@ import { findAll, made, slot } from "./dom.js";
 import { capOf, keys, PARTS, showHints } from "./keys.js";
 import { words } from "./words.js";
 
-const COLORS = "pictune.colors"; // the head of page.html reads it before anything is drawn
+const COLORS = "pictune.colors"; // the page's head, in page.py, reads it before anything is drawn
 
 export class Settings {
   /** @param {HTMLElement} page */
@@ -17,7 +17,7 @@ export class Settings {
     this.layouts = findAll(page, "[name=layout]", HTMLInputElement);
     this.colors = findAll(page, "[name=colors]", HTMLInputElement);
     this.system = matchMedia("(prefers-color-scheme: dark)");
-    this.system.addEventListener("change", () => this.color());
+    this.system.addEventListener("change", () => this.color()); // after Gradio, which listens too
     globalThis.addEventListener("storage", ({ key }) => key === COLORS && this.color());
     for (const choice of this.colors) {
       choice.addEventListener("change", () => {
@@ -32,6 +32,9 @@ export class Settings {
         this.draw();
       });
     }
+    const address = new URL(location.href);
+    address.searchParams.delete("__theme"); // the page's head has put it there for Gradio
+    history.replaceState(null, "", address);
     this.color();
     this.draw();
   }
@@ -40,7 +43,8 @@ export class Settings {
   color() {
     const chosen = localStorage.getItem(COLORS) ?? "system";
     const isDark = chosen === "system" ? this.system.matches : chosen === "dark";
-    document.documentElement.classList.toggle("dark", isDark);
+    document.body.classList.toggle("dark", isDark);
+    document.documentElement.dataset.colors = chosen;
     for (const choice of this.colors) choice.checked = choice.value === chosen;
   }
 

@@ -88,7 +88,7 @@ export function refusalOf(error) {
  * @param {HTMLElement} root
  */
 export function fill(root) {
-  document.documentElement.lang = chosen.language;
+  root.lang = chosen.language;
   for (const element of root.querySelectorAll("*")) {
     for (const { name, value } of element.attributes) {
       if (name === "data-words") element.textContent = words(value);
