@@ -1,6 +1,7 @@
 """Mixes of tuned models on the command line: named, evaluated, compared, and drawing a round."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,8 +71,8 @@ def test_people_compare_a_mix_on_the_images_of_the_evaluation(
     assert "dqok: unknown, did you mean dpok?; known are rwl, dpok" in capsys.readouterr().err
 
 
-def rows_of(run: RunFolder) -> list[dict[str, object]]:
-    rows: list[dict[str, object]] = read_table(run.images_table, IMAGES).to_pylist()
+def rows_of(run: RunFolder) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = read_table(run.images_table, IMAGES).to_pylist()
     return rows
 
 

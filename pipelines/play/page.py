@@ -190,6 +190,7 @@ class Playground:
             ]
             self.one_a_step = gr.Checkbox(False, label="One adapter a step, at random")
             self.mix = gr.Textbox(
+                "",  # null, the default, is refused by the gate
                 label="Name of the mix",
                 interactive=False,
                 info="Drawn beside the models when a slider moves; the base has the rest to 1.",
