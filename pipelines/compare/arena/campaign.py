@@ -16,6 +16,7 @@ from data.schema import (
     IMAGES,
     LABELS_COMPARISONS,
     LABELS_RANKING,
+    PLAYGROUND,
     PROMPTS,
     TASKS,
     read_table,
@@ -57,12 +58,17 @@ class Campaign:
         if (folder / COMPARISONS).exists():
             labels = read_table(folder / COMPARISONS, LABELS_COMPARISONS).to_pandas()
             rankings = _ranked(folder)
+        # Visitors of the playground see the models' names, so their votes are left out.
+        votes = labels[labels["app_version"] == PLAYGROUND] if len(labels) else labels
+        labels = labels.drop(votes.index)
         if labels.empty and rankings.empty:
             raise PictuneError(
                 f"{folder}: no comparisons yet; plan some with `make compare RUN={run}` "
                 f"and have them answered with `make label RUN={run}`"
             )
         tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
+        if len(votes):
+            tasks = tasks[~tasks["task_id"].isin(votes["task_id"])]
         planned = set(tasks["axis"].dropna())
         repeats = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
         counts = pd.concat([labels["source"], rankings["source"]]).value_counts()
