@@ -5,11 +5,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import Browser, Locator, Page, expect
 
 from data.runs import RunFolder
-from data.schema import IMAGES, read_table
+from data.schema import IMAGES, LABELS_COMPARISONS, read_table
+from data.tables.parquet import export
 from finetune.model.lora import LORA_FILE
+from finetune.settings.adapter_kinds import BASE
+from pipelines.run.campaign import open_store
 from tests.support.play_run import TUNED, copied
 from tests.support.play_server import PATIENCE_S, playing
 
@@ -155,6 +158,42 @@ def test_shown_images_are_sent_to_raters(page: Page, run: RunFolder) -> None:
     rows = read_table(run.images_table, IMAGES).to_pylist()
     sent = [row for row in rows if row["prompt"] == "A cow in a spaceship."]
     assert [row["origin"] for row in sent] == ["playground"] * 4
+
+
+def test_a_visitor_votes_and_sends_the_address_of_a_find(
+    browser: Browser, requests: list[str], page: Page, run: RunFolder
+) -> None:
+    page.get_by_label("Prompt").first.fill("A fox & a pig.")
+    page.get_by_label("First seed").fill("5")
+    page.get_by_label("number input for Adapter strength").fill("0.5")
+    page.get_by_label("number input for Images of each model").fill("1")
+    draw(page)
+    button(page, "This one rwl · seed 5").click()
+    page.locator("#note", has_text="Saved: 1 comparison by visitor").wait_for()
+    page.get_by_label("Your name, for votes").fill("Ann")
+    button(page, "This one base · seed 5").click()
+    note = page.locator("#note", has_text="Saved: 1 comparison by Ann, label")
+    note.wait_for()
+    pressed = page.get_by_role("button", pressed=True).all_inner_texts()
+    assert [" ".join(one.split()) for one in pressed] == ["This one base · seed 5"]
+    with open_store(run) as store:
+        export(store, run)
+    votes = read_table(run.latest / "labels_comparisons.parquet", LABELS_COMPARISONS).to_pylist()
+    better = [row["models"][["first", "second"].index(row["answer"])] for row in votes]
+    assert better == [TUNED, BASE]
+    assert votes[1]["label_id"] in note.inner_text()
+    assert {(row["source"], row["app_version"]) for row in votes} == {("imported", "playground")}
+
+    page.wait_for_url("**prompt=A+fox+%26+a+pig.**")
+    link = f"{page.url.replace('seed=5', 'seed=-7')}&models=unknown&steps=a"
+    colleague = visit(browser, link, requests)
+    fields = {"First seed": "0", "number input for Adapter strength": "0.5"}
+    for label, value in fields.items():
+        expect(colleague.get_by_label(label)).to_have_value(value)
+    colleague.goto(page.url)
+    expect(colleague.get_by_label("Prompt").first).to_have_value("A fox & a pig.")
+    draw(colleague)
+    assert contents(colleague) == contents(page)
 
 
 def test_an_empty_prompt_is_a_message_on_the_page(page: Page) -> None:

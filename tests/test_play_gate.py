@@ -113,4 +113,4 @@ def test_without_the_button_raters_cannot_be_asked_past_the_page(
         {one["api_name"] for one in gradio_config(TestClient(app).get("/").text)["dependencies"]}
         for app in (client.app, closed)
     ]
-    assert names[0] - names[1] == {"send"}
+    assert names[0] - names[1] == {"send", "vote"}

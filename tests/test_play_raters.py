@@ -4,22 +4,35 @@ from dataclasses import replace
 from pathlib import Path
 
 import gradio as gr
+import pyarrow as pa
 import pytest
 
+from data.errors import PictuneError
 from data.feedback import Submission
 from data.kinds.ranking import RankingAnswer
 from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
-from data.schema import IMAGES, LABELS_BINARY, LABELS_RANKING, TASKS, read_table
+from data.schema import (
+    IMAGES,
+    LABELS_BINARY,
+    LABELS_COMPARISONS,
+    LABELS_RANKING,
+    TASKS,
+    read_table,
+    write_table,
+)
 from data.tables.parquet import export
 from data.tables.verification import verify
 from finetune.settings.adapter_kinds import BASE
 from pipelines.cli import main
+from pipelines.compare.arena.campaign import Campaign
 from pipelines.play.asking import ask_raters
-from pipelines.play.page import FAILED, visible_errors
-from pipelines.play.studio import Studio, VisitorError
+from pipelines.play.errors import FAILED, visible_errors
+from pipelines.play.studio import DrawnImage, Studio, VisitorError
+from pipelines.play.votes import save_vote
 from pipelines.run.campaign import add_planned_tasks, open_store
 from pipelines.run.rounds import labeled_images
+from reward.dataset import read_labels
 from tests.support.play_run import TUNED, copied, drawn, request, settings_of, studio_of
 
 HERE = "127.0.0.1"
@@ -161,6 +174,46 @@ def test_one_visitor_asks_ten_times_an_hour_and_keeps_nobody_else_from_it(
     with pytest.raises(VisitorError, match=r"asked 10 times .* an hour: ask again in 60 min\."):
         ask_raters(run, studio.settings, rows, HERE)
     ask_raters(run, studio.settings, rows, "192.168.1.20")
+
+
+def test_votes_are_marked_and_neither_rewards_nor_reports_learn_from_them(
+    run: RunFolder, studio: Studio
+) -> None:
+    wanted = request(studio, "Two foxes.", images=1)
+    base, tuned = row = [drawn(studio, name, wanted)[0] for name in (BASE, TUNED)]
+
+    def vote(best: DrawnImage, name: str = "Ann") -> None:
+        save_vote(run, studio.settings, row, best, visitor=name, address=HERE)
+
+    vote(tuned)
+    vote(base, "Bob")
+    vote(base)
+    with open_store(run) as store:
+        export(store, run)
+        assert verify(store, run) == []
+    path = run.latest / "labels_comparisons.parquet"
+    labels = read_table(path, LABELS_COMPARISONS).to_pylist()
+    better = [one["models"][["first", "second"].index(one["answer"])] for one in labels]
+    assert better == [BASE, BASE]  # Ann's second vote replaces her first one
+    left = [one["models"][one["shown_order"].index(0)] for one in labels]
+    assert left == [BASE, BASE]
+    assert [one["revision"] for one in labels] == [1, 2]
+    assert all(table.empty for table in read_labels(run.latest))
+    with pytest.raises(PictuneError, match="no comparisons yet"):
+        Campaign.read(run.latest, "mine")
+
+    rows = read_table(run.images_table, IMAGES).to_pylist()
+    compared = [row | {"origin": "comparison"} for row in rows]
+    write_table(pa.Table.from_pylist(compared, schema=IMAGES), IMAGES, run.images_table)
+    with pytest.raises(VisitorError, match="Raters compare these images already"):
+        vote(tuned)
+
+
+def test_equal_images_get_no_vote(run: RunFolder, studio: Studio) -> None:
+    wanted = request(studio, strength=0.0, images=1)
+    row = [drawn(studio, name, wanted)[0] for name in (BASE, TUNED)]
+    with pytest.raises(VisitorError, match="All images of this seed are the same"):
+        save_vote(run, studio.settings, row, row[0], visitor="Ann", address=HERE)
 
 
 def test_a_visitor_is_not_told_where_the_labels_are(

@@ -95,7 +95,7 @@ class Disputes:
 
 
 class WantedLabels(BaseModel, frozen=True, extra="forbid"):
-    """Which labels to look at; a field without a value excludes nothing."""
+    """Filters of labels; a field without a value excludes nothing."""
 
     rater: Name | None = None
     """Name of a person."""

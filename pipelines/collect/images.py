@@ -149,18 +149,16 @@ def _draw_later_round(
     run: RunFolder, settings: Settings, method: str | None, processes: Processes
 ) -> None:
     sampler = settings.table("sampler", Sampler)
-    rounds, prompts = settings.table("rounds", RoundsConfig), training_prompts(settings)
+    prompts = training_prompts(settings)
     weights = weights_hash(settings.run.model)
     _refuse_other_images(run, weights)
     refuse_unlabeled(run.in_round(run.round - 1))
     method = _method_of(run, method)
     mix = read_mix("METHOD", method, METHODS)
-    saved = SavedAdapters(
-        {adapter_to_go_on_from(run, one, weights): weight for one, weight in mix.weights.items()},
-        mix.one_a_step,
-    )
+    folders = {adapter_to_go_on_from(run, one, weights): w for one, w in mix.weights.items()}
+    saved = SavedAdapters(folders, mix.one_a_step)
     adapter = saved.hash
-    count = rounds.images_per_prompt
+    count = settings.table("rounds", RoundsConfig).images_per_prompt
     tuned, first = count - round(BASE_SHARE * count), round_seeds(run.round)
     by_tuned = seeded(prompts, tuned, settings.run.seed, offset=first)
     by_base = seeded(prompts, count - tuned, settings.run.seed, offset=first + tuned)

@@ -100,7 +100,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     # the first prompt of each family
     held_out = {row.family: row for row in reversed(first.prompts) if row.group != "trained"}
     groups = groups_of(evaluation.results)
-    order, methods = list(names), {name: one.method or name for name, one in results.items()}
+    methods = {name: one.method or name for name, one in results.items()}
     return {
         **{name: getattr(evaluation, name) for name in SHOWN_AS_THEY_ARE},
         "run": run.root.name,
@@ -130,7 +130,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
             _grid(run, results, side_by_side, row) for row in reversed(held_out.values())
         ],
         "models": side_by_side,
-        "all_results": sorted(evaluation.results, key=lambda result: order.index(result.model)),
+        "all_results": sorted(evaluation.results, key=lambda one: [*names].index(one.model)),
         "chart": _chart(results, names, colors, measure),
         "curves": _curves(run.in_round(evaluation.round), names),
         "dials": _dials(run, evaluation, names, colors),

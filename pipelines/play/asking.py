@@ -61,16 +61,10 @@ def _records(
     rows: Sequence[Sequence[DrawnImage]], run: RunFolder, settings: Settings
 ) -> Iterator[Record]:
     """Yield a ranking of each row's distinct images, and verdicts if the run asks for them."""
-    tasks, model = settings.table("tasks", TasksConfig), settings.run.model
-    weights = weights_hash(model)
-
-    def source(one: DrawnImage) -> SourceImage:
-        facts = DrawnBy(model, weights, one.sampler, one.adapter_hash).facts(one.seed, one.file)
-        own = {"round": run.round, "adapter_strength": one.strength, "origin": PLAYGROUND}
-        return SourceImage(column="image", content=one.file, facts=facts | own)
-
+    tasks = settings.table("tasks", TasksConfig)
     for number, row in enumerate(rows, start=1):
-        sources = [source(one) for one in {sha256_of(one.file): one for one in row}.values()]
+        distinct = {sha256_of(one.file): one for one in row}.values()
+        sources = [source_of(one, run, settings) for one in distinct]
         starts = range(0, len(sources), LARGEST_RANKING)
         rankings = [tuple(sources[start : start + LARGEST_RANKING]) for start in starts]
         asked = [("ranking", images, tasks.ranking_overlap) for images in rankings]
@@ -85,3 +79,12 @@ def _records(
                 kind=kind,
                 task={"overlap": overlap, "priority": PRIORITY},
             )
+
+
+def source_of(one: DrawnImage, run: RunFolder, settings: Settings) -> SourceImage:
+    """Return the image with the facts that the run keeps of it."""
+    model = settings.run.model
+    drawn_by = DrawnBy(model, weights_hash(model), one.sampler, one.adapter_hash)
+    own = {"round": run.round, "adapter_strength": one.strength, "origin": PLAYGROUND}
+    facts = drawn_by.facts(one.seed, one.file) | own
+    return SourceImage(column="image", content=one.file, facts=facts)

@@ -3,11 +3,10 @@
 Drawing is queued, one visitor at a time; Gradio shows the place in the queue and the progress.
 """
 
-import logging
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,15 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from data.errors import PictuneError
 from data.schema import PROMPTS, read_table
 from finetune.settings.adapter_kinds import BASE, adapter_file
 from labeling_app.sign_in import network_of
-from pipelines.evaluate.models import file_name
 from pipelines.finetune.strengths import read_choice
-from pipelines.interruption import OUT_OF_MEMORY
 from pipelines.play import words
 from pipelines.play.asking import ask_raters
+from pipelines.play.errors import visible_errors
+from pipelines.play.link import keep_in_address
+from pipelines.play.mixing import MixDials
 from pipelines.play.settings import PlayConfig
 from pipelines.play.studio import (
     LARGEST_SEED,
@@ -33,9 +32,7 @@ from pipelines.play.studio import (
     Studio,
     VisitorError,
 )
-from pipelines.run.mixes import Mix
-
-LOGGER = logging.getLogger(__name__)
+from pipelines.play.votes import LONGEST_NAME, VOTE, listen_to_votes
 
 LONGEST_QUEUE = 50
 """Largest number of waiting visitors; further visitors see a message."""
@@ -52,7 +49,6 @@ FEW_PIXELS = 256
 """Side in pixels below which images are enlarged with crisp pixels."""
 STRONGEST, MOST_GUIDANCE, MOST_CANDIDATES, MOST_IMAGES, MOST_STEPS = 2.0, 20.0, 16, 16, 100
 """Upper ends of sliders."""
-FAILED = "The program has failed; its terminal shows where."
 QUIET: dict[str, Any] = {"api_visibility": "private"}
 """Options of all events of the page."""
 
@@ -65,11 +61,18 @@ class Drawing:
     folder: Path
     images: dict[str, list[DrawnImage]] = field(default_factory=dict)
     """The drawn images, by model."""
+    best: dict[int, int] = field(default_factory=dict)
+    """The column of the image that the visitor voted for, by row."""
 
     @property
     def rows(self) -> list[list[DrawnImage]]:
         """The images of each seed."""
         return [list(row) for row in zip(*self.images.values(), strict=True)]
+
+    @property
+    def beside(self) -> int:
+        """The number of seeds that share a row of the page."""
+        return min(max(1, ROW // len(self.wanted.columns)), len(self.wanted.seeds))
 
     def tiles(self, waiting: Path) -> list[tuple[str, str]]:
         """Return files and captions, seed by seed; `waiting` stands for missing images."""
@@ -87,24 +90,6 @@ class Drawing:
     def remove(self) -> None:
         """Remove the files."""
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@contextmanager
-def visible_errors() -> Iterator[None]:
-    """Turn errors into messages on the page; errors of the program also go to the log."""
-    try:
-        yield
-    except VisitorError as error:
-        raise gr.Error(str(error), print_exception=False) from error
-    except PictuneError as error:
-        LOGGER.error("%s", error)  # noqa: TRY400 - a line, which may name files and servers
-        raise gr.Error(FAILED, print_exception=False) from error
-    except Exception as error:
-        if type(error).__name__ in OUT_OF_MEMORY:
-            message = "Out of memory: draw fewer images, or lower images.batch and start again."
-            raise gr.Error(message, print_exception=False) from error
-        LOGGER.exception("playground")
-        raise gr.Error(FAILED, print_exception=False) from error
 
 
 class Playground:
@@ -136,7 +121,7 @@ class Playground:
                     self._build_dials()
                 with gr.Column(scale=3, min_width=320, elem_id="wall"):
                     self._build_wall()
-            self._listen()
+            self._listen(page)
         page.queue(max_size=LONGEST_QUEUE, api_open=False)
         return page
 
@@ -184,17 +169,8 @@ class Playground:
             info=f"0 is the base, 1 the tuned model as it was trained.{by_validation}",
             visible=bool(tuned),
         )
-        with gr.Accordion("Mix", open=False, visible=bool(tuned)):
-            self.weights = [
-                gr.Slider(0, 1, 0, step=0.05, label=f"Weight of {name}") for name in tuned
-            ]
-            self.one_a_step = gr.Checkbox(False, label="One adapter a step, at random")
-            self.mix = gr.Textbox(
-                "",  # null, the default, is refused by the gate
-                label="Name of the mix",
-                interactive=False,
-                info="Drawn beside the models when a slider moves; the base has the rest to 1.",
-            )
+        self.dials = MixDials(tuned)
+        self.mix = self.dials.name
         self.guidance = gr.Slider(
             0,
             max(MOST_GUIDANCE, sampler.guidance),
@@ -241,9 +217,16 @@ class Playground:
             visible=False,
             elem_id="images",
         )
+        self.votes = gr.HTML(elem_id="votes", js_on_load=VOTE)
         with gr.Row(elem_id="actions", visible=False) as self.actions:
             self.other = gr.Button("Other seeds", min_width=130)
             self.ask = gr.Button("Ask raters", min_width=130, visible=self.config.may_ask)
+            self.name = gr.Textbox(
+                label="Your name, for votes",
+                max_length=LONGEST_NAME,
+                visible=self.config.may_ask,
+                elem_id="name",
+            )
         self.note = gr.HTML(elem_id="note", visible=False)
         with gr.Accordion(
             "Take it with you", open=False, visible=False, elem_id="take"
@@ -261,14 +244,14 @@ class Playground:
                 "Download the adapter", visible=False, elem_id="adapter"
             )
 
-    def _listen(self) -> None:
+    def _listen(self, page: gr.Blocks) -> None:
         given = {
             self.prompt, self.models, self.strength, self.guidance, self.steps, self.seed,
             self.images, self.candidates, self.state, self.taken, self.mix,
         }  # fmt: skip
         shown = [
             self.state, self.status, self.heads, self.gallery, self.actions, self.ask, self.note,
-            self.take, self.code, self.adapter,
+            self.votes, self.take, self.code, self.adapter,
         ]  # fmt: skip
         drawing: dict[str, Any] = {
             "fn": self.draw,
@@ -279,16 +262,9 @@ class Playground:
             "concurrency_limit": 1,
             **QUIET,
         }
-        gr.on([self.go.click, self.prompt.submit], trigger_mode="once", **drawing)
-        gr.on(
-            [*(one.release for one in self.weights), self.one_a_step.input],
-            self.mix_of,
-            [*self.weights, self.one_a_step],
-            self.mix,
-            show_progress="hidden",
-            **QUIET,
-        ).then(trigger_mode="always_last", **drawing)
-        self.other.click(
+        drawn = gr.on([self.go.click, self.prompt.submit], trigger_mode="once", **drawing)
+        mixed = self.dials.listen(**QUIET).then(trigger_mode="always_last", **drawing)
+        again = self.other.click(
             lambda seed, images: min((seed or 0) + images, LARGEST_SEED),
             [self.seed, self.images],
             self.seed,
@@ -299,6 +275,13 @@ class Playground:
             self.ask.click(
                 self.send, self.state, [self.ask, self.note], show_progress_on=self.note, **QUIET
             )
+            listen_to_votes(self.studio, self.votes, self.state, self.name, self.note)
+        linked = {
+            "prompt": self.prompt, "models": self.models, "strength": self.strength,
+            "guidance": self.guidance, "steps": self.steps, "seed": self.seed,
+            "images": self.images, "best_of": self.candidates, "mix": self.mix,
+        }  # fmt: skip
+        keep_in_address(page, linked, (drawn, mixed, again))
         self.taken.change(
             self.take_home,
             [self.taken, self.state],
@@ -306,13 +289,6 @@ class Playground:
             show_progress="hidden",
             **QUIET,
         )
-
-    def mix_of(self, *dials: Any) -> str:
-        """Return the name of the mix with the weights of the sliders; empty if all are 0."""
-        *weights, one_a_step = dials
-        weighted = zip(map(file_name, self.studio.tuned), weights, strict=True)
-        chosen = {name: weight for name, weight in weighted if weight}
-        return str(Mix(chosen, one_a_step)) if chosen else ""
 
     def draw(
         self,
@@ -355,6 +331,7 @@ class Playground:
                     ),
                     self.actions: gr.Row(visible=True),
                     self.ask: gr.Button("Ask raters", interactive=True),
+                    self.votes: words.votes(drawing) if self.config.may_ask else "",
                     self.take: gr.Accordion(visible=True),
                     self.code: home[0],
                     self.adapter: home[1],
@@ -364,8 +341,7 @@ class Playground:
             earlier.remove()
 
     def _shown(self, drawing: Drawing) -> dict[Any, Any]:
-        models = len(drawing.wanted.columns)
-        beside = min(max(1, ROW // models), len(drawing.wanted.seeds))
+        models, beside = len(drawing.wanted.columns), drawing.beside
         crisp = ["crisp"] if self._is_small else []
         return {
             self.status: words.BUSY,
@@ -378,6 +354,7 @@ class Playground:
                 elem_classes=[f"of-{min(models, ROW)}", *crisp],
             ),
             self.note: gr.HTML(visible=False),
+            self.votes: "",
             self.ask: gr.Button(interactive=False),
         }
 

@@ -3,12 +3,16 @@
 from collections.abc import Mapping, Sequence
 from html import escape
 from statistics import fmean
+from typing import TYPE_CHECKING
 
 from data.formats.landing import Imported
 from finetune.settings.adapter_kinds import BASE, kind_of
 from pipelines.finetune.model_card import drawing_code
 from pipelines.play.studio import BEST_OF_N, DrawnImage, DrawRequest, Studio
 from pipelines.run.image_plan import Planned
+
+if TYPE_CHECKING:
+    from pipelines.play.page import Drawing
 
 TITLES = {BASE: "base", BEST_OF_N: "best of {n}"}
 
@@ -52,6 +56,33 @@ def headings(wanted: DrawRequest, drawn: Mapping[str, Sequence[DrawnImage]], bes
     kind = f"heads of-{min(len(cells), 4)}"
     columns = len(cells) * beside
     return f'<div class="{kind}" style="--columns: {columns}">{"".join([*cells, *again])}</div>'
+
+
+def votes(drawing: "Drawing") -> str:
+    """Return HTML with a button for each image, in the columns of the images."""
+    columns = len(drawing.wanted.columns)
+    if columns == 1:
+        return ""
+    cells = []
+    for row, images in enumerate(drawing.rows):
+        for place, one in enumerate(images):
+            name = escape(f"{title_of(one.model, drawing.wanted)} · seed {one.seed}")
+            pressed = str(drawing.best.get(row) == place).lower()
+            cells.append(
+                f'<button type="button" data-row="{row}" data-place="{place}" '
+                f'aria-pressed="{pressed}">This one <span>{name}</span></button>'
+            )
+    style = f"--columns: {columns * drawing.beside}"
+    return (
+        f'<p>Which image of a seed is best?</p><div class="votes of-{min(columns, 4)}" '
+        f'style="{style}">{"".join(cells)}</div>'
+    )
+
+
+def voted(labels: Sequence[str], rater: str) -> str:
+    """Return HTML with the receipt of a vote: the ids of the labels that were saved."""
+    many = "1 comparison" if len(labels) == 1 else f"{len(labels)} comparisons"
+    return f"<p><b>Saved:</b> {many} by {escape(rater)}, label {', '.join(labels)}.</p>"
 
 
 def done(rows: Sequence[Sequence[DrawnImage]], seconds: float, unread: int) -> str:

@@ -53,7 +53,7 @@ def open_trackers(names: Sequence[Tracker], folder: Path, *, step: int, title: s
             tracker.start()
         except Exception as error:
             raise PictuneError(
-                f"finetune.trackers: {name} cannot start ({error}); mend it, or leave it out"
+                f"finetune.trackers: {name} cannot start ({error}); correct that, or leave it out"
             ) from error
         opened.append(tracker)
     return opened

@@ -16,6 +16,7 @@ from data.quality.judgments import Judgments
 from data.schema import (
     IMAGES,
     LABELS_COMPARISONS,
+    PLAYGROUND,
     PROMPTS,
     TASKS,
     read_table,
@@ -54,12 +55,17 @@ class Campaign:
         labels = pd.DataFrame()
         if (folder / COMPARISONS).exists():
             labels = read_table(folder / COMPARISONS, LABELS_COMPARISONS).to_pandas()
+        # Visitors of the playground see the models' names, so their votes are left out.
+        votes = labels[labels["app_version"] == PLAYGROUND] if len(labels) else labels
+        labels = labels.drop(votes.index)
         if labels.empty:
             raise PictuneError(
                 f"{folder}: no comparisons yet; plan some with `make compare RUN={run}` "
                 f"and have them answered with `make label RUN={run}`"
             )
         tasks = read_table(folder / "tasks.parquet", TASKS).to_pandas()
+        if len(votes):
+            tasks = tasks[~tasks["task_id"].isin(votes["task_id"])]
         planned = set(tasks["axis"].dropna())
         repeats = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
         counts = labels["source"].value_counts()
