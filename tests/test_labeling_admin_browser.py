@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page, Request, Route, expect
+from playwright.sync_api import Browser, Request, Route, expect
 
 from data.feedback import Claim, Submission
 from data.kinds.ranking import RankingAnswer
@@ -12,6 +12,13 @@ from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.views.overview import latest_labels
 from labeling_app.campaign.tasks import TasksConfig
+from tests.support.labeling_admin import (
+    PASSWORD,
+    choose_rater,
+    go_to,
+    open_admin_page,
+    rater_row,
+)
 from tests.support.labeling_browser import (
     CHROMIUM,
     DESK,
@@ -28,7 +35,6 @@ pytestmark = pytest.mark.skipif(
     not CHROMIUM.exists(), reason=f"{CHROMIUM} is missing; `make test` installs it"
 )
 
-PASSWORD = "correct horse"
 TEMPLATES = "${document.title = 'hacked'} {{value}} `"
 
 
@@ -106,39 +112,6 @@ def server(campaign: Campaign) -> Iterator[Server]:
 def browser() -> Iterator[Browser]:
     with chromium() as opened:
         yield opened
-
-
-def open_admin_page(browser: Browser, server: Server, **context: object) -> Page:
-    page = browser.new_context(**context).new_page()  # type: ignore[arg-type]
-    page.set_default_timeout(60_000)
-    page.on("dialog", lambda _dialog: pytest.fail("a remark was run as a program"))
-    page.on("pageerror", lambda error: pytest.fail(str(error)))
-    page.goto(f"{server.url}/admin")
-    page.locator("[name=rater]").fill("Eve")
-    page.locator("[name=password]").fill(PASSWORD)
-    page.keyboard.press("Enter")
-    expect(page.locator("#progress")).to_contain_text("labels")
-    expect(page.get_by_label("Disputed task")).not_to_have_value("")
-    return page
-
-
-def go_to(page: Page, tab: str) -> None:
-    """Open a part of the page; on a phone most are behind the button with three dots."""
-    button = page.get_by_role("tab", name=tab, exact=True)
-    if not button.is_visible():
-        page.locator(".overflow-menu > button").click()
-        button = page.locator(".overflow-dropdown button", has_text=tab)
-    button.click()
-
-
-def rater_row(page: Page, name: str) -> Locator:
-    table = page.get_by_role("grid", name="Raters")
-    return table.get_by_role("row").filter(has=page.get_by_text(name, exact=True))
-
-
-def choose_rater(page: Page, name: str) -> None:
-    rater_row(page, name).get_by_text(name, exact=True).click()
-    expect(page.get_by_label("Rater", exact=True)).to_have_value(name)
 
 
 def test_an_admin_pauses_raters_and_the_campaign_and_decides_about_images(

@@ -99,7 +99,6 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
     trained = [row for row in first.prompts if row.group == "trained"][:MOST_GRIDS]
     # the first prompt of each family
     held_out = {row.family: row for row in reversed(first.prompts) if row.group != "trained"}
-    groups = groups_of(evaluation.results)
     methods = {name: one.method or name for name, one in results.items()}
     return {
         **{name: getattr(evaluation, name) for name in SHOWN_AS_THEY_ARE},
@@ -110,7 +109,7 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "colors": colors,
         "eta": eta,
         "results": results,
-        "groups": groups,
+        "groups": (groups := groups_of(evaluation.results)),
         "made_held_out": evaluation.settings.get("evaluate", {}).get("held_out_per_family"),
         "few": FEW,
         "known": {group: known_figures(evaluation, group) for group in groups},
