@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from data.errors import PictuneError
@@ -36,7 +35,6 @@ from tests.support.exchange_run import (
         ("HPDv2 train", (2, 1, 2, 2)),
         ("ImageReward test", (3, 1, 1, 1)),
         ("ImageRewardDB", (2, 1, 1, 1)),
-        ("open-image-preferences", (2, 1, 3, 3)),
         ("folder", (2, 0, 0, 0)),
     ],
 )
@@ -56,22 +54,7 @@ def test_an_import_lands_like_any_other_feedback_and_only_once(
         assert list(verify(store, exchange.run)) == []
 
 
-def test_what_an_import_says_of_each_image_and_label_is_kept(
-    tmp_path: Path, exchange: ExchangeRun
-) -> None:
-    exchange.take("open-image-preferences", files.open_image_preferences(tmp_path / "source"))
-    labels = exchange.table("labels_ranking")
-    assert sorted(labels["comment"].dropna()) == ["both_good"]
-    assert sorted(labels["skip_reason"].dropna()) == ["discarded"]
-    assert [pd.Series(ranks).fillna(0).tolist() for ranks in labels["ranks"]] == [
-        [1, 1],
-        [1, 2],
-        [0, 0],
-    ]
-    assert list(exchange.table("prompts")["category"]) == ["Manga"]
-    images = exchange.table("images")
-    assert sorted(images["model_id"]) == ["dev", "sd"]
-    assert images["source_uri"].str.startswith("https://huggingface.co/datasets/someone").all()
+def test_what_an_import_says_of_each_image_is_kept(tmp_path: Path, exchange: ExchangeRun) -> None:
     exchange.take("folder", files.folder_with_csv(tmp_path / "folder"))
     rows = exchange.table("images").set_index("prompt")
     facts = rows.loc["a cat, asleep"]

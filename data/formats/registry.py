@@ -11,7 +11,6 @@ from data.formats import (
     folder,
     hpdv2,
     image_reward,
-    open_image_preferences,
     pick_a_pic,
 )
 from data.formats.latest import Exported, Latest
@@ -33,7 +32,6 @@ FORMATS = {
     "folder": Format(folder.read),
     "hpdv2": Format(hpdv2.read, hpdv2.write),
     "image-reward": Format(image_reward.read),
-    "open-image-preferences": Format(open_image_preferences.read),
     "pick-a-pic": Format(pick_a_pic.read, pick_a_pic.write),
 }
 

@@ -13,12 +13,16 @@ import { facts, find, findAll, slot } from "./dom.js";
 import { Outbox } from "./outbox.js";
 import { language, refusalOf, words } from "./words.js";
 
-/** Who works here: asked for while the page loads. A call that failed is made again. */
-let asked = globalThis.document && me();
+/**
+ * Who works here: asked for while the page loads.
+ *
+ * @type {Promise<Rater> | null}
+ */
+let asked = me();
 
 function me() {
   const answer = call("GET", "me");
-  answer.catch(() => {});
+  answer.catch(() => {}); // told when the page waits for it
   return answer;
 }
 

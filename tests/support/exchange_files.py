@@ -156,29 +156,6 @@ def image_reward_database(folder: Path) -> Path:
     return folder
 
 
-def open_image_preferences(folder: Path) -> Path:
-    write_images(folder, ["image_quality_dev/41.jpg", "image_quality_sd/42.jpg"])
-    hub = "https://huggingface.co/datasets/someone/some-images/resolve/main"
-    said = "preference.responses"
-    row: Row = {
-        "id": "3368-quality",
-        "images": {
-            "image_1": f"{hub}/image_quality_dev/41.jpg",
-            "image_2": f"{hub}/image_quality_sd/42.jpg",
-            "prompt": "a manga street",
-        },
-        "model_1": "dev",
-        "model_2": "sd",
-        "category": "Manga",
-        said: ["both_good", "image_1", "image_2", "image_2"],
-        f"{said}.users": ["u1", "u2", "u3", "u4"],
-        f"{said}.status": ["submitted", "submitted", "discarded", "draft"],
-    }
-    nobody = row | dict.fromkeys((said, f"{said}.users", f"{said}.status"))
-    pq.write_table(pa.Table.from_pylist([row, nobody]), folder / "train-00000-of-00001.parquet")
-    return folder
-
-
 def folder_with_csv(folder: Path) -> Path:
     write_images(folder, ["51.png", "deep/52.png"])
     lines = [

@@ -28,7 +28,6 @@ SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "HPDv2 train": ("hpdv2", files.hpdv2_train),
     "ImageReward test": ("image-reward", files.image_reward_test),
     "ImageRewardDB": ("image-reward", files.image_reward_database),
-    "open-image-preferences": ("open-image-preferences", files.open_image_preferences),
     "folder": ("folder", files.folder_with_csv),
     "Pick-a-Pic": (
         "pick-a-pic",
