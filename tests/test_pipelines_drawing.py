@@ -43,11 +43,11 @@ def with_memory_for(
     tried: list[int] = []
     plain = getattr(owner, name)
 
-    def in_memory(self: Any, rows: Tensor, *words: Any) -> Tensor:
+    def in_memory(self: Any, rows: Tensor, *words: Any, **more: Any) -> Tensor:
         tried.append(len(rows))
         if len(rows) > images:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        result: Tensor = plain(self, rows, *words)
+        result: Tensor = plain(self, rows, *words, **more)
         return result
 
     monkeypatch.setattr(owner, name, in_memory)

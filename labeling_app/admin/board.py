@@ -216,8 +216,8 @@ class Board:
         def update(*given: JsonValue) -> Update:
             seen = dict(zip(self._seen, given, strict=True))
             changes = self._update(seen, "")
-            if not changes[self.notice] and not seen[self.notice]:
-                # a notice may have come since the browser asked, and is not taken away
+            if not changes[self.notice] and seen[self.notice] != notice_html(UNREADABLE, "alert"):
+                # a notice stays until the next click: it may have come since the browser asked
                 changes[self.notice] = gr.skip()
             return changes
 
