@@ -349,6 +349,8 @@ def test_an_admin_looks_at_a_raters_labels_and_leaves_the_rater_out(
     page.keyboard.press("Enter")
     expect(images).to_have_count(0)
     page.get_by_label("Words of the prompt").fill("")
+    page.keyboard.press("Enter")
+    expect(images).to_have_count(4)
     page.get_by_label("Given until").fill("2020-01-31")
     page.keyboard.press("Enter")
     expect(page.get_by_text("There are no such labels.")).to_be_visible()

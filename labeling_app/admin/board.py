@@ -166,6 +166,7 @@ class Board:
         *,
         js: str | None = None,
         redraws_quality: bool = False,
+        last_counts: bool = False,
     ) -> None:
         """Connect a trigger.
 
@@ -176,6 +177,8 @@ class Board:
             outputs: further components besides the figures.
             js: JavaScript that changes the values of all inputs of the event.
             redraws_quality: whether the slow figures are drawn again as well.
+            last_counts: whether a trigger that comes before the answer is sent after it; by default
+                it is dropped.
         """
 
         def handle(request: gr.Request, event: gr.EventData, *given: JsonValue) -> Update:
@@ -202,6 +205,7 @@ class Board:
                 [*self._seen, *inputs],
                 [*self._outputs, *outputs],
                 **at_once(act.__name__, js),
+                trigger_mode="always_last" if last_counts else None,
             )
             if redraws_quality:
                 done.then(

@@ -58,7 +58,7 @@ def labels(board: Board) -> dict[str, Any]:
     board.show(to_newest, lambda now: gr.update(interactive=_before(now) is not None))
     for name, field in filters.items():
         changed = field.submit if name in ("words", "until") else field.input
-        board.on(changed, look, [*filters.values()], [board.wanted])
+        board.on(changed, look, [*filters.values()], [board.wanted], last_counts=True)
     board.on(to_older.click, older, [board.wanted, before], [board.wanted])
     board.on(to_newest.click, newest, [board.wanted], [board.wanted])
     return filters
