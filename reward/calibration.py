@@ -9,8 +9,9 @@ from scipy.optimize import minimize_scalar
 
 Values = NDArray[np.float64]
 
-LARGEST_TEMPERATURE = 20.0
-"""Upper bound of fitted temperatures; the lower bound is its inverse."""
+LEAST_TEMPERATURE, LARGEST_TEMPERATURE = 0.5, 20.0
+"""Bounds of fitted temperatures. Few labels that are told apart without a fault would ask for an
+ever lower one, at which the sigmoid's gradient is 0 in float32."""
 
 
 def fit_temperature(logits: Values, labels: Values) -> float:
@@ -26,8 +27,8 @@ def fit_temperature(logits: Values, labels: Values) -> float:
         scaled = logits / np.exp(log_temperature)
         return float(np.mean(np.logaddexp(0, scaled) - labels * scaled))
 
-    limit = np.log(LARGEST_TEMPERATURE)
-    found = minimize_scalar(negative_log_likelihood, bounds=(-limit, limit), method="bounded")
+    bounds = np.log([LEAST_TEMPERATURE, LARGEST_TEMPERATURE])
+    found = minimize_scalar(negative_log_likelihood, bounds=bounds, method="bounded")
     return float(np.exp(found.x))
 
 
