@@ -27,6 +27,8 @@ ABOUT_LABELS = (
     "blurred until you point at them."
 )
 NO_LABELS = "There are no such labels."
+ANY = ("any", "")
+"""Choice of a filter that excludes nothing."""
 REPORTED = "#reported"
 """End of the address of reported images, which the style sheet blurs."""
 
@@ -45,7 +47,9 @@ def labels(board: Board) -> dict[str, Any]:
         return older(call, wanted, None)
 
     filters = _filters()
-    board.show_quality(filters["rater"], lambda quality, _: gr.update(choices=_people(quality)))
+    board.show_quality(
+        filters["rater"], lambda quality, _: gr.update(choices=[ANY, *tables.people(quality)])
+    )
     about = gr.Markdown(elem_classes="soft")
     images = gallery("Labeled images", columns=4, name="labels")
     before = gr.Number(visible="hidden", label="Before")
@@ -66,7 +70,7 @@ def labels(board: Board) -> dict[str, Any]:
 
 def _filters() -> dict[str, Any]:
     def choice(label: str, values: Sequence[str]) -> Any:
-        return gr.Dropdown([("any", ""), *values], value="", label=label, min_width=150)
+        return gr.Dropdown([ANY, *values], value="", label=label, min_width=150)
 
     with gr.Row():
         return {
@@ -88,11 +92,6 @@ def _wanted(given: dict[str, Any], zone: ZoneInfo) -> dict[str, Any]:
 
 def _json(fields: dict[str, Any]) -> dict[str, Any]:
     return WantedLabels.model_validate(fields).model_dump(mode="json", exclude_none=True)
-
-
-def _people(quality: tables.Quality) -> list[tuple[str, str]]:
-    names = [rater["name"] for rater in quality["raters"] if rater["source"] == "human"]
-    return [("any", ""), *((name, name) for name in names)]
 
 
 def _before(now: Snapshot) -> object:

@@ -208,7 +208,9 @@ def _people(board: Board, tabs: gr.Tabs, filters: dict[str, Any]) -> None:
         with gr.Column(min_width=320):
             gr.Markdown("## Change a rater")
             board.rater.render()
-            board.show_quality(board.rater, lambda quality, _: gr.update(choices=_names(quality)))
+            board.show_quality(
+                board.rater, lambda quality, _: gr.update(choices=tables.people(quality))
+            )
             with gr.Row(elem_classes="actions"):
                 connect("Pause rater", api.pause, one, rater=board.rater)
                 connect("Resume rater", api.resume, one, rater=board.rater)
@@ -320,10 +322,6 @@ def _prompts_note(summary: figures.Summary) -> str:
 def _agreement_source(quality: tables.Quality) -> str:
     simulated = quality["agreement"]["source"] == "simulated"
     return "Among simulated raters." if simulated else "Among people."
-
-
-def _names(quality: tables.Quality) -> list[str]:
-    return [rater["name"] for rater in quality["raters"] if rater["source"] == "human"]
 
 
 def _flags(quality: tables.Quality) -> str:

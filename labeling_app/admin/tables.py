@@ -133,6 +133,11 @@ def comparison_table(quality: Quality) -> Table:
     return table(COMPARISONS, rows)
 
 
+def people(quality: Quality) -> list[str]:
+    """Return the names of the raters who are people."""
+    return [rater["name"] for rater in quality["raters"] if rater["source"] == "human"]
+
+
 def rater_table(quality: Quality) -> Table:
     """Return each rater's figures, in order of joining."""
     total = sum(rater["n"] for rater in quality["raters"] if rater["source"] == "human")
