@@ -61,10 +61,11 @@ def _records(
     rows: Sequence[Sequence[DrawnImage]], run: RunFolder, settings: Settings
 ) -> Iterator[Record]:
     """Yield a ranking of each row's distinct images, and verdicts if the run asks for them."""
-    tasks = settings.table("tasks", TasksConfig)
+    tasks, model = settings.table("tasks", TasksConfig), settings.run.model
+    weights = weights_hash(model)  # reads all weights, so once
     for number, row in enumerate(rows, start=1):
         distinct = {sha256_of(one.file): one for one in row}.values()
-        sources = [source_of(one, run, settings) for one in distinct]
+        sources = [source_of(one, run, model, weights) for one in distinct]
         starts = range(0, len(sources), LARGEST_RANKING)
         rankings = [tuple(sources[start : start + LARGEST_RANKING]) for start in starts]
         asked = [("ranking", images, tasks.ranking_overlap) for images in rankings]
@@ -81,10 +82,9 @@ def _records(
             )
 
 
-def source_of(one: DrawnImage, run: RunFolder, settings: Settings) -> SourceImage:
-    """Return the image with the facts that the run keeps of it."""
-    model = settings.run.model
-    drawn_by = DrawnBy(model, weights_hash(model), one.sampler, one.adapter_hash)
+def source_of(one: DrawnImage, run: RunFolder, model: str, weights: str) -> SourceImage:
+    """Return the image with the facts that the run keeps of it; `weights` is the model's hash."""
+    drawn_by = DrawnBy(model, weights, one.sampler, one.adapter_hash)
     own = {"round": run.round, "adapter_strength": one.strength, "origin": PLAYGROUND}
     facts = drawn_by.facts(one.seed, one.file) | own
     return SourceImage(column="image", content=one.file, facts=facts)

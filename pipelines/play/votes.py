@@ -27,6 +27,7 @@ from pipelines.play.asking import HOUR_S, source_of
 from pipelines.play.errors import visible_errors
 from pipelines.play.studio import DrawnImage, Studio, VisitorError
 from pipelines.run.campaign import column_of_images, open_store
+from pipelines.run.model_hashes import weights_hash
 from pipelines.settings.config import Settings
 
 LONGEST_NAME = 64
@@ -119,6 +120,8 @@ def save_vote(
     if any({origins.get(mine), origins.get(other)} == {COMPARISON} for other in others):
         raise VisitorError("Raters compare these images already, without seeing the models.")
     now = datetime.now(UTC)
+    model = settings.run.model
+    weights = weights_hash(model)  # reads all weights, so once
     submissions = [f"{PLAYGROUND}-{uuid.uuid4()}" for _ in others]
 
     def records() -> Iterator[Record]:
@@ -127,7 +130,7 @@ def save_vote(
             yield Record(
                 row=Row(path=Path(PLAYGROUND), number=1, values={}),
                 prompt=best.prompt,
-                images=tuple(source_of(one, run, settings) for one in pair),
+                images=tuple(source_of(one, run, model, weights) for one in pair),
                 kind="comparison",
                 task={"axis": "overall", "models": tuple(one.model for one in pair)},
                 labels=(
