@@ -34,6 +34,7 @@ class MixDials:
             self._named,
             [*self._weights, self._one_a_step],
             self.name,
+            trigger_mode="always_last",
             show_progress="hidden",
             **quiet,
         )
