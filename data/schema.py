@@ -28,7 +28,8 @@ ROW_GROUP_ROWS = 100_000
 WRITE_AGAIN = "remove it and run the stage that writes it again"
 
 MOMENT = pa.timestamp("us", tz="UTC")
-_TYPES = {"moment": MOMENT, "strings": pa.list_(pa.string()), "int8s": pa.list_(pa.int8())}
+_LISTS = {f"{name}s": pa.list_(pa.type_for_alias(name)) for name in ("string", "int8", "int16")}
+_TYPES = {"moment": MOMENT, **_LISTS}
 
 
 def schema_of(columns: str) -> pa.Schema:
