@@ -3,8 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from pydantic import Field
+
 from data.ids import Remark
 from data.kinds.kind import Answer, Columns, Kind, TaskFacts
+from data.regions import Marks
 from data.schema import LABELS_BINARY
 
 
@@ -18,6 +21,8 @@ class BinaryAnswer(Answer, frozen=True):
     """Reason for a skip, a bad verdict or a report."""
     comment: Remark | None = None
     """Free text."""
+    marks: Marks | None = Field(default=None, exclude_if=lambda marks: marks is None)
+    """Where the image is wrong; empty if the rater looked and found nothing, None if not asked."""
 
 
 class Verdict(Kind[BinaryAnswer]):
