@@ -109,7 +109,7 @@ STAGES = {
     "compare-report": Stage(
         "what people say of the models in comparisons: strengths, intervals, and a page",
         "compare.compare_report",
-        ("run", "store", "arena"),
+        ("run", "store"),
     ),
     "play": Stage(
         "serve a playground in the browser: base and tuned models side by side", "play.play"

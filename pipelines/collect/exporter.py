@@ -18,7 +18,6 @@ from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from pipelines.run.campaign import export_labels, open_store
 from pipelines.settings.config import Settings
-from pipelines.settings.stages import ArenaConfig
 
 Request = Mapping[str, str] | None
 """Request to the process: None for an export; categories by prompt id for quality figures."""
@@ -103,7 +102,7 @@ def _export_on_request(
     connection: "Connection[Any, Any]", run: RunFolder, settings: Settings
 ) -> None:
     os.nice(RATERS_FIRST)
-    compared = lru_cache(maxsize=1)(partial(_compared, run, settings))
+    compared = lru_cache(maxsize=1)(partial(_compared, run))
     with open_store(run) as store, suppress(EOFError, BrokenPipeError):  # the app has ended
         while True:
             connection.send(_answer(store, run, settings, connection.recv(), compared))
@@ -124,7 +123,7 @@ def _answer(
         return PictuneError(str(error))
 
 
-def _compared(run: RunFolder, settings: Settings, export: Path) -> list[dict[str, Any]]:
+def _compared(run: RunFolder, export: Path) -> list[dict[str, Any]]:
     """Return how the pairs of models stand by an export; empty without comparisons of models."""
     if not (export / "labels_comparisons.parquet").exists():
         return []
@@ -138,7 +137,7 @@ def _compared(run: RunFolder, settings: Settings, export: Path) -> list[dict[str
         refuse_one_model(campaign, run.root.name)
     except PictuneError:
         return []
-    figures = compare(campaign, run.root.name, settings.table("arena", ArenaConfig), {})
+    figures = compare(campaign, run.root.name, {})
     return [
         {
             "question": AXIS_TITLES[axis.axis],

@@ -163,7 +163,7 @@ def peoples_verdict(run: RunFolder) -> dict[str, Any] | None:
         return {
             "raters": RATERS_OF[source],
             "verdicts": figures["verdicts"],
-            "by": counted(len(figures["raters"]) - len(figures["omitted"]), source),
+            "by": counted(figures["raters"], source),
             "votes": sum(axis["n"] for axis in axes),
             "chart": chart,
             "chart_title": None if shown is None else figures["verdicts"][shown][0],

@@ -196,20 +196,19 @@ def progress_chart(series: dict[str, tuple[Sequence[Any], Sequence[int]]]) -> st
 
 
 def elo_chart(rows: Lines, colors: Mapping[str, str]) -> str:
-    """Return strengths with their intervals, 95 % thick and 99 % thin, as SVG.
+    """Return strengths with their 95 % intervals, as SVG.
 
-    A row has model, elo, interval and interval_99, which can be None.
+    A row has model, elo and interval, which can be None.
     """
     figure, axes = _figure(height=0.75 + 0.3 * len(rows))
     for at, row in enumerate(rows):
         color = colors[row["model"]]
-        for bounds, width in ((row["interval_99"], 1.2), (row["interval"], 4)):
-            if bounds is not None:
-                axes.plot(bounds, [at, at], color=color, linewidth=width, solid_capstyle="butt")
+        if (bounds := row["interval"]) is not None:
+            axes.plot(bounds, [at, at], color=color, linewidth=4, solid_capstyle="butt")
         axes.plot(row["elo"], at, "o", color=color, markersize=7, markeredgecolor="white")
     axes.axvline(1000, color=GRAY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
-    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="Elo points (thick: 95 %, thin: 99 %)")
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="Elo points, with 95 % intervals")
     return _svg(figure)
 
 

@@ -21,7 +21,6 @@ TABLES: dict[str, str] = {
     "rounds": "pipelines.settings.stages:RoundsConfig",
     "evaluate": "pipelines.settings.stages:EvaluateConfig",
     "compare": "labeling_app.campaign.comparisons:CompareConfig",
-    "arena": "pipelines.settings.stages:ArenaConfig",
     "play": "pipelines.play.settings:PlayConfig",
 }
 """Each table's model as `module:class`, in the order in which settings are written."""

@@ -10,27 +10,18 @@ from data.comparisons import MOST_COUNTED
 from data.errors import PictuneError
 from pipelines.compare.arena.campaign import Campaign
 from pipelines.compare.arena.figures import (
-    AgreementFigures,
     AutomaticFigures,
     AxisFigures,
     CategoryFigures,
     Comparison,
     CountFigures,
-    DisputeRow,
     PairFigures,
     ShareFigures,
     StrengthFigures,
 )
 from pipelines.compare.arena.intervals import FEWEST, always_valid, bounds_of, share_of
-from pipelines.compare.arena.raters import agreement, disputes, left_wins, rater_figures
 from pipelines.compare.arena.ratings import Ratings, is_connected, rate
 from pipelines.compare.arena.votes import Votes, numbered
-from pipelines.settings.stages import ArenaConfig
-
-DISPUTED = 24
-"""Largest number of disputed pairs that are listed."""
-SEED = 0
-"""Seed of the bootstrap behind alpha's interval."""
 
 RELEVANT = 70.0
 """Difference in Elo points, a win rate of 60 to 40, on which labeling stops soonest."""
@@ -44,7 +35,6 @@ Scores = Mapping[str, Mapping[str, float]]
 def compare(
     campaign: Campaign,
     run: str,
-    config: ArenaConfig,
     scores: Scores,
     track: Callable[[Sequence[str]], Iterable[str]] = iter,
 ) -> Comparison:
@@ -52,21 +42,15 @@ def compare(
 
     Call `refuse_one_model` first.
     """
-    raters = rater_figures(campaign.all_votes, campaign.flags)
-    omitted = [one.rater_id for one in raters if not one.looks] if config.omit_raters else []
-    kept = campaign.without(set(omitted))
-    rng = np.random.default_rng(SEED)
     return Comparison(
         run=run,
         source=campaign.source,
         others=campaign.others,
         models=campaign.drawn_by,
-        raters=raters,
-        omitted=omitted,
-        axes=[_axis(kept, axis, scores, rng) for axis in track(kept.axes)],
+        raters=len(np.unique(campaign.all_votes.rater)),
+        axes=[_axis(campaign, axis, scores) for axis in track(campaign.axes)],
         unanswered=list(campaign.unanswered),
-        counts=_counts(kept),
-        disputes=_disputes(kept),
+        counts=_counts(campaign),
     )
 
 
@@ -104,7 +88,7 @@ def pairs_of(votes: Votes) -> tuple[list[StrengthFigures], list[PairFigures]]:
     return strengths, pairs
 
 
-def _axis(campaign: Campaign, axis: str, scores: Scores, rng: np.random.Generator) -> AxisFigures:
+def _axis(campaign: Campaign, axis: str, scores: Scores) -> AxisFigures:
     labels, votes = campaign.of_axis(axis), campaign.votes(axis)
     strengths, pairs = pairs_of(votes)
     categories = []
@@ -112,7 +96,6 @@ def _axis(campaign: Campaign, axis: str, scores: Scores, rng: np.random.Generato
         part = votes.where(votes.category == name)
         own, met = pairs_of(part.with_models_there())
         categories.append(CategoryFigures(category=name, n=len(part), strengths=own, pairs=met))
-    decided = votes.where(votes.is_decided)
     return AxisFigures(
         axis=axis,
         n=len(votes),
@@ -124,8 +107,6 @@ def _axis(campaign: Campaign, axis: str, scores: Scores, rng: np.random.Generato
         strengths=strengths,
         pairs=pairs,
         categories=categories if len(categories) > 1 else [],
-        left=share_of(left_wins(decided), decided.rater, decided.prompt),
-        agreement=AgreementFigures.model_validate(agreement(votes, rng)),
         automatic=[
             AutomaticFigures(name=name, agreed=agreed)
             for name, values in scores.items()
@@ -178,7 +159,6 @@ def _rated(votes: Votes, models: tuple[int, int], rated: Ratings, n: int) -> dic
     return {
         "difference": difference,
         "interval": bounds_of(found.intervals()[0]),
-        "interval_99": bounds_of(found.intervals(0.99)[0]),
         "at_any_look": at_any_look,
         "needed": votes_to_decide(difference, at_any_look, n) if at_any_look else None,
     }
@@ -205,7 +185,7 @@ def _won_by_model(votes: Votes) -> list[tuple[int, float]]:
 
 
 def _strengths(rated: Ratings, won: Sequence[tuple[int, float]]) -> list[StrengthFigures]:
-    bounds, wide = rated.strengths.intervals(), rated.strengths.intervals(0.99)
+    bounds = rated.strengths.intervals()
     rows = [
         StrengthFigures(
             model=model,
@@ -213,7 +193,6 @@ def _strengths(rated: Ratings, won: Sequence[tuple[int, float]]) -> list[Strengt
             share=won[i][1],
             elo=float(rated.strengths.value[i]),
             interval=bounds_of(bounds[i]),
-            interval_99=bounds_of(wide[i]),
         )
         for i, model in enumerate(rated.models)
     ]
@@ -235,25 +214,3 @@ def _count(model: str, part: pd.DataFrame) -> CountFigures:
         mean=float(part["count"].mean()),
         right=share_of(right, numbered(known["rater_id"])[0], numbered(known["prompt_id"])[0]),
     )
-
-
-def _disputes(campaign: Campaign) -> list[DisputeRow]:
-    found = disputes(campaign.all_votes).head(DISPUTED)
-    by_task = dict(iter(campaign.labels.groupby("task_id")))
-    rows = []
-    for task_id, (first, ties, second) in zip(found.index, found.to_numpy(), strict=True):
-        labels = by_task[task_id]
-        label = labels.iloc[0]
-        rows.append(
-            DisputeRow(
-                axis=label["axis"],
-                prompt=str(campaign.prompts["prompt"].get(label["prompt_id"], "")),
-                images=tuple(label["image_ids"]),
-                models=tuple(label["models"]),
-                comments=labels["comment"].dropna().tolist()[:3],
-                first=first,
-                ties=ties,
-                second=second,
-            )
-        )
-    return rows
