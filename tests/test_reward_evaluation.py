@@ -81,11 +81,9 @@ def test_report_compares_with_baselines_on_every_part_and_category(
 ) -> None:
     report = _report(model, examples, resamples=20)
     json.dumps(report.model_dump(mode="json"), allow_nan=False)
-    names = {"model", "uncalibrated", "clip_score"}
-    names |= {"image_only", "prompt_only", "majority", "random"}
+    names = {"model", "uncalibrated", "clip_score", "image_only", "prompt_only"}
     for part in (report.val, report.test_seen, report.test_unseen):
         assert set(part.scorers) == names
-        assert part.scorers["majority"].roc_auc == 0.5
         assert part.model.n == part.clip_score.n > 0
         assert sum(row["model"].n for row in part.by_category.values()) == part.model.n
         for scorer in part.scorers.values():
@@ -120,7 +118,6 @@ def test_raters_stand_beside_the_model_on_the_labels_that_others_gave_too(
         assert part.human.others.n == part.human.model.n == part.model.n
         assert part.human.model.roc_auc == part.model.roc_auc
         assert _number(part.human.others.roc_auc) > 0.8  # one in ten labels is wrong
-        assert sum(row.model.n for row in part.by_rater.values()) == part.model.n
     json.dumps(report.model_dump(mode="json"), allow_nan=False)
 
 

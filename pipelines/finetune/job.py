@@ -28,7 +28,6 @@ from pipelines.finetune.plan import (
 from pipelines.finetune.training_data import (
     Encoder,
     labeled_data,
-    labeled_rewards,
     pretraining_pairs,
     rewarded_images,
     run_images,
@@ -96,16 +95,13 @@ def open_job(
     model.set_up(settings.run)
     if shared.gradient_checkpointing:
         model.checkpoint_gradients()
-    prompts, labeled = method_prompts(run, settings, name), dict[str, Tensor]()
+    prompts = method_prompts(run, settings, name)
     reward, monitor = _open_reward(run, settings, config, model, prompts)
     sampler, batch = (
         settings.table("sampler", Sampler),
         settings.table("images", ImagesConfig).batch,
     )
     encoder = Encoder(model, sampler, batch)
-    if reward is not None:
-        watched = shared.validation_prompts or prompts
-        labeled = labeled_rewards(run, watched, encoder, reward)
     training = new_training(
         model,
         prompts,
@@ -115,7 +111,6 @@ def open_job(
         sampler=sampler,
         validation_prompts=shared.validation_prompts,
         monitor=monitor,
-        labeled=labeled,
         watch=watch,
         rules=shared.validation,
         batch=batch,

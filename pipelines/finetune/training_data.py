@@ -22,7 +22,6 @@ from pipelines.finetune.plan import labels_of, read_pairs
 from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_io import load_fitted
 from pipelines.run.image_plan import Planned
-from pipelines.run.rounds import labeled_images
 from reward.dataset import FeedbackDataset
 from reward.learning.label_tensors import LabelTensors
 from reward.learning.split import split_feedback
@@ -88,24 +87,6 @@ def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tu
         return wanted
     labeled = set(FeedbackDataset.from_latest(run.latest, run.root).paths)
     return [one for one in wanted if (one[0] in labeled) == (which == "labeled")]
-
-
-def labeled_rewards(
-    run: RunFolder, prompts: Sequence[str], encoder: Encoder, reward: RewardFn
-) -> dict[str, Tensor]:
-    """Return the rewards [n] of the current round's labeled images, by prompt."""
-    labeled = labeled_images(run)
-    rows = [
-        row
-        for row in read_table(run.images_table, IMAGES).to_pylist()
-        if row["image_id"] in labeled and row["prompt"] in prompts
-    ]
-    texts = [row["prompt"] for row in rows]
-    rewards = encoder.rewards([run.root / row["path"] for row in rows], texts, reward)
-    return {
-        prompt: rewards[[i for i, other in enumerate(texts) if other == prompt]]
-        for prompt in dict.fromkeys(texts)
-    }
 
 
 def rewarded_images(

@@ -1,9 +1,8 @@
 """Baselines of the reward, on the same split.
 
-Random and majority ignore the input. The CLIP score is the knowledge of the backbone without
-labels. A head on the image alone, or on the prompt alone, shows how much of the reward does not
-depend on their match: images that are good for any prompt, or prompts that mostly fail. The
-settings can add external rewards.
+The CLIP score is the knowledge of the backbone without labels. A head on the image alone, or on the
+prompt alone, shows how much of the reward does not depend on their match: images that are good for
+any prompt, or prompts that mostly fail. The settings can add external rewards.
 """
 
 from collections.abc import Sequence
@@ -33,15 +32,10 @@ def baselines(
     backbone: ClipBackbone, examples: Examples, config: RewardConfig
 ) -> dict[str, Scorer]:
     """Return all baselines by name."""
-    verdicts = examples.split.train.verdicts
-    share_good = float(verdicts.good.mean()) if len(verdicts) else 0.5
-    drawn = np.random.default_rng(config.seed).random(len(examples.dataset.image_ids))
     return {
         "clip_score": clip_scorer(examples),
         "image_only": blind_scorer(backbone, examples, config, sees="image"),
         "prompt_only": blind_scorer(backbone, examples, config, sees="prompt"),
-        "majority": lambda image, _prompt: np.full(len(image), share_good),
-        "random": lambda image, _prompt: drawn[image],
     }
 
 
