@@ -46,7 +46,6 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "256 images": ("rwl.images=scored",),
     "1,280 images": ("finetune.scored_per_prompt=224",),
     "pretraining": ("rwl.pretraining_weight=0.3",),
-    "two rounds": ("rwl.rounds=2",),
     "weakest as good": ("finetune.strengths=[0.4, 0.6, 0.8]",),
 }
 """Changes to the demo's settings, one at a time."""

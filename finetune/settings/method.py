@@ -1,6 +1,5 @@
 """Settings that fine-tuning methods share."""
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
@@ -38,10 +37,6 @@ class LearnsFromImages(MethodConfig, frozen=True, extra="forbid"):
     `finetune.scored_per_prompt` further images of each prompt, scored by the reward alone. In each
     case the weights come from the reward. Paper of RWL: fidelity was lowest with labeled images
     alone."""
-    pretraining_pairs: Path | None = None
-    """Folder of pretraining images with texts. Its `metadata.jsonl` has a line such as
-    {"file_name": "a.png", "text": "A cat."} for each image. Omitted, images of the base are
-    used."""
 
 
 class LearnsFromLabels(MethodConfig, frozen=True, extra="forbid"):

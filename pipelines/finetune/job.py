@@ -28,7 +28,6 @@ from pipelines.finetune.plan import (
 from pipelines.finetune.training_data import (
     Encoder,
     labeled_data,
-    pretraining_pairs,
     rewarded_images,
     run_images,
 )
@@ -182,7 +181,6 @@ def with_images(job: Job) -> Job:
     if not isinstance(config, LearnsFromImages):
         return job
     assert training.reward is not None
-    pretraining = pretraining_pairs(config.pretraining_pairs, encoder)
     count, seed = job.config.scored_per_prompt, job.settings.run.seed
     first = round_seeds(job.run.round, scored=True)
     scored = seeded(training.prompts, count, seed, offset=first)
@@ -196,5 +194,4 @@ def with_images(job: Job) -> Job:
         folder=job.folder / IMAGES,
         table=job.name,
     )
-    training = replace(training, data=data, pretraining=pretraining)
-    return replace(job, training=training)
+    return replace(job, training=replace(training, data=data))

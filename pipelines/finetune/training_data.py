@@ -1,4 +1,4 @@
-"""Training images and labels, and the user's own pairs of image and text."""
+"""Training images and labels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from finetune.learning.reward_fn import RewardFn, score
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
-from pipelines.finetune.plan import labels_of, read_pairs
+from pipelines.finetune.plan import labels_of
 from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_io import load_fitted
 from pipelines.run.image_plan import Planned
@@ -120,15 +120,6 @@ def rewarded_images(
             "or use another value"
         )
     return encoder.encode([path for path, _ in images], [prompt for _, prompt in images], reward)
-
-
-def pretraining_pairs(folder: Path | None, encoder: Encoder) -> WeightedData | None:
-    """Return the user's pairs; None without a folder."""
-    if folder is None:
-        return None
-    pairs = read_pairs(folder)
-    paths = [folder / pair.file_name for pair in pairs]
-    return encoder.encode(paths, [pair.text for pair in pairs], None)
 
 
 def labeled_data(
