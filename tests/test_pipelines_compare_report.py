@@ -18,7 +18,6 @@ from labeling_app.admin.tables import comparison_table
 from pipelines.collect.exporter import Exporter
 from pipelines.compare.arena.figures import AXIS_TITLES
 from pipelines.evaluate.page import peoples_verdict
-from pipelines.settings.config import check
 from tests.support.comparison_run import write_comparison_run
 from tests.support.data_campaign import open_store
 from tests.support.demo_run import command, metrics_of, page_of
@@ -48,8 +47,7 @@ def test_the_strongest_model_is_found_on_every_axis(run: RunFolder) -> None:
 
 
 def test_admins_see_how_each_pair_stands_while_people_still_compare(run: RunFolder) -> None:
-    settings = check({}, ("store", "dataset"), "test")
-    with closing(Exporter(run, settings)) as exporter:
+    with closing(Exporter(run)) as exporter:
         rows = exporter.quality({})["comparisons"]
         assert exporter.quality({})["comparisons"] == rows
     axes = metrics_of(run.comparison_dir)["axes"]

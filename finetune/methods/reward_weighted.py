@@ -154,8 +154,8 @@ def batch_losses(
     ones = torch.ones(len(rows), device=latents.device)
     rewarded = pretraining = kl = torch.zeros((), device=latents.device)
     if k:
-        error = weighted_denoising_loss(prediction[:k], target[:k])
-        rewarded = mean_weight * error * (k / n)
+        weights = mean_weight * ones[:k]
+        rewarded = weighted_denoising_loss(prediction[:k], target[:k], weights) * (k / n)
     if k and config.kl == "kl-o":
         with torch.no_grad(), model.adapter_off():
             base = model.predict_denoising(noisy[:k], timesteps[:k], cond[:k])
