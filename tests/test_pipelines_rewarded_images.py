@@ -1,4 +1,4 @@
-"""Images that RWL learns from: labeled, scored or both."""
+"""Images that RWL learns from."""
 
 import shutil
 from pathlib import Path
@@ -14,7 +14,6 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
 from pipelines.cli import main
 from pipelines.finetune.training_data import (
-    Choice,
     Encoder,
     rewarded_images,
     run_images,
@@ -51,41 +50,25 @@ def run(tmp_path: Path) -> RunFolder:
     return run
 
 
-def learned_from(run: RunFolder, prompt: str, which: Choice, encoder: Encoder) -> WeightedData:
+def learned_from(run: RunFolder, prompt: str, encoder: Encoder) -> WeightedData:
     """Return what the method gets, with nothing drawn beside the run's images."""
     folder = run.root / "scored"
-    return rewarded_images(
-        run, [prompt], which, encoder, redness, scored=[], folder=folder, table="rwl"
-    )
-
-
-def test_labeled_and_scored_images_are_told_apart_and_both_come_prompt_by_prompt(
-    run: RunFolder,
-) -> None:
-    both, labeled, scored = (
-        run_images(run, [BLUE, RED], which) for which in ("both", "labeled", "scored")
-    )
-    assert [prompt for _, prompt in both] == [BLUE] * 4 + [RED] * 4
-    assert [(path.name, prompt) for path, prompt in labeled] == [("4.png", BLUE), ("0.png", RED)]
-    assert set(labeled) | set(scored) == set(both)
-    assert len(scored) == 6
+    return rewarded_images(run, [prompt], encoder, redness, scored=[], folder=folder)
 
 
 def test_images_are_scored_and_encoded_at_the_models_own_size(
     run: RunFolder, encoder: Encoder
 ) -> None:
-    data = learned_from(run, RED, "both", encoder)
+    data = learned_from(run, RED, encoder)
     assert data.latents.shape == (4, 4, 8, 8)
-    paths = [path for path, _ in run_images(run, [RED], "both")]
+    paths = [path for path, _ in run_images(run, [RED])]
     images = torch.stack([load_fitted(path, (16, 16)) for path in paths])
     torch.testing.assert_close(data.rewards, redness(images, [RED] * 4))
 
 
 def test_settings_that_leave_no_image_are_named(run: RunFolder, encoder: Encoder) -> None:
-    with pytest.raises(PictuneError, match=r"rwl\.images: no labeled image"):
-        learned_from(run, "Other.", "labeled", encoder)
     with pytest.raises(PictuneError, match=r"set finetune\.scored_per_prompt"):
-        learned_from(run, "Other.", "scored", encoder)
+        learned_from(run, "Other.", encoder)
 
 
 def test_an_image_of_another_size_is_scaled_to_cover_and_keeps_its_middle(tmp_path: Path) -> None:
@@ -102,7 +85,7 @@ def test_an_image_of_another_size_is_scaled_to_cover_and_keeps_its_middle(tmp_pa
 
 
 @pytest.mark.slow
-def test_the_stage_trains_on_labeled_images_with_kl_o(tmp_path: Path) -> None:
+def test_the_stage_trains_with_kl_o(tmp_path: Path) -> None:
     settings = write_tiny_models(tmp_path / "models")
     words = ["--runs", str(tmp_path), "--run", "r"]
     for stage in ("images", "simulate", "reward"):
@@ -110,7 +93,6 @@ def test_the_stage_trains_on_labeled_images_with_kl_o(tmp_path: Path) -> None:
             main([stage, *words, *(["--config", str(settings)] if stage == "images" else [])]) == 0
         )
     changes = [
-        "images='labeled'",
         "kl='kl-o'",
         "gamma=2.0",
     ]

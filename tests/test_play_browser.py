@@ -1,4 +1,4 @@
-"""The playground in a real browser: drawn, compared, taken away, and sent to raters."""
+"""The playground in a real browser: drawn, compared, taken away, and voted on."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from data.runs import RunFolder
-from data.schema import IMAGES, LABELS_COMPARISONS, read_table
+from data.schema import LABELS_COMPARISONS, read_table
 from data.tables.parquet import export
 from finetune.model.lora import LORA_FILE
 from finetune.settings.adapter_kinds import BASE
@@ -147,17 +147,6 @@ def test_an_image_and_an_adapter_are_taken_home_with_the_line_that_loads_it(
     with page.expect_download() as lora:
         page.locator("#adapter").click()
     assert lora.value.path().read_bytes() == (run.finetune_dir(TUNED) / LORA_FILE).read_bytes()
-
-
-def test_shown_images_are_sent_to_raters(page: Page, run: RunFolder) -> None:
-    page.get_by_label("Prompt").first.fill("A cow in a spaceship.")
-    draw(page)
-    button(page, "Ask raters").click()
-    page.get_by_text("Sent: 4 new images, 6 questions.").wait_for()
-    assert button(page, "Sent to raters").is_disabled()
-    rows = read_table(run.images_table, IMAGES).to_pylist()
-    sent = [row for row in rows if row["prompt"] == "A cow in a spaceship."]
-    assert [row["origin"] for row in sent] == ["playground"] * 4
 
 
 def test_a_visitor_votes_and_sends_the_address_of_a_find(

@@ -106,12 +106,12 @@ def test_no_header_shows_in_the_page(client: TestClient) -> None:
     assert "gradio.invalid" not in plain
 
 
-def test_without_the_button_raters_cannot_be_asked_past_the_page(
+def test_without_the_buttons_nobody_votes_past_the_page(
     client: TestClient, play_run: RunFolder, tmp_path: Path
 ) -> None:
-    closed = create_app(studio_of(play_run, tmp_path), PlayConfig(ask_raters=False))
+    closed = create_app(studio_of(play_run, tmp_path), PlayConfig(votes=False))
     names = [
         {one["api_name"] for one in gradio_config(TestClient(app).get("/").text)["dependencies"]}
         for app in (client.app, closed)
     ]
-    assert names[0] - names[1] == {"send", "vote"}
+    assert names[0] - names[1] == {"vote"}

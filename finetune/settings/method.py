@@ -30,13 +30,7 @@ class DrawsImages(MethodConfig, frozen=True, extra="forbid"):
 
 
 class LearnsFromImages(MethodConfig, frozen=True, extra="forbid"):
-    """Settings of a method that learns from existing images."""
-
-    images: Literal["labeled", "scored", "both"] = "both"
-    """Training images. "labeled": the run's images with labels. "scored": its other images, and
-    `finetune.scored_per_prompt` further images of each prompt, scored by the reward alone. In each
-    case the weights come from the reward. Paper of RWL: fidelity was lowest with labeled images
-    alone."""
+    """Settings of a method that learns from existing images: the run's, and scored ones."""
 
 
 class LearnsFromLabels(MethodConfig, frozen=True, extra="forbid"):

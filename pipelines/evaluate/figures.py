@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from data.intervals import mean_interval, share_interval_over_groups, wilson_interval
-from pipelines.evaluate.measures import Values, frechet_distance, vendi_score
+from pipelines.evaluate.measures import Values, vendi_score
 from pipelines.run.image_plan import Planned
 from pipelines.run.judge import Verdict
 from reward.measuring.report import Staleness
@@ -87,8 +87,6 @@ class FamilyFigures(Figures, frozen=True):
 class GroupFigures(Figures, frozen=True):
     """Figures of a group of prompts with the same number of images each."""
 
-    distance: float | None = None
-    """Frechet distance to the base's images of the group, by the CLIP's embeddings."""
     reward_gain: Gain | None = None
     gain: Gain | None = None
     """Gain in alignment, if there is a judge."""
@@ -278,7 +276,7 @@ def by_group(
 ) -> dict[Group, GroupFigures]:
     """Return the figures of each group of prompts from the rows of `by_prompt`.
 
-    With `base`, they include gain over and distance to the base on the same prompts and seeds.
+    With `base`, they include the gain over the base on the same prompts and seeds.
     """
     return {
         group: _group_figures(drawn, [row for row in rows if row.group == group], base)
@@ -297,7 +295,6 @@ def _group_figures(
     figures["diversity"] = float(np.mean(diversities)) if diversities else None
     if base is not None:
         before = base.of_prompts(texts)
-        figures["distance"] = frechet_distance(part.embeddings, before.embeddings)
         groups = _by_text(part) if over_prompts else None
         if part.rewards is not None and before.rewards is not None:
             figures["reward_gain"] = _gain(part.rewards, before.rewards, groups)

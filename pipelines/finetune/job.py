@@ -166,7 +166,7 @@ def _open_reward(
 
 def _examples(run: RunFolder, prompt: str, model: DiffusionModel) -> Tensor:
     """Return images of the run of a prompt, [n, 3, H, W] of the model's size."""
-    images = [path for path, _ in run_images(run, [prompt], "both")[:EXAMPLES]]
+    images = [path for path, _ in run_images(run, [prompt])[:EXAMPLES]]
     empty = torch.zeros(0, 3, *model.image_size)
     fitted = [load_fitted(path, model.image_size) for path in images]
     return (torch.stack(fitted) if fitted else empty).to(model.device)
@@ -187,11 +187,9 @@ def with_images(job: Job) -> Job:
     data = rewarded_images(
         job.run,
         training.prompts,
-        config.images,
         encoder,
         training.reward,
         scored=scored,
         folder=job.folder / IMAGES,
-        table=job.name,
     )
     return replace(job, training=replace(training, data=data))

@@ -84,8 +84,6 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
         inputs["labels"] = learned_from_digest(run)
     if isinstance(config, LearnsFromImages):
         inputs["images"] = images_digest(run)
-        if config.images != "both":
-            inputs["labels"] = learned_from_digest(run)
     return inputs
 
 

@@ -152,12 +152,10 @@ def _with_some_images(job: Job) -> tuple[Job, float, int]:
         job = with_images(job)  # those that have labels
         return job, now() - started, 0
     assert training.reward is not None
-    images = run_images(job.run, training.prompts, config.images)
-    beside = 0 if config.images == "labeled" else job.config.scored_per_prompt
+    images = run_images(job.run, training.prompts)
     drawn = len(list((job.folder / IMAGES).glob("*.png")))
-    scored = beside * len(training.prompts)
-    there = images or run_images(job.run, training.prompts, "both")
-    some = there[:: max(1, len(there) // ENCODED)][:ENCODED]
+    scored = job.config.scored_per_prompt * len(training.prompts)
+    some = images[:: max(1, len(images) // ENCODED)][:ENCODED]
     paths, texts = [path for path, _ in some], [text for _, text in some]
     data = job.encoder.encode(paths, texts, training.reward)
     encoding = (now() - started) / len(some) * (len(images) + scored)

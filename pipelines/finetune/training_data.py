@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -26,8 +25,6 @@ from reward.dataset import FeedbackDataset
 from reward.learning.label_tensors import LabelTensors
 from reward.learning.split import split_feedback
 from reward.settings import SplitConfig
-
-Choice = Literal["labeled", "scored", "both"]
 
 
 @dataclass
@@ -73,51 +70,38 @@ class Encoder:
         return torch.stack(fitted).to(self.model.device)
 
 
-def run_images(run: RunFolder, prompts: Sequence[str], which: Choice) -> list[tuple[Path, str]]:
-    """Return the run's images of these prompts, each with its prompt; `which` selects by label."""
+def run_images(run: RunFolder, prompts: Sequence[str]) -> list[tuple[Path, str]]:
+    """Return the run's images of these prompts, each with its prompt."""
     table = read_table(run.images_table, IMAGES).select(["path", "prompt", "origin"])
     rows = [row for row in table.to_pylist() if row["origin"] != COMPARISON]
-    wanted = [
+    return [
         (run.root / row["path"], prompt)
         for prompt in prompts
         for row in rows
         if row["prompt"] == prompt
     ]
-    if which == "both":
-        return wanted
-    labeled = set(FeedbackDataset.from_latest(run.latest, run.root).paths)
-    return [one for one in wanted if (one[0] in labeled) == (which == "labeled")]
 
 
 def rewarded_images(
     run: RunFolder,
     prompts: Sequence[str],
-    which: Choice,
     encoder: Encoder,
     reward: RewardFn,
     *,
     scored: Sequence[Planned],
     folder: Path,
-    table: str,
 ) -> WeightedData:
-    """Return images of the training prompts with rewards; the base draws `scored`.
-
-    `table` is the name of the method's settings, for errors.
-    """
-    beside = [] if which == "labeled" else list(scored)
+    """Return images of the training prompts with rewards; the base draws `scored`."""
     model, sampler = encoder.model, encoder.sampler
     with model.adapter_off():
         drawer = Drawer(model, encoder.batch, model.processes)
-        drawer.draw_missing(beside, folder, sampler, title="scored images")
-    images = run_images(run, prompts, which)
-    images += [(folder / one.file_name, one.prompt) for one in beside]
+        drawer.draw_missing(scored, folder, sampler, title="scored images")
+    images = run_images(run, prompts)
+    images += [(folder / one.file_name, one.prompt) for one in scored]
     if not images:
-        advice = "label images of those prompts"
-        if which == "scored":
-            advice = "set finetune.scored_per_prompt"
         raise PictuneError(
-            f"{table}.images: no {which} image of the training prompts; {advice}, "
-            "or use another value"
+            f"{run.images_table}: no image of the training prompts; draw some with `make images`, "
+            "or set finetune.scored_per_prompt"
         )
     return encoder.encode([path for path, _ in images], [prompt for _, prompt in images], reward)
 

@@ -16,10 +16,8 @@ from PIL import Image
 
 from data.schema import PROMPTS, read_table
 from finetune.settings.adapter_kinds import BASE, adapter_file
-from labeling_app.sign_in import network_of
 from pipelines.finetune.strengths import read_choice
 from pipelines.play import words
-from pipelines.play.asking import ask_raters
 from pipelines.play.errors import visible_errors
 from pipelines.play.link import keep_in_address
 from pipelines.play.mixing import MixDials
@@ -30,7 +28,6 @@ from pipelines.play.studio import (
     DrawnImage,
     DrawRequest,
     Studio,
-    VisitorError,
 )
 from pipelines.play.votes import LONGEST_NAME, VOTE, listen_to_votes
 
@@ -220,11 +217,10 @@ class Playground:
         self.votes = gr.HTML(elem_id="votes", js_on_load=VOTE)
         with gr.Row(elem_id="actions", visible=False) as self.actions:
             self.other = gr.Button("Other seeds", min_width=130)
-            self.ask = gr.Button("Ask raters", min_width=130, visible=self.config.may_ask)
             self.name = gr.Textbox(
                 label="Your name, for votes",
                 max_length=LONGEST_NAME,
-                visible=self.config.may_ask,
+                visible=self.config.may_vote,
                 elem_id="name",
             )
         self.note = gr.HTML(elem_id="note", visible=False)
@@ -250,7 +246,7 @@ class Playground:
             self.images, self.candidates, self.state, self.taken, self.mix,
         }  # fmt: skip
         shown = [
-            self.state, self.status, self.heads, self.gallery, self.actions, self.ask, self.note,
+            self.state, self.status, self.heads, self.gallery, self.actions, self.note,
             self.votes, self.take, self.code, self.adapter,
         ]  # fmt: skip
         drawing: dict[str, Any] = {
@@ -271,10 +267,7 @@ class Playground:
             show_progress="hidden",
             **QUIET,
         ).then(**drawing)
-        if self.config.may_ask:  # without the event, no request outside the page can send it either
-            self.ask.click(
-                self.send, self.state, [self.ask, self.note], show_progress_on=self.note, **QUIET
-            )
+        if self.config.may_vote:  # without the event, no request outside the page can vote either
             listen_to_votes(self.studio, self.votes, self.state, self.name, self.note)
         linked = {
             "prompt": self.prompt, "models": self.models, "strength": self.strength,
@@ -330,8 +323,7 @@ class Playground:
                         drawing.rows, time.monotonic() - start, self.studio.unread(wanted.prompt)
                     ),
                     self.actions: gr.Row(visible=True),
-                    self.ask: gr.Button("Ask raters", interactive=True),
-                    self.votes: words.votes(drawing) if self.config.may_ask else "",
+                    self.votes: words.votes(drawing) if self.config.may_vote else "",
                     self.take: gr.Accordion(visible=True),
                     self.code: home[0],
                     self.adapter: home[1],
@@ -355,19 +347,7 @@ class Playground:
             ),
             self.note: gr.HTML(visible=False),
             self.votes: "",
-            self.ask: gr.Button(interactive=False),
         }
-
-    def send(self, drawing: Drawing | None, request: gr.Request) -> tuple[Any, Any]:
-        """Send the shown images to the raters; return the button and the note."""
-        with visible_errors():
-            if drawing is None:
-                raise VisitorError("Draw something first, then ask raters about it.")
-            added = ask_raters(
-                self.studio.run, self.studio.settings, drawing.rows, network_of(request.client.host)
-            )
-        note = words.sent(added, self.studio.run.root.name)
-        return gr.Button("Sent to raters", interactive=False), gr.HTML(note, visible=True)
 
     def take_home(self, model: str, drawing: Drawing | None) -> tuple[Any, Any]:
         """Return code that draws with a model elsewhere, and the download button of its adapter."""

@@ -5,7 +5,6 @@ from html import escape
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from data.formats.landing import Imported
 from finetune.settings.adapter_kinds import BASE, kind_of
 from pipelines.finetune.model_card import drawing_code
 from pipelines.play.studio import BEST_OF_N, DrawnImage, DrawRequest, Studio
@@ -146,14 +145,4 @@ def introduction(studio: Studio) -> str:
     return (
         f"<h1>Playground <small>{escape(run)} · {escape(model)}</small></h1>"
         f"<p>{escape(' '.join(lines))}</p>{notes}"
-    )
-
-
-def sent(added: Imported, run: str) -> str:
-    """Return HTML on the images and tasks that were sent to raters."""
-    if not added.feedback.tasks:
-        return "<p>Raters have these images already.</p>"
-    return (
-        f"<p><b>Sent:</b> {added.images} new images, {added.feedback.tasks} questions. "
-        f"Raters see them first; <code>make label RUN={escape(run)}</code> serves them.</p>"
     )
