@@ -132,7 +132,7 @@ def _compared(run: RunFolder, export: Path) -> list[dict[str, Any]]:
         refuse_one_model(campaign, run.root.name)
     except PictuneError:
         return []
-    figures = compare(campaign, run.root.name, {})
+    figures = compare(campaign, run.root.name)
     return [
         {
             "question": AXIS_TITLES[axis.axis],

@@ -1,17 +1,15 @@
 """Stage `compare-report`: the result of the comparisons as a page and `comparison/metrics.json`.
 
-It reads `labels/latest/` and the image files. With a trained reward it also measures the agreement
-of automatic figures with people. If there is an evaluation, its page is written again, since it
+It reads `labels/latest/` alone. If there is an evaluation, its page is written again, since it
 begins with people's verdict.
 """
 
-import sys
 from pathlib import Path
 
 from data.files import write_json
 from data.runs import RunFolder
 from pipelines.collect.label_statistics import RATERS_OF, counted
-from pipelines.compare.arena.analysis import MOST_TIMES, RELEVANT, Scores, compare, refuse_one_model
+from pipelines.compare.arena.analysis import MOST_TIMES, RELEVANT, compare, refuse_one_model
 from pipelines.compare.arena.campaign import Campaign
 from pipelines.compare.arena.figures import (
     AXIS_TITLES,
@@ -22,7 +20,6 @@ from pipelines.compare.arena.figures import (
 from pipelines.compare.arena.intervals import FEWEST
 from pipelines.pages.charts import elo_chart, model_colors
 from pipelines.pages.page import interval, percent, svg_uri, write_page
-from pipelines.progress import progress
 from pipelines.settings.config import Settings, check
 from pipelines.settings.tables import TABLES
 
@@ -36,28 +33,13 @@ def main(run: RunFolder, settings: Settings) -> None:
         PictuneError: there are no comparisons, or only one model.
     """
     campaign = Campaign.read(run.latest.resolve(), run.root.name)
-    refuse_one_model(campaign, run.root.name)  # before rewards are loaded
-    figures = compare(
-        campaign,
-        run.root.name,
-        _automatic_scores(run, settings, campaign),
-        lambda axes: progress(axes, "compare", "axis"),
-    )
+    refuse_one_model(campaign, run.root.name)
+    figures = compare(campaign, run.root.name)
     figures = figures.model_copy(update={"verdicts": verdicts(figures)})
     write_json(run.comparison_dir / "metrics.json", figures.model_dump(mode="json"))
     page = write(run, figures)
     print("\n".join([*lines(figures), "", f"compare-report: {page}"]))
     _write_evaluation(run, settings)
-
-
-def _automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) -> Scores:
-    """Return the automatic figures; none on a machine without models, such as a labeling server."""
-    try:
-        from pipelines.compare.arena.automatic import automatic_scores  # noqa: PLC0415 - loads torch
-    except ModuleNotFoundError as error:
-        print(f"compare-report: no automatic figures without {error.name}", file=sys.stderr)
-        return {}
-    return automatic_scores(run, settings, campaign)
 
 
 def _write_evaluation(run: RunFolder, settings: Settings) -> None:

@@ -1,6 +1,6 @@
 """Computation of a comparison campaign's figures from its labels."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,11 @@ from data.comparisons import MOST_COUNTED
 from data.errors import PictuneError
 from pipelines.compare.arena.campaign import Campaign
 from pipelines.compare.arena.figures import (
-    AutomaticFigures,
     AxisFigures,
     CategoryFigures,
     Comparison,
     CountFigures,
     PairFigures,
-    ShareFigures,
     StrengthFigures,
 )
 from pipelines.compare.arena.intervals import FEWEST, always_valid, bounds_of, share_of
@@ -28,27 +26,16 @@ RELEVANT = 70.0
 MOST_TIMES = 10
 """Largest forecast that is printed, as a multiple of the current number of votes."""
 
-Scores = Mapping[str, Mapping[str, float]]
-"""Automatic figures by name, each by image id."""
 
-
-def compare(
-    campaign: Campaign,
-    run: str,
-    scores: Scores,
-    track: Callable[[Sequence[str]], Iterable[str]] = iter,
-) -> Comparison:
-    """Return all figures of the campaign of the run named `run`; `track` wraps the loop over axes.
-
-    Call `refuse_one_model` first.
-    """
+def compare(campaign: Campaign, run: str) -> Comparison:
+    """Return all figures of the campaign of the run named `run`; call `refuse_one_model` first."""
     return Comparison(
         run=run,
         source=campaign.source,
         others=campaign.others,
         models=campaign.drawn_by,
         raters=len(np.unique(campaign.all_votes.rater)),
-        axes=[_axis(campaign, axis, scores) for axis in track(campaign.axes)],
+        axes=[_axis(campaign, axis) for axis in campaign.axes],
         unanswered=list(campaign.unanswered),
         counts=_counts(campaign),
     )
@@ -88,7 +75,7 @@ def pairs_of(votes: Votes) -> tuple[list[StrengthFigures], list[PairFigures]]:
     return strengths, pairs
 
 
-def _axis(campaign: Campaign, axis: str, scores: Scores) -> AxisFigures:
+def _axis(campaign: Campaign, axis: str) -> AxisFigures:
     labels, votes = campaign.of_axis(axis), campaign.votes(axis)
     strengths, pairs = pairs_of(votes)
     categories = []
@@ -107,29 +94,7 @@ def _axis(campaign: Campaign, axis: str, scores: Scores) -> AxisFigures:
         strengths=strengths,
         pairs=pairs,
         categories=categories if len(categories) > 1 else [],
-        automatic=[
-            AutomaticFigures(name=name, agreed=agreed)
-            for name, values in scores.items()
-            if (agreed := automatic_agreement(votes, values)) is not None
-        ],
     )
-
-
-def automatic_agreement(votes: Votes, values: Mapping[str, float]) -> ShareFigures | None:
-    """Return the share of decided votes for the image with the higher value; equal values are half.
-
-    Return None if no pair has values for both images.
-    """
-    known = [all(image in values for image in images) for images in votes.images]
-    decided = votes.where(votes.is_decided & np.array(known, bool)[votes.pair])
-    signs = np.array(
-        [
-            np.sign(values[first] - values[second]) if there else 0.0
-            for (first, second), there in zip(votes.images, known, strict=True)
-        ]
-    )
-    ordered = 0.5 + 0.5 * signs[decided.pair] * np.sign(decided.outcome - 0.5)
-    return share_of(ordered, decided.rater, decided.prompt)
 
 
 def _pair(votes: Votes, models: tuple[int, int], rated: Ratings | None) -> PairFigures:

@@ -78,13 +78,6 @@ class CategoryFigures(BaseModel, frozen=True):
     pairs: list[PairFigures]
 
 
-class AutomaticFigures(BaseModel, frozen=True):
-    """Agreement of an automatic figure with people's decided votes."""
-
-    name: str
-    agreed: ShareFigures
-
-
 class AxisFigures(BaseModel, frozen=True):
     """Figures of the votes on one question."""
 
@@ -101,7 +94,6 @@ class AxisFigures(BaseModel, frozen=True):
     strengths: list[StrengthFigures]
     pairs: list[PairFigures]
     categories: list[CategoryFigures]
-    automatic: list[AutomaticFigures] = []
 
 
 class CountFigures(BaseModel, frozen=True):

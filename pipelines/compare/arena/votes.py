@@ -25,8 +25,6 @@ class Votes:
 
     models: tuple[str, ...]
     """Names of the K models."""
-    images: tuple[tuple[str, str], ...]
-    """Ids of the first and the second image of each task, which is a pair of images."""
     model_a: Indices
     """[N], index in `models` of the model of the first image."""
     model_b: Indices
@@ -39,15 +37,13 @@ class Votes:
     """[N], number of the prompt."""
     category: NDArray[np.object_]
     """[N], category of the prompt."""
-    pair: Indices
-    """[N], index in `images`."""
 
     def __len__(self) -> int:
         """Return the number of votes."""
         return len(self.outcome)
 
     def where(self, mask: Mask) -> "Votes":
-        """Return some of the votes; models, raters and tasks keep their numbers."""
+        """Return some of the votes; models and raters keep their numbers."""
         return self.in_order(np.flatnonzero(mask).astype(np.int64))
 
     def in_order(self, rows: Indices) -> "Votes":
@@ -106,23 +102,16 @@ def votes_of(labels: pd.DataFrame, categories: Mapping[str, str | None]) -> Vote
     models = tuple(dict.fromkeys(name for pair in there["models"] for name in pair))
     number = {name: i for i, name in enumerate(models)}
     rater, _ = numbered(there["rater_id"])
-    pair, pairs = numbered(there["task_id"])
     prompt, prompts = numbered(there["prompt_id"])
-    images = {
-        task: (str(ids[0]), str(ids[1]))
-        for task, ids in zip(there["task_id"], there["image_ids"], strict=True)
-    }
     named = np.array([categories.get(one) or OTHER for one in prompts], object)
     return Votes(
         models=models,
-        images=tuple(images[one] for one in pairs),
         model_a=np.array([number[first] for first, _ in there["models"]], np.int64),
         model_b=np.array([number[second] for _, second in there["models"]], np.int64),
         outcome=np.array([OUTCOMES[answer] for answer in there["answer"]]),
         rater=rater,
         prompt=prompt,
         category=named[prompt],
-        pair=pair,
     )
 
 
