@@ -135,23 +135,19 @@ def labeled_data(
     rows = torch.zeros(len(dataset.paths), dtype=torch.long)
     rows[torch.from_numpy(used)] = torch.arange(len(used))
     # A ranking with other pairs in training is not complete.
-    held_out = _labels(split.test_seen, config, rows, whole_rankings=False)
+    held_out = _labels(split.test_seen, rows, whole_rankings=False)
     return LabeledImages(
         latents=encoder.encode(paths, texts, None).latents,
         prompts=dataset.prompts,
-        taught=_labels(split.train, config, rows, whole_rankings=True),
+        taught=_labels(split.train, rows, whole_rankings=True),
         held_out=held_out,
         rewards=None if reward is None else _rewards(held_out, paths, texts, encoder, reward),
     )
 
 
-def _labels(
-    part: FeedbackDataset, config: LearnsFromLabels, rows: Tensor, *, whole_rankings: bool
-) -> Labels:
+def _labels(part: FeedbackDataset, rows: Tensor, *, whole_rankings: bool) -> Labels:
     """Return the labels of a part; `rows` has the row of each image of the dataset."""
-    labels = LabelTensors.from_part(
-        part, weighting=config.label_weights, whole_rankings=whole_rankings
-    )
+    labels = LabelTensors.from_part(part, whole_rankings=whole_rankings)
     none = torch.zeros(0, dtype=torch.long)
     rankings = Rankings(none.view(0, 2), none, torch.zeros(0), torch.zeros(0, 2))
     if labels.n_rankings:
