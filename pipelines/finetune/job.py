@@ -176,7 +176,7 @@ def with_images(job: Job) -> Job:
     """Return the job with the images or labels that its method learns from, if any."""
     training, encoder, config = job.training, job.encoder, job.training.config
     if isinstance(config, LearnsFromLabels):
-        labels = labeled_data(job.run, training.prompts, config, encoder, training.reward)
+        labels = labeled_data(job.run, training.prompts, config, encoder)
         return replace(job, training=replace(training, data=labels))
     if not isinstance(config, LearnsFromImages):
         return job

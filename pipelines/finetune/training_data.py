@@ -55,15 +55,6 @@ class Encoder:
         latents, rewards = (torch.cat(some) for some in zip(*parts, strict=True))
         return WeightedData(latents, list(prompts), rewards)
 
-    def rewards(self, paths: Sequence[Path], prompts: Sequence[str], reward: RewardFn) -> Tensor:
-        """Return the rewards [N] on the CPU, without latents."""
-
-        def scored(rows: slice) -> Tensor:
-            return score(reward, self._images(paths[rows]), prompts[rows]).cpu()
-
-        parts = list(self._batches.over(len(paths), scored, "score labeled"))
-        return torch.cat(parts) if parts else torch.zeros(0)
-
     def _images(self, paths: Sequence[Path]) -> Tensor:
         """Return images [N, 3, H, W] of the model's size, on its device."""
         fitted = [load_fitted(path, self.model.image_size) for path in paths]
@@ -111,12 +102,10 @@ def labeled_data(
     prompts: Sequence[str],
     config: LearnsFromLabels,
     encoder: Encoder,
-    reward: RewardFn | None,
 ) -> LabeledImages:
     """Return the labels of these prompts, split by image, with the latents of their images.
 
-    With the same share, a reward's training holds out the same images for its test. `reward` scores
-    the held-out images.
+    With the same share, a reward's training holds out the same images for its test.
     """
     dataset = labels_of(run, prompts)
     shares = SplitConfig(
@@ -135,13 +124,11 @@ def labeled_data(
     rows = torch.zeros(len(dataset.paths), dtype=torch.long)
     rows[torch.from_numpy(used)] = torch.arange(len(used))
     # A ranking with other pairs in training is not complete.
-    held_out = _labels(split.test_seen, rows, whole_rankings=False)
     return LabeledImages(
         latents=encoder.encode(paths, texts, None).latents,
         prompts=dataset.prompts,
         taught=_labels(split.train, rows, whole_rankings=True),
-        held_out=held_out,
-        rewards=None if reward is None else _rewards(held_out, paths, texts, encoder, reward),
+        held_out=_labels(split.test_seen, rows, whole_rankings=False),
     )
 
 
@@ -156,19 +143,3 @@ def _labels(part: FeedbackDataset, rows: Tensor, *, whole_rankings: bool) -> Lab
         rankings = Rankings(rows[ranked.image], ranked.prompt, ranked.weight, ranks)
     verdicts = Verdicts(rows[labels.image], labels.prompt, labels.raters, labels.good)
     return Labels(rankings, verdicts)
-
-
-def _rewards(
-    held_out: Labels,
-    paths: Sequence[Path],
-    texts: Sequence[str],
-    encoder: Encoder,
-    reward: RewardFn,
-) -> Tensor:
-    """Return the rewards [N] of all images; NaN for images that are not held out."""
-    both = [held_out.rankings.image.flatten(), held_out.verdicts.image]
-    chosen = torch.cat(both).unique()
-    rewards = torch.full((len(paths),), torch.nan)
-    some = chosen.tolist()
-    rewards[chosen] = encoder.rewards([paths[i] for i in some], [texts[i] for i in some], reward)
-    return rewards
