@@ -9,7 +9,7 @@ from typing import Any
 
 from data.runs import RunFolder
 from pipelines.collect.inspection import Rows, by_count, inspection_figures
-from pipelines.pages.charts import progress_chart, verdict_chart
+from pipelines.pages.charts import verdict_chart
 from pipelines.pages.page import image_uri, interval, number, percent, svg_uri, write_page
 from pipelines.settings.config import Settings
 
@@ -33,12 +33,9 @@ def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every st
 
 def _charts(seen: dict[str, Any]) -> dict[str, str | None]:
     """Return charts by name; None for charts without data."""
-    labels, progress = seen["labels"], seen["progress"]
+    labels = seen["labels"]
     rows = [*by_count(labels["categories"]), labels["total"]] if labels["binary"] else []
-    return {
-        "verdicts": svg_uri(verdict_chart(rows)) if rows else None,
-        "progress": svg_uri(progress_chart(progress)) if progress else None,
-    }
+    return {"verdicts": svg_uri(verdict_chart(rows)) if rows else None}
 
 
 def _by_category(agreement: dict[str, Any]) -> Rows:

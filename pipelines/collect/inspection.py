@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from data.kinds.registry import KINDS
@@ -70,7 +69,6 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
         "labels": statistics,
         "agreement": agreement | {"raters": RATERS_OF[agreement["source"]]},
         "raters": _raters(raters),
-        "progress": _progress(given),
         "disputed": _disputed(consensus, images, given["verdicts"]),
         "exported": json.loads((folder / MANIFEST).read_text(encoding="utf-8")),
     }
@@ -99,17 +97,6 @@ def _raters(raters: pd.DataFrame) -> Rows:
     named = with_labels.sort_values(["n", "rater_id"], ascending=[False, True]).astype(object)
     rows = named.where(named.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
-
-
-def _progress(given: Given) -> dict[str, tuple[list[Any], list[int]]]:
-    """Return times and cumulative numbers of labels by source, at most 200 points each."""
-    tables = [table[["source", "submitted_at"]] for table in given.values()]
-    progress = {}
-    for source, part in pd.concat(tables).groupby("source"):
-        moments = part["submitted_at"].sort_values().reset_index(drop=True)
-        at = np.unique(np.linspace(0, len(moments) - 1, min(len(moments), 200)).astype(int))
-        progress[str(source)] = (moments.iloc[at].tolist(), (at + 1).tolist())
-    return progress
 
 
 def _disputed(votes: pd.DataFrame, images: pd.DataFrame, verdicts: pd.DataFrame) -> Rows:

@@ -32,19 +32,17 @@ class EvaluationPrompt(BaseModel, frozen=True):
     """Group; `held out` prompts were not trained on."""
 
 
-class Gain(BaseModel, frozen=True):
-    """Mean difference to the base on the same prompts and seeds, with its 95 % interval."""
+class Mean(BaseModel, frozen=True):
+    """A mean with its 95 % interval; a gain is a mean difference to the base, image by image."""
 
     mean: float
     interval: Interval = None
 
 
-class Score(BaseModel, frozen=True):
-    """Mean score by one of `evaluate.scorers`, with its 95 % interval."""
+class Score(Mean, frozen=True):
+    """Mean score by one of `evaluate.scorers`."""
 
-    mean: float
-    interval: Interval = None
-    gain: Gain | None = None
+    gain: Mean | None = None
 
 
 class Figures(BaseModel, frozen=True):
@@ -87,18 +85,9 @@ class FamilyFigures(Figures, frozen=True):
 class GroupFigures(Figures, frozen=True):
     """Figures of a group of prompts with the same number of images each."""
 
-    reward_gain: Gain | None = None
-    gain: Gain | None = None
+    reward_gain: Mean | None = None
+    gain: Mean | None = None
     """Gain in alignment, if there is a judge."""
-
-
-class Spread(BaseModel, frozen=True):
-    """Mean and spread of a figure over chains."""
-
-    mean: float
-    std: float
-    n: int
-    interval: Interval = None
 
 
 class EvaluatedImage(BaseModel, frozen=True):
@@ -125,7 +114,7 @@ class Result(BaseModel, frozen=True):
     prompts: list[PromptFigures]
     families: list[FamilyFigures]
     groups: dict[Group, GroupFigures]
-    kl: Spread | None = None
+    kl: Mean | None = None
     """KL of its denoising chains to the base, in nats, for tuned models."""
     images: list[EvaluatedImage]
 
@@ -325,14 +314,9 @@ def by_strength(
     ]
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Return mean, standard deviation and interval of the mean."""
-    return Spread(
-        mean=float(np.mean(values)),
-        std=float(np.std(values)),
-        n=len(values),
-        interval=mean_interval(values),
-    )
+def mean_of(values: Sequence[float], groups: list[list[int]] | None = None) -> Mean:
+    """Return the mean and its interval; with groups of indices, the interval is over groups."""
+    return Mean(mean=float(np.mean(values)), interval=mean_interval(_means(values, groups)))
 
 
 def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
@@ -346,10 +330,8 @@ def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
             "reward_std": None if part.stds is None else float(np.mean(part.stds)),
         }
     if part.scores is not None:
-        figures["scores"] = [
-            Score(mean=float(one.mean()), interval=mean_interval(_means(one.tolist(), groups)))
-            for one in part.scores.T
-        ]
+        means = (mean_of(one.tolist(), groups) for one in part.scores.T)
+        figures["scores"] = [Score(**dict(one)) for one in means]
     if part.verdicts is None:
         return figures
     is_met = [verdict.met for verdict in part.verdicts]
@@ -366,11 +348,9 @@ def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
     }
 
 
-def _gain(values: Sequence[float], before: Sequence[float], groups: list[list[int]] | None) -> Gain:
+def _gain(values: Sequence[float], before: Sequence[float], groups: list[list[int]] | None) -> Mean:
     differences = np.subtract(values, before, dtype=float).tolist()
-    return Gain(
-        mean=float(np.mean(differences)), interval=mean_interval(_means(differences, groups))
-    )
+    return mean_of(differences, groups)
 
 
 def _by_text(part: Measured) -> list[list[int]]:

@@ -9,7 +9,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,7 +19,6 @@ MODEL_COLORS = {"base": GRAY, "best of n": YELLOW}
 COMPARED_COLORS = (BLUE, RED, YELLOW, "#2a7f62", "#5b4b8a", "#c8553d", "#1b9aaa")
 """Colors of compared models, except for the base."""
 VERDICT_COLORS = {"good": "#2a7f62", "bad": "#c8553d", "skip": "#b9bec6", "unsafe": "#5b4b8a"}
-SOURCE_COLORS = {"human": BLUE, "simulated": YELLOW, "imported": GRAY, "adjudicator": RED}
 SMALL = {"height": 2.6, "width": 3.8}
 """Size in inches of a chart beside others; its text stays readable on a phone."""
 LONGEST = 40
@@ -179,19 +177,6 @@ def verdict_chart(rows: Lines) -> str:
     axes.invert_yaxis()
     axes.set(xlim=(0, 1), xlabel="share of verdicts")
     _legend(axes, columns=4)
-    return _svg(figure)
-
-
-def progress_chart(series: dict[str, tuple[Sequence[Any], Sequence[int]]]) -> str:
-    """Return the number of labels over time, by source (moments, counts), as SVG."""
-    figure, axes = _figure(**SMALL)
-    for source, (moments, counts) in series.items():
-        axes.step(
-            moments, counts, where="post", color=SOURCE_COLORS[source], label=source, linewidth=1.6
-        )
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
-    axes.set(ylim=(0, None), ylabel="labels")
-    _legend(axes, columns=3)
     return _svg(figure)
 
 

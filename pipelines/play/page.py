@@ -44,7 +44,7 @@ MOST_EXAMPLES = 400
 """Largest number of example prompts in the page."""
 FEW_PIXELS = 256
 """Side in pixels below which images are enlarged with crisp pixels."""
-STRONGEST, MOST_GUIDANCE, MOST_CANDIDATES, MOST_IMAGES, MOST_STEPS = 2.0, 20.0, 16, 16, 100
+STRONGEST, MOST_GUIDANCE, MOST_IMAGES, MOST_STEPS = 2.0, 20.0, 16, 100
 """Upper ends of sliders."""
 QUIET: dict[str, Any] = {"api_visibility": "private"}
 """Options of all events of the page."""
@@ -69,19 +69,18 @@ class Drawing:
     @property
     def beside(self) -> int:
         """The number of seeds that share a row of the page."""
-        return min(max(1, ROW // len(self.wanted.columns)), len(self.wanted.seeds))
+        return min(max(1, ROW // len(self.wanted.models)), len(self.wanted.seeds))
 
     def tiles(self, waiting: Path) -> list[tuple[str, str]]:
         """Return files and captions, seed by seed; `waiting` stands for missing images."""
         tiles = []
         for number, seed in enumerate(self.wanted.seeds):
-            for name in self.wanted.columns:
+            for name in self.wanted.models:
                 if name in self.images:
                     one = self.images[name][number]
-                    tiles.append((str(one.file), words.caption(one, self.wanted)))
+                    tiles.append((str(one.file), words.caption(one)))
                 else:
-                    title = words.title_of(name, self.wanted)
-                    tiles.append((str(waiting), f"{title} · seed {seed}"))
+                    tiles.append((str(waiting), f"{name} · seed {seed}"))
         return tiles
 
     def remove(self) -> None:
@@ -189,15 +188,6 @@ class Playground:
         )
         most = max(MOST_IMAGES, config.images)
         self.images = gr.Slider(1, most, config.images, step=1, label="Images of each model")
-        self.candidates = gr.Slider(
-            1,
-            MOST_CANDIDATES,
-            1,
-            step=1,
-            label="Best of n",
-            info="The base draws n, the reward picks one; 1 leaves it out.",
-            visible=self.studio.reward is not None,
-        )
 
     def _build_wall(self) -> None:
         self.state = gr.State(None, delete_callback=lambda one: one and one.remove())
@@ -243,7 +233,7 @@ class Playground:
     def _listen(self, page: gr.Blocks) -> None:
         given = {
             self.prompt, self.models, self.strength, self.guidance, self.steps, self.seed,
-            self.images, self.candidates, self.state, self.taken, self.mix,
+            self.images, self.state, self.taken, self.mix,
         }  # fmt: skip
         shown = [
             self.state, self.status, self.heads, self.gallery, self.actions, self.note,
@@ -272,7 +262,7 @@ class Playground:
         linked = {
             "prompt": self.prompt, "models": self.models, "strength": self.strength,
             "guidance": self.guidance, "steps": self.steps, "seed": self.seed,
-            "images": self.images, "best_of": self.candidates, "mix": self.mix,
+            "images": self.images, "mix": self.mix,
         }  # fmt: skip
         keep_in_address(page, linked, (drawn, mixed, again))
         self.taken.change(
@@ -299,21 +289,19 @@ class Playground:
                 steps=given[self.steps],
                 first_seed=given[self.seed],
                 images=given[self.images],
-                candidates=given[self.candidates],
             )
             start = time.monotonic()
             drawing = Drawing(wanted, self.studio.new_folder())
             with ExitStack() as failed:  # the visitor may have left
                 failed.callback(drawing.remove)
-                columns = wanted.columns
+                columns = wanted.models
                 for number, name in enumerate(columns):
                     yield self._shown(drawing)
-                    title = words.title_of(name, wanted)
-                    progress((number, len(columns)), desc=title, unit="models")
+                    progress((number, len(columns)), desc=name, unit="models")
 
-                    def tell(done: int, of: int, title: str = title, number: int = number) -> None:
+                    def tell(done: int, of: int, name: str = name, number: int = number) -> None:
                         share = (number + done / of) / len(columns)
-                        progress(share, desc=f"{title}: step {done} of {of}")
+                        progress(share, desc=f"{name}: step {done} of {of}")
 
                     drawing.images[name] = self.studio.draw(name, wanted, drawing.folder, tell)
                 home = self.take_home(given[self.taken], drawing)
@@ -333,7 +321,7 @@ class Playground:
             earlier.remove()
 
     def _shown(self, drawing: Drawing) -> dict[Any, Any]:
-        models, beside = len(drawing.wanted.columns), drawing.beside
+        models, beside = len(drawing.wanted.models), drawing.beside
         crisp = ["crisp"] if self._is_small else []
         return {
             self.status: words.BUSY,

@@ -5,15 +5,13 @@ from html import escape
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from finetune.settings.adapter_kinds import BASE, kind_of
+from finetune.settings.adapter_kinds import kind_of
 from pipelines.finetune.model_card import drawing_code
-from pipelines.play.studio import BEST_OF_N, DrawnImage, DrawRequest, Studio
+from pipelines.play.studio import DrawnImage, DrawRequest, Studio
 from pipelines.run.image_plan import Planned
 
 if TYPE_CHECKING:
     from pipelines.play.page import Drawing
-
-TITLES = {BASE: "base", BEST_OF_N: "best of {n}"}
 
 EMPTY = '<p class="empty">Press <b>Draw</b>, and the models draw here, side by side.</p>'
 
@@ -21,12 +19,7 @@ BUSY = "<p>&nbsp;</p>"
 """Empty line that keeps space for the progress."""
 
 
-def title_of(model: str, wanted: DrawRequest) -> str:
-    """Return a model's name as the page shows it."""
-    return TITLES.get(model, model).format(n=wanted.candidates)
-
-
-def caption(one: DrawnImage, wanted: DrawRequest) -> str:
+def caption(one: DrawnImage) -> str:
     """Return the lines under an image: model and seed, then reward and verdict."""
     figures = []
     if one.reward is not None:
@@ -36,7 +29,7 @@ def caption(one: DrawnImage, wanted: DrawRequest) -> str:
         figures.append("✓ right" if one.met else "✗ not right")
     elif one.clip_score is not None:
         figures.append(f"CLIP score {one.clip_score:.2f}")
-    return "\n".join([f"{title_of(one.model, wanted)} · seed {one.seed}", *figures])
+    return "\n".join([f"{one.model} · seed {one.seed}", *figures])
 
 
 def headings(wanted: DrawRequest, drawn: Mapping[str, Sequence[DrawnImage]], beside: int) -> str:
@@ -45,12 +38,12 @@ def headings(wanted: DrawRequest, drawn: Mapping[str, Sequence[DrawnImage]], bes
     `beside` seeds share a row; only the first seed has the figures.
     """
     cells = []
-    for name in wanted.columns:
+    for name in wanted.models:
         facts = escape(_summary(drawn[name])) if name in drawn else "…"
-        cells.append(f"<div><b>{escape(title_of(name, wanted))}</b><span>{facts}</span></div>")
+        cells.append(f"<div><b>{escape(name)}</b><span>{facts}</span></div>")
     again = [
-        f'<div class="again" aria-hidden="true"><b>{escape(title_of(name, wanted))}</b></div>'
-        for name in wanted.columns * (beside - 1)
+        f'<div class="again" aria-hidden="true"><b>{escape(name)}</b></div>'
+        for name in wanted.models * (beside - 1)
     ]
     kind = f"heads of-{min(len(cells), 4)}"
     columns = len(cells) * beside
@@ -59,13 +52,13 @@ def headings(wanted: DrawRequest, drawn: Mapping[str, Sequence[DrawnImage]], bes
 
 def votes(drawing: "Drawing") -> str:
     """Return HTML with a button for each image, in the columns of the images."""
-    columns = len(drawing.wanted.columns)
+    columns = len(drawing.wanted.models)
     if columns == 1:
         return ""
     cells = []
     for row, images in enumerate(drawing.rows):
         for place, one in enumerate(images):
-            name = escape(f"{title_of(one.model, drawing.wanted)} · seed {one.seed}")
+            name = escape(f"{one.model} · seed {one.seed}")
             pressed = str(drawing.best.get(row) == place).lower()
             cells.append(
                 f'<button type="button" data-row="{row}" data-place="{place}" '
