@@ -157,7 +157,7 @@ def test_the_page_says_how_much_of_a_long_prompt_is_not_read(studio: Studio) -> 
 def test_a_mix_is_a_model_that_a_request_names(studio: Studio) -> None:
     half = f"{TUNED}*0.5"
     wanted = request(studio, models=[f"{TUNED}*1", f"{TUNED} * .5", TUNED], strength=0.5)
-    assert wanted.models == [TUNED, f"{TUNED}*1", half]
+    assert wanted.models == (TUNED, f"{TUNED}*1", half)
     tuned, one, less = (drawn(studio, name, wanted) for name in wanted.models)
     assert pixels(one) == pixels(tuned)
     assert pixels(less) not in (pixels(tuned), pixels(drawn(studio, BASE, wanted)))
