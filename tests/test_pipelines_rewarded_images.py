@@ -101,4 +101,3 @@ def test_the_stage_trains_with_kl_o(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "r").finetune_dir("rwl")
     steps = read_metrics(folder)[1:]  # those after the untrained model's
     assert all(line["kl_loss"] is not None and line["pretraining_loss"] > 0 for line in steps)
-    assert not (folder / "images").exists()

@@ -15,7 +15,7 @@ from tests.support.gradio_routes import gradio_config, gradio_routes
 from tests.support.play_run import TUNED, studio_of
 
 OPEN = {"/", "/theme.css", "/manifest.json", "/favicon.ico"}
-DRAW = ["A cat.", [BASE, TUNED], 1, "", 2, 2, 0, 1, 1, None, BASE]
+DRAW = ["A cat.", [BASE, TUNED], 1, "", 2, 2, 0, 1, None, BASE]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_events_that_no_page_sends_are_refused_in_words(client: TestClient) -> N
         3: ("Name of the mix", [None, 7, {"path": "/etc/passwd"}]),
         5: ("Steps", [0, 10_000, 1.5]),
         6: ("First seed", ["x", -1, []]),
-        9: ("this page", [{"path": "/etc/passwd"}, 1]),
+        8: ("this page", [{"path": "/etc/passwd"}, 1]),
     }
     for place, (label, values) in odd.items():
         for value in values:
