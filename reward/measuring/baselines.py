@@ -50,8 +50,7 @@ def rewards_from_elsewhere(
         PictuneError: a reward cannot be loaded, or does not return a finite number for each image.
     """
     return {
-        source.name: _source_scorer(source, examples, ENCODE_BATCH, device, track)
-        for source in config.baselines
+        source.name: _source_scorer(source, examples, device, track) for source in config.baselines
     }
 
 
@@ -108,7 +107,6 @@ def score_files(
     paths: Sequence[Path],
     prompts: Sequence[str],
     *,
-    batch_size: int,
     device: torch.device,
     track: Track = iter,
 ) -> Values:
@@ -120,8 +118,8 @@ def score_files(
     """
     reward = load_reward([source], device=device, finite=False)
     rewards = np.zeros(len(paths))
-    for start in track(range(0, len(paths), batch_size)):
-        rows = range(start, min(start + batch_size, len(paths)))
+    for start in track(range(0, len(paths), ENCODE_BATCH)):
+        rows = range(start, min(start + ENCODE_BATCH, len(paths)))
         loaded = {row: read_image(paths[row]) for row in rows}
         for size in {image.shape for image in loaded.values()}:
             same = [row for row in rows if loaded[row].shape == size]
@@ -138,7 +136,7 @@ def score_files(
 
 
 def _source_scorer(
-    source: RewardSource, examples: Examples, batch_size: int, device: torch.device, track: Track
+    source: RewardSource, examples: Examples, device: torch.device, track: Track
 ) -> Scorer:
     """Return an external reward as a probability.
 
@@ -150,7 +148,6 @@ def _source_scorer(
         source,
         [dataset.paths[image] for image in keys[:, 0]],
         [dataset.prompts[prompt] for prompt in keys[:, 1]],
-        batch_size=batch_size,
         device=device,
         track=track,
     )
