@@ -117,7 +117,7 @@ def test_it_is_tuned_with_a_reward_and_without_one(
     page = page_of(run.evaluation_dir)
     assert "by Preference (on the labels themselves)." in page
     assert (" on that reward by Preference" in page) == with_reward
-    for words in ("<th>reward</th>", "The reward model</h2>", "best of 2"):
+    for words in ("<th>reward</th>", "How far the reward can be trusted", "best of 2"):
         assert (words in page) == with_reward
     assert ("best of 2" in told) == with_reward
     assert command(run, "report") == 0
