@@ -151,7 +151,7 @@ def test_rewards_of_ones_own_need_no_labels_no_trained_reward_and_no_judge(
         "held out: place",
     ):
         assert words in page
-    for words in ("held out: object", "held out: count", "best of", "The labels</h2>", "95 %"):
+    for words in ("held out: object", "held out: count", "best of", "make inspect RUN", "95 %"):
         assert words not in page
     metrics = metrics_of(run.evaluation_dir)
     asked = [(one["prompt"], one["family"]) for one in metrics["results"][0]["prompts"]]
