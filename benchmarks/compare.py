@@ -91,17 +91,12 @@ class Crowd:
         outcome[rng.random(n) < self.ties] = 0.5
         votes = Votes(
             models=tuple(f"model {i}" for i in range(k)),
-            raters=tuple(map(str, range(self.raters))),
-            pairs=tuple(map(str, range(tasks))),
-            images=tuple((f"{i}a", f"{i}b") for i in range(tasks)),
             model_a=model_a,
             model_b=model_b,
             outcome=outcome,
             rater=rater,
             prompt=prompt,
             category=np.full(n, "other", object),
-            pair=task,
-            a_is_left=a_is_left,
         )
         return votes.in_order(rng.permutation(n))
 

@@ -31,7 +31,7 @@ from finetune.settings.sampler import Sampler
 from pipelines.collect import images as images_stage
 from pipelines.collect import simulate
 from pipelines.evaluate.figures import EvaluationPrompt, Measured, best_of, by_group, by_prompt
-from pipelines.evaluate.measures import Values, vendi_of_subsets
+from pipelines.evaluate.measures import Values, vendi_score
 from pipelines.evaluate.plan import evaluation_images, evaluation_prompts
 from pipelines.evaluate.work import Instruments, kl_to_base
 from pipelines.finetune.job import Job, open_job, with_images
@@ -61,7 +61,7 @@ NOTHING = {"queries": 0, "kl": 0.0, "minutes": 0.0}
 """Costs of an untrained model."""
 LEAST_RIGHT = 4
 """Least number of right images of a prompt, by each model, for a comparison of diversity."""
-FIGURES = ("alignment", "reward", "readable", "distance", "diversity")
+FIGURES = ("alignment", "reward", "readable", "diversity")
 """Names of the figures of a group of prompts."""
 
 
@@ -188,6 +188,16 @@ def diversity_of_right(
             scores = [vendi_of_subsets(one, size, subsets=50, seed=seed) for one in (ours, theirs)]
             shares.append(scores[0] / scores[1])
     return float(np.mean(shares)) if shares else None
+
+
+def vendi_of_subsets(features: Values, size: int, *, subsets: int, seed: int) -> float:
+    """Return the mean Vendi score of random subsets of `size` of the features [n, D].
+
+    The score grows with the number of images, so sets of different sizes are compared at one size.
+    """
+    random = np.random.default_rng(seed)
+    drawn = (random.choice(len(features), size, replace=False) for _ in range(subsets))
+    return float(np.mean([vendi_score(features[rows]) for rows in drawn]))
 
 
 def _right(part: Measured) -> Values:

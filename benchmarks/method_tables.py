@@ -21,8 +21,8 @@ of several commits, some with changes that were not committed: [README.md](READM
 COLUMNS = """In per cent, means of them
 and in brackets the 95 % interval. Gains are beside the base of the same seed and sampler, and so
 are the diversities (Vendi score, by CLIP embeddings), of all images and of those that show their
-prompt at equal numbers. Frechet distance (to the base's images, by CLIP embeddings), KL (nats),
-queries (images scored in training) and minutes of training are no shares."""
+prompt at equal numbers. KL (nats), queries (images scored in training) and minutes of training are
+no shares."""
 TITLES = (
     "four prompts",
     "over base",
@@ -31,7 +31,6 @@ TITLES = (
     "diversity",
     "of right images",
     "readable",
-    "distance to base",
     "KL",
     "queries",
     "minutes",
@@ -194,7 +193,6 @@ def _cells(row: Row) -> list[str]:
         share(trained["diversity, of base"]),
         share(row["diversity of right"]),
         share(trained["readable"]),
-        number(trained["distance"], ".3f", ".3f"),
         number(row["kl"]),
         f"{row['queries']['mean']:,.0f}",
         f"{row['minutes']['mean']:.1f}",

@@ -43,10 +43,8 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "rank 8": ("rwl.adapter.rank=8", "rwl.learning_rate=2e-3"),
     "200 updates": ("rwl.updates=200", "rwl.validation.every=100"),
     "800 updates": ("rwl.updates=800", "rwl.validation.every=400"),
-    "256 images": ("rwl.images=scored",),
     "1,280 images": ("finetune.scored_per_prompt=224",),
     "pretraining": ("rwl.pretraining_weight=0.3",),
-    "two rounds": ("rwl.rounds=2",),
     "weakest as good": ("finetune.strengths=[0.4, 0.6, 0.8]",),
 }
 """Changes to the demo's settings, one at a time."""

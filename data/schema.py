@@ -115,7 +115,7 @@ adapter_hash      string?   SHA-256 of the adapter's file of the tuned model tha
 stochastic_share  float32?  share of the steps, from the first, that have this eta; null where it is
     not known
 origin            string?   comparison for an image that was drawn to compare models alone and that
-    nothing is trained on, playground for one that somebody drew there and sent to raters; null for
+    nothing is trained on, playground for one that somebody drew and voted on there; null for
     all others
 adapter_strength  float32?  factor of the adapter's update; null means 1, as trained
 """)

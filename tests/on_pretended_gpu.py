@@ -240,8 +240,8 @@ def test_every_stage_runs(
         assert command(run, "score") == 0
         assert command(run, "best-of-n", "--n", "2") == 0
         studio = studio_of(run.in_round(rounds), tmp_path)
-        wanted = request(studio, models=[*studio.tuned, BASE], candidates=2)
-        assert all(len(drawn(studio, name, wanted)) == 2 for name in wanted.columns)
+        wanted = request(studio, models=[*studio.tuned, BASE])
+        assert all(len(drawn(studio, name, wanted)) == 2 for name in wanted.models)
     if rounds > 1:
         assert (run.in_round(rounds).evaluation_dir / "report.html").is_file()
     assert counts.by_kind()[LAUNCHES] > 10_000

@@ -61,17 +61,12 @@ def votes(outcome: list[float], models: int = 2, second: list[int] | None = None
     n = len(outcome)
     return Votes(
         models=tuple("abc"[:models]),
-        raters=tuple(map(str, range(n))),
-        pairs=tuple(map(str, range(n))),
-        images=tuple((f"{i}a", f"{i}b") for i in range(n)),
         model_a=np.zeros(n, np.int64),
         model_b=np.array(second or [1] * n),
         outcome=np.array(outcome),
         rater=np.arange(n),
         prompt=np.arange(n),
         category=np.full(n, "other", object),
-        pair=np.arange(n),
-        a_is_left=np.ones(n, bool),
     )
 
 

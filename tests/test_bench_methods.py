@@ -109,7 +109,6 @@ def _check_pages(found: dict[str, Any], file: Path) -> None:
     last = [(row["model"], row["sampler"]) for row in rows[-3:]]
     assert last == [("DPOK, again", sampler) for sampler in SAMPLERS]
     assert all(row["trained"]["gain"]["mean"] == 0 for row in rows[:3])
-    assert all(row["trained"]["distance"]["mean"] < 1e-6 for row in rows[:3])
     plot(rows, [found], file)
     assert file.stat().st_size > 10_000
     text = page(rows, [found], ["3"])

@@ -1,4 +1,4 @@
-"""DPOK's loss and training: its first update, replay, value function and guards."""
+"""DPOK's loss and training: its first update, value function and guards."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -94,22 +94,6 @@ def test_first_update_has_unit_ratio_and_no_kl(velocity_folder: Path, precision:
     assert metrics.kl == 0
     assert metrics.clip_fraction == 0
     assert metrics.gradient_norm > 0
-
-
-def test_replayed_transitions_are_weighed_by_their_ratio_to_the_policy_that_drew_them(
-    velocity_folder: Path,
-) -> None:
-    for earlier in (0, 1):
-        settings = {"updates": 1, "iterations": 3, "replay_iterations": earlier}
-        config = SMALL.model_copy(update=settings)
-        training = training_of(open_with_adapter(velocity_folder), config)
-        state = dpok.METHOD.start(training)
-        assert isinstance(state, policy_gradient.PolicyState)
-        first, *later = dpok.METHOD.train(training, state)
-        assert first.ratio_mean == 1
-        assert [metrics.first_ratio_gap for metrics in later] == [0, 0]
-        assert [metrics.ratio_mean != 1 for metrics in later] == [earlier > 0] * 2
-        assert len(state.replay) == earlier
 
 
 def test_value_function_learns_to_predict_the_reward_of_each_prompt(

@@ -76,15 +76,6 @@ def test_a_measure_that_the_untuned_model_does_not_have_is_not_judged() -> None:
     assert not LIMITS.exceeded({"disagreement": 1.0, "diversity": 0.0}, {"disagreement": 0.0})
 
 
-def test_a_stale_reward_is_an_alarm_that_says_to_label_now() -> None:
-    assert not LIMITS.exceeded({"stale_reward": 0.1}, {})
-    (sentence,) = LIMITS.exceeded({"stale_reward": 0.04}, {"stale_reward": 0.9}).values()
-    assert sentence.startswith("label now: ")
-    assert "share of 0.04 (stale_reward, at least 0.1)" in sentence
-    # The labeled images were drawn otherwise: then it says nothing about tuning.
-    assert not LIMITS.exceeded({"stale_reward": 0.0}, {"stale_reward": 0.0})
-
-
 def test_a_monitor_without_models_measures_pixels_alone() -> None:
     images, prompts = torch.rand(2, 3, 8, 8, generator=seeded()), ["a", "a"]
     of_pixels = set(summary(Monitor().measure(images, prompts), prompts))

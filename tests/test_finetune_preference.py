@@ -227,17 +227,6 @@ def test_without_a_reward_held_out_accuracy_chooses_the_weights(sd_folder: Path)
     ]
     assert metrics[0].held_out_accuracy is None
     assert state.monitors["saturation"] > 0
-    assert all(each.reward_accuracy is None for each in metrics)
-
-
-def test_a_reward_is_measured_on_the_same_held_out_labels(sd_folder: Path) -> None:
-    rewards = torch.full((12,), NAN)
-    rewards[[8, 0, 9, 10]] = torch.tensor([1.0, 0.0, 0.0, 1.0])  # right, then wrong
-    labels = small_labels(rewards=rewards)
-    training = training_of(open_with_adapter(sd_folder), SMALL, data=labels)
-    last = list(trained(METHOD, training))[-1]
-    assert last.reward_accuracy == 0.5
-    assert last.validation_reward != last.held_out_accuracy
 
 
 @pytest.mark.parametrize("prompts", [2, 30])

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
 from scipy.stats import kstest
 from torch import Tensor
 from torch.nn import functional
@@ -14,14 +13,12 @@ from data.errors import PictuneError
 from finetune.labels.weighted_batches import WeightedData, draw_batch, weighted_images
 from finetune.learning.method import Training
 from finetune.learning.reward_fn import RewardFn
-from finetune.methods.reward_weighted import METHOD, RewardWeightedState
-from finetune.model.denoising import timestep_weights
+from finetune.methods.reward_weighted import METHOD
 from finetune.model.diffusion import DiffusionModel
-from finetune.model.schedule import DiffusionSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import ValidationConfig
-from tests.support.small_training import open_with_adapter, perturb, seeded, trained, training_of
+from tests.support.small_training import open_with_adapter, seeded, trained, training_of
 
 SMALL = RewardWeightedConfig(
     updates=3,
@@ -54,7 +51,6 @@ def reward_weighted(
     config: RewardWeightedConfig = SMALL,
     *,
     reward: RewardFn = brightness,
-    pretraining: WeightedData | None = None,
     generator: torch.Generator | None = None,
 ) -> Training[Any]:
     """Return a training on the data with two sampler steps and seed 1."""
@@ -66,7 +62,6 @@ def reward_weighted(
         sampler=Sampler(steps=2),
         generator=generator or seeded(1),
         data=data,
-        pretraining=pretraining,
     )
 
 
@@ -75,7 +70,6 @@ def test_loop_with_equal_rewards_and_no_pretraining_is_plain_denoising(sd_folder
     settings = {
         "weighting": "raw",
         "pretraining_weight": 0.0,
-        "min_snr": 0.0,
         "caption_dropout": 0.0,
         "updates": 1,
     }
@@ -115,63 +109,6 @@ def test_timesteps_are_drawn_with_the_density_that_the_power_names(
     batch = draw_batch(images, config, schedule, generator=seeded(1))
     places = (batch.timesteps + 0.5) / len(schedule.training_timesteps)
     assert kstest(places.numpy(), lambda u: u ** (power + 1)).pvalue > 0.01
-
-
-@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
-def test_min_snr_weighs_the_same_image_error_alike_for_every_prediction(prediction: str) -> None:
-    scheduler = DDIMScheduler(
-        beta_schedule="scaled_linear",
-        beta_start=0.00085,
-        beta_end=0.012,
-        prediction_type=prediction,
-    )
-    scheduler.set_timesteps(10)
-    schedule = DiffusionSchedule.of(scheduler)
-    timesteps = torch.tensor([10, 300, 600, 990])
-    alphas = scheduler.alphas_cumprod[timesteps]
-    snr = alphas / (1 - alphas)
-    # The same error in the image appears this much larger or smaller in the predicted quantity.
-    error = {"epsilon": snr, "v_prediction": 1 / (1 - alphas), "sample": torch.ones(4)}[prediction]
-    weighted = timestep_weights(schedule, timesteps, 5.0) * error
-    torch.testing.assert_close(weighted, snr.clamp(max=5.0), rtol=1e-4, atol=1e-6)
-    # Not weighted, as by default, the noisiest steps count as much as the others.
-    default = RewardWeightedConfig().min_snr
-    assert timestep_weights(schedule, timesteps, default).tolist() == [1, 1, 1, 1]
-
-
-def test_further_rounds_learn_from_images_of_the_tuned_model(sd_folder: Path) -> None:
-    model = open_with_adapter(sd_folder)
-    perturb(model)
-    settings = {"updates": 4, "rounds": 2, "images_per_round": 3, "report_every": 1}
-    config = SMALL.model_copy(update=settings)
-    training = reward_weighted(model, small_data([0.1, 0.9]), config)
-    state = METHOD.start(training)
-    assert isinstance(state, RewardWeightedState)
-    first, second, third, fourth = METHOD.train(training, state)
-    assert [metrics.round for metrics in (first, second, third, fourth)] == [0, 0, 1, 1]
-    assert first.reward == second.reward == pytest.approx(0.5)
-    assert third.reward == fourth.reward == pytest.approx(float(state.drawn["rewards"].mean()))
-    images = model.decode(state.drawn["latents"])
-    assert state.drawn["latents"].shape == (2 * 3, 4, 8, 8)
-    torch.testing.assert_close(brightness(images, []), state.drawn["rewards"])
-
-
-def test_more_rounds_than_updates_are_refused() -> None:
-    with pytest.raises(ValueError, match="3 rounds need as many updates, not 2"):
-        RewardWeightedConfig(rounds=3, updates=2)
-
-
-def test_pretraining_pairs_take_the_place_of_the_bases_images(sd_folder: Path) -> None:
-    config = SMALL.model_copy(update={"updates": 1, "learning_rate": 0.0})
-    pairs = WeightedData(10 * randn(2, 4, 8, 8), ["a", "b"], torch.zeros(2))
-    data, found = small_data([1.0, 0.5]), []
-    for pretraining in (None, pairs):
-        model = open_with_adapter(sd_folder)
-        training = reward_weighted(model, data, config, pretraining=pretraining)
-        found.append(next(trained(METHOD, training)))
-    own, others = found
-    assert own.loss == pytest.approx(others.loss, rel=1e-5)
-    assert own.pretraining_loss != pytest.approx(others.pretraining_loss, rel=1e-2)
 
 
 @pytest.mark.parametrize(("share", "warned"), [(0.05, True), (0.25, False)])

@@ -22,7 +22,7 @@ from tests.support.tuned_run import copy_of, figures_of, words
 PROMPTS = ["a cat", "a dog"]
 # Batches of validation are as large as those of training.
 CHANGES: dict[str, dict[str, Any]] = {
-    "dpok": {"iterations": 2, "images_per_prompt": 4, "replay_iterations": 0},
+    "dpok": {"iterations": 2, "images_per_prompt": 4},
     "rwl": {"updates": 2},
 }
 

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog, minimize
 from torch import Tensor
 
-from finetune.labels.weighting import sample_weights
-from finetune.learning.staleness import effective_sample_size
+from finetune.labels.weighting import effective_sample_size, sample_weights
 from finetune.settings.reward_weighted import WeightingConfig
 
 REWARDS = torch.rand(12, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

@@ -193,10 +193,10 @@ def test_a_page_whose_name_leads_here_reads_and_sends_nothing(visitor: TestClien
     assert (answer.status_code, "host_names" in answer.json()["detail"]) == (403, True)
 
 
-def test_visitors_ask_raters_only_on_this_machine_unless_it_is_set() -> None:
-    assert PlayConfig().may_ask
+def test_visitors_vote_only_on_this_machine_unless_it_is_set() -> None:
+    assert PlayConfig().may_vote
     for changes in ({"host": "0.0.0.0"}, {"https": True}, {"host_names": ("play.example",)}):
         config = PlayConfig.model_validate(changes)
-        assert not config.may_ask
-        assert config.model_copy(update={"ask_raters": True}).may_ask
-    assert not PlayConfig(ask_raters=False).may_ask
+        assert not config.may_vote
+        assert config.model_copy(update={"votes": True}).may_vote
+    assert not PlayConfig(votes=False).may_vote

@@ -1,4 +1,4 @@
-"""People's verdict on the evaluation's page, and automatic figures beside it, on tiny models."""
+"""People's verdict on the evaluation's page, on tiny models."""
 
 import json
 import random
@@ -20,12 +20,10 @@ from data.tables.parquet import export
 from pipelines.collect.label_statistics import label_statistics
 from pipelines.run.record import STAMP
 from tests.support.data_campaign import START, open_store
-from tests.support.demo_run import command, metrics_of, page_of
+from tests.support.demo_run import command, page_of
 from tests.support.tuned_run import copy_of
 
 pytestmark = pytest.mark.slow
-
-BRIGHTNESS = "tests.support.user_rewards:brightness"
 
 
 def compare_by_brightness(run: RunFolder) -> None:
@@ -69,12 +67,8 @@ def brightness(run: RunFolder, row: dict[str, Any]) -> float:
 
 @pytest.fixture(scope="module")
 def run(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run that is tuned and evaluated, whose reward is compared with brightness."""
+    """A run that is tuned and evaluated."""
     copy = copy_of(ready, tmp_path_factory.mktemp("runs"))
-    source = f'[{{ kind = "python", path = "{BRIGHTNESS}" }}]'
-    settings = re.sub("(?m)^baselines = .*$", f"baselines = {source}", copy.config_file.read_text())
-    copy.config_file.write_text(settings)
-    assert BRIGHTNESS in settings
     assert command(copy, "finetune", "--method", "dpok", "--set", "dpok.learning_rate=1e-30") == 0
     assert command(copy, "evaluate") == 0
     return copy
@@ -120,17 +114,6 @@ def test_the_story_counts_what_the_reward_learned_from(run: RunFolder) -> None:
     assert story in page_of(run.evaluation_dir)
     assert label_statistics(run.latest)["raters"].keys() == {"simulated"}
     assert re.search(r"rankings</b>by \d+ simulated raters</li>", page_of(run.evaluation_dir))
-
-
-def test_automatic_figures_stand_beside_people(run: RunFolder) -> None:
-    metrics = metrics_of(run.comparison_dir)
-    (axis,) = metrics["axes"]
-    found = {one["name"]: one["agreed"] for one in axis["automatic"]}
-    assert set(found) == {"reward", "CLIP score", f"python {BRIGHTNESS}"}
-    assert found[f"python {BRIGHTNESS}"]["share"] == 1
-    assert all(one["n"] == axis["n"] for one in found.values())
-    assert 0 <= found["reward"]["share"] <= 1
-    assert "ordered as people do" in (run.comparison_dir / "report.html").read_text()
 
 
 def test_votes_on_a_model_that_was_tuned_again_are_called_so(run: RunFolder) -> None:

@@ -4,7 +4,6 @@ import re
 import shutil
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from data.feedback import NewTask
@@ -37,9 +36,8 @@ def test_inspect_prints_tables_and_writes_a_page_that_holds_all_it_shows(
     page = (run.labels_dir / "inspection.html").read_text(encoding="utf-8")
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert all(source.startswith("data:") for source in sources)
-    assert sum("svg" in source[:20] for source in sources) == 2
-    for title in ("seconds on a task", "place on the screen", "Disputed images"):
-        assert title in page
+    assert sum("svg" in source[:20] for source in sources) == 1
+    assert "Disputed images" in page
     disputed = inspection_figures(run)["disputed"]
     assert sum("image/png" in source[:20] for source in sources) == len(disputed)
     assert not re.search("<(script|link|iframe)", page)
@@ -55,8 +53,7 @@ def test_agreement_says_among_whom_and_the_rest_what_it_mixes(
     shutil.copytree(run.root, tmp_path / "r", symlinks=True)
     assert main(command) == 0
     mixed = (
-        "verdicts, seconds, places and disputed images count all of these together; "
-        "agreement is among people alone"
+        "verdicts and disputed images count all of these together; agreement is among people alone"
     )
     assert mixed in capsys.readouterr().out
     campaign = Campaign(tmp_path / "s")
@@ -92,19 +89,7 @@ def test_figures_are_those_of_the_tables(run: RunFolder) -> None:
     assert [rater["n"] for rater in seen["raters"]] == [35, 35, 35, 35]
     kinds = {"binary": 20, "ranking": 5, "comparison": 10}
     assert seen["tasks"] == kinds | {"gold": 5, "repeats": 0}
-    assert {row["kind"]: row["n"] for row in seen["times"]} == {
-        "verdicts": 80,
-        "rankings": 20,
-        "comparisons": 40,
-    }
-    raters = pd.read_parquet(run.latest / "raters.parquet")
-    assert seen["labels"]["agreement_pairs"] == raters["others_n"].sum() / 2  # of both raters
-    equal = (raters["others_agreement"] * raters["others_n"]).sum() / raters["others_n"].sum()
-    assert seen["labels"]["agreement"] == pytest.approx(equal)
     assert seen["labels"]["raters"] == {"human": 3, "simulated": 1}
-    assert sum(place["share"] for place in seen["places"]) == pytest.approx(1)
-    for place in seen["places"]:
-        assert place["interval"][0] <= place["share"] <= place["interval"][1]
     disputed = seen["disputed"]
     assert 0 < len(disputed) <= DISPUTED
     assert all(row["good"] and row["bad"] for row in disputed)

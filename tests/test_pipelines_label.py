@@ -195,8 +195,7 @@ def test_nothing_of_a_call_that_failed_is_remembered_and_never_a_port(
 
 
 def test_a_killed_export_process_is_said_once_and_started_again(campaign: Campaign) -> None:
-    settings = check({}, ("store", "dataset"), "test")
-    with open_store(campaign.run) as store, closing(Exporter(campaign.run, settings)) as exporter:
+    with open_store(campaign.run) as store, closing(Exporter(campaign.run)) as exporter:
         store.add_rater("Ann")
         assert [row["name"] for row in exporter.quality({})["raters"]] == ["Ann"]
         assert exporter.export() == f"0 labels in {campaign.run.latest}"

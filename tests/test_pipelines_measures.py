@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.method_run import vendi_of_subsets
 from data.intervals import mean_interval, share_interval_over_groups, wilson_interval
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.model import AdapterSettings
@@ -21,7 +22,7 @@ from pipelines.evaluate.figures import (
     by_group,
     by_prompt,
 )
-from pipelines.evaluate.measures import frechet_distance, vendi_of_subsets, vendi_score
+from pipelines.evaluate.measures import vendi_score
 from pipelines.evaluate.work import chain_kl
 from pipelines.run.image_plan import Planned
 from pipelines.run.judge import Verdict
@@ -35,20 +36,6 @@ def test_wilson_interval_equals_the_textbook_formula() -> None:
     assert wilson_interval(0, 0) == (0.0, 1.0)
     assert wilson_interval(0, 1)[1] == pytest.approx(0.793, abs=1e-3)
     assert wilson_interval(8, 10)[1] == pytest.approx(0.943, abs=1e-3)
-
-
-def gaussian(mean: list[float], deviations: list[float]) -> np.ndarray:
-    """Return points with this mean and these (sample) standard deviations, uncorrelated."""
-    corners = np.array([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
-    points: np.ndarray = np.array(mean) + corners * np.array(deviations) * math.sqrt(3 / 4)
-    return points
-
-
-def test_frechet_distance_of_diagonal_gaussians_is_the_sum_over_axes() -> None:
-    one, other = gaussian([0.0, 1.0], [1.0, 2.0]), gaussian([2.0, 1.0], [3.0, 2.0])
-    assert frechet_distance(one, other) == pytest.approx(2**2 + (3 - 1) ** 2)
-    assert frechet_distance(one, one) == pytest.approx(0, abs=1e-6)
-    assert frechet_distance(one, other[:1]) is None
 
 
 def test_vendi_score_counts_different_images() -> None:
@@ -120,7 +107,7 @@ def test_a_single_image_has_no_diversity() -> None:
     assert by_group(drawn.chosen([0]), rows[:1], None)["trained"].diversity is None
 
 
-def test_gains_and_distance_are_to_the_base_on_the_same_seeds() -> None:
+def test_gains_are_over_the_base_on_the_same_seeds() -> None:
     base = judged(["a"] * 3, [False, False, True], [0.1, 0.2, 0.6])
     tuned = judged(["a"] * 3, [True, False, True], [0.3, 0.4, 0.8])
     figures = by_group(tuned, by_prompt(tuned, prompts_of("a")), base)["trained"]
@@ -130,12 +117,8 @@ def test_gains_and_distance_are_to_the_base_on_the_same_seeds() -> None:
     assert figures.reward_gain.interval == pytest.approx((0.2, 0.2))
     assert figures.gain is not None
     assert figures.gain.mean == pytest.approx(1 / 3)
-    assert figures.distance == pytest.approx(0, abs=1e-6)
-    moved = replace(tuned, embeddings=tuned.embeddings + 1.0)
-    further = by_group(moved, by_prompt(moved, prompts_of("a")), base)["trained"]
-    assert further.distance == pytest.approx(4)  # by 1 in each of four dimensions
     of_the_base = by_group(base, by_prompt(base, prompts_of("a")), None)["trained"]
-    assert (of_the_base.gain, of_the_base.distance) == (None, None)
+    assert of_the_base.gain is None
 
 
 def test_intervals_of_held_out_prompts_are_over_prompts() -> None:

@@ -20,7 +20,6 @@ from reward.learning.split import split_feedback
 from reward.settings import SplitConfig
 from tests.support import exchange_files as files
 from tests.support.demo_run import command, copy_without, metrics_of, page_of, sets
-from tests.support.small_training import redness
 from tests.support.tiny_feedback import make_feedback
 
 RED, BLUE = "A red ball.", "A blue ball."
@@ -49,7 +48,7 @@ def labeled(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 def test_held_out_images_are_those_that_the_reward_was_not_trained_on(
     labeled: RunFolder, encoder: Encoder
 ) -> None:
-    found = labeled_data(labeled, [RED, BLUE], PreferenceConfig(), encoder, redness)
+    found = labeled_data(labeled, [RED, BLUE], PreferenceConfig(), encoder)
     assert {found.prompts[i] for i in found.taught.verdicts.prompt.tolist()} == {RED, BLUE}
     assert len(found.latents) == 40
     held_out = set(found.held_out.verdicts.image.tolist())
@@ -65,18 +64,14 @@ def test_held_out_images_are_those_that_the_reward_was_not_trained_on(
     here = labels_of(labeled, [RED, BLUE])
     paths = sorted({here.paths[i] for i in here.verdicts.image}, key=here.paths.index)
     assert {paths[i] for i in held_out} <= tests
-    assert found.rewards is not None
-    scored = {*held_out, *found.held_out.rankings.image.flatten().tolist()}
-    assert set(found.rewards.isfinite().nonzero().flatten().tolist()) == scored
 
 
 def test_rankings_and_raters_arrive_as_they_were_given(
     labeled: RunFolder, encoder: Encoder
 ) -> None:
     config = PreferenceConfig(held_out=0.0)
-    found = labeled_data(labeled, [RED], config, encoder, None)
+    found = labeled_data(labeled, [RED], config, encoder)
     here = labels_of(labeled, [RED])
-    assert found.rewards is None
     assert len(found.held_out.verdicts) == len(found.held_out.rankings) == 0
     assert found.taught.verdicts.weight.tolist() == [2.0] * 20
     assert set(found.taught.verdicts.good.tolist()) <= {0.0, 0.5, 1.0}
@@ -109,7 +104,6 @@ def test_it_is_tuned_with_a_reward_and_without_one(
         {"reward"} if with_reward else set()
     )
     assert len(lines) == 3
-    assert (lines[1]["reward_accuracy"] is not None) == with_reward
     assert (lines[2]["validation_reward"] == lines[2]["held_out_accuracy"]) == (not with_reward)
     assert lines[2]["winner_error"] is not None
     card = (folder / "README.md").read_text()
@@ -123,7 +117,7 @@ def test_it_is_tuned_with_a_reward_and_without_one(
     page = page_of(run.evaluation_dir)
     assert "by Preference (on the labels themselves)." in page
     assert (" on that reward by Preference" in page) == with_reward
-    for words in ("<th>reward</th>", "The reward model</h2>", "best of 2"):
+    for words in ("<th>reward</th>", "How far the reward can be trusted", "best of 2"):
         assert (words in page) == with_reward
     assert ("best of 2" in told) == with_reward
     assert command(run, "report") == 0
@@ -157,7 +151,7 @@ def test_rewards_of_ones_own_need_no_labels_no_trained_reward_and_no_judge(
         "held out: place",
     ):
         assert words in page
-    for words in ("held out: object", "held out: count", "best of", "The labels</h2>", "95 %"):
+    for words in ("held out: object", "held out: count", "best of", "make inspect RUN", "95 %"):
         assert words not in page
     metrics = metrics_of(run.evaluation_dir)
     asked = [(one["prompt"], one["family"]) for one in metrics["results"][0]["prompts"]]

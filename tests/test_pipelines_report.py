@@ -100,7 +100,7 @@ def test_a_foreign_model_without_a_judge_has_no_verdicts_anywhere(
     ):
         assert words in printed, words
     assert "No judge knows images of this kind" in page
-    shown = ("mean reward", "doubt", "CLIP score", "diversity", "distance", "KL, nats", "Best of n")
+    shown = ("mean reward", "doubt", "CLIP score", "diversity", "KL, nats", "Best of n")
     for words in shown:
         assert words in page, words
     trained = metrics["results"][0]["groups"]["trained"]

@@ -136,7 +136,7 @@ def test_with_rankings_alone_its_quality_is_said_in_pairs(
     )
     assert f"reward: model in {run.reward_dir}, {wanted}\n" in capsys.readouterr().out
     card, page = ((run.reward_dir / name).read_text() for name in ("README.md", "report.html"))
-    assert f"{wanted}. On prompts" in " ".join(card.split())
+    assert f"{wanted}. How far" in " ".join(card.split())
     assert "trained on rankings by Bradley and Terry." in card
     assert f"labels that it was not trained on: {wanted}.</p>" in page
     assert "over the CLIP score" in page

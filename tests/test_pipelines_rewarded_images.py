@@ -1,6 +1,5 @@
-"""Images that RWL learns from: labeled, scored, both, and the user's own pairs."""
+"""Images that RWL learns from."""
 
-import json
 import shutil
 from pathlib import Path
 
@@ -14,17 +13,13 @@ from finetune.labels.weighted_batches import WeightedData
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
 from pipelines.cli import main
-from pipelines.finetune.plan import pairs_hash
 from pipelines.finetune.training_data import (
-    Choice,
     Encoder,
-    pretraining_pairs,
     rewarded_images,
     run_images,
 )
 from pipelines.run.image_io import load_fitted, load_image
 from pipelines.run.metrics_log import read_metrics
-from pipelines.run.record import read_stamp
 from tests.support.small_training import redness
 from tests.support.tiny_feedback import image_row, make_feedback, verdict_row, write
 from tests.support.tiny_models import write_tiny_models
@@ -55,41 +50,25 @@ def run(tmp_path: Path) -> RunFolder:
     return run
 
 
-def learned_from(run: RunFolder, prompt: str, which: Choice, encoder: Encoder) -> WeightedData:
+def learned_from(run: RunFolder, prompt: str, encoder: Encoder) -> WeightedData:
     """Return what the method gets, with nothing drawn beside the run's images."""
     folder = run.root / "scored"
-    return rewarded_images(
-        run, [prompt], which, encoder, redness, scored=[], folder=folder, table="rwl"
-    )
-
-
-def test_labeled_and_scored_images_are_told_apart_and_both_come_prompt_by_prompt(
-    run: RunFolder,
-) -> None:
-    both, labeled, scored = (
-        run_images(run, [BLUE, RED], which) for which in ("both", "labeled", "scored")
-    )
-    assert [prompt for _, prompt in both] == [BLUE] * 4 + [RED] * 4
-    assert [(path.name, prompt) for path, prompt in labeled] == [("4.png", BLUE), ("0.png", RED)]
-    assert set(labeled) | set(scored) == set(both)
-    assert len(scored) == 6
+    return rewarded_images(run, [prompt], encoder, redness, scored=[], folder=folder)
 
 
 def test_images_are_scored_and_encoded_at_the_models_own_size(
     run: RunFolder, encoder: Encoder
 ) -> None:
-    data = learned_from(run, RED, "both", encoder)
+    data = learned_from(run, RED, encoder)
     assert data.latents.shape == (4, 4, 8, 8)
-    paths = [path for path, _ in run_images(run, [RED], "both")]
+    paths = [path for path, _ in run_images(run, [RED])]
     images = torch.stack([load_fitted(path, (16, 16)) for path in paths])
     torch.testing.assert_close(data.rewards, redness(images, [RED] * 4))
 
 
 def test_settings_that_leave_no_image_are_named(run: RunFolder, encoder: Encoder) -> None:
-    with pytest.raises(PictuneError, match=r"rwl\.images: no labeled image"):
-        learned_from(run, "Other.", "labeled", encoder)
     with pytest.raises(PictuneError, match=r"set finetune\.scored_per_prompt"):
-        learned_from(run, "Other.", "scored", encoder)
+        learned_from(run, "Other.", encoder)
 
 
 def test_an_image_of_another_size_is_scaled_to_cover_and_keeps_its_middle(tmp_path: Path) -> None:
@@ -105,74 +84,15 @@ def test_an_image_of_another_size_is_scaled_to_cover_and_keeps_its_middle(tmp_pa
     )
 
 
-def write_pairs(folder: Path) -> Path:
-    folder.mkdir()
-    for name, color in (("a.png", "red"), ("b.png", "blue")):
-        Image.new("RGB", (24, 32), color).save(folder / name)
-    lines = [
-        {"file_name": "a.png", "text": "A red thing.", "license": "ours"},
-        {"file_name": "b.png", "text": "A blue thing."},
-    ]
-    (folder / "metadata.jsonl").write_text("\n".join(json.dumps(line) for line in lines) + "\n")
-    return folder
-
-
-def test_pairs_are_read_with_their_texts(tmp_path: Path, encoder: Encoder) -> None:
-    pairs = pretraining_pairs(write_pairs(tmp_path / "pairs"), encoder)
-    assert pairs is not None
-    assert list(pairs.prompts) == ["A red thing.", "A blue thing."]
-    assert pairs.latents.shape == (2, 4, 8, 8)
-    assert pretraining_pairs(None, encoder) is None
-
-
-def test_other_pairs_have_another_hash(tmp_path: Path) -> None:
-    folder = write_pairs(tmp_path / "pairs")
-    first = pairs_hash(folder)
-    assert pairs_hash(shutil.copytree(folder, tmp_path / "elsewhere")) == first
-    lines = (folder / "metadata.jsonl").read_text()
-    (folder / "metadata.jsonl").write_text(lines.replace("A red thing.", "A rose."))
-    other_text = pairs_hash(folder)
-    (folder / "metadata.jsonl").write_text(lines)
-    Image.new("RGB", (24, 32), "green").save(folder / "b.png")
-    assert len({first, other_text, pairs_hash(folder)}) == 3
-
-
-@pytest.mark.parametrize(("line", "message"), [
-    ('{"file_name": "a.png"', r"metadata\.jsonl:2: not a pair"),
-    ('{"file_name": "a.png"}', r"metadata\.jsonl:2: not a pair"),
-    ('{"file_name": "c.png", "text": "A thing."}', r":2: c\.png is not in the folder"),
-])  # fmt: skip
-def test_wrong_pairs_are_named_by_their_line(
-    tmp_path: Path, encoder: Encoder, line: str, message: str
-) -> None:
-    folder = write_pairs(tmp_path / "pairs")
-    first = (folder / "metadata.jsonl").read_text().splitlines()[0]
-    (folder / "metadata.jsonl").write_text(f"{first}\n{line}\n")
-    with pytest.raises(PictuneError, match=message):
-        pretraining_pairs(folder, encoder)
-
-
-def test_a_folder_without_pairs_is_named(tmp_path: Path, encoder: Encoder) -> None:
-    with pytest.raises(PictuneError, match=r"metadata\.jsonl: cannot be read"):
-        pretraining_pairs(tmp_path, encoder)
-    (tmp_path / "metadata.jsonl").write_text("\n")
-    with pytest.raises(PictuneError, match="is empty"):
-        pretraining_pairs(tmp_path, encoder)
-
-
 @pytest.mark.slow
-def test_the_stage_trains_on_labeled_images_with_pairs_kl_o_and_rounds(tmp_path: Path) -> None:
-    settings, pairs = write_tiny_models(tmp_path / "models"), write_pairs(tmp_path / "pairs")
+def test_the_stage_trains_with_kl_o(tmp_path: Path) -> None:
+    settings = write_tiny_models(tmp_path / "models")
     words = ["--runs", str(tmp_path), "--run", "r"]
     for stage in ("images", "simulate", "reward"):
         assert (
             main([stage, *words, *(["--config", str(settings)] if stage == "images" else [])]) == 0
         )
     changes = [
-        "images='labeled'",
-        f"pretraining_pairs='{pairs}'",
-        "rounds=2",
-        "images_per_round=2",
         "kl='kl-o'",
         "gamma=2.0",
     ]
@@ -180,9 +100,4 @@ def test_the_stage_trains_on_labeled_images_with_pairs_kl_o_and_rounds(tmp_path:
     assert main(["finetune", *words, "--method", "rwl", *changed]) == 0
     folder = RunFolder(tmp_path / "r").finetune_dir("rwl")
     steps = read_metrics(folder)[1:]  # those after the untrained model's
-    assert [line["round"] for line in steps] == [0, 1]
     assert all(line["kl_loss"] is not None and line["pretraining_loss"] > 0 for line in steps)
-    assert not (folder / "images").exists()
-    stamp = read_stamp(folder / "stage.json")
-    assert stamp is not None
-    assert stamp.inputs["pretraining_pairs"] == pairs_hash(pairs)

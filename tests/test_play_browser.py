@@ -1,4 +1,4 @@
-"""The playground in a real browser: drawn, compared, taken away, and sent to raters."""
+"""The playground in a real browser: drawn, compared, taken away, and voted on."""
 
 import re
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
 from data.runs import RunFolder
-from data.schema import IMAGES, LABELS_COMPARISONS, read_table
+from data.schema import LABELS_COMPARISONS, read_table
 from data.tables.parquet import export
 from finetune.model.lora import LORA_FILE
 from finetune.settings.adapter_kinds import BASE
@@ -93,15 +93,14 @@ def test_base_and_tuned_model_draw_side_by_side_with_reward_and_verdict(page: Pa
     assert files[0].startswith(b"\x89PNG")
 
 
-def test_at_strength_0_all_draw_the_same_and_best_of_n_stands_beside_the_base(page: Page) -> None:
+def test_at_strength_0_all_draw_the_same(page: Page) -> None:
     page.get_by_label("number input for Adapter strength").fill("0")
-    page.get_by_label("number input for Best of n").fill("2")
     page.get_by_label("First seed").fill("5")
     page.get_by_label("number input for Images of each model").fill("1")
     page.locator("#prompts").get_by_text("A dog on the moon.").click()
     draw(page)
-    assert [one.split(" · ")[0] for one in captions(page)] == ["base", "best of 2", TUNED]
-    base, _, tuned = contents(page)
+    assert [one.split(" · ")[0] for one in captions(page)] == ["base", TUNED]
+    base, tuned = contents(page)
     assert base == tuned
     button(page, "Other seeds").click()
     page.locator(".caption-label", has_text="base · seed 6").wait_for()
@@ -147,17 +146,6 @@ def test_an_image_and_an_adapter_are_taken_home_with_the_line_that_loads_it(
     with page.expect_download() as lora:
         page.locator("#adapter").click()
     assert lora.value.path().read_bytes() == (run.finetune_dir(TUNED) / LORA_FILE).read_bytes()
-
-
-def test_shown_images_are_sent_to_raters(page: Page, run: RunFolder) -> None:
-    page.get_by_label("Prompt").first.fill("A cow in a spaceship.")
-    draw(page)
-    button(page, "Ask raters").click()
-    page.get_by_text("Sent: 4 new images, 6 questions.").wait_for()
-    assert button(page, "Sent to raters").is_disabled()
-    rows = read_table(run.images_table, IMAGES).to_pylist()
-    sent = [row for row in rows if row["prompt"] == "A cow in a spaceship."]
-    assert [row["origin"] for row in sent] == ["playground"] * 4
 
 
 def test_a_visitor_votes_and_sends_the_address_of_a_find(

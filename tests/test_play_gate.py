@@ -15,7 +15,7 @@ from tests.support.gradio_routes import gradio_config, gradio_routes
 from tests.support.play_run import TUNED, studio_of
 
 OPEN = {"/", "/theme.css", "/manifest.json", "/favicon.ico"}
-DRAW = ["A cat.", [BASE, TUNED], 1, "", 2, 2, 0, 1, 1, None, BASE]
+DRAW = ["A cat.", [BASE, TUNED], 1, "", 2, 2, 0, 1, None, BASE]
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def test_events_that_no_page_sends_are_refused_in_words(client: TestClient) -> N
         3: ("Name of the mix", [None, 7, {"path": "/etc/passwd"}]),
         5: ("Steps", [0, 10_000, 1.5]),
         6: ("First seed", ["x", -1, []]),
-        9: ("this page", [{"path": "/etc/passwd"}, 1]),
+        8: ("this page", [{"path": "/etc/passwd"}, 1]),
     }
     for place, (label, values) in odd.items():
         for value in values:
@@ -106,12 +106,12 @@ def test_no_header_shows_in_the_page(client: TestClient) -> None:
     assert "gradio.invalid" not in plain
 
 
-def test_without_the_button_raters_cannot_be_asked_past_the_page(
+def test_without_the_buttons_nobody_votes_past_the_page(
     client: TestClient, play_run: RunFolder, tmp_path: Path
 ) -> None:
-    closed = create_app(studio_of(play_run, tmp_path), PlayConfig(ask_raters=False))
+    closed = create_app(studio_of(play_run, tmp_path), PlayConfig(votes=False))
     names = [
         {one["api_name"] for one in gradio_config(TestClient(app).get("/").text)["dependencies"]}
         for app in (client.app, closed)
     ]
-    assert names[0] - names[1] == {"send", "vote"}
+    assert names[0] - names[1] == {"vote"}

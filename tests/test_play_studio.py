@@ -12,7 +12,7 @@ from data.runs import RunFolder
 from finetune.model.sampler import draw
 from finetune.settings.adapter_kinds import BASE
 from pipelines.play import words
-from pipelines.play.studio import BEST_OF_N, DrawnImage, Studio, VisitorError
+from pipelines.play.studio import DrawnImage, Studio, VisitorError
 from pipelines.run.image_io import load_images, to_pil
 from pipelines.run.models import open_model
 from tests.support.play_run import PROMPT, TUNED, copied, drawn, request, studio_of
@@ -63,22 +63,8 @@ def test_figures_are_the_rewards_and_the_judges(studio: Studio) -> None:
 def test_of_a_prompt_that_the_judge_cannot_read_it_says_nothing(studio: Studio) -> None:
     (one,) = drawn(studio, BASE, request(studio, "An astronaut in the jungle.", images=1))
     assert one.met is None
-    assert "CLIP score" in words.caption(one, request(studio))
-    assert "right" not in words.caption(one, request(studio))
-
-
-def test_best_of_n_is_the_candidate_of_the_highest_reward(studio: Studio) -> None:
-    wanted = request(studio, candidates=3)
-    assert wanted.columns == [BASE, BEST_OF_N, TUNED]
-    best = drawn(studio, BEST_OF_N, wanted)
-    assert len(best) == 2
-    singles = [
-        drawn(studio, BASE, request(studio, first_seed=7 + number * 100_000, images=1))[0]
-        for number in range(3)
-    ]
-    assert best[0].reward == pytest.approx(max(one.reward or 0 for one in singles), abs=1e-4)
-    assert best[0].seed in {one.seed for one in singles}
-    assert words.caption(best[0], wanted).startswith("best of 3 · seed ")
+    assert "CLIP score" in words.caption(one)
+    assert "right" not in words.caption(one)
 
 
 def test_every_pass_of_the_unet_is_told(studio: Studio) -> None:
@@ -141,9 +127,7 @@ def test_a_run_without_reward_and_tuned_models_draws_the_base_and_says_so(
     (one,) = drawn(bare, BASE, request(bare, images=1))
     assert (one.reward, one.spread, one.clip_score) == (None, None, None)
     assert one.met is not None
-    assert words.caption(one, request(bare)).split("\n")[1] in ("✓ right", "✗ not right")
-    with pytest.raises(PictuneError, match="Best of n needs a reward"):
-        request(bare, candidates=4)
+    assert words.caption(one).split("\n")[1] in ("✓ right", "✗ not right")
 
 
 def test_an_adapter_that_is_gone_is_a_line(play_run: RunFolder, tmp_path: Path) -> None:
@@ -173,11 +157,11 @@ def test_the_page_says_how_much_of_a_long_prompt_is_not_read(studio: Studio) -> 
 def test_a_mix_is_a_model_that_a_request_names(studio: Studio) -> None:
     half = f"{TUNED}*0.5"
     wanted = request(studio, models=[f"{TUNED}*1", f"{TUNED} * .5", TUNED], strength=0.5)
-    assert wanted.columns == [TUNED, f"{TUNED}*1", half]
-    tuned, one, less = (drawn(studio, name, wanted) for name in wanted.columns)
+    assert wanted.models == (TUNED, f"{TUNED}*1", half)
+    tuned, one, less = (drawn(studio, name, wanted) for name in wanted.models)
     assert pixels(one) == pixels(tuned)
     assert pixels(less) not in (pixels(tuned), pixels(drawn(studio, BASE, wanted)))
     assert one[0].adapter_hash == tuned[0].adapter_hash != less[0].adapter_hash
-    assert words.caption(less[0], wanted).startswith(f"{half} · seed 7")
+    assert words.caption(less[0]).startswith(f"{half} · seed 7")
     with pytest.raises(VisitorError, match=r"Mix rwll: unknown, did you mean rwl\?; known are rwl"):
         request(studio, models=["rwll*0.5"])

@@ -142,7 +142,7 @@ def test_a_bootstrap_sample_has_the_figures_of_its_labels_written_out(by_prompt:
         assert {name: columns[name][row] for name in names} == pytest.approx(
             {name: getattr(written, name) for name in names}
         )
-    assert ("recall_at_1" in columns) == by_prompt
+    assert ("good_at_1" in columns) == by_prompt
 
 
 def test_figures_by_prompt_count_every_prompt_alike() -> None:
@@ -150,15 +150,7 @@ def test_figures_by_prompt_count_every_prompt_alike() -> None:
     part = replace(part, verdicts=replace(part.verdicts, prompt=np.array([0, 0, 1, 1, 1, 1, 1, 1])))
     measured = measure(_fixed(np.array([0.9, 0.1, 0.6, 0.7, 0.8, 0.2, 0.3, 0.4])), part)
     assert measured.roc_auc_macro == pytest.approx((1 + 4 / 8) / 2)
-    assert measured.accuracy_macro == pytest.approx((1 + 3 / 6) / 2)
     assert measured.good_at_1 == pytest.approx((1 + 0) / 2)
-
-
-def test_recall_at_1_asks_whether_the_winner_scored_highest() -> None:
-    part = _part([1, 1, 1], (1, 1))  # 0 beats 1, 1 beats 2
-    assert measure(_fixed(np.array([0.9, 0.5, 0.1])), part).recall_at_1 == 1
-    assert measure(_fixed(np.array([0.1, 0.5, 0.9])), part).recall_at_1 == 0
-    assert measure(_fixed(np.array([0.5, 0.5, 0.5])), part).recall_at_1 == pytest.approx(1 / 3)
 
 
 def test_others_are_those_who_answered_the_same_question_and_not_oneself() -> None:

@@ -68,13 +68,6 @@ class LabelValidator:
             return replace(found, rewards=torch.tensor([self.accuracy]))
         return found
 
-    @property
-    def reward_accuracy(self) -> float | None:
-        """Accuracy of the run's reward on the same rankings; None without a reward."""
-        if (rewards := self.images.rewards) is None:
-            return None
-        return self._accuracy([rewards[some.image] for some in self.rankings])
-
     def _generator(self) -> torch.Generator:
         return torch.Generator().manual_seed(FIRST_SEED)
 

@@ -87,9 +87,6 @@ class LabeledImages:
     """Labels to learn from."""
     held_out: Labels
     """Verdicts on images without a training label, and rankings with such an image."""
-    rewards: Tensor | None = None
-    """Rewards [N] on the CPU, NaN for images that are not in `held_out`; None without a reward
-    model."""
 
 
 def better_pairs(ranks: Tensor) -> Tensor:

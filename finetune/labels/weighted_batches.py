@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
-from finetune.labels.weighting import sample_weights
-from finetune.learning.staleness import effective_sample_size
+from finetune.labels.weighting import effective_sample_size, sample_weights
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig, WeightingConfig
 

@@ -58,6 +58,13 @@ def sample_weights(rewards: Tensor, prompts: Sequence[str], config: WeightingCon
     return (weights + (config.gamma if config.kl == "kl-d" else 0.0)).clamp(min=0)
 
 
+def effective_sample_size(weights: Tensor) -> float:
+    """Return Kish's (sum w)^2 / sum w^2 of weights [N], divided by N; 0 if all weights are 0."""
+    if not weights.any():
+        return 0.0
+    return float(weights.sum().square() / weights.square().sum() / len(weights))
+
+
 def _top(rewards: Tensor, kept: int) -> Tensor:
     """Return weights [N] of mean 1 on the best `kept`; ties for the last places share them."""
     last = rewards.topk(kept).values[-1]

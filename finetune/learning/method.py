@@ -43,8 +43,6 @@ class Training(Generic[C]):
     data: Any = None
     """Images to learn from (`finetune.labels.weighted_batches.WeightedData`) or labels
     (`finetune.labels.rankings.LabeledImages`); None for methods that draw their images."""
-    pretraining: Any = None
-    """Pretraining images with prompts, of the same class as `data`; None for images of the base."""
 
     def validate(self) -> Validation:
         """Validate the current weights."""
@@ -64,7 +62,7 @@ def new_training(
     watch: Watch | None = None,
     **validation: Any,
 ) -> Training[C]:
-    """Return a training whose `data` and `pretraining` are None.
+    """Return a training whose `data` is None.
 
     `sampler` is the run's (the defaults if omitted); the method's own sampler settings override it.
     Without `validation_prompts`, the training prompts choose the best weights, on seeds that

@@ -3,8 +3,7 @@
 Each measure is compared with its value for the untuned model, on the same prompts and seeds.
 Saturation and sharpness grow or fall when the reward prefers garish or blurred images. Diversity
 falls when all images become alike. The members of a reward ensemble disagree on images unlike all
-labeled images. `stale_reward` is not relative: it is the share of labeled images that support the
-model's mean reward (see `finetune.learning.staleness`). No measure is a training objective.
+labeled images. No measure is a training objective.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,6 @@
 """Rollouts of policy gradients: trajectories with their rewards, and the steps to train on."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -54,35 +53,6 @@ class Rollout(Trajectories):
             cond=self.cond[sample],
             log_probs=self.log_probs[sample, step],
         )
-
-
-_KEPT = ("latents", "log_probs", "rewards", "returns")
-"""Tensors that a checkpoint keeps."""
-
-
-def merged(rollouts: Sequence[Rollout]) -> Rollout:
-    """Return several rollouts with the same number of steps as one rollout."""
-    if len(rollouts) == 1:
-        return rollouts[0]
-    prompts = [prompt for one in rollouts for prompt in one.prompts]
-    tensors = {
-        name: torch.cat([getattr(one, name) for one in rollouts]) for name in (*_KEPT, "cond")
-    }
-    return replace(rollouts[0], prompts=prompts, **tensors)
-
-
-def packed(rollout: Rollout) -> dict[str, Any]:
-    """Return the content of a rollout for a checkpoint: plain values and tensors on the CPU."""
-    return {"prompts": rollout.prompts} | {name: getattr(rollout, name).cpu() for name in _KEPT}
-
-
-def unpacked(kept: dict[str, Any], model: DiffusionModel) -> Rollout:
-    """Restore the rollout from the output of `packed`."""
-    tensors = {name: kept[name].to(model.device) for name in _KEPT}
-    timesteps = model.schedule(tensors["log_probs"].shape[1]).timesteps
-    prompts: list[str] = kept["prompts"]
-    cond = model.encode_prompts(prompts)
-    return Rollout(**tensors, timesteps=timesteps, prompts=prompts, cond=cond)
 
 
 def collect(training: Training[Any], statistics: PromptStatistics) -> Rollout:

@@ -13,7 +13,6 @@ from data.errors import PictuneError
 from finetune.learning.validation import Validation
 from finetune.model.adapter import on_cpu
 from finetune.model.diffusion import DiffusionModel
-from finetune.settings.validation import STALE_REWARD
 
 _logger = logging.getLogger(__name__)
 
@@ -84,10 +83,8 @@ class TrainState:
         if self.show is not None:
             self.show(self.step, found.samples)
         alarms = found.rules.limits.exceeded(found.monitors, self.untuned)
-        for name, sentence in alarms.items():
-            advice = "look at the samples, the reward may be exploited"
-            if name == STALE_REWARD:
-                advice = f"draw images with these weights, of {found.stale_prompt!r} above all"
+        advice = "look at the samples, the reward may be exploited"
+        for sentence in alarms.values():
             _logger.warning("finetune: step %d: %s; %s", self.step, sentence, advice)
         reasons = [alarms[name] for name in found.config.stop_on if name in alarms]
         if not reasons and (self.best is None or found.reward > self.best[1]):

@@ -1,6 +1,6 @@
 """Validation during training: reward and monitors on fixed prompts and seeds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -9,11 +9,10 @@ from torch import Tensor
 
 from finetune.learning.monitors import PIXEL_MONITOR, Monitor, summary
 from finetune.learning.reward_fn import RewardFn, score
-from finetune.learning.staleness import stalest_prompt
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
-from finetune.settings.validation import STALE_REWARD, ValidationConfig, ValidationRules
+from finetune.settings.validation import ValidationConfig, ValidationRules
 
 FIRST_SEED = 1_000_000
 """Seed of a prompt's first image, the same at every validation and in every run, so that
@@ -37,8 +36,6 @@ class Validation:
     """The settings of this validation."""
     samples: Tensor
     """uint8 [P, n, 3, H, W], on the CPU: the first n images of each of the first P prompts."""
-    stale_prompt: str | None = None
-    """The prompt with the least effective sample size; None without labeled images."""
     rules: ValidationRules = field(default_factory=ValidationRules)
     """The rules of this validation."""
 
@@ -60,8 +57,6 @@ class Validator:
     sampler: Sampler
     """Sampler of the images; its eta is ignored, since validation images are deterministic."""
     monitor: Monitor = PIXEL_MONITOR
-    labeled: Mapping[str, Tensor] = field(default_factory=dict)
-    """Rewards [n] of the labeled images of each prompt that has any."""
     rules: ValidationRules = field(default_factory=ValidationRules)
     batch: int = 32
     """Images drawn at a time."""
@@ -89,10 +84,7 @@ class Validator:
             for name, values in measured.items()
         }
         rewards, samples = found.pop("reward"), self._samples(rows, images)
-        monitors, prompt = summary(found, texts), None
-        if (least := stalest_prompt(self.labeled, rewards, texts)) is not None:
-            prompt, monitors[STALE_REWARD] = least
-        return Validation(rewards, monitors, config, samples, prompt, self.rules)
+        return Validation(rewards, summary(found, texts), config, samples, self.rules)
 
     def within(self, calls: float) -> "Validator":
         """Return a validator of at most `calls` passes, with fewer images, then fewer prompts."""

@@ -21,8 +21,7 @@ Differs from the paper and its code in:
 4. Advantages come from the value function of earlier iterations, so the baseline does not depend on
    the action's outcome.
 5. Every iteration trains on its own images only, each transition at most once. The authors' buffer
-   keeps 1000 transitions of older policies and samples from them. `replay_iterations` keeps whole
-   iterations and trains on all their transitions.
+   keeps 1000 transitions of older policies and samples from them.
 6. Transitions of different samples and timesteps share a batch.
 7. AdamW has beta2 = 0.99 in place of 0.999, for runs of some dozens of steps.
 8. Only the first steps of a trajectory are stochastic and trained on; the later steps are

@@ -9,7 +9,7 @@ value function and the reference's predictions: `PolicyGradient`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Generic, TypeVar
 
@@ -24,10 +24,7 @@ from finetune.learning.rollout import (
     Step,
     choose_transitions,
     collect,
-    merged,
-    packed,
     predict_step,
-    unpacked,
 )
 from finetune.learning.training import TrainState, adapter_optimizer, take_step
 from finetune.learning.value import Critic
@@ -56,36 +53,32 @@ class Metrics(IterationMetrics):
     ratio_mean: float
     ratio_max: float
     first_ratio_gap: float
-    """Largest |ratio - 1| of fresh transitions before the iteration's first update; 0 unless the
-    arithmetic differs between rollout and training."""
+    """Largest |ratio - 1| before the iteration's first update; 0 unless the arithmetic differs
+    between rollout and training."""
     clip_fraction: float
     value_explained_variance: float | None
     """Share of the advantages' variance that the value function predicted, on images that it was
-    not trained on (except for replayed images); None without a value function."""
+    not trained on; None without a value function."""
 
 
 @dataclass(kw_only=True)
 class PolicyState(TrainState):
-    """`TrainState` with each prompt's rewards, the critic (if any) and earlier rollouts."""
+    """`TrainState` with each prompt's rewards and the critic (if any)."""
 
     statistics: PromptStatistics
     value: Critic | None = None
-    replay: list[Rollout] = field(default_factory=list)
-    """Rollouts of the last iterations that are trained on again, oldest first."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Add the value function, the statistics and the earlier rollouts."""
+        """Add the value function and the statistics."""
         return super().state_dict() | {
             "value": self.value.state_dict() if self.value else None,
             "statistics": self.statistics.state_dict(),
-            "replay": [packed(rollout) for rollout in self.replay],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         super().load_state_dict(state)
         self.statistics.load_state_dict(state["statistics"])
-        self.replay = [unpacked(kept, self.model) for kept in state["replay"]]
         if self.value:
             self.value.load_state_dict(state["value"])
 
@@ -195,14 +188,14 @@ def update(
     algorithm: PolicyGradient[C],
     training: Training[C],
     state: PolicyState,
-    fresh: Rollout,
+    rollout: Rollout,
     *,
     learning_rate: float,
 ) -> dict[str, Tensor | None]:
     """Run the iteration's optimizer steps; return their metrics [] and gradient norm []."""
     config, model, generator = training.config, training.model, training.generator
     stochastic_steps = training.sampler.stochastic_steps
-    batch, explained = _batch(training, state, fresh)
+    batch, explained = _batch(training, state, rollout)
     groups = torch.arange(len(batch.pairs), device=model.device).chunk(config.updates)
     norms, clip_norm = list[Tensor](), config.clip_norm
     for group in groups:
@@ -210,13 +203,9 @@ def update(
         blame = partial(_blamed, model, batch, group)
         norms += [take_step(state, learning_rate=learning_rate, clip_norm=clip_norm, blame=blame)]
     if state.value is not None:
-        state.value.fit(fresh, generator)
-    kept = config.replay_iterations
-    state.replay = [*state.replay, fresh][-kept:] if kept else []
+        state.value.fit(rollout, generator)
     ratios = model.processes.total(batch.log_ratios).exp()
-    first = groups[0]
-    is_fresh = batch.pairs[first, 0] >= len(batch.rollout.prompts) - len(fresh.prompts)
-    gaps = torch.where(is_fresh, (ratios[first] - 1).abs(), 0)
+    gaps = (ratios[groups[0]] - 1).abs()
     is_clipped = (ratios - 1).abs() > config.clip_range
     kl = model.processes.total(batch.kls).mean().double() * stochastic_steps
     return {
@@ -231,11 +220,11 @@ def update(
 
 
 def _batch(
-    training: Training[C], state: PolicyState, fresh: Rollout
+    training: Training[C], state: PolicyState, rollout: Rollout
 ) -> tuple[_Batch, Tensor | None]:
     """Return the transitions to train on, and the explained variance of the value function."""
     sampler, generator = training.sampler, training.generator
-    rollout, steps, share = merged([*state.replay, fresh]), sampler.stochastic_steps, None
+    steps, share = sampler.stochastic_steps, None
     fraction = training.config.timestep_fraction
     pairs = choose_transitions(len(rollout.prompts), steps, fraction, generator=generator)
     pairs = pairs.to(training.model.device, non_blocking=True)

@@ -83,8 +83,6 @@ class Metrics(CommonMetrics):
     verdicts that agree with the side of the baseline."""
     held_out_accuracy: float | None
     """Accuracy on held-out labels; None if no validation was due or no label is held out."""
-    reward_accuracy: float | None
-    """Accuracy of the run's reward on the same held-out labels."""
     winner_error: float | None
     """Mean denoising error of the best or good images less the base's: below 0, the model has
     learned to draw them. If both this and `loser_error` are above 0, the training fails."""
@@ -220,7 +218,6 @@ def train(training: Training[PreferenceConfig], state: PreferenceState) -> Itera
             gradient_norm=norm,
             seconds=training.watch.between(*marks),
             held_out_accuracy=validator.accuracy if is_due else None,
-            reward_accuracy=validator.reward_accuracy if is_due else None,
         )
 
 
@@ -320,10 +317,7 @@ METHOD = Method(
     train=train,
     color="#2a9d8f",
     curves=(
-        Curve(
-            "accuracy on held-out labels",
-            {"held_out_accuracy": "the model's", "reward_accuracy": "the reward's"},
-        ),
+        Curve("accuracy on held-out labels", {"held_out_accuracy": "the model's"}),
         Curve("error beside the base's", {"winner_error": "better", "loser_error": "worse"}),
     ),
 )

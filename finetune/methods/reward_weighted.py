@@ -14,18 +14,13 @@ Differs from the papers in:
 2. Images are drawn with probability proportional to their weight and count equally: the same
    expected gradient with less variance, and no time spent on images that weigh nothing. KL-O is
    taken on those that are drawn, which are the target of the tuned model.
-3. Timesteps may be weighted by min-SNR (Hang et al. 2023, arXiv 2303.09556). It is off: a model
-   that predicts the velocity then learns next to nothing in the noisiest steps, where the sampler
-   decides what is in the image.
-4. Some prompts are left empty, so that classifier-free guidance goes on working.
-5. `timestep_power` above 0 draws more of the noisy timesteps, where the sampler decides what is in
+3. Some prompts are left empty, so that classifier-free guidance goes on working.
+4. `timestep_power` above 0 draws more of the noisy timesteps, where the sampler decides what is in
    the image; the papers draw all alike.
-6. `rounds` above 1 draw again from the tuned model and go on with its images, as expectation
-   maximization would; the papers stop after one.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -38,11 +33,10 @@ from finetune.labels.weighted_batches import (
     draw_batch,
     weighted_images,
 )
-from finetune.learning.drawing import draw_scored
 from finetune.learning.method import Curve, Method, Training, steps
 from finetune.learning.method import Metrics as CommonMetrics
 from finetune.learning.training import TrainState, adapter_optimizer, take_step
-from finetune.model.denoising import denoising_target, timestep_weights, weighted_denoising_loss
+from finetune.model.denoising import denoising_target, weighted_denoising_loss
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig
@@ -58,28 +52,12 @@ class Metrics(CommonMetrics):
     """Mean denoising error of the pretraining images, before beta; None when beta is 0."""
     kl_loss: float | None
     """Mean squared difference to the base's predictions, before gamma; None without KL-O."""
-    round: int
-    """Number of the round, from 0, whose images the steps were on."""
     reward: float
-    """Mean reward of that round's images."""
+    """Mean reward of the rewarded images."""
     effective_sample_size: float
     """(sum w)^2 / sum w^2 over the number of images, in (0, 1]: the share of the images that really
     counts."""
     seconds: float
-
-
-@dataclass(kw_only=True)
-class RewardWeightedState(TrainState):
-    """`TrainState` with the images of the present round."""
-
-    round: int = 0
-    """Number of the present round, from 0."""
-    drawn: dict[str, Tensor] = field(default_factory=dict)
-    """`latents` and `rewards` of a round after the first, as in `WeightedData`; the images of the
-    first are given."""
-
-    groups = ("drawn",)
-    values = ("round",)
 
 
 class Losses(NamedTuple):
@@ -93,26 +71,21 @@ class Losses(NamedTuple):
     """gamma times KL-O."""
 
 
-def start(training: Training[RewardWeightedConfig]) -> RewardWeightedState:
+def start(training: Training[RewardWeightedConfig]) -> TrainState:
     """Return the state before the first step."""
     optimizer = adapter_optimizer(training.model, training.config.learning_rate)
-    return RewardWeightedState(model=training.model, optimizer=optimizer)
+    return TrainState(model=training.model, optimizer=optimizer)
 
 
-def train(
-    training: Training[RewardWeightedConfig], state: RewardWeightedState
-) -> Iterator[Metrics]:
+def train(training: Training[RewardWeightedConfig], state: TrainState) -> Iterator[Metrics]:
     """Train as `Method.train`, and yield metrics every `report_every` steps."""
     config, beta = training.config, training.config.pretraining_weight
-    images = _images_of_round(training, state)
+    given: WeightedData = training.data
+    # The pretraining images are the same images, drawn evenly.
+    images = weighted_images(given, given if beta else None, config, device=training.model.device)
     schedule = training.model.schedule(training.sampler.steps)
 
     def take(rate: float) -> Tensor:
-        nonlocal images
-        if state.step * config.rounds // config.updates > state.round:
-            state.round += 1
-            state.drawn = draw_round(training)
-            images = _images_of_round(training, state)
         with training.watch.part("training"):
             return update(training, state, images, schedule, learning_rate=rate)
 
@@ -124,7 +97,6 @@ def train(
             loss=loss,
             pretraining_loss=pretraining / beta if beta else None,
             kl_loss=kl / config.gamma if config.kl == "kl-o" else None,
-            round=state.round,
             reward=images.reward,
             effective_sample_size=images.effective_sample_size,
             gradient_norm=norm,
@@ -134,7 +106,7 @@ def train(
 
 def update(
     training: Training[RewardWeightedConfig],
-    state: RewardWeightedState,
+    state: TrainState,
     images: WeightedImages,
     schedule: NoiseSchedule,
     *,
@@ -179,47 +151,21 @@ def batch_losses(
     noisy = schedule.add_noise(latents, noise, timesteps)
     cond = model.encode_prompts([batch.texts[i] for i in rows.tolist()])
     prediction = model.predict_denoising(noisy, timesteps, cond)
-    by_time = timestep_weights(schedule, timesteps, config.min_snr)
+    ones = torch.ones(len(rows), device=latents.device)
     rewarded = pretraining = kl = torch.zeros((), device=latents.device)
     if k:
-        weights = mean_weight * by_time[:k]
+        weights = mean_weight * ones[:k]
         rewarded = weighted_denoising_loss(prediction[:k], target[:k], weights) * (k / n)
     if k and config.kl == "kl-o":
         with torch.no_grad(), model.adapter_off():
             base = model.predict_denoising(noisy[:k], timesteps[:k], cond[:k])
-        weights = config.gamma * by_time[:k]
+        weights = config.gamma * ones[:k]
         kl = weighted_denoising_loss(prediction[:k], base, weights) * (k / n)
     if len(rows) > k:
         share = (len(rows) - k) / (len(batch.latents) - n)
-        weights = config.pretraining_weight * by_time[k:]
+        weights = config.pretraining_weight * ones[k:]
         pretraining = weighted_denoising_loss(prediction[k:], target[k:], weights) * share
     return Losses(rewarded, pretraining, kl)
-
-
-def draw_round(training: Training[RewardWeightedConfig]) -> dict[str, Tensor]:
-    """Draw `latents` and `rewards` of `images_per_round` images of each prompt."""
-    batch = training.validator.batch
-    latents, rewards = draw_scored(training, _texts_of_round(training), batch=batch)
-    return {"latents": latents, "rewards": rewards}
-
-
-def _images_of_round(
-    training: Training[RewardWeightedConfig], state: RewardWeightedState
-) -> WeightedImages:
-    """Return the images of the present round: the given ones, or those that it drew."""
-    given: WeightedData = training.data
-    data, config = given, training.config
-    if state.drawn:
-        data = WeightedData(prompts=_texts_of_round(training), **state.drawn)
-    pretraining = (training.pretraining or given) if config.pretraining_weight else None
-    return weighted_images(data, pretraining, config, device=training.model.device)
-
-
-def _texts_of_round(training: Training[RewardWeightedConfig]) -> list[str]:
-    """Return the prompts of the images that a further round draws."""
-    data: WeightedData = training.data
-    count = training.config.images_per_round
-    return [prompt for prompt in dict.fromkeys(data.prompts) for _ in range(count)]
 
 
 METHOD = Method(

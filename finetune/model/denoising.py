@@ -84,22 +84,6 @@ def denoising_target(
     return at.signal * noise - at.spread * latents
 
 
-def timestep_weights(schedule: NoiseSchedule, timesteps: Tensor, min_snr: float) -> Tensor:
-    """Return min-SNR weights [B] (Hang et al. 2023, arXiv 2303.09556); ones when `min_snr` is 0."""
-    if min_snr == 0:
-        return torch.ones(len(timesteps), device=timesteps.device)
-    at = schedule.level(timesteps)
-    snr = at.signal.square() / at.variance
-    clipped = snr.clamp(max=min_snr)
-    weights: dict[str, Tensor] = {
-        "epsilon": clipped / snr,
-        "v_prediction": clipped * at.variance,
-        "sample": clipped,
-        "flow_prediction": clipped * at.variance,
-    }
-    return weights[schedule.prediction_type].flatten()
-
-
 def spread_timesteps(schedule: NoiseSchedule, count: int, *, generator: torch.Generator) -> Tensor:
     """Draw a timestep from each of `count` equal parts of the schedule, in random order."""
     drawn = noised_pairs(1, count, schedule, generator=generator)[:, 1]

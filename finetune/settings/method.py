@@ -1,8 +1,5 @@
 """Settings that fine-tuning methods share."""
 
-from pathlib import Path
-from typing import Literal
-
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
 
 from finetune.settings.model import AdapterSettings
@@ -31,25 +28,12 @@ class DrawsImages(MethodConfig, frozen=True, extra="forbid"):
 
 
 class LearnsFromImages(MethodConfig, frozen=True, extra="forbid"):
-    """Settings of a method that learns from existing images."""
-
-    images: Literal["labeled", "scored", "both"] = "both"
-    """Training images. "labeled": the run's images with labels. "scored": its other images, and
-    `finetune.scored_per_prompt` further images of each prompt, scored by the reward alone. In each
-    case the weights come from the reward. Paper of RWL: fidelity was lowest with labeled images
-    alone."""
-    pretraining_pairs: Path | None = None
-    """Folder of pretraining images with texts. Its `metadata.jsonl` has a line such as
-    {"file_name": "a.png", "text": "A cat."} for each image. Omitted, images of the base are
-    used."""
+    """Settings of a method that learns from existing images: the run's, and scored ones."""
 
 
 class LearnsFromLabels(MethodConfig, frozen=True, extra="forbid"):
     """Settings of a method that learns directly from labels and needs no reward."""
 
-    label_weights: Literal["equal", "skill", "consensus"] = "equal"
-    """Weights of raters, as in `reward.label_weights`: all equal, or by their skill above chance,
-    or verdicts replaced by the consensus on their task."""
     held_out: float = Field(default=0.1, ge=0, lt=1)
     """Share of each prompt's labeled images that are held out of training, to measure accuracy.
     With the value of `reward.split.test_images`, the reward was not trained on these images

@@ -56,10 +56,6 @@ class PolicyGradientConfig(DrawsImages, frozen=True, extra="forbid"):
     clip_range: PositiveFloat = 1e-3
     """Largest difference between 1 and the ratio of densities per dimension; multiplied by the
     number of dimensions, it is in nats. Paper: 1e-4 for 16384 dimensions, so 1.6 nats."""
-    replay_iterations: NonNegativeInt = 0
-    """Number of earlier iterations whose transitions are trained on again, with their ratio to the
-    policy that drew them; 0 is on-policy. The code of DPOK's authors: 1 to 2, since its buffer
-    holds 1000 transitions."""
     std_floor: PositiveFloat = 0.05
     """Smallest standard deviation that rewards are divided by, in the reward's units. It keeps
     prompts with nearly equal rewards from amplifying noise."""

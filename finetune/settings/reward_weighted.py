@@ -1,6 +1,6 @@
 """Settings of `finetune/methods/reward_weighted.py` and of its image weights."""
 
-from typing import Literal, Self
+from typing import Literal
 
 from pydantic import (
     BaseModel,
@@ -9,7 +9,6 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    model_validator,
 )
 
 from finetune.settings.method import LearnsFromImages
@@ -42,12 +41,7 @@ class RewardWeightedConfig(LearnsFromImages, WeightingConfig, frozen=True, extra
     """
 
     updates: PositiveInt = 600
-    """Optimizer steps, over all rounds. Paper: 10,000."""
-    rounds: PositiveInt = 1
-    """Number of equal parts of the training. At the start of each part except the first, the tuned
-    model draws new images."""
-    images_per_round: PositiveInt = 64
-    """Images of each prompt that a part draws; images of earlier parts are no longer used."""
+    """Optimizer steps. Paper: 10,000."""
     batch: int = Field(default=32, ge=2)
     """Images per step; half of them are for pretraining unless `pretraining_weight` is 0. Paper:
     512, half pretraining."""
@@ -61,9 +55,6 @@ class RewardWeightedConfig(LearnsFromImages, WeightingConfig, frozen=True, extra
     file names in its authors' code say 2e-5 for all weights."""
     warmup: NonNegativeInt = 20
     """Steps over which the learning rate rises to its full value."""
-    min_snr: NonNegativeFloat = 0.0
-    """Signal-to-noise ratio above which the weight of timesteps stays constant (5 in the paper of
-    min-SNR). 0 weights all timesteps equally, as the papers do."""
     timestep_power: NonNegativeFloat = 0.0
     """Power k of the density (k + 1) u^k from which timesteps are drawn, with u from 0 at no noise
     to 1 at pure noise. 0 draws uniformly, as the papers do; 2 trains most on the noisy timesteps,
@@ -74,9 +65,3 @@ class RewardWeightedConfig(LearnsFromImages, WeightingConfig, frozen=True, extra
     """Steps between two reports of metrics."""
     validation: ValidationConfig = ValidationConfig(every=100)
     """Validation, which chooses the best weights."""
-
-    @model_validator(mode="after")
-    def _every_round_has_a_step(self) -> Self:
-        if self.rounds > self.updates:
-            raise ValueError(f"{self.rounds} rounds need as many updates, not {self.updates}")
-        return self

@@ -5,13 +5,11 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, PositiveInt
 
-Measure = Literal["saturation", "sharpness", "diversity", "disagreement", "stale_reward"]
-
-STALE_REWARD: Measure = "stale_reward"
+Measure = Literal["saturation", "sharpness", "diversity", "disagreement"]
 
 
 class Limits(BaseModel, frozen=True, extra="forbid"):
-    """Limits of the measures relative to the untuned model; `stale_reward` is absolute."""
+    """Limits of the measures relative to the untuned model."""
 
     saturation: float = Field(default=1.5, gt=1)
     """Largest factor by which the mean color saturation may grow or fall."""
@@ -22,17 +20,13 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
     seeds, RWL, NFT and preference had 0.54 to 0.96."""
     disagreement: float = Field(default=2.0, gt=1)
     """Largest factor by which the reward ensemble's disagreement may grow."""
-    stale_reward: float = Field(default=0.1, ge=0, lt=1)
-    """Smallest effective sample size of a prompt's labeled images, as a share of their number, when
-    they are reweighted to the tuned model's mean reward. Below it, new images should be labeled."""
 
     def exceeded(
         self, present: Mapping[str, float], untuned: Mapping[str, float]
     ) -> dict[Measure, str]:
         """Return the measures beyond their limits, each with a sentence.
 
-        A measure without a value for the untuned model is skipped. The staleness of the reward is
-        also skipped if the untuned model exceeds its limit.
+        A measure without a value for the untuned model is skipped.
         """
         bounds: dict[Measure, tuple[float, float]] = {
             "saturation": (1 / self.saturation, self.saturation),
@@ -49,12 +43,6 @@ class Limits(BaseModel, frozen=True, extra="forbid"):
                 limit = f"at least {least:.2g}" if ratio < least else f"at most {most:.2g}"
                 values = f"{present[name]:.3g} from {untuned[name]:.3g}, {limit}"
                 found[name] = f"{name} is {ratio:.2f} times the untuned model's ({values})"
-        share, before = (one.get(STALE_REWARD, 1.0) for one in (present, untuned))
-        if share < self.stale_reward <= before:
-            found[STALE_REWARD] = (
-                "label now: hardly any labeled image scores as high as the model's, an effective "
-                f"share of {share:.2g} (stale_reward, at least {self.stale_reward:.2g})"
-            )
         return found
 
 
@@ -65,8 +53,8 @@ class ValidationRules(BaseModel, frozen=True, extra="forbid"):
     """Number of validations in a row without a better reward after which training ends; omitted,
     training does not end early."""
     limits: Limits = Limits()
-    """Limits of saturation, sharpness, diversity, the reward ensemble's disagreement and the
-    reward's staleness, beyond which a warning is given."""
+    """Limits of saturation, sharpness, diversity and the reward ensemble's disagreement, beyond
+    which a warning is given."""
 
 
 class ValidationConfig(BaseModel, frozen=True, extra="forbid"):

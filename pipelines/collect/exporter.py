@@ -17,8 +17,6 @@ from data.quality.campaign import campaign_quality
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from pipelines.run.campaign import export_labels, open_store
-from pipelines.settings.config import Settings
-from pipelines.settings.stages import ArenaConfig
 
 Request = Mapping[str, str] | None
 """Request to the process: None for an export; categories by prompt id for quality figures."""
@@ -36,9 +34,8 @@ class Exporter:
     It ends by itself if the process of the app is killed.
     """
 
-    def __init__(self, run: RunFolder, settings: Settings) -> None:
+    def __init__(self, run: RunFolder) -> None:
         self._run = run
-        self._settings = settings
         self._one_at_a_time = Lock()
         self._process: BaseProcess | None = None
         self._connection: Connection[Any, Any] | None = None
@@ -79,7 +76,7 @@ class Exporter:
         context = get_context("spawn")  # a fork would copy the store's connections
         self._connection, theirs = context.Pipe()
         self._process = context.Process(
-            target=_export_on_request, args=(theirs, self._run, self._settings), name="export"
+            target=_export_on_request, args=(theirs, self._run), name="export"
         )
         resource_tracker.ensure_running()  # starting the process unblocks signals
         # the new process starts with these signals blocked
@@ -99,32 +96,29 @@ class Exporter:
         self._connection = self._process = None
 
 
-def _export_on_request(
-    connection: "Connection[Any, Any]", run: RunFolder, settings: Settings
-) -> None:
+def _export_on_request(connection: "Connection[Any, Any]", run: RunFolder) -> None:
     os.nice(RATERS_FIRST)
-    compared = lru_cache(maxsize=1)(partial(_compared, run, settings))
+    compared = lru_cache(maxsize=1)(partial(_compared, run))
     with open_store(run) as store, suppress(EOFError, BrokenPipeError):  # the app has ended
         while True:
-            connection.send(_answer(store, run, settings, connection.recv(), compared))
+            connection.send(_answer(store, run, connection.recv(), compared))
 
 
 def _answer(
     store: FeedbackStore,
     run: RunFolder,
-    settings: Settings,
     request: Request,
     compared: Callable[[Path], list[dict[str, Any]]],
 ) -> object:
     try:
         if request is None:
-            return export_labels(store, run, settings)
+            return export_labels(store, run)
         return campaign_quality(store, request) | {"comparisons": compared(run.latest.resolve())}
     except (PictuneError, OSError) as error:
         return PictuneError(str(error))
 
 
-def _compared(run: RunFolder, settings: Settings, export: Path) -> list[dict[str, Any]]:
+def _compared(run: RunFolder, export: Path) -> list[dict[str, Any]]:
     """Return how the pairs of models stand by an export; empty without comparisons of models."""
     if not (export / "labels_comparisons.parquet").exists():
         return []
@@ -138,7 +132,7 @@ def _compared(run: RunFolder, settings: Settings, export: Path) -> list[dict[str
         refuse_one_model(campaign, run.root.name)
     except PictuneError:
         return []
-    figures = compare(campaign, run.root.name, settings.table("arena", ArenaConfig), {})
+    figures = compare(campaign, run.root.name)
     return [
         {
             "question": AXIS_TITLES[axis.axis],

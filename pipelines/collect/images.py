@@ -256,7 +256,7 @@ def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:
     """Write the rows after the rows of other images, to which labels may refer; return the count.
 
     The lock protects rows that an import or the playground adds at the same time. A row replaces
-    the row of the same image sent from the playground.
+    the row of the same image from the playground.
     """
     kept: list[dict[str, object]] = []
     with locked(run.import_lock):

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from data.runs import RunFolder
-from pipelines.collect.inspection import QUANTILES, Rows, by_count, inspection_figures
-from pipelines.pages.charts import progress_chart, verdict_chart
+from pipelines.collect.inspection import Rows, by_count, inspection_figures
+from pipelines.pages.charts import verdict_chart
 from pipelines.pages.page import image_uri, interval, number, percent, svg_uri, write_page
 from pipelines.settings.config import Settings
 
@@ -24,7 +24,6 @@ def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every st
     page = run.labels_dir / FILE
     drawn = {
         "charts": _charts(seen),
-        "quantiles": {name: percent(share) for name, share in QUANTILES.items()},
         "disputed": _with_images(run, seen["disputed"]),
         "agreement_rows": _by_category(seen["agreement"]),
     }
@@ -34,12 +33,9 @@ def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every st
 
 def _charts(seen: dict[str, Any]) -> dict[str, str | None]:
     """Return charts by name; None for charts without data."""
-    labels, progress = seen["labels"], seen["progress"]
+    labels = seen["labels"]
     rows = [*by_count(labels["categories"]), labels["total"]] if labels["binary"] else []
-    return {
-        "verdicts": svg_uri(verdict_chart(rows)) if rows else None,
-        "progress": svg_uri(progress_chart(progress)) if progress else None,
-    }
+    return {"verdicts": svg_uri(verdict_chart(rows)) if rows else None}
 
 
 def _by_category(agreement: dict[str, Any]) -> Rows:
@@ -81,7 +77,7 @@ def _summary(seen: dict[str, Any]) -> str:
     if len(seen["sources"]) > 1:
         alone = seen["agreement"]["raters"]
         lines.append(
-            "verdicts, seconds, places and disputed images count all of these together; "
+            "verdicts and disputed images count all of these together; "
             f"agreement is among {alone} alone"
         )
     return "\n".join(lines)

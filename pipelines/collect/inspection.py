@@ -4,10 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from data.intervals import wilson_interval
 from data.kinds.registry import KINDS
 from data.quality.agreement import agreement_of
 from data.quality.judgments import Judgments
@@ -25,7 +23,6 @@ from pipelines.collect.label_statistics import RATERS_OF, label_statistics
 
 DISPUTED = 24
 """Largest number of disputed images that are shown."""
-QUANTILES = {"p5": 0.05, "p25": 0.25, "median": 0.5, "p75": 0.75, "p95": 0.95}
 
 Rows = list[dict[str, Any]]
 Given = Mapping[str, pd.DataFrame]
@@ -72,9 +69,6 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
         "labels": statistics,
         "agreement": agreement | {"raters": RATERS_OF[agreement["source"]]},
         "raters": _raters(raters),
-        "times": _times(given),
-        "progress": _progress(given),
-        "places": _places(given["rankings"]),
         "disputed": _disputed(consensus, images, given["verdicts"]),
         "exported": json.loads((folder / MANIFEST).read_text(encoding="utf-8")),
     }
@@ -103,58 +97,6 @@ def _raters(raters: pd.DataFrame) -> Rows:
     named = with_labels.sort_values(["n", "rater_id"], ascending=[False, True]).astype(object)
     rows = named.where(named.notna(), None).to_dict("records")
     return [{str(name): value for name, value in row.items()} for row in rows]
-
-
-def _times(given: Given) -> Rows:
-    """Return quantiles of the seconds on a task by kind; of active time where it was measured."""
-    times = []
-    for kind, table in given.items():
-        active, total = (table[name].astype("float64") for name in ("active_ms", "time_on_task_ms"))
-        seconds = active.fillna(total).dropna() / 1000
-        if len(seconds):
-            found = np.quantile(seconds, list(QUANTILES.values()))
-            times.append(
-                {"kind": kind, "n": len(seconds)} | dict(zip(QUANTILES, found, strict=True))
-            )
-    return times
-
-
-def _progress(given: Given) -> dict[str, tuple[list[Any], list[int]]]:
-    """Return times and cumulative numbers of labels by source, at most 200 points each."""
-    tables = [table[["source", "submitted_at"]] for table in given.values()]
-    progress = {}
-    for source, part in pd.concat(tables).groupby("source"):
-        moments = part["submitted_at"].sort_values().reset_index(drop=True)
-        at = np.unique(np.linspace(0, len(moments) - 1, min(len(moments), 200)).astype(int))
-        progress[str(source)] = (moments.iloc[at].tolist(), (at + 1).tolist())
-    return progress
-
-
-def _places(rankings: pd.DataFrame) -> Rows:
-    """Return for each screen position how often its image was ranked best.
-
-    Imported rankings are left out, since they do not record positions.
-    """
-    by_raters_here = rankings["source"].isin(["human", "simulated"])
-    rows = rankings[rankings["best_image_id"].notna() & by_raters_here]
-    columns = (rows[name] for name in ("image_ids", "shown_order", "best_image_id"))
-    answers = zip(*columns, strict=True)
-    places_of_best = [order[list(images).index(image)] for images, order, image in answers]
-    best = np.array(places_of_best, int)
-    sizes = rows["n_images"].to_numpy(int)
-    places = []
-    for place in range(int(sizes.max()) if len(sizes) else 0):
-        there = sizes > place
-        wins, n = int((best[there] == place).sum()), int(there.sum())
-        row = {
-            "place": place + 1,
-            "n": n,
-            "share": wins / n,
-            "interval": wilson_interval(wins, n),
-            "expected": float((1 / sizes[there]).mean()),
-        }
-        places.append(row)
-    return places
 
 
 def _disputed(votes: pd.DataFrame, images: pd.DataFrame, verdicts: pd.DataFrame) -> Rows:

@@ -47,7 +47,7 @@ def main(run: RunFolder, settings: Settings) -> int:
         ends_in_order(),
         open_store(run, settings.table("tasks", TasksConfig)) as store,
         _served_alone(store) as note,
-        closing(Exporter(run, settings)) as exporter,
+        closing(Exporter(run)) as exporter,
     ):
         if not config.open and not store.raters.has_passwords():
             raise PictuneError(

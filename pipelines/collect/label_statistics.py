@@ -1,4 +1,4 @@
-"""Figures on the labels of a run: counts by kind of prompt, verdicts, and agreement of raters."""
+"""Figures on the labels of a run: counts by kind of prompt, and verdicts."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from data.kinds.registry import KINDS
-from data.schema import PROMPTS, RATERS, read_table
+from data.schema import PROMPTS, read_table
 
 VERDICTS = ("good", "bad", "skip", "unsafe")
 
@@ -40,10 +40,8 @@ def label_statistics(folder: Path) -> dict[str, Any]:
     tables = {name: kind.read(folder).to_pandas() for name, kind in KINDS.items()}
     binary, rankings = tables["binary"], tables["ranking"]
     prompts = read_table(folder / "prompts.parquet", PROMPTS).to_pandas()
-    raters = read_table(folder / "raters.parquet", RATERS).to_pandas()
     categories = prompts.set_index("prompt_id")["category"]
     named = binary["prompt_id"].map(categories).fillna("other").rename("category")
-    agreement, pairs = _agreement(raters)
     times = binary["time_on_task_ms"]
     given = pd.concat([table[["source", "rater_id"]] for table in (binary, rankings)])
     with_labels = given.drop_duplicates()["source"].value_counts()
@@ -53,22 +51,9 @@ def label_statistics(folder: Path) -> dict[str, Any]:
         "images": int(binary["image_id"].nunique()),
         "raters": {source: int(count) for source, count in with_labels.items()},
         "median_seconds": None if times.isna().all() else float(times.median() / 1000),
-        "agreement": agreement,
-        "agreement_pairs": pairs,
         "categories": [_verdicts(str(name), part["label"]) for name, part in binary.groupby(named)],
         "total": _verdicts("all", binary["label"]),
     }
-
-
-def _agreement(raters: pd.DataFrame) -> tuple[float | None, int]:
-    """Return the share of equal pairs among all pairs of verdicts, and the number of pairs.
-
-    A pair is two raters' verdicts (good or bad) on the same task. The share is None without pairs.
-    As in `raters.parquet`, repeats are left out, and people are not compared with simulated raters.
-    """
-    twice = raters["others_n"].fillna(0)  # each pair counts for both raters
-    equal = (raters["others_agreement"].fillna(0) * twice).round().sum()
-    return (float(equal / twice.sum()) if twice.sum() else None), int(twice.sum()) // 2
 
 
 def _verdicts(name: str, labels: "pd.Series[str]") -> dict[str, Any]:

@@ -1,35 +1,26 @@
 """Stage `compare-report`: the result of the comparisons as a page and `comparison/metrics.json`.
 
-It reads `labels/latest/` and the image files. With a trained reward it also measures the agreement
-of automatic figures with people. If there is an evaluation, its page is written again, since it
+It reads `labels/latest/` alone. If there is an evaluation, its page is written again, since it
 begins with people's verdict.
 """
 
-import sys
 from pathlib import Path
-from typing import Any
-
-import pandas as pd
 
 from data.files import write_json
 from data.runs import RunFolder
-from labeling_app.admin.tables import FLAGS
 from pipelines.collect.label_statistics import RATERS_OF, counted
-from pipelines.compare.arena.analysis import MOST_TIMES, RELEVANT, Scores, compare, refuse_one_model
+from pipelines.compare.arena.analysis import MOST_TIMES, RELEVANT, compare, refuse_one_model
 from pipelines.compare.arena.campaign import Campaign
 from pipelines.compare.arena.figures import (
     AXIS_TITLES,
     AxisFigures,
     Comparison,
     PairFigures,
-    RaterRow,
 )
 from pipelines.compare.arena.intervals import FEWEST
 from pipelines.pages.charts import elo_chart, model_colors
-from pipelines.pages.page import image_uri, interval, percent, svg_uri, write_page
-from pipelines.progress import progress
+from pipelines.pages.page import interval, percent, svg_uri, write_page
 from pipelines.settings.config import Settings, check
-from pipelines.settings.stages import ArenaConfig
 from pipelines.settings.tables import TABLES
 
 UNANSWERED = "nobody has answered yet"
@@ -42,29 +33,13 @@ def main(run: RunFolder, settings: Settings) -> None:
         PictuneError: there are no comparisons, or only one model.
     """
     campaign = Campaign.read(run.latest.resolve(), run.root.name)
-    refuse_one_model(campaign, run.root.name)  # before rewards are loaded
-    figures = compare(
-        campaign,
-        run.root.name,
-        settings.table("arena", ArenaConfig),
-        _automatic_scores(run, settings, campaign),
-        lambda axes: progress(axes, "compare", "axis"),
-    )
+    refuse_one_model(campaign, run.root.name)
+    figures = compare(campaign, run.root.name)
     figures = figures.model_copy(update={"verdicts": verdicts(figures)})
     write_json(run.comparison_dir / "metrics.json", figures.model_dump(mode="json"))
-    page = write(run, figures, campaign.images)
+    page = write(run, figures)
     print("\n".join([*lines(figures), "", f"compare-report: {page}"]))
     _write_evaluation(run, settings)
-
-
-def _automatic_scores(run: RunFolder, settings: Settings, campaign: Campaign) -> Scores:
-    """Return the automatic figures; none on a machine without models, such as a labeling server."""
-    try:
-        from pipelines.compare.arena.automatic import automatic_scores  # noqa: PLC0415 - loads torch
-    except ModuleNotFoundError as error:
-        print(f"compare-report: no automatic figures without {error.name}", file=sys.stderr)
-        return {}
-    return automatic_scores(run, settings, campaign)
 
 
 def _write_evaluation(run: RunFolder, settings: Settings) -> None:
@@ -75,8 +50,8 @@ def _write_evaluation(run: RunFolder, settings: Settings) -> None:
     report_page.write(run, check(settings.tables, TABLES, str(run.config_file)))
 
 
-def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
-    """Write `comparison/report.html`; `images` is IMAGES by image id. Return its path."""
+def write(run: RunFolder, figures: Comparison) -> Path:
+    """Write `comparison/report.html`; return its path."""
     page = run.comparison_dir / "report.html"
     colors = model_colors(figures.models)
     context = {
@@ -91,13 +66,11 @@ def write(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> Path:
             for one in figures.axes
             if one.strengths
         },
-        "habits": habits,
         "counted": counted,
         "caveat": caveat,
         "fewest": FEWEST,
         "most_times": MOST_TIMES,
         "relevant": RELEVANT,
-        "disputes": _with_images(run, figures, images),
     }
     write_page("comparison.html.jinja", context, page)
     return page
@@ -154,34 +127,10 @@ def pair_of(axis: AxisFigures, stronger: str, weaker: str) -> PairFigures | None
 
 
 def lines(figures: Comparison) -> list[str]:
-    """Return verdicts, whether labeling may stop, and raters in doubt, for a terminal."""
+    """Return verdicts, and whether labeling may stop, for a terminal."""
     found = [f"{title}: {said}" for title, said in figures.verdicts]
-    found += [
+    return found + [
         f"{AXIS_TITLES[axis.axis]}, {pair.first} : {pair.second}: {pair.standing}"
         for axis in figures.axes
         for pair in axis.pairs
     ]
-    for rater in figures.raters:
-        if seen := habits(rater):
-            done = "left out" if rater.rater_id in figures.omitted else "counted"
-            advice = "; arena.omit_raters=true leaves such raters out"
-            more = "" if figures.omitted or rater.looks else advice
-            found.append(f"Rater {rater.rater_id[:8]}: {seen} ({done}{more})")
-    return found
-
-
-def habits(rater: RaterRow) -> str:
-    """Return the reasons to doubt a rater's votes as text; empty without reasons."""
-    return ", ".join(["by chance"] * rater.by_chance + [FLAGS[flag] for flag in rater.flags])
-
-
-def _with_images(run: RunFolder, figures: Comparison, images: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the disputed pairs whose image files exist, with the images for the page."""
-    paths = images["path"].to_dict()
-    rows = []
-    for one in figures.disputes:
-        files = [run.root / paths[image] for image in one.images if image in paths]
-        if len(files) == 2 and all(file.is_file() for file in files):
-            uris = [image_uri(file) for file in files]
-            rows.append(one.model_dump() | {"uris": uris})
-    return rows

@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel
 
 from data.intervals import mean_interval, share_interval_over_groups, wilson_interval
-from pipelines.evaluate.measures import Values, frechet_distance, vendi_score
+from pipelines.evaluate.measures import Values, vendi_score
 from pipelines.run.image_plan import Planned
 from pipelines.run.judge import Verdict
 from reward.measuring.report import Staleness
@@ -32,19 +32,17 @@ class EvaluationPrompt(BaseModel, frozen=True):
     """Group; `held out` prompts were not trained on."""
 
 
-class Gain(BaseModel, frozen=True):
-    """Mean difference to the base on the same prompts and seeds, with its 95 % interval."""
+class Mean(BaseModel, frozen=True):
+    """A mean with its 95 % interval; a gain is a mean difference to the base, image by image."""
 
     mean: float
     interval: Interval = None
 
 
-class Score(BaseModel, frozen=True):
-    """Mean score by one of `evaluate.scorers`, with its 95 % interval."""
+class Score(Mean, frozen=True):
+    """Mean score by one of `evaluate.scorers`."""
 
-    mean: float
-    interval: Interval = None
-    gain: Gain | None = None
+    gain: Mean | None = None
 
 
 class Figures(BaseModel, frozen=True):
@@ -87,20 +85,9 @@ class FamilyFigures(Figures, frozen=True):
 class GroupFigures(Figures, frozen=True):
     """Figures of a group of prompts with the same number of images each."""
 
-    distance: float | None = None
-    """Frechet distance to the base's images of the group, by the CLIP's embeddings."""
-    reward_gain: Gain | None = None
-    gain: Gain | None = None
+    reward_gain: Mean | None = None
+    gain: Mean | None = None
     """Gain in alignment, if there is a judge."""
-
-
-class Spread(BaseModel, frozen=True):
-    """Mean and spread of a figure over chains."""
-
-    mean: float
-    std: float
-    n: int
-    interval: Interval = None
 
 
 class EvaluatedImage(BaseModel, frozen=True):
@@ -127,7 +114,7 @@ class Result(BaseModel, frozen=True):
     prompts: list[PromptFigures]
     families: list[FamilyFigures]
     groups: dict[Group, GroupFigures]
-    kl: Spread | None = None
+    kl: Mean | None = None
     """KL of its denoising chains to the base, in nats, for tuned models."""
     images: list[EvaluatedImage]
 
@@ -278,7 +265,7 @@ def by_group(
 ) -> dict[Group, GroupFigures]:
     """Return the figures of each group of prompts from the rows of `by_prompt`.
 
-    With `base`, they include gain over and distance to the base on the same prompts and seeds.
+    With `base`, they include the gain over the base on the same prompts and seeds.
     """
     return {
         group: _group_figures(drawn, [row for row in rows if row.group == group], base)
@@ -297,7 +284,6 @@ def _group_figures(
     figures["diversity"] = float(np.mean(diversities)) if diversities else None
     if base is not None:
         before = base.of_prompts(texts)
-        figures["distance"] = frechet_distance(part.embeddings, before.embeddings)
         groups = _by_text(part) if over_prompts else None
         if part.rewards is not None and before.rewards is not None:
             figures["reward_gain"] = _gain(part.rewards, before.rewards, groups)
@@ -328,14 +314,9 @@ def by_strength(
     ]
 
 
-def spread(values: Sequence[float]) -> Spread:
-    """Return mean, standard deviation and interval of the mean."""
-    return Spread(
-        mean=float(np.mean(values)),
-        std=float(np.std(values)),
-        n=len(values),
-        interval=mean_interval(values),
-    )
+def mean_of(values: Sequence[float], groups: list[list[int]] | None = None) -> Mean:
+    """Return the mean and its interval; with groups of indices, the interval is over groups."""
+    return Mean(mean=float(np.mean(values)), interval=mean_interval(_means(values, groups)))
 
 
 def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
@@ -349,10 +330,8 @@ def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
             "reward_std": None if part.stds is None else float(np.mean(part.stds)),
         }
     if part.scores is not None:
-        figures["scores"] = [
-            Score(mean=float(one.mean()), interval=mean_interval(_means(one.tolist(), groups)))
-            for one in part.scores.T
-        ]
+        means = (mean_of(one.tolist(), groups) for one in part.scores.T)
+        figures["scores"] = [Score(**dict(one)) for one in means]
     if part.verdicts is None:
         return figures
     is_met = [verdict.met for verdict in part.verdicts]
@@ -369,11 +348,9 @@ def _figures(part: Measured, *, over_prompts: bool = False) -> dict[str, Any]:
     }
 
 
-def _gain(values: Sequence[float], before: Sequence[float], groups: list[list[int]] | None) -> Gain:
+def _gain(values: Sequence[float], before: Sequence[float], groups: list[list[int]] | None) -> Mean:
     differences = np.subtract(values, before, dtype=float).tolist()
-    return Gain(
-        mean=float(np.mean(differences)), interval=mean_interval(_means(differences, groups))
-    )
+    return mean_of(differences, groups)
 
 
 def _by_text(part: Measured) -> list[list[int]]:

@@ -46,14 +46,12 @@ from pipelines.pages.charts import (
     training_chart,
 )
 from pipelines.pages.page import (
-    file_uri,
     image_uri,
     svg_uri,
     write_page,
 )
 from pipelines.run.metrics_log import UNTRAINED, kept_step, read_metrics
 from pipelines.run.mixes import is_mix
-from pipelines.run.model_hashes import REWARD_METRICS
 from pipelines.run.record import stamps
 from pipelines.settings.config import Settings
 
@@ -135,7 +133,6 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         "dials": _dials(run, evaluation, names, colors),
         "counted": counted,
         "labels": label_statistics(run.latest.resolve()) if run.latest.exists() else None,
-        **_reward_of(run, evaluation),
         **_drawn(run),
         "stages": sorted(stamps(run).values(), key=lambda stamp: stamp.started),
         "settings": settings.as_toml(),
@@ -163,7 +160,7 @@ def peoples_verdict(run: RunFolder) -> dict[str, Any] | None:
         return {
             "raters": RATERS_OF[source],
             "verdicts": figures["verdicts"],
-            "by": counted(len(figures["raters"]) - len(figures["omitted"]), source),
+            "by": counted(figures["raters"], source),
             "votes": sum(axis["n"] for axis in axes),
             "chart": chart,
             "chart_title": None if shown is None else figures["verdicts"][shown][0],
@@ -178,17 +175,6 @@ def peoples_verdict(run: RunFolder) -> dict[str, Any] | None:
             f"{path}: is not as `compare-report` writes it; "
             f"run `make compare-report RUN={run.root.name}` again"
         ) from error
-
-
-def _reward_of(run: RunFolder, evaluation: Evaluation) -> dict[str, Any]:
-    """Return the figures and the plot of the reward; both are None without a reward."""
-    if not evaluation.rewarded:
-        return {"reward": None, "reliability": None}
-    folder = run.in_round(evaluation.round).reward_dir
-    return {
-        "reward": json.loads((folder / REWARD_METRICS).read_text(encoding="utf-8")),
-        "reliability": file_uri(folder / "reliability.png", "image/png"),
-    }
 
 
 def _drawn(run: RunFolder) -> dict[str, int]:

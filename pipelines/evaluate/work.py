@@ -28,7 +28,7 @@ from pipelines.evaluate.figures import (
     by_group,
     by_prompt,
     by_strength,
-    spread,
+    mean_of,
     together,
 )
 from pipelines.evaluate.models import TunedModel, image_folder
@@ -278,7 +278,7 @@ def _results(
             prompts=rows,
             families=by_family(drawn, prompts),
             groups=by_group(drawn, rows, base),
-            kl=spread(kl[name]) if name in kl else None,
+            kl=mean_of(kl[name]) if name in kl else None,
             images=[
                 EvaluatedImage(
                     prompt=planned.prompt,

@@ -28,8 +28,6 @@ from pipelines.finetune.plan import (
 from pipelines.finetune.training_data import (
     Encoder,
     labeled_data,
-    labeled_rewards,
-    pretraining_pairs,
     rewarded_images,
     run_images,
 )
@@ -96,16 +94,13 @@ def open_job(
     model.set_up(settings.run)
     if shared.gradient_checkpointing:
         model.checkpoint_gradients()
-    prompts, labeled = method_prompts(run, settings, name), dict[str, Tensor]()
+    prompts = method_prompts(run, settings, name)
     reward, monitor = _open_reward(run, settings, config, model, prompts)
     sampler, batch = (
         settings.table("sampler", Sampler),
         settings.table("images", ImagesConfig).batch,
     )
     encoder = Encoder(model, sampler, batch)
-    if reward is not None:
-        watched = shared.validation_prompts or prompts
-        labeled = labeled_rewards(run, watched, encoder, reward)
     training = new_training(
         model,
         prompts,
@@ -115,7 +110,6 @@ def open_job(
         sampler=sampler,
         validation_prompts=shared.validation_prompts,
         monitor=monitor,
-        labeled=labeled,
         watch=watch,
         rules=shared.validation,
         batch=batch,
@@ -172,7 +166,7 @@ def _open_reward(
 
 def _examples(run: RunFolder, prompt: str, model: DiffusionModel) -> Tensor:
     """Return images of the run of a prompt, [n, 3, H, W] of the model's size."""
-    images = [path for path, _ in run_images(run, [prompt], "both")[:EXAMPLES]]
+    images = [path for path, _ in run_images(run, [prompt])[:EXAMPLES]]
     empty = torch.zeros(0, 3, *model.image_size)
     fitted = [load_fitted(path, model.image_size) for path in images]
     return (torch.stack(fitted) if fitted else empty).to(model.device)
@@ -182,24 +176,20 @@ def with_images(job: Job) -> Job:
     """Return the job with the images or labels that its method learns from, if any."""
     training, encoder, config = job.training, job.encoder, job.training.config
     if isinstance(config, LearnsFromLabels):
-        labels = labeled_data(job.run, training.prompts, config, encoder, training.reward)
+        labels = labeled_data(job.run, training.prompts, config, encoder)
         return replace(job, training=replace(training, data=labels))
     if not isinstance(config, LearnsFromImages):
         return job
     assert training.reward is not None
-    pretraining = pretraining_pairs(config.pretraining_pairs, encoder)
     count, seed = job.config.scored_per_prompt, job.settings.run.seed
     first = round_seeds(job.run.round, scored=True)
     scored = seeded(training.prompts, count, seed, offset=first)
     data = rewarded_images(
         job.run,
         training.prompts,
-        config.images,
         encoder,
         training.reward,
         scored=scored,
         folder=job.folder / IMAGES,
-        table=job.name,
     )
-    training = replace(training, data=data, pretraining=pretraining)
-    return replace(job, training=training)
+    return replace(job, training=replace(training, data=data))

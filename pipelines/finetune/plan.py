@@ -3,10 +3,8 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-from pydantic import BaseModel, ValidationError
 
 from data.errors import PictuneError
 from data.files import sha256_of
@@ -86,10 +84,6 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
         inputs["labels"] = learned_from_digest(run)
     if isinstance(config, LearnsFromImages):
         inputs["images"] = images_digest(run)
-        if config.images != "both":
-            inputs["labels"] = learned_from_digest(run)
-        if config.pretraining_pairs is not None:
-            inputs["pretraining_pairs"] = pairs_hash(config.pretraining_pairs)
     return inputs
 
 
@@ -126,48 +120,3 @@ def labels_of(run: RunFolder, prompts: Sequence[str]) -> FeedbackDataset:
             'run.focus_prompts, or set finetune.train_on="all"'
         )
     return found
-
-
-class Pair(BaseModel, frozen=True):
-    """One line of `metadata.jsonl`; other keys are ignored."""
-
-    file_name: str
-    text: str
-
-
-def pairs_hash(folder: Path) -> str:
-    """Return SHA-256 over the texts and images of the user's pairs, in their order."""
-    digest = hashlib.sha256()
-    for pair in read_pairs(folder):
-        digest.update(f"{sha256_of(folder / pair.file_name)} {pair.text}\n".encode())
-    return digest.hexdigest()
-
-
-def read_pairs(folder: Path) -> list[Pair]:
-    """Return the lines of the folder's `metadata.jsonl`; refuse an empty file and invalid lines."""
-    file = folder / "metadata.jsonl"
-    try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PictuneError(
-            f"{file}: cannot be read; set pretraining_pairs to a folder of images that has it"
-        ) from error
-    pairs = [
-        _pair(file, number, line) for number, line in enumerate(lines, start=1) if line.strip()
-    ]
-    if not pairs:
-        raise PictuneError(f"{file}: is empty; write one line for each image")
-    return pairs
-
-
-def _pair(file: Path, number: int, line: str) -> Pair:
-    try:
-        pair = Pair.model_validate_json(line)
-    except ValidationError as error:
-        wanted = '{"file_name": "a.png", "text": "A cat."}'
-        raise PictuneError(f"{file}:{number}: not a pair; write it as {wanted}") from error
-    if not (file.parent / pair.file_name).is_file():
-        raise PictuneError(
-            f"{file}:{number}: {pair.file_name} is not in the folder; add it or remove the line"
-        )
-    return pair

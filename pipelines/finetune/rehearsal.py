@@ -26,7 +26,6 @@ from finetune.settings.method import DrawsImages, LearnsFromImages, LearnsFromLa
 from finetune.settings.policy_gradient import PolicyGradientConfig
 from finetune.settings.preference import PreferenceConfig
 from finetune.settings.reward_gradient import RewardGradientConfig
-from finetune.settings.reward_weighted import RewardWeightedConfig
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.job import Job, open_job, with_images
 from pipelines.finetune.plan import IMAGES, earlier_method, method_config, method_prompts
@@ -153,19 +152,14 @@ def _with_some_images(job: Job) -> tuple[Job, float, int]:
         job = with_images(job)  # those that have labels
         return job, now() - started, 0
     assert training.reward is not None
-    images = run_images(job.run, training.prompts, config.images)
-    beside = 0 if config.images == "labeled" else job.config.scored_per_prompt
+    images = run_images(job.run, training.prompts)
     drawn = len(list((job.folder / IMAGES).glob("*.png")))
-    scored, rounds = beside * len(training.prompts), 0
-    if isinstance(config, RewardWeightedConfig):
-        rounds = (config.rounds - 1) * config.images_per_round * len(training.prompts)
-    there = images or run_images(job.run, training.prompts, "both")
-    some = there[:: max(1, len(there) // ENCODED)][:ENCODED]
+    scored = job.config.scored_per_prompt * len(training.prompts)
+    some = images[:: max(1, len(images) // ENCODED)][:ENCODED]
     paths, texts = [path for path, _ in some], [text for _, text in some]
     data = job.encoder.encode(paths, texts, training.reward)
     encoding = (now() - started) / len(some) * (len(images) + scored)
-    missing = max(0, scored - drawn) + rounds
-    return replace(job, training=replace(training, data=data)), encoding, missing
+    return replace(job, training=replace(training, data=data)), encoding, max(0, scored - drawn)
 
 
 def _smaller(full: Training[Any]) -> tuple[Training[Any], float]:

@@ -9,7 +9,6 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -20,7 +19,6 @@ MODEL_COLORS = {"base": GRAY, "best of n": YELLOW}
 COMPARED_COLORS = (BLUE, RED, YELLOW, "#2a7f62", "#5b4b8a", "#c8553d", "#1b9aaa")
 """Colors of compared models, except for the base."""
 VERDICT_COLORS = {"good": "#2a7f62", "bad": "#c8553d", "skip": "#b9bec6", "unsafe": "#5b4b8a"}
-SOURCE_COLORS = {"human": BLUE, "simulated": YELLOW, "imported": GRAY, "adjudicator": RED}
 SMALL = {"height": 2.6, "width": 3.8}
 """Size in inches of a chart beside others; its text stays readable on a phone."""
 LONGEST = 40
@@ -182,34 +180,20 @@ def verdict_chart(rows: Lines) -> str:
     return _svg(figure)
 
 
-def progress_chart(series: dict[str, tuple[Sequence[Any], Sequence[int]]]) -> str:
-    """Return the number of labels over time, by source (moments, counts), as SVG."""
-    figure, axes = _figure(**SMALL)
-    for source, (moments, counts) in series.items():
-        axes.step(
-            moments, counts, where="post", color=SOURCE_COLORS[source], label=source, linewidth=1.6
-        )
-    axes.xaxis.set_major_formatter(ConciseDateFormatter(axes.xaxis.get_major_locator()))  # type: ignore[no-untyped-call]
-    axes.set(ylim=(0, None), ylabel="labels")
-    _legend(axes, columns=3)
-    return _svg(figure)
-
-
 def elo_chart(rows: Lines, colors: Mapping[str, str]) -> str:
-    """Return strengths with their intervals, 95 % thick and 99 % thin, as SVG.
+    """Return strengths with their 95 % intervals, as SVG.
 
-    A row has model, elo, interval and interval_99, which can be None.
+    A row has model, elo and interval, which can be None.
     """
     figure, axes = _figure(height=0.75 + 0.3 * len(rows))
     for at, row in enumerate(rows):
         color = colors[row["model"]]
-        for bounds, width in ((row["interval_99"], 1.2), (row["interval"], 4)):
-            if bounds is not None:
-                axes.plot(bounds, [at, at], color=color, linewidth=width, solid_capstyle="butt")
+        if (bounds := row["interval"]) is not None:
+            axes.plot(bounds, [at, at], color=color, linewidth=4, solid_capstyle="butt")
         axes.plot(row["elo"], at, "o", color=color, markersize=7, markeredgecolor="white")
     axes.axvline(1000, color=GRAY, linewidth=0.8, linestyle=":")
     axes.set_yticks(range(len(rows)), [row["model"] for row in rows])
-    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="Elo points (thick: 95 %, thin: 99 %)")
+    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel="Elo points, with 95 % intervals")
     return _svg(figure)
 
 

@@ -16,10 +16,8 @@ from PIL import Image
 
 from data.schema import PROMPTS, read_table
 from finetune.settings.adapter_kinds import BASE, adapter_file
-from labeling_app.sign_in import network_of
 from pipelines.finetune.strengths import read_choice
 from pipelines.play import words
-from pipelines.play.asking import ask_raters
 from pipelines.play.errors import visible_errors
 from pipelines.play.link import keep_in_address
 from pipelines.play.mixing import MixDials
@@ -30,7 +28,6 @@ from pipelines.play.studio import (
     DrawnImage,
     DrawRequest,
     Studio,
-    VisitorError,
 )
 from pipelines.play.votes import LONGEST_NAME, VOTE, listen_to_votes
 
@@ -47,7 +44,7 @@ MOST_EXAMPLES = 400
 """Largest number of example prompts in the page."""
 FEW_PIXELS = 256
 """Side in pixels below which images are enlarged with crisp pixels."""
-STRONGEST, MOST_GUIDANCE, MOST_CANDIDATES, MOST_IMAGES, MOST_STEPS = 2.0, 20.0, 16, 16, 100
+STRONGEST, MOST_GUIDANCE, MOST_IMAGES, MOST_STEPS = 2.0, 20.0, 16, 100
 """Upper ends of sliders."""
 QUIET: dict[str, Any] = {"api_visibility": "private"}
 """Options of all events of the page."""
@@ -72,19 +69,18 @@ class Drawing:
     @property
     def beside(self) -> int:
         """The number of seeds that share a row of the page."""
-        return min(max(1, ROW // len(self.wanted.columns)), len(self.wanted.seeds))
+        return min(max(1, ROW // len(self.wanted.models)), len(self.wanted.seeds))
 
     def tiles(self, waiting: Path) -> list[tuple[str, str]]:
         """Return files and captions, seed by seed; `waiting` stands for missing images."""
         tiles = []
         for number, seed in enumerate(self.wanted.seeds):
-            for name in self.wanted.columns:
+            for name in self.wanted.models:
                 if name in self.images:
                     one = self.images[name][number]
-                    tiles.append((str(one.file), words.caption(one, self.wanted)))
+                    tiles.append((str(one.file), words.caption(one)))
                 else:
-                    title = words.title_of(name, self.wanted)
-                    tiles.append((str(waiting), f"{title} · seed {seed}"))
+                    tiles.append((str(waiting), f"{name} · seed {seed}"))
         return tiles
 
     def remove(self) -> None:
@@ -192,15 +188,6 @@ class Playground:
         )
         most = max(MOST_IMAGES, config.images)
         self.images = gr.Slider(1, most, config.images, step=1, label="Images of each model")
-        self.candidates = gr.Slider(
-            1,
-            MOST_CANDIDATES,
-            1,
-            step=1,
-            label="Best of n",
-            info="The base draws n, the reward picks one; 1 leaves it out.",
-            visible=self.studio.reward is not None,
-        )
 
     def _build_wall(self) -> None:
         self.state = gr.State(None, delete_callback=lambda one: one and one.remove())
@@ -220,11 +207,10 @@ class Playground:
         self.votes = gr.HTML(elem_id="votes", js_on_load=VOTE)
         with gr.Row(elem_id="actions", visible=False) as self.actions:
             self.other = gr.Button("Other seeds", min_width=130)
-            self.ask = gr.Button("Ask raters", min_width=130, visible=self.config.may_ask)
             self.name = gr.Textbox(
                 label="Your name, for votes",
                 max_length=LONGEST_NAME,
-                visible=self.config.may_ask,
+                visible=self.config.may_vote,
                 elem_id="name",
             )
         self.note = gr.HTML(elem_id="note", visible=False)
@@ -247,10 +233,10 @@ class Playground:
     def _listen(self, page: gr.Blocks) -> None:
         given = {
             self.prompt, self.models, self.strength, self.guidance, self.steps, self.seed,
-            self.images, self.candidates, self.state, self.taken, self.mix,
+            self.images, self.state, self.taken, self.mix,
         }  # fmt: skip
         shown = [
-            self.state, self.status, self.heads, self.gallery, self.actions, self.ask, self.note,
+            self.state, self.status, self.heads, self.gallery, self.actions, self.note,
             self.votes, self.take, self.code, self.adapter,
         ]  # fmt: skip
         drawing: dict[str, Any] = {
@@ -271,15 +257,12 @@ class Playground:
             show_progress="hidden",
             **QUIET,
         ).then(**drawing)
-        if self.config.may_ask:  # without the event, no request outside the page can send it either
-            self.ask.click(
-                self.send, self.state, [self.ask, self.note], show_progress_on=self.note, **QUIET
-            )
+        if self.config.may_vote:  # without the event, no request outside the page can vote either
             listen_to_votes(self.studio, self.votes, self.state, self.name, self.note)
         linked = {
             "prompt": self.prompt, "models": self.models, "strength": self.strength,
             "guidance": self.guidance, "steps": self.steps, "seed": self.seed,
-            "images": self.images, "best_of": self.candidates, "mix": self.mix,
+            "images": self.images, "mix": self.mix,
         }  # fmt: skip
         keep_in_address(page, linked, (drawn, mixed, again))
         self.taken.change(
@@ -306,21 +289,19 @@ class Playground:
                 steps=given[self.steps],
                 first_seed=given[self.seed],
                 images=given[self.images],
-                candidates=given[self.candidates],
             )
             start = time.monotonic()
             drawing = Drawing(wanted, self.studio.new_folder())
             with ExitStack() as failed:  # the visitor may have left
                 failed.callback(drawing.remove)
-                columns = wanted.columns
+                columns = wanted.models
                 for number, name in enumerate(columns):
                     yield self._shown(drawing)
-                    title = words.title_of(name, wanted)
-                    progress((number, len(columns)), desc=title, unit="models")
+                    progress((number, len(columns)), desc=name, unit="models")
 
-                    def tell(done: int, of: int, title: str = title, number: int = number) -> None:
+                    def tell(done: int, of: int, name: str = name, number: int = number) -> None:
                         share = (number + done / of) / len(columns)
-                        progress(share, desc=f"{title}: step {done} of {of}")
+                        progress(share, desc=f"{name}: step {done} of {of}")
 
                     drawing.images[name] = self.studio.draw(name, wanted, drawing.folder, tell)
                 home = self.take_home(given[self.taken], drawing)
@@ -330,8 +311,7 @@ class Playground:
                         drawing.rows, time.monotonic() - start, self.studio.unread(wanted.prompt)
                     ),
                     self.actions: gr.Row(visible=True),
-                    self.ask: gr.Button("Ask raters", interactive=True),
-                    self.votes: words.votes(drawing) if self.config.may_ask else "",
+                    self.votes: words.votes(drawing) if self.config.may_vote else "",
                     self.take: gr.Accordion(visible=True),
                     self.code: home[0],
                     self.adapter: home[1],
@@ -341,7 +321,7 @@ class Playground:
             earlier.remove()
 
     def _shown(self, drawing: Drawing) -> dict[Any, Any]:
-        models, beside = len(drawing.wanted.columns), drawing.beside
+        models, beside = len(drawing.wanted.models), drawing.beside
         crisp = ["crisp"] if self._is_small else []
         return {
             self.status: words.BUSY,
@@ -355,19 +335,7 @@ class Playground:
             ),
             self.note: gr.HTML(visible=False),
             self.votes: "",
-            self.ask: gr.Button(interactive=False),
         }
-
-    def send(self, drawing: Drawing | None, request: gr.Request) -> tuple[Any, Any]:
-        """Send the shown images to the raters; return the button and the note."""
-        with visible_errors():
-            if drawing is None:
-                raise VisitorError("Draw something first, then ask raters about it.")
-            added = ask_raters(
-                self.studio.run, self.studio.settings, drawing.rows, network_of(request.client.host)
-            )
-        note = words.sent(added, self.studio.run.root.name)
-        return gr.Button("Sent to raters", interactive=False), gr.HTML(note, visible=True)
 
     def take_home(self, model: str, drawing: Drawing | None) -> tuple[Any, Any]:
         """Return code that draws with a model elsewhere, and the download button of its adapter."""

@@ -12,13 +12,11 @@ class PlayConfig(ServerConfig, frozen=True, extra="forbid"):
     """Port to listen on; 0 takes a free port."""
     images: PositiveInt = 4
     """Initial number of images of each model that a visitor draws."""
-    ask_raters: bool | None = None
-    """Whether visitors may send images to the run's raters. Omitted, they may if the app serves
+    votes: bool | None = None
+    """Whether visitors may vote for the best image of a seed. Omitted, they may if the app serves
     this machine alone."""
-    asks_an_hour: PositiveInt = 10
-    """Largest number of times per hour that visitors from one address may send images to raters."""
 
     @property
-    def may_ask(self) -> bool:
-        """Whether visitors may send images to raters."""
-        return self.is_local if self.ask_raters is None else self.ask_raters
+    def may_vote(self) -> bool:
+        """Whether visitors may vote."""
+        return self.is_local if self.votes is None else self.votes

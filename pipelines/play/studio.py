@@ -26,7 +26,7 @@ from finetune.settings.adapter_kinds import BASE
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.models import TunedModel, mixed_model, tuned_models
 from pipelines.run.image_io import load_images, save_png
-from pipelines.run.image_plan import ImagesConfig, candidate_seeds
+from pipelines.run.image_plan import ImagesConfig
 from pipelines.run.judge import open_judge
 from pipelines.run.mixes import is_mix
 from pipelines.run.model_hashes import has_reward
@@ -34,8 +34,6 @@ from pipelines.run.models import open_model, open_reward_model
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
-BEST_OF_N = "best of n"
-"""Name of the base with best-of-n: for each seed the reward picks one of several candidates."""
 LONGEST_PROMPT = 1000
 """Largest number of characters of a prompt."""
 LARGEST_SEED = 2**31 - 1
@@ -61,15 +59,6 @@ class DrawRequest:
     """Factor of the adapter's update."""
     sampler: Sampler
     seeds: tuple[int, ...]
-    candidates: int = 1
-    """Number of the base's candidates per seed for best-of-n; 1 omits best-of-n."""
-
-    @property
-    def columns(self) -> list[str]:
-        """The models, and `BEST_OF_N` after the base if there are several candidates."""
-        more = [BEST_OF_N] if self.candidates > 1 else []
-        start = [BASE, *more] if BASE in self.models else more
-        return [*start, *(name for name in self.models if name != BASE)]
 
 
 @dataclass(frozen=True)
@@ -80,7 +69,6 @@ class DrawnImage:
     prompt: str
     file: Path
     seed: int
-    """The image's seed; for best of n, the seed of the picked candidate."""
     sampler: Sampler
     adapter_hash: str | None = None
     strength: float | None = None
@@ -123,7 +111,6 @@ class Studio:
         steps: int,
         first_seed: int | None,
         images: int,
-        candidates: int,
     ) -> DrawRequest:
         """Check a visitor's input and return the request.
 
@@ -141,8 +128,6 @@ class Studio:
             raise VisitorError(f"The prompt has the control character {control}: remove it.")
         if first_seed is None or not 0 <= first_seed <= LARGEST_SEED:
             raise VisitorError(f"First seed: give a whole number from 0 to {LARGEST_SEED}.")
-        if candidates > 1 and self.reward is None:
-            raise VisitorError("Best of n needs a reward to pick by, and this run has none yet.")
         names = [name for name in (BASE, *self.tuned) if name in models]
         try:
             mixes = [mixed_model("Mix", one, self.run).name for one in models if is_mix(one)]
@@ -157,7 +142,6 @@ class Studio:
             strength,
             self.sampler.model_copy(update={"guidance": guidance, "steps": steps}),
             tuple(range(first_seed, first_seed + images)),
-            candidates,
         )
 
     def close(self) -> None:
@@ -182,16 +166,14 @@ class Studio:
         return min(left)
 
     def draw(self, name: str, wanted: DrawRequest, folder: Path, tell: Tell) -> list[DrawnImage]:
-        """Draw the images of `name`, one of `wanted.columns`, into `folder`; one for each seed.
+        """Draw the images of `name`, one of `wanted.models`, into `folder`; one for each seed.
 
         Other drawings wait until it is done.
 
         Raises:
             PictuneError: an adapter is missing, or an image is NaN.
         """
-        candidates = wanted.candidates if name == BEST_OF_N else 1
-        seeds = [seed for first in wanted.seeds for seed in candidate_seeds(first, candidates)]
-        prompts = [wanted.prompt] * len(seeds)
+        seeds, prompts = wanted.seeds, [wanted.prompt] * len(wanted.seeds)
         paths = [folder / file_name(name, wanted, seed) for seed in seeds]
         tuned, own = self.tuned.get(name), dict[str, Any]()
         if is_mix(name):
@@ -212,13 +194,10 @@ class Studio:
                     save_png(image, path)
             self.model.forget_prompts()
             figures = list(self._measured(paths, wanted.prompt))
-        return picked(
-            [
-                DrawnImage(name, wanted.prompt, path, seed, wanted.sampler, **own, **known)
-                for path, seed, known in zip(paths, seeds, figures, strict=True)
-            ],
-            candidates,
-        )
+        return [
+            DrawnImage(name, wanted.prompt, path, seed, wanted.sampler, **own, **known)
+            for path, seed, known in zip(paths, seeds, figures, strict=True)
+        ]
 
     @contextmanager
     def _counted_passes(self, passes: int, tell: Tell) -> Iterator[None]:
@@ -255,14 +234,6 @@ class Studio:
             yield from (
                 {name: values[i] for name, values in known.items()} for i in range(len(part))
             )
-
-
-def picked(images: Sequence[DrawnImage], candidates: int) -> list[DrawnImage]:
-    """Return the image with the highest reward of each `candidates` consecutive images."""
-    return [
-        max(images[start : start + candidates], key=lambda one: one.reward or 0.0)
-        for start in range(0, len(images), candidates)
-    ]
 
 
 def file_name(model: str, wanted: DrawRequest, seed: int) -> str:

@@ -5,16 +5,13 @@ from html import escape
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from data.formats.landing import Imported
-from finetune.settings.adapter_kinds import BASE, kind_of
+from finetune.settings.adapter_kinds import kind_of
 from pipelines.finetune.model_card import drawing_code
-from pipelines.play.studio import BEST_OF_N, DrawnImage, DrawRequest, Studio
+from pipelines.play.studio import DrawnImage, DrawRequest, Studio
 from pipelines.run.image_plan import Planned
 
 if TYPE_CHECKING:
     from pipelines.play.page import Drawing
-
-TITLES = {BASE: "base", BEST_OF_N: "best of {n}"}
 
 EMPTY = '<p class="empty">Press <b>Draw</b>, and the models draw here, side by side.</p>'
 
@@ -22,12 +19,7 @@ BUSY = "<p>&nbsp;</p>"
 """Empty line that keeps space for the progress."""
 
 
-def title_of(model: str, wanted: DrawRequest) -> str:
-    """Return a model's name as the page shows it."""
-    return TITLES.get(model, model).format(n=wanted.candidates)
-
-
-def caption(one: DrawnImage, wanted: DrawRequest) -> str:
+def caption(one: DrawnImage) -> str:
     """Return the lines under an image: model and seed, then reward and verdict."""
     figures = []
     if one.reward is not None:
@@ -37,7 +29,7 @@ def caption(one: DrawnImage, wanted: DrawRequest) -> str:
         figures.append("✓ right" if one.met else "✗ not right")
     elif one.clip_score is not None:
         figures.append(f"CLIP score {one.clip_score:.2f}")
-    return "\n".join([f"{title_of(one.model, wanted)} · seed {one.seed}", *figures])
+    return "\n".join([f"{one.model} · seed {one.seed}", *figures])
 
 
 def headings(wanted: DrawRequest, drawn: Mapping[str, Sequence[DrawnImage]], beside: int) -> str:
@@ -46,12 +38,12 @@ def headings(wanted: DrawRequest, drawn: Mapping[str, Sequence[DrawnImage]], bes
     `beside` seeds share a row; only the first seed has the figures.
     """
     cells = []
-    for name in wanted.columns:
+    for name in wanted.models:
         facts = escape(_summary(drawn[name])) if name in drawn else "…"
-        cells.append(f"<div><b>{escape(title_of(name, wanted))}</b><span>{facts}</span></div>")
+        cells.append(f"<div><b>{escape(name)}</b><span>{facts}</span></div>")
     again = [
-        f'<div class="again" aria-hidden="true"><b>{escape(title_of(name, wanted))}</b></div>'
-        for name in wanted.columns * (beside - 1)
+        f'<div class="again" aria-hidden="true"><b>{escape(name)}</b></div>'
+        for name in wanted.models * (beside - 1)
     ]
     kind = f"heads of-{min(len(cells), 4)}"
     columns = len(cells) * beside
@@ -60,13 +52,13 @@ def headings(wanted: DrawRequest, drawn: Mapping[str, Sequence[DrawnImage]], bes
 
 def votes(drawing: "Drawing") -> str:
     """Return HTML with a button for each image, in the columns of the images."""
-    columns = len(drawing.wanted.columns)
+    columns = len(drawing.wanted.models)
     if columns == 1:
         return ""
     cells = []
     for row, images in enumerate(drawing.rows):
         for place, one in enumerate(images):
-            name = escape(f"{title_of(one.model, drawing.wanted)} · seed {one.seed}")
+            name = escape(f"{one.model} · seed {one.seed}")
             pressed = str(drawing.best.get(row) == place).lower()
             cells.append(
                 f'<button type="button" data-row="{row}" data-place="{place}" '
@@ -146,14 +138,4 @@ def introduction(studio: Studio) -> str:
     return (
         f"<h1>Playground <small>{escape(run)} · {escape(model)}</small></h1>"
         f"<p>{escape(' '.join(lines))}</p>{notes}"
-    )
-
-
-def sent(added: Imported, run: str) -> str:
-    """Return HTML on the images and tasks that were sent to raters."""
-    if not added.feedback.tasks:
-        return "<p>Raters have these images already.</p>"
-    return (
-        f"<p><b>Sent:</b> {added.images} new images, {added.feedback.tasks} questions. "
-        f"Raters see them first; <code>make label RUN={escape(run)}</code> serves them.</p>"
     )

@@ -24,7 +24,6 @@ from reward.measuring.report import (
     MODEL,
     PARTS,
     PartReport,
-    RaterFigures,
     RewardReport,
     TypesReport,
 )
@@ -42,7 +41,6 @@ VERDICTS = {
 PAIRS = {
     "pairwise_accuracy": "right",
     "pairwise_accuracy_macro": "right, by prompt",
-    "recall_at_1": "recall@1",
 }
 MAIN_FIGURES: dict[MainFigure, str] = {
     "roc_auc": "ROC-AUC",
@@ -53,8 +51,6 @@ MOST_PROMPTS = 24
 """Largest number of prompts with contact sheets."""
 IMAGES_PER_SHEET = 4
 """Largest number of images in each column of a contact sheet."""
-MOST_RATERS = 30
-"""Largest number of raters in a table; raters with many labels come first."""
 
 
 def write_report(
@@ -149,7 +145,6 @@ def _context(
         "others": OTHERS,
         "verdict_figures": VERDICTS,
         "pair_figures": PAIRS,
-        "raters": {name: _raters(part) for name, part in tests.items()},
         "reliability": file_uri(run.reward_dir / RELIABILITY, "image/png"),
         "types": types,
         "do_types_help": do_types_help(types) if types else "",
@@ -157,11 +152,6 @@ def _context(
         "sheets": list(_sheets(examples, images)),
         "prompts": len(np.unique(images.prompt)),
     }
-
-
-def _raters(part: PartReport) -> list[tuple[str, RaterFigures]]:
-    rows = part.by_rater.items()
-    return sorted(rows, key=lambda row: -(row[1].model.n + row[1].model.n_pairs))[:MOST_RATERS]
 
 
 def _curves(folder: Path, report: RewardReport) -> Iterator[tuple[str, str]]:

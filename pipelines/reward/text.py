@@ -11,8 +11,6 @@ SCORERS = {
     CLIP_SCORE: "CLIP score",
     "image_only": "image alone",
     "prompt_only": "prompt alone",
-    "majority": "majority",
-    "random": "random",
 }
 """Titles of the scorers of `metrics.json`."""
 

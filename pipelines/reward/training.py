@@ -9,11 +9,10 @@ import torch
 from data.files import write_atomically, write_json
 from data.runs import RunFolder
 from finetune.model.processes import Processes
-from pipelines.pages.page import number
 from pipelines.progress import progress
-from pipelines.reward.page import OTHERS, RELIABILITY, write_report
+from pipelines.reward.page import RELIABILITY, write_report
 from pipelines.reward.sharing import encode_labeled
-from pipelines.reward.text import headline, scorers
+from pipelines.reward.text import headline
 from pipelines.run.metrics_log import MetricsLog
 from pipelines.run.model_hashes import REWARD_METRICS
 from pipelines.run.models import open_backbone, open_cache, open_reward_model
@@ -72,16 +71,10 @@ scores = model.score(images=images, prompts=[{prompt!r}])  # [B]
 ```
 
 Trained on {labels}; the verdicts and pairs are {sources}. On labels that it was not trained on:
-{headline}. On prompts that it never saw:
-
-| | ROC-AUC | accuracy | pairwise accuracy | Brier score | calibration error |
-|---|---|---|---|---|---|
-{rows}
-{stale}
-How far it can be trusted is in `report.html`, all figures in `metrics.json`, curves in
-`metrics.jsonl` and TensorBoard. It knows what its labels show and nothing else: outside those
-prompts and images its scores are guesses, and a model that is tuned on it for long will find its
-blind spots.
+{headline}. How far it can be trusted is in `report.html`,
+all figures in `metrics.json`, curves in `metrics.jsonl` and TensorBoard. It knows what its labels
+show and nothing else: outside those prompts and images its scores are guesses, and a model that is
+tuned on it for long will find its blind spots.
 """
 
 
@@ -193,17 +186,6 @@ def _card(
     examples: Examples,
     images: ScoredImages,
 ) -> str:
-    part = report.test_unseen
-    keys = ("roc_auc", "accuracy", "pairwise_accuracy", "brier", "ece")
-    lines: list[tuple[str, Figures]] = [
-        (title, part.scorers[name]) for name, title in scorers(report).items()
-    ]
-    if part.human is not None:
-        lines.append((OTHERS, part.human.others))
-    rows = "\n".join(
-        f"| {title} | {' | '.join(number(getattr(figures, key), 3) for key in keys)} |"
-        for title, figures in lines
-    )
     return _CARD.format(
         members=f"{config.members} heads" if config.members > 1 else "A head",
         backbone=config.backbone,
@@ -215,22 +197,7 @@ def _card(
         labels=", ".join(f"{count} {name}" for name, count in report.train["counts"].items()),
         sources=", ".join(f"{count} {source}" for source, count in report.sources.items())
         or "of unknown source",
-        rows=rows,
-        stale=_stale_rows(report),
     )
-
-
-def _stale_rows(report: RewardReport) -> str:
-    """Return the card's table on the previous round's reward; empty in the first round."""
-    if report.staleness is None:
-        return ""
-    keys = ("roc_auc", "roc_auc_macro", "pairwise_accuracy")
-    rows = (
-        f"| {title} | {' | '.join(number(getattr(row, key), 3) for key in keys)} |"
-        for title, row in report.staleness.rows.items()
-    )
-    head = "| | ROC-AUC | ROC-AUC, by prompt | pairwise accuracy |\n|---|---|---|---|"
-    return "\n".join(["\nOn what the tuned model draws:\n", head, *rows, ""])
 
 
 def _losses(config: RewardConfig, counts: Counts) -> Iterator[str]:

@@ -12,7 +12,6 @@ from data.runs import RunFolder
 from data.schema import COMPARISON, IMAGES, PLAYGROUND, read_table
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
-from data.tables.publication import DatasetConfig, publish
 from labeling_app.campaign.known_answers import read_gold
 from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from pipelines.settings.config import Settings
@@ -61,12 +60,6 @@ def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
     return {row.image_id: row for row in rows} | by_path
 
 
-def sent_images(run: RunFolder) -> set[str]:
-    """Return the ids of the images that visitors of the playground sent."""
-    origins = column_of_images(run, "origin")
-    return {image_id for image_id, origin in origins.items() if origin == PLAYGROUND}
-
-
 def open_store(run: RunFolder, checks: ChecksConfig = ChecksConfig()) -> FeedbackStore:  # noqa: B008 - frozen
     """Open the run's feedback store, and create it if it is missing; close it after use.
 
@@ -83,19 +76,16 @@ def add_planned_tasks(store: FeedbackStore, run: RunFolder, settings: Settings) 
         PictuneError: the file of gold answers is not valid.
     """
     config = settings.table("tasks", TasksConfig)
-    images = campaign_images(run)
-    sent = sent_images(run)  # sent images have tasks already, and no other task may change
-    planned = plan_tasks([row for row in images.values() if row.image_id not in sent], config)
+    images, origins = campaign_images(run), column_of_images(run, "origin")
+    drawn = [row for row in images.values() if origins[row.image_id] != PLAYGROUND]
+    planned = plan_tasks(drawn, config)
     gold = read_gold(config.gold, images) if config.gold else ()
     # gold comes last: of two tasks on the same images the store takes the later task
     return store.add_tasks([*planned, *gold])
 
 
-def export_labels(store: FeedbackStore, run: RunFolder, settings: Settings) -> str:
-    """Export to Parquet, and copy the tables to `[dataset] target` if set; return a line on it."""
+def export_labels(store: FeedbackStore, run: RunFolder) -> str:
+    """Export to Parquet; return a line on it."""
     files = export(store, run).files
-    target = settings.table("dataset", DatasetConfig).target
-    if target is not None:
-        publish(run, target)
     labels = sum(files[f"latest/{kind.table}.parquet"].rows for kind in KINDS.values())
     return f"{labels} labels in {run.latest}"

@@ -15,7 +15,7 @@ from data.schema import LABELS_RANKING, read_table
 from data.tables.parquet import MANIFEST
 from finetune.settings.adapter_kinds import kind_in
 from pipelines.methods import METHODS
-from pipelines.run.campaign import column_of_images, sent_images
+from pipelines.run.campaign import column_of_images
 from pipelines.run.model_hashes import REWARD_METRICS
 from pipelines.run.record import STAMP, read_stamp
 from reward.dataset import read_labels
@@ -27,16 +27,11 @@ def round_of_images(run: RunFolder) -> dict[str, int]:
 
 
 def labeled_images(run: RunFolder) -> set[str]:
-    """Return the ids of the current round's images with a label for training.
-
-    Images from visitors of the playground are omitted, since they are not a sample of the round's
-    images.
-    """
+    """Return the ids of the current round's images with a label for training."""
     if not (run.latest / MANIFEST).exists():
         return set()
     verdicts, pairs = read_labels(run.latest)
     labeled = {*verdicts["image_id"], *pairs["image_id_0"], *pairs["image_id_1"]}
-    labeled -= sent_images(run)
     return {
         image_id
         for image_id, number in round_of_images(run).items()

@@ -21,7 +21,7 @@ class SharedValidation(ValidationRules, frozen=True, extra="forbid"):
     The weights with the best mean reward are kept."""
     stop_on: tuple[Measure, ...] | None = None
     """Measures that end the training when they leave the bounds in `finetune.validation.limits`;
-    omitted, no measures, or for `reward_gradient` all except `stale_reward`."""
+    omitted, no measures, or for `reward_gradient` all of them."""
 
 
 class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):

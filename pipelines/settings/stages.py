@@ -1,4 +1,4 @@
-"""Settings of rounds, of the evaluation, and of model comparisons by people."""
+"""Settings of rounds and of the evaluation."""
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 
@@ -45,11 +45,3 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     scorers: tuple[RewardSource, ...] = ()
     """Rewards that only measure, each by itself: columns with intervals in table and report. Name
     ones that nothing is tuned on; a line warns of others."""
-
-
-class ArenaConfig(BaseModel, frozen=True, extra="forbid"):
-    """Settings of model comparisons: the labels that are used."""
-
-    omit_raters: bool = False
-    """Whether `compare-report` omits raters who answer at random, or within tenths of a second. It
-    names them in any case."""

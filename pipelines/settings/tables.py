@@ -14,14 +14,12 @@ TABLES: dict[str, str] = {
     "tasks": "labeling_app.campaign.tasks:TasksConfig",
     "label": "labeling_app.settings:LabelConfig",
     "simulate": "labeling_app.campaign.simulated:SimulatedRaterConfig",
-    "dataset": "data.tables.publication:DatasetConfig",
     "reward": "reward.settings:RewardConfig",
     "finetune": "pipelines.settings.finetune:FinetuneConfig",
     **{name: method.settings for name, method in METHODS.items()},
     "rounds": "pipelines.settings.stages:RoundsConfig",
     "evaluate": "pipelines.settings.stages:EvaluateConfig",
     "compare": "labeling_app.campaign.comparisons:CompareConfig",
-    "arena": "pipelines.settings.stages:ArenaConfig",
     "play": "pipelines.play.settings:PlayConfig",
 }
 """Each table's model as `module:class`, in the order in which settings are written."""

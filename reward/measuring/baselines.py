@@ -1,9 +1,8 @@
 """Baselines of the reward, on the same split.
 
-Random and majority ignore the input. The CLIP score is the knowledge of the backbone without
-labels. A head on the image alone, or on the prompt alone, shows how much of the reward does not
-depend on their match: images that are good for any prompt, or prompts that mostly fail. The
-settings can add external rewards.
+The CLIP score is the knowledge of the backbone without labels. A head on the image alone, or on the
+prompt alone, shows how much of the reward does not depend on their match: images that are good for
+any prompt, or prompts that mostly fail. The settings can add external rewards.
 """
 
 from collections.abc import Sequence
@@ -33,15 +32,10 @@ def baselines(
     backbone: ClipBackbone, examples: Examples, config: RewardConfig
 ) -> dict[str, Scorer]:
     """Return all baselines by name."""
-    verdicts = examples.split.train.verdicts
-    share_good = float(verdicts.good.mean()) if len(verdicts) else 0.5
-    drawn = np.random.default_rng(config.seed).random(len(examples.dataset.image_ids))
     return {
         "clip_score": clip_scorer(examples),
         "image_only": blind_scorer(backbone, examples, config, sees="image"),
         "prompt_only": blind_scorer(backbone, examples, config, sees="prompt"),
-        "majority": lambda image, _prompt: np.full(len(image), share_good),
-        "random": lambda image, _prompt: drawn[image],
     }
 
 
@@ -56,8 +50,7 @@ def rewards_from_elsewhere(
         PictuneError: a reward cannot be loaded, or does not return a finite number for each image.
     """
     return {
-        source.name: _source_scorer(source, examples, ENCODE_BATCH, device, track)
-        for source in config.baselines
+        source.name: _source_scorer(source, examples, device, track) for source in config.baselines
     }
 
 
@@ -114,7 +107,6 @@ def score_files(
     paths: Sequence[Path],
     prompts: Sequence[str],
     *,
-    batch_size: int,
     device: torch.device,
     track: Track = iter,
 ) -> Values:
@@ -126,8 +118,8 @@ def score_files(
     """
     reward = load_reward([source], device=device, finite=False)
     rewards = np.zeros(len(paths))
-    for start in track(range(0, len(paths), batch_size)):
-        rows = range(start, min(start + batch_size, len(paths)))
+    for start in track(range(0, len(paths), ENCODE_BATCH)):
+        rows = range(start, min(start + ENCODE_BATCH, len(paths)))
         loaded = {row: read_image(paths[row]) for row in rows}
         for size in {image.shape for image in loaded.values()}:
             same = [row for row in rows if loaded[row].shape == size]
@@ -144,7 +136,7 @@ def score_files(
 
 
 def _source_scorer(
-    source: RewardSource, examples: Examples, batch_size: int, device: torch.device, track: Track
+    source: RewardSource, examples: Examples, device: torch.device, track: Track
 ) -> Scorer:
     """Return an external reward as a probability.
 
@@ -156,7 +148,6 @@ def _source_scorer(
         source,
         [dataset.paths[image] for image in keys[:, 0]],
         [dataset.prompts[prompt] for prompt in keys[:, 1]],
-        batch_size=batch_size,
         device=device,
         track=track,
     )

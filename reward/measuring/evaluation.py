@@ -1,4 +1,4 @@
-"""Evaluation of scorers on held-out labels: by part, category and rater, and against raters."""
+"""Evaluation of scorers on held-out labels: by part and category, and against raters."""
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -28,7 +28,6 @@ from reward.measuring.report import (
     Gain,
     HumanFigures,
     PartReport,
-    RaterFigures,
     Staleness,
 )
 from reward.model import RewardModel
@@ -63,14 +62,12 @@ def _part_report(scored: Mapping[str, Scored], samples: Resamples) -> PartReport
     rows: dict[str, Any] = {
         name: with_intervals(one, resampled[name], samples) for name, one in scored.items()
     }
-    others = _others(scored[MODEL])
     return PartReport(
         counts=part.counts,
         resampled="prompts" if samples.by_prompt else "images",
         gain=_gains(rows, resampled, len(samples.clusters)),
         by_category=_by_category(scored),
-        human=_human(scored[MODEL], others, samples),
-        by_rater=_by_rater(scored[MODEL], others),
+        human=_human(scored[MODEL], samples),
         **rows,
     )
 
@@ -195,26 +192,14 @@ def _others(scored: Scored) -> Scored:
     )
 
 
-def _human(scored: Scored, others: Scored, samples: Resamples) -> HumanFigures:
+def _human(scored: Scored, samples: Resamples) -> HumanFigures:
+    others = _others(scored)
     comparable = np.isfinite(others.probability), np.isfinite(others.score_0)
     theirs, ours = (
         with_intervals(one, samples.figures(one), samples)
         for one in (others.where(*comparable), scored.where(*comparable))
     )
     return HumanFigures(others=theirs, model=ours)
-
-
-def _by_rater(scored: Scored, others: Scored) -> dict[str, RaterFigures]:
-    part = scored.part
-    comparable = np.isfinite(others.probability), np.isfinite(others.score_0)
-    by_rater = {}
-    for number in part.labeling_raters.tolist():
-        mine = part.verdicts.rater == number, part.pairs.rater == number
-        same = mine[0] & comparable[0], mine[1] & comparable[1]
-        by_rater[part.raters[number]] = RaterFigures(
-            model=figures(scored.where(*mine)), others=figures(others.where(*same))
-        )
-    return by_rater
 
 
 def learning_curve(

@@ -1,8 +1,8 @@
 """Figures of scores against labels, as pure functions of arrays.
 
-Single labels: ROC-AUC, accuracy, Brier score and calibration error. Ranked pairs: pairwise accuracy
-and recall@1. A micro figure pools all labels; a macro figure is the mean over prompts, so that
-prompts with many labels do not dominate.
+Single labels: ROC-AUC, accuracy, Brier score and calibration error. Ranked pairs: pairwise
+accuracy. A micro figure pools all labels; a macro figure is the mean over prompts, so that prompts
+with many labels do not dominate.
 """
 
 from collections.abc import Callable
@@ -117,10 +117,8 @@ def _of_one_prompt(scored: Scored) -> dict[str, float | None]:
     auc = weighted_roc_auc(as_ranks(probability), good, np.ones(len(good)))
     return {
         "roc_auc_macro": float(auc),
-        "accuracy_macro": _mean((probability >= 0.5) == (good == 1)),
         "good_at_1": _mean(good[probability == probability.max(initial=0)]),
         "pairwise_accuracy_macro": _mean(scored.right),
-        "recall_at_1": _recall_at_1(scored),
     }
 
 
@@ -149,22 +147,6 @@ def ratio(above: Values | Indices, below: Values | Indices) -> Values:
     """Return the ratios, NaN where `below` is 0."""
     ratios: Values = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below != 0)
     return ratios
-
-
-def _recall_at_1(scored: Scored) -> float | None:
-    """Return 1 if the image with the highest score won the largest share of its comparisons.
-
-    If several images tie for the highest score, return the share of them that won it.
-    """
-    if not (scored.label_0 != 0.5).any():
-        return None
-    images = np.concatenate([scored.part.pairs.image_0, scored.part.pairs.image_1])
-    scores = np.concatenate([scored.score_0, scored.score_1])
-    wins = np.concatenate([scored.label_0, 1 - scored.label_0])
-    _, first, at = np.unique(images, return_index=True, return_inverse=True)
-    worth = np.bincount(at, weights=wins) / np.bincount(at)
-    chosen = scores[first] == scores[first].max()
-    return float((worth == worth.max())[chosen].mean())
 
 
 def _rows_of(values: Indices, keys: Indices) -> list[Indices]:

@@ -40,12 +40,9 @@ class Figures(BaseModel, frozen=True):
     """Share of the pairs in the right order; equal scores count as half right."""
     roc_auc_macro: float | None = None
     """Mean over prompts, as are all figures below."""
-    accuracy_macro: float | None = None
     good_at_1: float | None = None
     """Share of good labels on each prompt's image with the highest score."""
     pairwise_accuracy_macro: float | None = None
-    recall_at_1: float | None = None
-    """Share of prompts whose best ranked image has the highest score."""
 
 
 class FiguresWithIntervals(Figures, frozen=True):
@@ -59,13 +56,6 @@ class Gain(BaseModel, frozen=True):
 
     value: float
     interval: Interval | None
-
-
-class RaterFigures(BaseModel, frozen=True):
-    """Figures of the model and of the other raters on the labels of one rater."""
-
-    model: Figures
-    others: Figures
 
 
 class HumanFigures(BaseModel, frozen=True):
@@ -87,7 +77,6 @@ class PartReport(BaseModel, frozen=True, extra="allow"):
     by_category: dict[str, dict[str, Figures]]
     """Figures of the model and of the CLIP score, by category of the prompts."""
     human: HumanFigures
-    by_rater: dict[str, RaterFigures]
 
     @property
     def scorers(self) -> dict[str, FiguresWithIntervals]:

@@ -39,7 +39,6 @@ def write_comparison_run(
     axes: Sequence[Axis] = ("overall", "appeal"),
     raters: int = 8,
     by_chance: int = 1,
-    hasty: int = 0,
     overlap: int = 3,
     source: Literal["human", "simulated"] = "human",
     counts: bool = True,
@@ -48,8 +47,7 @@ def write_comparison_run(
 ) -> RunFolder:
     """Write images, comparisons on the axes, and counts, and export them.
 
-    The last `by_chance` of the raters answer at random, the first `hasty` in
-    tenths of a second. With `skips`, all skip all.
+    The last `by_chance` of the raters answer at random. With `skips`, all skip all.
     """
     run, rng = RunFolder(root), random.Random(seed)
     prompts = {text.format(animal): kind for kind, text in KINDS.items() for animal in ANIMALS}
@@ -66,7 +64,7 @@ def write_comparison_run(
     table = pa.Table.from_pylist(list(images.values()), schema=IMAGES)
     write_table(table, IMAGES, run.images_table)
     ids = {key: str(row["image_id"]) for key, row in images.items()}
-    crowd = _Crowd(rng, strengths, raters - by_chance, hasty, source)
+    crowd = _Crowd(rng, strengths, raters - by_chance, source)
     crowd.model_of = {image_id: model for (_, model), image_id in ids.items()}
     crowd.luck = {image_id: rng.gauss(0, 0.5) for image_id in crowd.model_of}
     counted = [text for text in prompts if counts and text.startswith("Four")]
@@ -97,11 +95,10 @@ class _Crowd:
         rng: random.Random,
         strengths: Mapping[str, float],
         honest: int,
-        hasty: int,
         source: Literal["human", "simulated"],
     ) -> None:
         self.rng, self.strengths, self.source = rng, strengths, source
-        self.honest, self.hasty = honest, hasty
+        self.honest = honest
         self.luck: dict[str, float] = {}
         self.moment: datetime = START
         self.model_of: dict[str, str] = {}
@@ -118,7 +115,7 @@ class _Crowd:
             answer=self._answer(task, order, honest=rater < self.honest),
             shown_order=order,
             submitted_at=self.moment,
-            time_on_task_ms=260 if rater < self.hasty else 4000,
+            time_on_task_ms=4000,
         )
 
     def _answer(self, task: NewTask, order: tuple[int, ...], *, honest: bool) -> ComparisonAnswer:

@@ -90,7 +90,6 @@ def request(studio: Studio, prompt: str = PROMPT, **changes: object) -> DrawRequ
         "steps": 2,
         "first_seed": 7,
         "images": 2,
-        "candidates": 1,
     }
     return studio.request(prompt, **(values | changes))  # type: ignore[arg-type]
 

@@ -47,9 +47,7 @@ def no_verdicts() -> Verdicts:
     return Verdicts(none, none, torch.zeros(0), torch.zeros(0))
 
 
-def small_labels(
-    *, rewards: Tensor | None = None, latents: Tensor | None = None, **parts: Any
-) -> LabeledImages:
+def small_labels(*, latents: Tensor | None = None, **parts: Any) -> LabeledImages:
     """Return 12 random latents of two prompts with rankings and verdicts of each.
 
     `parts` replaces `taught` or `held_out`.
@@ -67,4 +65,4 @@ def small_labels(
     if latents is None:
         latents = torch.randn(12, 4, 8, 8, generator=seeded(3))
     given = {"taught": taught, "held_out": held_out} | parts
-    return LabeledImages(latents=latents, prompts=PROMPTS, rewards=rewards, **given)
+    return LabeledImages(latents=latents, prompts=PROMPTS, **given)

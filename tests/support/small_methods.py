@@ -35,13 +35,11 @@ SMALL = {
 RWL = RewardWeightedConfig(
     updates=4,
     batch=4,
-    rounds=2,
-    images_per_round=2,
     report_every=1,
     validation=VALIDATION,
 )
 METHODS: dict[str, tuple[Method[Any], MethodConfig]] = {
-    "dpok": (dpok.METHOD, DPOKConfig.model_validate(SMALL | {"replay_iterations": 1})),
+    "dpok": (dpok.METHOD, DPOKConfig.model_validate(SMALL)),
     "ddpo": (ddpo.METHOD, DDPOConfig.model_validate(SMALL)),
     "rwl": (reward_weighted.METHOD, RWL),
     "preference": (preference.METHOD, SMALL_LABELS.model_copy(update={"verdicts": "kto"})),

@@ -82,7 +82,6 @@ def training_of(
     watched: Sequence[str] = (),
     monitor: Monitor = PIXEL_MONITOR,
     data: WeightedData | LabeledImages | None = None,
-    pretraining: WeightedData | None = None,
     rules: ValidationRules | None = None,
 ) -> Training[Any]:
     """Return a training with seed 0; validation is on the `watched` prompts, else on all."""
@@ -97,7 +96,7 @@ def training_of(
         monitor=monitor,
         rules=rules or ValidationRules(),
     )
-    return replace(training, data=data, pretraining=pretraining)
+    return replace(training, data=data)
 
 
 def trained(method: Method[Any], training: Training[Any]) -> Iterator[Any]:

@@ -1,6 +1,6 @@
 """Computation of a comparison campaign's figures from its labels."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,63 +10,34 @@ from data.comparisons import MOST_COUNTED
 from data.errors import PictuneError
 from pipelines.compare.arena.campaign import Campaign
 from pipelines.compare.arena.figures import (
-    AgreementFigures,
-    AutomaticFigures,
     AxisFigures,
     CategoryFigures,
     Comparison,
     CountFigures,
-    DisputeRow,
     PairFigures,
-    ShareFigures,
     StrengthFigures,
 )
 from pipelines.compare.arena.intervals import FEWEST, always_valid, bounds_of, share_of
-from pipelines.compare.arena.raters import agreement, disputes, left_wins, rater_figures
 from pipelines.compare.arena.ratings import Ratings, is_connected, rate
 from pipelines.compare.arena.votes import Votes, numbered
-from pipelines.settings.stages import ArenaConfig
-
-DISPUTED = 24
-"""Largest number of disputed pairs that are listed."""
-SEED = 0
-"""Seed of the bootstrap behind alpha's interval."""
 
 RELEVANT = 70.0
 """Difference in Elo points, a win rate of 60 to 40, on which labeling stops soonest."""
 MOST_TIMES = 10
 """Largest forecast that is printed, as a multiple of the current number of votes."""
 
-Scores = Mapping[str, Mapping[str, float]]
-"""Automatic figures by name, each by image id."""
 
-
-def compare(
-    campaign: Campaign,
-    run: str,
-    config: ArenaConfig,
-    scores: Scores,
-    track: Callable[[Sequence[str]], Iterable[str]] = iter,
-) -> Comparison:
-    """Return all figures of the campaign of the run named `run`; `track` wraps the loop over axes.
-
-    Call `refuse_one_model` first.
-    """
-    raters = rater_figures(campaign.all_votes, campaign.flags)
-    omitted = [one.rater_id for one in raters if not one.looks] if config.omit_raters else []
-    kept = campaign.without(set(omitted))
-    rng = np.random.default_rng(SEED)
+def compare(campaign: Campaign, run: str) -> Comparison:
+    """Return all figures of the campaign of the run named `run`; call `refuse_one_model` first."""
     return Comparison(
         run=run,
         source=campaign.source,
         others=campaign.others,
         models=campaign.drawn_by,
-        raters=raters,
-        omitted=omitted,
-        axes=[_axis(kept, axis, scores, rng) for axis in track(kept.axes)],
+        raters=len(np.unique(campaign.all_votes.rater)),
+        axes=[_axis(campaign, axis) for axis in campaign.axes],
         unanswered=list(campaign.unanswered),
-        counts=_counts(kept),
-        disputes=_disputes(kept),
+        counts=_counts(campaign),
     )
 
 
@@ -104,7 +75,7 @@ def pairs_of(votes: Votes) -> tuple[list[StrengthFigures], list[PairFigures]]:
     return strengths, pairs
 
 
-def _axis(campaign: Campaign, axis: str, scores: Scores, rng: np.random.Generator) -> AxisFigures:
+def _axis(campaign: Campaign, axis: str) -> AxisFigures:
     labels, votes = campaign.of_axis(axis), campaign.votes(axis)
     strengths, pairs = pairs_of(votes)
     categories = []
@@ -112,7 +83,6 @@ def _axis(campaign: Campaign, axis: str, scores: Scores, rng: np.random.Generato
         part = votes.where(votes.category == name)
         own, met = pairs_of(part.with_models_there())
         categories.append(CategoryFigures(category=name, n=len(part), strengths=own, pairs=met))
-    decided = votes.where(votes.is_decided)
     return AxisFigures(
         axis=axis,
         n=len(votes),
@@ -124,31 +94,7 @@ def _axis(campaign: Campaign, axis: str, scores: Scores, rng: np.random.Generato
         strengths=strengths,
         pairs=pairs,
         categories=categories if len(categories) > 1 else [],
-        left=share_of(left_wins(decided), decided.rater, decided.prompt),
-        agreement=AgreementFigures.model_validate(agreement(votes, rng)),
-        automatic=[
-            AutomaticFigures(name=name, agreed=agreed)
-            for name, values in scores.items()
-            if (agreed := automatic_agreement(votes, values)) is not None
-        ],
     )
-
-
-def automatic_agreement(votes: Votes, values: Mapping[str, float]) -> ShareFigures | None:
-    """Return the share of decided votes for the image with the higher value; equal values are half.
-
-    Return None if no pair has values for both images.
-    """
-    known = [all(image in values for image in images) for images in votes.images]
-    decided = votes.where(votes.is_decided & np.array(known, bool)[votes.pair])
-    signs = np.array(
-        [
-            np.sign(values[first] - values[second]) if there else 0.0
-            for (first, second), there in zip(votes.images, known, strict=True)
-        ]
-    )
-    ordered = 0.5 + 0.5 * signs[decided.pair] * np.sign(decided.outcome - 0.5)
-    return share_of(ordered, decided.rater, decided.prompt)
 
 
 def _pair(votes: Votes, models: tuple[int, int], rated: Ratings | None) -> PairFigures:
@@ -178,7 +124,6 @@ def _rated(votes: Votes, models: tuple[int, int], rated: Ratings, n: int) -> dic
     return {
         "difference": difference,
         "interval": bounds_of(found.intervals()[0]),
-        "interval_99": bounds_of(found.intervals(0.99)[0]),
         "at_any_look": at_any_look,
         "needed": votes_to_decide(difference, at_any_look, n) if at_any_look else None,
     }
@@ -205,7 +150,7 @@ def _won_by_model(votes: Votes) -> list[tuple[int, float]]:
 
 
 def _strengths(rated: Ratings, won: Sequence[tuple[int, float]]) -> list[StrengthFigures]:
-    bounds, wide = rated.strengths.intervals(), rated.strengths.intervals(0.99)
+    bounds = rated.strengths.intervals()
     rows = [
         StrengthFigures(
             model=model,
@@ -213,7 +158,6 @@ def _strengths(rated: Ratings, won: Sequence[tuple[int, float]]) -> list[Strengt
             share=won[i][1],
             elo=float(rated.strengths.value[i]),
             interval=bounds_of(bounds[i]),
-            interval_99=bounds_of(wide[i]),
         )
         for i, model in enumerate(rated.models)
     ]
@@ -235,25 +179,3 @@ def _count(model: str, part: pd.DataFrame) -> CountFigures:
         mean=float(part["count"].mean()),
         right=share_of(right, numbered(known["rater_id"])[0], numbered(known["prompt_id"])[0]),
     )
-
-
-def _disputes(campaign: Campaign) -> list[DisputeRow]:
-    found = disputes(campaign.all_votes).head(DISPUTED)
-    by_task = dict(iter(campaign.labels.groupby("task_id")))
-    rows = []
-    for task_id, (first, ties, second) in zip(found.index, found.to_numpy(), strict=True):
-        labels = by_task[task_id]
-        label = labels.iloc[0]
-        rows.append(
-            DisputeRow(
-                axis=label["axis"],
-                prompt=str(campaign.prompts["prompt"].get(label["prompt_id"], "")),
-                images=tuple(label["image_ids"]),
-                models=tuple(label["models"]),
-                comments=labels["comment"].dropna().tolist()[:3],
-                first=first,
-                ties=ties,
-                second=second,
-            )
-        )
-    return rows

@@ -1,7 +1,7 @@
 """The labels of a comparison campaign, read from the tables of an export."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -10,9 +10,6 @@ import pandas as pd
 
 from data.comparisons import AXES
 from data.errors import PictuneError
-from data.kinds.registry import KINDS
-from data.quality.habits import habits_of
-from data.quality.judgments import Judgments
 from data.schema import (
     IMAGES,
     LABELS_COMPARISONS,
@@ -125,18 +122,6 @@ class Campaign:
             if image in hashes.index:
                 found[model].add(None if pd.isna(hashes[image]) else str(hashes[image]))
         return {model: sorted(found[model], key=str) for model in sorted(found)}
-
-    @cached_property
-    def flags(self) -> dict[str, tuple[str, ...]]:
-        """Signs that a rater does not look at the images, by rater (`data.quality.habits`)."""
-        labels = {name: kind.schema.empty_table().to_pandas() for name, kind in KINDS.items()}
-        judgments = Judgments(pd.DataFrame(), labels | {"comparison": self.labels})
-        found = habits_of(judgments)["flags"].droplevel("source")
-        return {str(rater_id): flags for rater_id, flags in found.items()}
-
-    def without(self, raters: set[str]) -> "Campaign":
-        """Return the campaign without the labels of `raters`."""
-        return replace(self, labels=self.labels[~self.labels["rater_id"].isin(raters)])
 
     def counts(self) -> pd.DataFrame:
         """Return the answers on the axis count, with `model`, `count` and `wanted`.

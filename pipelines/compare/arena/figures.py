@@ -2,8 +2,6 @@
 
 from pydantic import BaseModel
 
-from data.quality.habits import QUICK
-
 AXIS_TITLES = {
     "overall": "Overall preference",
     "alignment": "Prompt-image alignment",
@@ -17,13 +15,12 @@ Interval = tuple[float, float] | None
 
 
 class ShareFigures(BaseModel, frozen=True):
-    """A share of votes, with intervals over raters and prompts."""
+    """A share of votes, with its interval over raters and prompts."""
 
     share: float
     n: int
     interval: Interval = None
     """95 %."""
-    interval_99: Interval = None
 
 
 class StrengthFigures(BaseModel, frozen=True):
@@ -37,7 +34,6 @@ class StrengthFigures(BaseModel, frozen=True):
     elo: float
     interval: Interval = None
     """95 %."""
-    interval_99: Interval = None
 
 
 class PairFigures(BaseModel, frozen=True):
@@ -54,7 +50,6 @@ class PairFigures(BaseModel, frozen=True):
     difference: float | None = None
     """Difference of the strengths in Elo points; None if the models are not connected."""
     interval: Interval = None
-    interval_99: Interval = None
     at_any_look: Interval = None
     """95 % interval of the difference that stays valid for any number of looks."""
     needed: int | None = None
@@ -83,23 +78,6 @@ class CategoryFigures(BaseModel, frozen=True):
     pairs: list[PairFigures]
 
 
-class AgreementFigures(BaseModel, frozen=True):
-    """Krippendorff's alpha; None if no two raters saw the same pair, or all answers are equal."""
-
-    alpha: float | None
-    alpha_ci_low: float | None
-    alpha_ci_high: float | None
-    n_tasks: int
-    n_labels: int
-
-
-class AutomaticFigures(BaseModel, frozen=True):
-    """Agreement of an automatic figure with people's decided votes."""
-
-    name: str
-    agreed: ShareFigures
-
-
 class AxisFigures(BaseModel, frozen=True):
     """Figures of the votes on one question."""
 
@@ -116,10 +94,6 @@ class AxisFigures(BaseModel, frozen=True):
     strengths: list[StrengthFigures]
     pairs: list[PairFigures]
     categories: list[CategoryFigures]
-    left: ShareFigures | None = None
-    """Share of decided votes for the image at the left."""
-    agreement: AgreementFigures
-    automatic: list[AutomaticFigures] = []
 
 
 class CountFigures(BaseModel, frozen=True):
@@ -133,46 +107,6 @@ class CountFigures(BaseModel, frozen=True):
     """Share of counts equal to the number in the prompt, over prompts with a number."""
 
 
-class RaterRow(BaseModel, frozen=True):
-    """Figures of one rater against the others."""
-
-    rater_id: str
-    n: int
-    """Votes."""
-    compared: int
-    """Number of decided votes on pairs where the majority of other raters prefers an image."""
-    agreed: int
-    """Number of these votes for the same image."""
-    interval: tuple[float, float]
-    """95 % Wilson interval of the share agreed."""
-    left: float | None
-    """Share of decided votes for the image at the left."""
-    by_chance: bool
-    """Whether the agreed share is compatible with one half and below the share of all raters, or
-    nearly all votes prefer the same side."""
-    flags: tuple[str, ...] = ()
-    """Signs that the rater does not look at the images (`data.quality.habits`)."""
-
-    @property
-    def looks(self) -> bool:
-        """Whether nothing shows that the answers are independent of the images."""
-        return not self.by_chance and QUICK not in self.flags
-
-
-class DisputeRow(BaseModel, frozen=True):
-    """A pair of images on which raters disagree."""
-
-    axis: str
-    prompt: str
-    images: tuple[str, str]
-    """Ids."""
-    models: tuple[str, str]
-    first: int
-    ties: int
-    second: int
-    comments: list[str]
-
-
 class Comparison(BaseModel, frozen=True):
     """Content of `comparison/metrics.json`."""
 
@@ -183,13 +117,11 @@ class Comparison(BaseModel, frozen=True):
     """Number of labels of other sources, which are not used."""
     models: dict[str, list[str | None]]
     """Hashes of the adapters that drew each model's images; null stands for the base."""
-    raters: list[RaterRow]
-    omitted: list[str] = []
-    """Raters who do not look at the images and are omitted by `arena.omit_raters`."""
+    raters: int
+    """Number of raters with votes on any axis."""
     axes: list[AxisFigures]
     unanswered: list[str] = []
     """Planned axes without answers."""
     verdicts: list[tuple[str, str]] = []
     """(title of the axis, sentence on the preferred model and its certainty), for the pages."""
     counts: list[CountFigures] = []
-    disputes: list[DisputeRow] = []

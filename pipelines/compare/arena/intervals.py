@@ -190,7 +190,7 @@ def log_odds(sums: Values) -> Values:
 
 
 def share_of(won: Values, rater: Indices, prompt: Indices) -> ShareFigures | None:
-    """Return the mean of `won` [N], each in [0, 1], with its intervals; None for no votes.
+    """Return the mean of `won` [N], each in [0, 1], with its 95 % interval; None for no votes.
 
     The half vote on each side moves the interval to the middle, so it is widened to the mean where
     needed: 0 of 2 votes are within their interval.
@@ -201,9 +201,9 @@ def share_of(won: Values, rater: Indices, prompt: Indices) -> ShareFigures | Non
     independent = np.array([1 / wins + 1 / losses])
     found = clustered(np.stack([won, 1 - won], 1), rater, prompt, log_odds, independent)
     share = float(won.mean())
-    bounds = (bounds_of(found.shares(level)[0]) for level in (0.95, 0.99))
-    interval, wide = (one and (min(one[0], share), max(one[1], share)) for one in bounds)
-    return ShareFigures(share=share, n=len(won), interval=interval, interval_99=wide)
+    bounds = bounds_of(found.shares()[0])
+    interval = bounds and (min(bounds[0], share), max(bounds[1], share))
+    return ShareFigures(share=share, n=len(won), interval=interval)
 
 
 def bounds_of(row: Values) -> Interval:

@@ -25,12 +25,6 @@ class Votes:
 
     models: tuple[str, ...]
     """Names of the K models."""
-    raters: tuple[str, ...]
-    """Ids of the raters."""
-    pairs: tuple[str, ...]
-    """Ids of the tasks; each task is a pair of images."""
-    images: tuple[tuple[str, str], ...]
-    """Ids of the first and the second image of each task."""
     model_a: Indices
     """[N], index in `models` of the model of the first image."""
     model_b: Indices
@@ -38,22 +32,18 @@ class Votes:
     outcome: Values
     """[N]: 1 if the first image is better, 0.5 for a tie, 0 if the second is better."""
     rater: Indices
-    """[N], index in `raters`."""
+    """[N], number of the rater."""
     prompt: Indices
     """[N], number of the prompt."""
     category: NDArray[np.object_]
     """[N], category of the prompt."""
-    pair: Indices
-    """[N], index in `pairs`."""
-    a_is_left: Mask
-    """[N], whether the first image was on the left."""
 
     def __len__(self) -> int:
         """Return the number of votes."""
         return len(self.outcome)
 
     def where(self, mask: Mask) -> "Votes":
-        """Return some of the votes; models, raters and pairs keep their numbers."""
+        """Return some of the votes; models and raters keep their numbers."""
         return self.in_order(np.flatnonzero(mask).astype(np.int64))
 
     def in_order(self, rows: Indices) -> "Votes":
@@ -73,7 +63,6 @@ class Votes:
             model_a=np.full(len(there), a),
             model_b=np.full(len(there), b),
             outcome=np.where(back, 1 - there.outcome, there.outcome),
-            a_is_left=there.a_is_left ^ back,
         )
 
     def with_models_there(self) -> "Votes":
@@ -112,27 +101,17 @@ def votes_of(labels: pd.DataFrame, categories: Mapping[str, str | None]) -> Vote
     there = there[there["models"].map(lambda models: models[0] != models[1]).astype(bool)]
     models = tuple(dict.fromkeys(name for pair in there["models"] for name in pair))
     number = {name: i for i, name in enumerate(models)}
-    rater, raters = numbered(there["rater_id"])
-    pair, pairs = numbered(there["task_id"])
+    rater, _ = numbered(there["rater_id"])
     prompt, prompts = numbered(there["prompt_id"])
-    images = {
-        task: (str(ids[0]), str(ids[1]))
-        for task, ids in zip(there["task_id"], there["image_ids"], strict=True)
-    }
     named = np.array([categories.get(one) or OTHER for one in prompts], object)
     return Votes(
         models=models,
-        raters=raters,
-        pairs=pairs,
-        images=tuple(images[one] for one in pairs),
         model_a=np.array([number[first] for first, _ in there["models"]], np.int64),
         model_b=np.array([number[second] for _, second in there["models"]], np.int64),
         outcome=np.array([OUTCOMES[answer] for answer in there["answer"]]),
         rater=rater,
         prompt=prompt,
         category=named[prompt],
-        pair=pair,
-        a_is_left=np.array([order[0] < order[1] for order in there["shown_order"]], bool),
     )
 
 
