@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from data.errors import PictuneError
 from data.schema import (
+    CONSENSUS,
     IMAGES,
     LABELS_BINARY,
     LABELS_PAIRS,
     LABELS_RANKING,
     PROMPTS,
+    RATERS,
     TASKS,
     read_table,
 )
@@ -24,6 +26,8 @@ Indices = NDArray[np.int64]
 Numbers = NDArray[np.float32]
 Mask = NDArray[np.bool_]
 
+_TASK_KEY = ["task_id", "image_id", "source"]
+
 
 class _Labels:
     prompt: Indices
@@ -31,13 +35,17 @@ class _Labels:
     def __len__(self) -> int:
         return len(self.prompt)
 
+    @property
+    def _columns(self) -> dict[str, NDArray[Any]]:
+        return {name: column for name, column in vars(self).items() if column is not None}
+
     def where(self, mask: Mask | Indices) -> Self:
         """Return the entries of a mask, or of a list of rows."""
-        return type(self)(**{name: column[mask] for name, column in vars(self).items()})
+        return type(self)(**{name: column[mask] for name, column in self._columns.items()})
 
     def joined(self, other: Self) -> Self:
         """Return the entries of both, `other` last."""
-        both = {name: [column, vars(other)[name]] for name, column in vars(self).items()}
+        both = {name: [column, vars(other)[name]] for name, column in self._columns.items()}
         return type(self)(**{name: np.concatenate(columns) for name, columns in both.items()})
 
 
@@ -53,6 +61,11 @@ class Verdicts(_Labels):
     """[V], 1 for good and 0 for bad."""
     rater: Indices
     """[V] into `FeedbackDataset.raters`."""
+    skill: Numbers | None = None
+    """[V], probability that the rater is right, NaN if unknown; None without estimates."""
+    p_good: Numbers | None = None
+    """[V], probability of "good" from all raters of the task, NaN if unknown; None without
+    estimates."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,6 +86,8 @@ class RankedPairs(_Labels):
     """[K], number of the ranking that the pair belongs to."""
     rater: Indices
     """[K] into `FeedbackDataset.raters`."""
+    skill: Numbers | None = None
+    """[K], like `Verdicts.skill`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +137,7 @@ class FeedbackDataset:
                 f"{latest}: the files of {len(gone)} labeled images are gone, {gone[0]} first; put "
                 "them back"
             )
+        skills = _skills(latest)
         return cls(
             image_ids=tuple(image_ids),
             paths=paths,
@@ -132,6 +148,8 @@ class FeedbackDataset:
                 prompt=_indices(prompt_ids, verdicts["prompt_id"]),
                 good=(verdicts["label"] == "good").astype(np.float32).to_numpy(),
                 rater=_indices(raters, verdicts["rater_id"]),
+                skill=_skill_of(verdicts["rater_id"], skills),
+                p_good=_p_good(latest, verdicts),
             ),
             pairs=RankedPairs(
                 image_0=_indices(image_ids, pairs["image_id_0"]),
@@ -141,6 +159,7 @@ class FeedbackDataset:
                 weight=pairs["weight"].to_numpy(np.float32),
                 ranking=pd.factorize(pairs["ranking_label_id"])[0].astype(np.int64),
                 rater=_indices(raters, pairs["rater_id"]),
+                skill=_skill_of(pairs["rater_id"], skills),
             ),
             raters=tuple(raters),
         )
@@ -236,6 +255,33 @@ def _read_by_id(path: Path, schema: pa.Schema, key: str) -> pd.DataFrame:
 
 def _indices(ids: "pd.Index[str]", column: "pd.Series[str]") -> Indices:
     return ids.get_indexer(pd.Index(column)).astype(np.int64)
+
+
+def _skills(latest: Path) -> "pd.Series[float] | None":
+    """Return the skill of each rater, by id; None without estimates."""
+    raters = _read_if_there(latest / "raters.parquet", RATERS).drop_duplicates("rater_id")
+    skills = raters.set_index("rater_id")["skill"].astype("float64")
+    return skills if skills.notna().any() else None
+
+
+def _skill_of(raters: "pd.Series[str]", skills: "pd.Series[float] | None") -> Numbers | None:
+    return None if skills is None else raters.map(skills).to_numpy(np.float32)
+
+
+def _p_good(latest: Path, verdicts: pd.DataFrame) -> Numbers | None:
+    """Return the task's probability of "good" for each verdict; None without estimates.
+
+    The estimate is by Dawid and Skene, or else by votes.
+    """
+    path = latest / "consensus.parquet"
+    if not path.is_file():
+        return None
+    table = read_table(path, CONSENSUS).to_pandas()
+    known = table[table["p_good"].notna()]
+    by_task = known.sort_values("method").drop_duplicates(_TASK_KEY)  # ds before mv
+    return (
+        verdicts[_TASK_KEY].merge(by_task, on=_TASK_KEY, how="left")["p_good"].to_numpy(np.float32)
+    )
 
 
 def _known(

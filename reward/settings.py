@@ -49,8 +49,11 @@ class ExamplesConfig(BaseModel, frozen=True, extra="forbid"):
     """Seed of the head's initial weights, the order of the labels and the wrong prompts."""
 
 
+LabelWeighting = Literal["equal", "skill", "consensus"]
+
+
 class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
-    """Weights of the losses."""
+    """Weights of the losses and of raters."""
 
     auxiliary_weight: NonNegativeFloat = 0.5
     """Weight of the prompt-classification loss, lambda in the paper; 0 omits it."""
@@ -58,6 +61,10 @@ class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
     """Divisor of the rewards in the prompt-classification loss, T in the paper."""
     ranking_weight: NonNegativeFloat = 0.5
     """Weight of the loss on rankings; 0 omits it."""
+    label_weights: LabelWeighting = "equal"
+    """Weight of each rater: the same for all (equal), or by skill, from 0 at chance level to 1 for
+    a rater who is never wrong (skill). With consensus, each single label is replaced by the task's
+    probability of "good" from all its raters (Dawid-Skene)."""
 
 
 SERVICES = ("http", "vlm")
@@ -177,3 +184,12 @@ class RewardConfig(ExamplesConfig, ObjectiveConfig, frozen=True, extra="forbid")
     rater_types: PositiveInt = 1
     """Number of rater types, each with its own reward beside the reward of all raters; 1 makes no
     types. Each rater should give 10 labels or more."""
+
+    @model_validator(mode="after")
+    def _types_are_of_single_raters(self) -> Self:
+        if self.rater_types > 1 and self.label_weights != "equal":
+            raise ValueError(
+                "raters with another taste would count as unskilled; set rater_types to 1 or "
+                'label_weights to "equal"'
+            )
+        return self

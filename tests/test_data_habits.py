@@ -159,7 +159,7 @@ def test_training_takes_the_decision_alone_and_leaves_out_what_nobody_can_tell(
     assert sorted(found) == sorted([(first, "adjudicator", "bad"), *people])
     assert set(pairs["source"]) == {"adjudicator"}
     dataset = FeedbackDataset.from_latest(run.latest, run.root)
-    labels = LabelTensors.from_part(dataset)
+    labels = LabelTensors.from_part(dataset, weighting="consensus")
     names = [dataset.image_ids[image] for image in labels.image.tolist()]
     by_image = dict(zip(names, labels.good.tolist(), strict=True))
     assert by_image == {disputed.image_ids[0]: 0.0, disputed.image_ids[2]: 0.5}

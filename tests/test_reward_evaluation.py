@@ -174,6 +174,26 @@ def test_learning_curve_learns_from_more_and_more_of_the_training_labels(
     assert curve == [*learning_curve(backbone, examples, config), point(model, examples)]
 
 
+def test_a_share_of_the_labels_that_teaches_nothing_is_left_out(
+    backbone: ClipBackbone, examples: Examples
+) -> None:
+    config = CONFIG.model_copy(
+        update={"hidden": (8,), "members": 2, "epochs": 1, "label_weights": "skill"}
+    )
+    train = examples.split.train
+    drawn = np.random.default_rng(config.seed).random(
+        len(examples.dataset.image_ids)
+    )  # as learning_curve draws
+    skill = np.where(drawn[train.verdicts.image] < max(SHARES), 0.5, 0.9).astype(np.float32)
+    pairs = replace(train.pairs, skill=np.full(len(train.pairs), 0.5, np.float32))
+    skilled = replace(train, verdicts=replace(train.verdicts, skill=skill), pairs=pairs)
+    assert not list(
+        learning_curve(
+            backbone, replace(examples, split=replace(examples.split, train=skilled)), config
+        )
+    )
+
+
 def elsewhere(examples: Examples, *sources: RewardSource) -> dict[str, Scorer]:
     config = CONFIG.model_copy(update={"baselines": sources})
     return rewards_from_elsewhere(examples, config, device=torch.device("cpu"))

@@ -153,3 +153,8 @@ def test_where_nothing_can_be_learned_there_is_no_comparison(
     good = np.where(np.isin(verdicts.rater, left_out), verdicts.good, 1).astype(np.float32)
     one_sided = replace(alike.dataset, verdicts=replace(verdicts, good=good))
     assert compare_types(backbone, prepare(one_sided, CONFIG, backbone), CONFIG).gain is None
+
+
+def test_types_are_not_for_weighted_raters() -> None:
+    with pytest.raises(ValueError, match="another taste"):
+        RewardConfig(rater_types=2, label_weights="consensus")

@@ -1,5 +1,7 @@
 """Settings that fine-tuning methods share."""
 
+from typing import Literal
+
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
 
 from finetune.settings.model import AdapterSettings
@@ -34,6 +36,9 @@ class LearnsFromImages(MethodConfig, frozen=True, extra="forbid"):
 class LearnsFromLabels(MethodConfig, frozen=True, extra="forbid"):
     """Settings of a method that learns directly from labels and needs no reward."""
 
+    label_weights: Literal["equal", "skill", "consensus"] = "equal"
+    """Weights of raters, as in `reward.label_weights`: all equal, or by their skill above chance,
+    or verdicts replaced by the consensus on their task."""
     held_out: float = Field(default=0.1, ge=0, lt=1)
     """Share of each prompt's labeled images that are held out of training, to measure accuracy.
     With the value of `reward.split.test_images`, the reward was not trained on these images

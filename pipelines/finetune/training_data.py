@@ -127,14 +127,18 @@ def labeled_data(
     return LabeledImages(
         latents=encoder.encode(paths, texts, None).latents,
         prompts=dataset.prompts,
-        taught=_labels(split.train, rows, whole_rankings=True),
-        held_out=_labels(split.test_seen, rows, whole_rankings=False),
+        taught=_labels(split.train, config, rows, whole_rankings=True),
+        held_out=_labels(split.test_seen, config, rows, whole_rankings=False),
     )
 
 
-def _labels(part: FeedbackDataset, rows: Tensor, *, whole_rankings: bool) -> Labels:
+def _labels(
+    part: FeedbackDataset, config: LearnsFromLabels, rows: Tensor, *, whole_rankings: bool
+) -> Labels:
     """Return the labels of a part; `rows` has the row of each image of the dataset."""
-    labels = LabelTensors.from_part(part, whole_rankings=whole_rankings)
+    labels = LabelTensors.from_part(
+        part, weighting=config.label_weights, whole_rankings=whole_rankings
+    )
     none = torch.zeros(0, dtype=torch.long)
     rankings = Rankings(none.view(0, 2), none, torch.zeros(0), torch.zeros(0, 2))
     if labels.n_rankings:

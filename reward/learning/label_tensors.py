@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.errors import PictuneError
 from reward.dataset import FeedbackDataset, Numbers
+from reward.settings import LabelWeighting
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +43,7 @@ class LabelTensors:
     good: Tensor
     """[V], share of raters who answered "good"."""
     raters: Tensor
-    """[V], number of raters who answered "good" or "bad"."""
+    """[V], number of raters who answered "good" or "bad", weighted by the settings."""
     image_0: Tensor
     """[K] rows of `Examples.image_features`."""
     image_1: Tensor
@@ -60,6 +62,7 @@ class LabelTensors:
         cls,
         part: FeedbackDataset,
         *,
+        weighting: LabelWeighting = "equal",
         whole_rankings: bool = False,
         shares: Numbers | None = None,
     ) -> Self:
@@ -67,16 +70,20 @@ class LabelTensors:
 
         `shares` [raters] multiplies the weight of each rater's labels. Labels of weight 0 are
         omitted.
+
+        Raises:
+            PictuneError: the export has no estimates that `weighting` needs.
         """
         verdicts, pairs = part.verdicts, part.pairs
-        counts, weight = np.ones(len(verdicts), np.float32), pairs.weight
+        target = _consensus(part) if weighting == "consensus" else verdicts.good
+        counts, weight = _rater_weights(part, weighting)
         if shares is not None:
             counts, weight = counts * shares[verdicts.rater], weight * shares[pairs.rater]
         asked = np.stack([verdicts.image, verdicts.prompt], axis=1)
         keys, inverse = np.unique(asked, axis=0, return_inverse=True)
         raters, good = (
             np.bincount(inverse, weights=each, minlength=len(keys)).astype(np.float32)
-            for each in (counts, counts * verdicts.good)
+            for each in (counts, counts * target)
         )
         kept, counted = raters > 0, weight > 0
         of_verdicts = (keys[kept, 0], keys[kept, 1], good[kept] / raters[kept], raters[kept])
@@ -118,3 +125,38 @@ class LabelTensors:
             prompt=group.new_zeros(count).index_copy(0, group, self.pair_prompt),
             weight=self.weight.new_zeros(count).index_add(0, group, self.weight),
         )
+
+
+def _rater_weights(part: FeedbackDataset, weighting: LabelWeighting) -> tuple[Numbers, Numbers]:
+    """Return the rater's weight of each verdict [V], and the weight of each pair [K]."""
+    verdicts, pairs = part.verdicts, part.pairs
+    if weighting != "skill":
+        return np.ones(len(verdicts), np.float32), pairs.weight
+    if verdicts.skill is None or pairs.skill is None:
+        raise PictuneError(
+            "label_weights: no rater's skill is known; let two raters or more answer the "
+            'same tasks, or set it to "equal"'
+        )
+    above_chance = [np.clip(2 * skill - 1, 0, 1) for skill in (verdicts.skill, pairs.skill)]
+    known = np.concatenate(above_chance)
+    known = known[np.isfinite(known)]
+    # A rater without shared tasks gets the mean weight of the other raters.
+    usual = float(known.mean()) if len(known) else 1.0
+    counts, of_pairs = (
+        np.where(np.isfinite(each), each, usual).astype(np.float32) for each in above_chance
+    )
+    return counts, pairs.weight * of_pairs
+
+
+def _consensus(part: FeedbackDataset) -> Numbers:
+    """Return the consensus probability of "good" on each verdict's task, [V].
+
+    Without an estimate it is the verdict itself.
+    """
+    p_good = part.verdicts.p_good
+    if p_good is None:
+        raise PictuneError(
+            "label_weights: the export has no consensus.parquet; export the labels again, "
+            'or set it to "equal"'
+        )
+    return np.where(np.isfinite(p_good), p_good, part.verdicts.good)

@@ -86,7 +86,7 @@ class Objective:
 
     def labels(self, part: FeedbackDataset, *, shares: Numbers | None = None) -> LabelTensors:
         """Return the labels of `part` as tensors; `shares` as in `LabelTensors.from_part`."""
-        return LabelTensors.from_part(part, shares=shares)
+        return LabelTensors.from_part(part, weighting=self.config.label_weights, shares=shares)
 
     def training_terms(self, labels: LabelTensors, rows: Tensor, pairs: Tensor) -> Terms:
         """Return the mean over the members of each member's losses.

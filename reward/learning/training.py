@@ -85,6 +85,11 @@ def train(
     _check_labels(examples.split.train)
     objective = Objective(model, examples, config)
     labels, held_out = objective.labels(examples.split.train), objective.labels(examples.split.val)
+    if not len(labels.image) + len(labels.image_0):
+        raise PictuneError(
+            "reward.label_weights: no rater's skill is above chance; look at `make inspect`, or "
+            'set it to "equal"'
+        )
     image = torch.cat([labels.image, labels.image_0, labels.image_1])
     prompt = torch.cat([labels.prompt, labels.pair_prompt, labels.pair_prompt])
     model.head.center(examples.image_features[image], examples.text_embeddings[prompt])
