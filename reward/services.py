@@ -7,6 +7,9 @@
   2404.01291), which is P(yes), but independent of the other words. With a pattern it is the number
   that the pattern's group finds in the answer.
 
+With `options.pairs` two images are shown. `http` then gets `"others": [base64 PNG]` too and answers
+with probabilities that the image is better than the other; `vlm` is asked for "first" or "second".
+
 A server that is away or busy is asked again, with pauses that double. A reward that was not given
 as a finite number is an error, never a guess. An image that was scored before, for the same prompt
 and metadata, is not sent again.
@@ -37,8 +40,8 @@ from reward.settings import RewardSource
 Meta = Mapping[str, Mapping[str, Any]]
 """Metadata of each prompt, as its line in the file of prompts has it."""
 
-Asked = tuple[Any, str, dict[str, Any]]
-"""Pixels [H, W, 3] in 0 to 255, prompt and metadata."""
+Asked = tuple[Any, str, dict[str, Any], Any]
+"""Pixels [H, W, 3] in 0 to 255, prompt, metadata, and the pixels of another image or None."""
 
 TRIES = 5
 FIRST_PAUSE = 0.5
@@ -49,6 +52,10 @@ LONGEST_ANSWER = 200
 """Largest number of characters of an answer in a message."""
 KEY_NAME = "OPENAI_API_KEY"
 """Environment variable of the key that a `vlm` is asked with, if it is set."""
+OF_ONE = 'Does this image show "{prompt}"? Answer with yes or no.'
+OF_TWO = (
+    'Which image shows "{prompt}" better, the first or the second? Answer with first or second.'
+)
 
 
 class Service:
@@ -62,16 +69,20 @@ class Service:
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._tls = httpx.create_ssl_context()  # takes long, so it is made once
 
-    def __call__(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def __call__(
+        self, images: Tensor, prompts: Sequence[str], others: Tensor | None = None
+    ) -> Tensor:
         """Return rewards [B] of images [B, 3, H, W] in [0, 1]; they have no gradient.
+
+        With `others` [B, 3, H, W], probabilities that the images are better than these.
 
         Raises:
             PictuneError: the server does not answer, or an answer is not what was asked for.
         """
-        pixels = (images.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu()
+        rivals = [None] * len(prompts) if others is None else _pixels(others)
         asked = [
-            (image.contiguous().numpy(), prompt, dict(self._meta.get(prompt, {})))
-            for image, prompt in zip(pixels, prompts, strict=True)
+            (image, prompt, dict(self._meta.get(prompt, {})), rival)
+            for image, prompt, rival in zip(_pixels(images), prompts, rivals, strict=True)
         ]
         keys = [_key(*one) for one in asked]
         new = {key: one for key, one in zip(keys, asked, strict=True) if key not in self._known}
@@ -94,8 +105,10 @@ class Service:
         return torch.tensor([self._known[key] for key in keys], device=images.device)
 
     def _scores(self, client: httpx.Client, batch: Sequence[Asked]) -> list[float]:
-        images, prompts, meta = zip(*batch, strict=True)
+        images, prompts, meta, others = zip(*batch, strict=True)
         sent = {"images": [*map(_png, images)], "prompts": prompts, "meta": meta}
+        if self._options.pairs:
+            sent["others"] = [*map(_png, others)]
         answer = self._post(client, self._url, sent)
         scores = answer.get("scores") if isinstance(answer, dict) else None
         if not isinstance(scores, list) or len(scores) != len(batch):
@@ -103,12 +116,16 @@ class Service:
         return [self._number(score, answer) for score in scores]
 
     def _question(self, client: httpx.Client, batch: Sequence[Asked]) -> list[float]:
-        ((image, prompt, meta),) = batch
-        question = self._options.question
+        ((image, prompt, meta, other),) = batch
+        question = self._options.question or (OF_ONE if other is None else OF_TWO)
         for name, value in [*meta.items(), ("prompt", prompt)]:
             question = question.replace(f"{{{name}}}", str(value))
-        shown = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_png(image)}"}}
-        content = [shown, {"type": "text", "text": question}]
+        shown: list[dict[str, Any]] = [
+            {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{_png(one)}"}}
+            for one in (image, other)
+            if one is not None
+        ]
+        content = [*shown, {"type": "text", "text": question}]
         sent: dict[str, Any] = {
             "model": self._options.model,
             "messages": [{"role": "user", "content": content}],
@@ -127,9 +144,11 @@ class Service:
         except (AttributeError, IndexError, KeyError, OverflowError, TypeError) as error:
             what = "no text" if pattern else "no probabilities (logprobs) of words"
             raise self._wrong(answer, what) from error
-        yes, no = (sum(p for word, p in words if word == said) for said in ("yes", "no"))
+        wanted_words = ("yes", "no") if other is None else ("first", "second")
+        yes, no = (sum(p for word, p in words if word == said) for said in wanted_words)
         if not yes + no > 0:
-            raise self._wrong(answer, 'neither "yes" nor "no" among its likely first words')
+            neither = 'neither "{}" nor "{}"'.format(*wanted_words)
+            raise self._wrong(answer, f"{neither} among its likely first words")
         return [self._number(yes / (yes + no), answer)]
 
     def _found(self, pattern: str, text: str) -> float:
@@ -180,9 +199,16 @@ class Service:
         )
 
 
-def _key(pixels: Any, prompt: str, meta: dict[str, Any]) -> bytes:
+def _pixels(images: Tensor) -> list[Any]:
+    """Return images [B, 3, H, W] in [0, 1] as arrays [H, W, 3] in 0 to 255."""
+    pixels = (images.detach().clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu()
+    return [image.contiguous().numpy() for image in pixels]
+
+
+def _key(pixels: Any, prompt: str, meta: dict[str, Any], other: Any) -> bytes:
     about = json.dumps([pixels.shape, prompt, meta], sort_keys=True)
-    return hashlib.sha256(pixels.tobytes() + about.encode()).digest()
+    rival = b"" if other is None else other.tobytes()
+    return hashlib.sha256(pixels.tobytes() + rival + about.encode()).digest()
 
 
 def _png(pixels: Any) -> str:

@@ -70,20 +70,25 @@ class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
 SERVICES = ("http", "vlm")
 """Kinds of rewards that a server computes."""
 
+Combination = Literal["sum", "least"]
+
 
 class SourceOptions(BaseModel, frozen=True, extra="forbid"):
     """Options of a reward, the table `options` of its source; most are for servers."""
 
     normalize: bool = False
     """Divide the reward by its spread over a prompt's images, before the weighted sum."""
+    pairs: NonNegativeInt = 0
+    """Images of the run that an image is compared with; 0 gives it a number by itself."""
     timeout: PositiveFloat = 60
     """Seconds to wait for an answer before the server is asked again."""
     batch: PositiveInt = 16
     """Images of a request to a server of scores; requests to a model at a time."""
     model: str | None = None
     """Name of the model that is asked, as its server calls it."""
-    question: str = 'Does this image show "{prompt}"? Answer with yes or no.'
-    """Question about an image. `{prompt}`, and a key of its metadata in braces, are filled in."""
+    question: str = ""
+    """Question about an image, or two. `{prompt}`, and a key of its metadata in braces, are filled
+    in; omitted, whether the image shows the prompt, or which shows it better."""
     pattern: str | None = None
     """Regular expression whose group is the number in the answer; omitted, the reward is the
     probability of yes."""
@@ -98,6 +103,13 @@ class SourceOptions(BaseModel, frozen=True, extra="forbid"):
         if groups != 1:
             raise ValueError("needs one group in parentheses, which is the number")
         return pattern
+
+
+_OPTIONS_OF = {
+    "python": {"normalize", "pairs"},
+    "http": {"normalize", "pairs", "timeout", "batch"},
+    "vlm": set(SourceOptions.model_fields),
+}
 
 
 class RewardSource(BaseModel, frozen=True, extra="forbid"):
@@ -120,8 +132,9 @@ class RewardSource(BaseModel, frozen=True, extra="forbid"):
     """For aesthetic layers: folder or hub name of the CLIP model of their input embeddings."""
     options: dict[str, str | bool | float] | None = None
     """For any kind `normalize` (true divides the reward by its spread over a prompt's images); for
-    servers also `timeout` (60 seconds) and `batch` (16 images), for kind vlm `model`, `question`
-    and `pattern`; docs/reward.md explains them."""
+    functions and servers `pairs` (compares an image with so many of the run's); for servers also
+    `timeout` (60 seconds) and `batch` (16 images), for kind vlm `model`, `question` and `pattern`;
+    docs/reward.md explains them."""
 
     @model_validator(mode="after")
     def _has_what_its_kind_needs(self) -> Self:
@@ -131,12 +144,13 @@ class RewardSource(BaseModel, frozen=True, extra="forbid"):
             raise ValueError("processor belongs to the kinds clip_score and pickscore")
         if self.reduce != "mean" and self.kind != "model":
             raise ValueError("reduce belongs to kind model")
-        chosen, is_served = self.chosen, self.kind in SERVICES
-        own = {"http": {"normalize", "timeout", "batch"}, "vlm": chosen.model_fields_set}
-        if others := chosen.model_fields_set - own.get(self.kind, {"normalize"}):
+        chosen = self.chosen
+        if others := chosen.model_fields_set - _OPTIONS_OF.get(self.kind, {"normalize"}):
             raise ValueError(f"options.{min(others)} does not belong to kind {self.kind}")
-        if is_served and not self.path.startswith(("http://", "https://")):
+        if self.kind in SERVICES and not self.path.startswith(("http://", "https://")):
             raise ValueError("path is no address; begin it with http:// or https://")
+        if chosen.pairs and chosen.pattern is not None:
+            raise ValueError("options.pattern finds a number, options.pairs asks for a choice")
         if self.kind == "vlm" and chosen.model is None:
             raise ValueError("options.model is needed by kind vlm")
         return self
@@ -153,7 +167,8 @@ class RewardSource(BaseModel, frozen=True, extra="forbid"):
     @property
     def name(self) -> str:
         """Name of the reward in reports."""
-        asked = [(self.options or {}).get(name) for name in ("model", "question", "pattern")]
+        told = ("model", "question", "pattern", "pairs")
+        asked = [(self.options or {}).get(name) for name in told]
         parts = [self.kind, self.path, *filter(None, asked)]
         return f"{' '.join(map(str, parts))}{' (lower bound)' if self.reduce == 'lcb' else ''}"
 

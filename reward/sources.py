@@ -1,4 +1,4 @@
-"""External rewards and their weighted sums, each as one function of images and prompts.
+"""External rewards and what several give together, each as one function of images and prompts.
 
 - clip_score: cosine of image and prompt under a CLIP or SigLIP (Hessel et al. 2021, arXiv
   2104.08718); HPSv2 is this score under a CLIP trained on people's choices (Wu et al. 2023, arXiv
@@ -8,6 +8,10 @@
 - aesthetic: linear layers on a CLIP's image embedding, without the prompt (LAION's aesthetic
   predictor, 2022).
 - model: a reward model of Pictune; python: any function; http, vlm: see reward/services.py.
+
+A source with `options.pairs` compares: its reward is the share of images of the run that an image
+wins against (the win rate of Pref-GRPO, Wang et al. 2025, arXiv 2508.20751, against images that
+stay the same).
 """
 
 import pkgutil
@@ -17,6 +21,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -28,8 +33,8 @@ from data.weights import check_finite
 from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
 from reward.services import Meta, Service
-from reward.settings import SERVICES, RewardSource
-from reward.spread import Examples, spread_of
+from reward.settings import SERVICES, Combination, RewardSource
+from reward.spread import Examples, scale_of
 
 Reward = Callable[[Tensor, Sequence[str]], Tensor]
 """Turns images [B, 3, H, W] in [0, 1] and their prompts into rewards [B]; higher is better."""
@@ -47,11 +52,14 @@ def load_reward(
     finite: bool = True,
     meta: Meta = MappingProxyType({}),
     examples: Examples | None = None,
+    combine: Combination = "sum",
 ) -> Reward:
-    """Return the weighted sum of `sources`; differentiable to the pixels if all sources are.
+    """Return what `sources` give together; differentiable to the pixels if all sources are.
 
-    `meta` has the metadata of prompts, which servers get with them. A source with `normalize` is
-    divided by its spread over the `examples` of a prompt; if these are None, it is as it is.
+    `meta` has the metadata of prompts, which servers get with them. "sum" is the weighted sum,
+    where a source with `normalize` is divided by its spread over the `examples` of a prompt; if
+    these are None, it is as it is. "least" is the smallest of weight * (reward - mean) / spread:
+    above 0 where each source gives an image more than the mean of its prompt's examples.
 
     The function raises `PictuneError` if a source fails, does not return one number per image, or
     has no gradient for images that require one. Without `finite` the numbers may be infinite or
@@ -62,22 +70,78 @@ def load_reward(
     """
     if not sources:
         raise PictuneError("reward sources: there are none; name at least one")
-    parts = [(source, _load(source, device, meta)) for source in sources]
-    if examples is not None:
-        parts = [(source, _normalized(source, part, examples)) for source, part in parts]
+    parts = [(source, _weighted(source, device, meta, examples, combine)) for source in sources]
 
     def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        weighted = [
-            source.weight * _check_rewards(source, part(images, prompts), images)
-            for source, part in parts
-        ]
+        weighted = [part(images, prompts) for _, part in parts]
         for (source, _), rewards in zip(parts, weighted, strict=True):
             if finite and not (is_number := rewards.isfinite()).all():
                 worst = prompts[int((~is_number).nonzero()[0])]
                 raise PictuneError(
                     f"{source.path}: gives no finite number for an image of {worst!r}; fix it"
                 )
-        return torch.stack(weighted).sum(0)
+        together = torch.stack(weighted)
+        return together.sum(0) if combine == "sum" else together.amin(0)
+
+    return reward
+
+
+def _weighted(
+    source: RewardSource,
+    device: torch.device,
+    meta: Meta,
+    examples: Examples | None,
+    combine: Combination,
+) -> Reward:
+    part = _load(source, device, meta)
+    if source.chosen.pairs:
+        part = _win_rate(source, part, examples or {})
+
+    def checked(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        return _check_rewards(source, part(images, prompts), images)
+
+    if examples is None or (combine == "sum" and not source.chosen.normalize):
+        return lambda images, prompts: source.weight * checked(images, prompts)
+    scale = scale_of(checked, examples, source.name)
+
+    def scaled(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        mean, spread = (one.to(images.device) for one in scale(prompts))
+        rewards = checked(images, prompts)
+        return source.weight * (rewards if combine == "sum" else rewards - mean) / spread
+
+    return scaled
+
+
+def _win_rate(source: RewardSource, compare: Callable[..., Tensor], examples: Examples) -> Reward:
+    """Return the mean probability that an image is better than images of the run.
+
+    `compare` gives P(image is better than the other) [B] of images, prompts and others. Each pair
+    is asked in both orders, since models favor a place.
+    """
+    others = {prompt: read()[: source.chosen.pairs] for prompt, read in examples.items()}
+
+    def better(images: Tensor, prompts: Sequence[str], rivals: Tensor) -> Tensor:
+        chances = _check_rewards(source, compare(images, prompts, rivals), images)
+        if ((chances < 0) | (chances > 1)).any():
+            raise PictuneError(
+                f"{source.path}: gave a number outside 0 to 1 for a pair; with options.pairs it "
+                "must give the probability that the first image is better"
+            )
+        return chances
+
+    def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
+        if missing := [prompt for prompt in prompts if not len(others.get(prompt, ()))]:
+            raise PictuneError(
+                f"{source.path}: the run has no image of {missing[0]!r} to compare with; draw some "
+                "(`make images`); options.pairs works in finetune.rewards alone"
+            )
+        rows = [row for row, prompt in enumerate(prompts) for _ in others[prompt]]
+        rivals = torch.cat([others[prompt] for prompt in prompts]).to(images.device)
+        asked = [prompts[row] for row in rows]
+        won, lost = better(images[rows], asked, rivals), better(rivals, asked, images[rows])
+        index = torch.tensor(rows, device=images.device)
+        wins = torch.zeros(len(images), device=images.device).index_add(0, index, won + 1 - lost)
+        return wins / (2 * torch.bincount(index))
 
     return reward
 
@@ -99,18 +163,6 @@ def _load(source: RewardSource, device: torch.device, meta: Meta) -> Reward:
     clip = ClipBackbone.from_pretrained(source.path, processor=source.processor).to(device)
     scale = clip.logit_scale if source.kind == "pickscore" else 1.0
     return lambda images, prompts: scale * clip.clip_score(images, prompts)
-
-
-def _normalized(source: RewardSource, reward: Reward, examples: Examples) -> Reward:
-    """Return the reward, divided by its spread over a prompt's images if its source says so."""
-    if not source.chosen.normalize:
-        return reward
-
-    def checked(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        return _check_rewards(source, reward(images, prompts), images)
-
-    spread = spread_of(checked, examples, source.name)
-    return lambda images, prompts: checked(images, prompts) / spread(prompts).to(images.device)
 
 
 def _aesthetic(path: Path, clip: ClipBackbone) -> Reward:
@@ -172,9 +224,9 @@ def _function(name: str) -> Reward:
             "a tensor [B]"
         )
 
-    def reward(images: Tensor, prompts: Sequence[str]) -> Tensor:
+    def reward(*given: Any) -> Tensor:
         try:
-            rewards: Tensor = function(images, prompts)
+            rewards: Tensor = function(*given)
         except (PictuneError, MemoryError, torch.OutOfMemoryError):
             raise
         except Exception as error:

@@ -191,6 +191,11 @@ def test_a_model_that_says_neither_yes_nor_no_is_refused(
             {"kind": "vlm", "path": "http://x", "options": {"model": "m", "pattern": "x"}},
             "options.pattern: .*needs one group",
         ),
+        (
+            {"kind": "vlm", "path": "http://x", "options": {"pairs": 1, "pattern": "(x)"}},
+            "options.pairs asks for a choice",
+        ),
+        ({"kind": "clip_score", "path": "x", "options": {"pairs": 1}}, "options.pairs does not"),
     ],
 )
 def test_options_that_a_source_cannot_have_are_refused(source: dict[str, Any], fault: str) -> None:
@@ -221,6 +226,49 @@ def test_a_normalized_reward_is_divided_by_its_prompts_spread(images: torch.Tens
     flat = RewardSource(**words, options={"normalize": True})
     with pytest.raises(PictuneError, match="words: has no spread over the run's images"):
         load_reward([flat], device=CPU, examples=examples)
+
+
+def test_the_least_of_several_rewards_is_above_0_only_where_all_rise(images: torch.Tensor) -> None:
+    paths = [f"tests.support.user_rewards:{name}" for name in ("brightness", "redness")]
+    sources = [RewardSource(kind="python", path=path, weight=2) for path in paths]
+    examples = {prompt: lambda: images for prompt in PROMPTS}
+    least = load_reward(sources, device=CPU, examples=examples, combine="least")(images, PROMPTS)
+    both = torch.stack([images.mean((1, 2, 3)), images[:, 0].mean((1, 2))])
+    raised = both - both.mean(1, keepdim=True)
+    torch.testing.assert_close(least, (2 * raised / both.std(1, keepdim=True)).amin(0))
+    assert torch.equal(least > 0, (raised > 0).all(0))
+    assert 0 < (least > 0).sum() < (raised > 0).any(0).sum()
+
+
+@pytest.mark.parametrize("kind", ["python", "http", "vlm"])
+def test_a_pair_is_asked_in_both_orders_and_the_reward_is_the_share_of_wins(
+    server: RewardServer, images: torch.Tensor, kind: Any
+) -> None:
+    path = {"http": server.url, "vlm": f"{server.url}/v1"}.get(
+        kind, "tests.support.user_rewards:first_is_brighter"
+    )
+    options: dict[str, Any] = {"pairs": 2} | ({"model": "m"} if kind == "vlm" else {})
+    source = RewardSource(kind=kind, path=path, options=options)
+    examples = {"a cat": lambda: images[2:], "a dog": lambda: images[4:]}
+    found = load_reward([source], device=CPU, examples=examples)(images[:3], PROMPTS[:3])
+    means = images.mean((1, 2, 3))
+
+    def wins(one: int, *others: int) -> torch.Tensor:
+        gaps = 10 * (means[one] - means[[*others]])
+        return (torch.sigmoid(gaps + 0.5) + torch.sigmoid(gaps - 0.5)).mean() / 2
+
+    expected = torch.stack([wins(0, 2, 3), wins(1, 4), wins(2, 2, 3)])
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    with pytest.raises(PictuneError, match="no image of 'a pig' to compare with"):
+        load_reward([source], device=CPU)(images[:1], ["a pig"])
+
+
+def test_a_pair_must_have_a_probability(images: torch.Tensor) -> None:
+    path = "tests.support.user_rewards:words_of_two"
+    source = RewardSource(kind="python", path=path, options={"pairs": 1})
+    reward = load_reward([source], device=CPU, examples={"a cat": lambda: images})
+    with pytest.raises(PictuneError, match="outside 0 to 1 for a pair"):
+        reward(images[:1], ["a cat"])
 
 
 def test_what_a_file_says_of_a_prompt_besides_is_its_metadata(tmp_path: Path) -> None:
@@ -278,3 +326,17 @@ def test_a_dead_server_stops_a_training_which_then_goes_on_as_if_it_had_not(
     assert figures_of(run, "ddpo") == figures_of(whole, "ddpo")
     tuned, expected = weights_of(run, "ddpo"), weights_of(whole, "ddpo")
     assert all(torch.equal(weight, expected[name]) for name, weight in tuned.items())
+
+
+def test_a_training_takes_the_least_of_its_rewards(ready: RunFolder, tmp_path: Path) -> None:
+    paths = [f"tests.support.user_rewards:{name}" for name in ("brightness", "redness")]
+    both = ",".join(f'{{kind="python",path="{path}"}}' for path in paths)
+    means = {}
+    for combine in ("sum", "least"):
+        run = copy_of(ready, tmp_path / combine)
+        settings = (f"finetune.rewards=[{both}]", f'finetune.combine="{combine}"', "rwl.updates=2")
+        assert main(words(run, "rwl", settings)) == 0
+        (means[combine],) = {line["reward"] for line in figures_of(run, "rwl") if "reward" in line}
+    # two shares of light; or the lesser of two numbers that are 0 in the mean, each over its spread
+    assert means["sum"] > 0 > means["least"] > -1
+    assert "least of 1 * python of" in (run.finetune_dir("rwl") / "README.md").read_text()

@@ -216,6 +216,9 @@ labels = sa.Table(
     sa.UniqueConstraint("task_id", "rater_id", "revision"),
     sa.Index("ix_labels_rater_id_is_live", "rater_id", "is_live"),
     sa.Index("ix_labels_submitted_at", "submitted_at"),
+    # for answers that few gave, or nobody
+    sa.Index("ix_labels_outcome", "outcome", "sequence"),
+    sa.Index("ix_labels_has_comment", "has_comment", "sequence"),
     # numbers are never given twice, so that the ranges of exported parts stay true
     sqlite_autoincrement=True,
 )

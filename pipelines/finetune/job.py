@@ -151,6 +151,7 @@ def _open_reward(
             device=model.device,
             meta=meta_of(settings.run),
             examples={prompt: partial(_examples, run, prompt, model) for prompt in drawn},
+            combine=shared.combine,
         )
         return rewards, PIXEL_MONITOR
     if isinstance(config, LearnsFromLabels) and not has_reward(run.reward_dir):

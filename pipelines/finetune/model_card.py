@@ -65,7 +65,10 @@ def model_card(job: Job, state: TrainState) -> str:
     drawn = first if first in training.prompts else training.prompts[0]
     (planned,) = seeded([drawn], 1, settings.run.seed, offset=EVALUATION_SEEDS)
     sources = [f"{one.weight:g} * {one.kind} of `{one.path}`" for one in job.config.rewards]
-    tuned_on = " + ".join(sources) or f"the reward model in `{job.run.reward_dir}`"
+    joined = (
+        " + ".join(sources) if job.config.combine == "sum" else f"least of {', '.join(sources)}"
+    )
+    tuned_on = joined if sources else f"the reward model in `{job.run.reward_dir}`"
     if isinstance(training.config, LearnsFromLabels):
         tuned_on = f"the labels in `{job.run.latest}`"
     kind = ADAPTERS[training.config.adapter.kind]

@@ -7,7 +7,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
 from finetune.settings.model import AdapterSettings
 from finetune.settings.validation import Measure, ValidationRules
 from pipelines.run.trackers import Tracker
-from reward.settings import RewardSource
+from reward.settings import Combination, RewardSource
 
 
 class SharedValidation(ValidationRules, frozen=True, extra="forbid"):
@@ -52,8 +52,12 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     """Programs that show the figures of `metrics.jsonl` while a method trains: "tensorboard",
     "wandb". Weights & Biases is offline unless it finds your key or WANDB_MODE."""
     rewards: tuple[RewardSource, ...] = ()
-    """Rewards to tune on instead of the run's reward, as a weighted sum; see `reward/sources.py`.
-    The evaluation still shows the run's reward."""
+    """Rewards to tune on instead of the run's reward; see `reward/sources.py`. The evaluation still
+    shows the run's reward."""
+    combine: Combination = "sum"
+    """What several rewards give together: their weighted sum, or the least of weight * (reward -
+    mean) / spread, over the run's images of a prompt, which is above 0 only where all of them rise.
+    """
     strengths: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = (1.0,)
     """Strengths of the tuned adapter, factors of its update: 0.5, 0.75, 1 is a usual choice. The
     validation after training chooses one of them, and the evaluation draws at each. 0 (the base)

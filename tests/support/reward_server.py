@@ -59,12 +59,28 @@ def _brightness(png: str) -> float:
     return float(pixels.mean() / 255)
 
 
+def _first_is_better(first: float, second: float) -> float:
+    return 1 / (1 + math.exp(10 * (second - first) - 0.5))
+
+
 def _answer(path: str, sent: Any) -> Any:
     if path == "/":
-        return {"scores": [*map(_brightness, sent["images"])]}
+        scores = [*map(_brightness, sent["images"])]
+        if "others" in sent:  # a judge that likes the first of two better, whatever they show
+            pairs = zip(scores, map(_brightness, sent["others"]), strict=True)
+            return {"scores": [_first_is_better(*pair) for pair in pairs]}
+        return {"scores": scores}
     assert path == "/v1/chat/completions"
-    image, question = sent["messages"][0]["content"]
-    score = _brightness(image["image_url"]["url"].removeprefix("data:image/png;base64,"))
+    *images, question = sent["messages"][0]["content"]
+    urls = [image["image_url"]["url"] for image in images]
+    score, *other = (_brightness(url.removeprefix("data:image/png;base64,")) for url in urls)
+    if other:
+        first = _first_is_better(score, *other)
+        likely = [
+            {"token": "First", "logprob": math.log(first)},
+            {"token": " second", "logprob": math.log(1 - first)},
+        ]
+        return {"choices": [{"logprobs": {"content": [{"top_logprobs": likely}]}}]}
     answer: dict[str, Any] = {"message": {"content": f"I give it {10 * score:.3f} of 10."}}
     if sent.get("logprobs"):
         words = {"Yes": score / 2, " yes": score / 4, "No": (1 - score) * 3 / 4, "Maybe": 0.25}

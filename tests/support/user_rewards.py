@@ -15,6 +15,15 @@ def brightness(images: Tensor, _prompts: Sequence[str]) -> Tensor:
     return images.mean(dim=(1, 2, 3))
 
 
+def redness(images: Tensor, _prompts: Sequence[str]) -> Tensor:
+    return images[:, 0].mean(dim=(1, 2))
+
+
+def first_is_brighter(images: Tensor, _prompts: Sequence[str], others: Tensor) -> Tensor:
+    """Probability that the first image is better, of a judge that prefers the first place."""
+    return torch.sigmoid(10 * (images - others).mean(dim=(1, 2, 3)) + 0.5)
+
+
 def noted_brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     SCORED.extend(prompts)
     return brightness(images, prompts)
@@ -40,6 +49,10 @@ def of_too_much_memory(images: Tensor, _prompts: Sequence[str]) -> Tensor:
 
 def words(_images: Tensor, prompts: Sequence[str]) -> Tensor:
     return torch.tensor([float(len(prompt.split())) for prompt in prompts])
+
+
+def words_of_two(images: Tensor, prompts: Sequence[str], _others: Tensor) -> Tensor:
+    return words(images, prompts)
 
 
 def of_one_number(images: Tensor, _prompts: Sequence[str]) -> float:
