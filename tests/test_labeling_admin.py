@@ -6,7 +6,6 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from fastapi.testclient import TestClient
-from prometheus_client.parser import text_string_to_metric_families
 
 from data.errors import PictuneError
 from data.schema import prompt_id
@@ -15,7 +14,6 @@ from labeling_app.admin.api import router as admin_router
 from labeling_app.admin.figures import measure_quality
 from labeling_app.admin.gate import EVENTS
 from labeling_app.campaign.tasks import TasksConfig
-from tests.support.labeling_calls import claim, submission
 from tests.support.labeling_campaign import (
     HOSTILE,
     Campaign,
@@ -178,39 +176,3 @@ def test_health_tells_of_the_disk_and_of_a_store_that_is_gone(
     with store_with_admin.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE tasks RENAME TO tasks_elsewhere")
     assert client.get("/health").status_code == 503
-
-
-def test_metrics_are_what_prometheus_reads(
-    client: TestClient, store_with_admin: FeedbackStore
-) -> None:
-    label_as(client, "Ann", 1)
-    report = {"kind": "binary", "verdict": "unsafe", "reason": "Hateful"}
-    for _ in range(2):
-        task = claim(client)["task"]
-        client.post("/api/v1/submissions", json=submission(task, answer=report)).raise_for_status()
-    ann = store_with_admin.rater_id_of("human", "Ann")
-    store_with_admin.reports.decide(task["images"][0]["image_id"], "removed", ann)
-    client.post("/api/v1/submissions", json={})
-    client.get("/api/v1/images/nothing")
-    families = {
-        family.name: family.samples
-        for family in text_string_to_metric_families(client.get("/metrics").text)
-    }
-    assert [
-        families[name][0].value
-        for name in (
-            "pictune_labels_done",
-            "pictune_labels_wanted",
-            "pictune_writes_refused",
-            "pictune_images_reported",
-            "pictune_images_removed",
-        )
-    ] == [3, 4, 1, 1, 1]
-    counts = {
-        (sample.labels["method"], sample.labels["route"], sample.labels["status"]): sample.value
-        for sample in families["pictune_request_seconds"]
-        if sample.name.endswith("_count")
-    }
-    assert counts["POST", "/api/v1/submissions", "201"] == 3
-    assert counts["POST", "/api/v1/submissions", "422"] == 1
-    assert counts["GET", "/api/v1/images/{image_id}", "404"] == 1
