@@ -133,7 +133,7 @@ settings: $(INSTALLED) ## Explain all settings (TABLE=: those of one table)
 
 models: $(INSTALLED) ## Train the embedded models again, for hours (needs fonts-noto-color-emoji)
 	bash -o pipefail -c '$(PYTHON) -m world.build.models 2>&1 | tee models/training.log'
-	$(PYTHON) -m world.build.measure
+	$(PYTHON) -m benchmarks.embedded_models
 
 screenshots: $(INSTALLED) ## Take the images of docs/raters.md again (look at them before they are kept)
 	$(PYTHON) -m tests.support.labeling_screenshots docs
