@@ -5,11 +5,10 @@ The buttons of the admin page call its functions. Each action is in the trail of
 """
 
 import asyncio
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
@@ -17,8 +16,7 @@ from data.errors import PictuneError
 from data.feedback import Account, Decision, Receipt, Role, Status
 from data.ids import Identifier
 from data.kinds.registry import AnyAnswer, TaskKind
-from data.store.people.audit import AuditEntry
-from data.store.plan.planning import LARGEST_OVERLAP, KindPlan
+from data.store.plan.planning import LARGEST_OVERLAP
 from labeling_app.admin import figures
 from labeling_app.app_state import AppState, State
 from labeling_app.campaign.known_answers import parse_gold
@@ -112,58 +110,6 @@ class NewPassword(BaseModel, frozen=True):
     rater: str
     role: Role
     password: str
-
-
-@router.get("/summary")
-def summary(state: State, _admin: Admin) -> figures.Summary:
-    """Return the progress, also by category, prompt and hour."""
-    return figures.summarize(state)
-
-
-@router.get("/labels", responses=may_refuse(404, 422))
-def labels(
-    wanted: Annotated[figures.WantedLabels, Query()], state: State, _admin: Admin
-) -> figures.LabelPage:
-    """Return tasks with their answers, the newest first; `next_before` asks for older tasks."""
-    return figures.find_labels(state, wanted)
-
-
-@router.get("/quality")
-def quality(state: State, _admin: Admin) -> Mapping[str, Any]:
-    """Return `data.quality.campaign.campaign_quality`; takes seconds with many labels."""
-    return figures.measure_quality(state)
-
-
-@router.get("/reports")
-def reports(state: State, _admin: Admin) -> figures.Reports:
-    """Return the reported images that wait for a decision, and the removed images."""
-    return figures.list_reports(state)
-
-
-@router.get("/disputes")
-def disputes(state: State, _admin: Admin) -> figures.Disputes:
-    """Return the disputed tasks with their answers, and the decided tasks."""
-    return figures.list_disputes(state)
-
-
-@router.get("/plan")
-def plan(state: State, _admin: Admin) -> dict[str, list[KindPlan]]:
-    """Return how many people are asked, by kind of task."""
-    return {"kinds": state.store.plan.overlaps()}
-
-
-@router.get("/audit", responses=may_refuse(422))
-def audit(
-    state: State, _admin: Admin, limit: Annotated[int, Query(ge=1, le=1000)] = figures.AUDIT_SHOWN
-) -> dict[str, list[AuditEntry]]:
-    """Return the latest actions of admins, newest first."""
-    return {"entries": state.store.audit.latest(limit)}
-
-
-@router.get("/tables")
-def tables(state: State, _admin: Admin) -> dict[str, list[figures.TableFile]]:
-    """Return the files of the last export; none before the first."""
-    return {"tables": figures.list_tables(state)}
 
 
 @router.get(

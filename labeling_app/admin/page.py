@@ -1,4 +1,4 @@
-"""The admin page, in Gradio: tables, plots and buttons for what `/api/v1/admin/...` does.
+"""The admin page, in Gradio: tables, plots and buttons for the actions of `labeling_app.admin.api`.
 
 A timer in the browser asks for the figures while the page is open (`labeling_app.admin.board`).
 """
