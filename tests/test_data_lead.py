@@ -13,7 +13,7 @@ from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.plan.planning import KindPlan, task_id_of
 from data.store.tables import labels
-from data.store.views.overview import gold_record, labels_by_hour, labels_of_tasks, latest_labels
+from data.store.views.overview import labels_by_hour, labels_of_tasks, latest_labels
 from data.store.views.rows import label_table, rater_facts, task_facts, task_table
 from tests.support.data_campaign import (
     START,
@@ -174,22 +174,6 @@ def test_an_overlap_that_was_raised_outlives_the_next_plan(store: FeedbackStore,
     assert store.progress(newest=True).total == 3 * 3 + 1
     store.plan.set_overlap("binary", 1, boss)
     assert store.progress(newest=True).done == 3  # no label is lost
-
-
-def test_gold_that_was_added_outlives_the_next_plan_and_checks_earlier_labels(
-    store: FeedbackStore, boss: str
-) -> None:
-    plan = binary_tasks(3)
-    store.add_tasks(plan)
-    ann = store.add_rater("Ann")
-    answer_all(store, ann)
-    (first, _, _) = plan
-    known = {"gold": BAD, "gold_source": "admin page: gold.csv", "overlap": 1000}
-    gold = NewTask.model_validate(dict(first) | known)
-    assert store.plan.add_gold([gold], boss) == 0
-    store.add_tasks(plan)
-    assert store.progress(newest=True).total == 2  # a check is nobody's progress
-    assert gold_record(store, ann) == [False]
 
 
 def test_every_action_of_an_admin_is_in_the_trail(store: FeedbackStore, clock: Clock) -> None:

@@ -17,9 +17,8 @@ from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
 from labeling_app.admin.figures import list_disputes, list_tables
 from labeling_app.app_state import AppState
-from labeling_app.campaign.known_answers import GOLD_OVERLAP
 from labeling_app.settings import LabelConfig
-from pipelines.run.campaign import campaign_images, image_files
+from pipelines.run.campaign import image_files
 from tests.support.data_campaign import Campaign, claimed, submission
 from tests.support.labeling_campaign import (
     add_admin,
@@ -53,7 +52,6 @@ def client(campaign: Campaign) -> TestClient:
         image_files(run),
         LabelConfig(),
         on_export=lambda: export(campaign.store, run),
-        images=lambda: campaign_images(run),
         tables=run.latest,
     )
     return as_admin(TestClient(app))
@@ -160,29 +158,6 @@ def test_a_rater_who_has_given_their_share_hears_so(
         assert client.post("/api/v1/admin/share", json=body).status_code == 422
 
 
-def test_gold_is_added_while_raters_label_all_or_none(
-    client: TestClient, campaign: Campaign, store: FeedbackStore
-) -> None:
-    first, second, third = campaign.image_ids
-    wrong = f"images,answer\n{first},good\nimages/none.png,bad\n"
-    refused = client.post("/api/v1/admin/gold", json={"name": "gold.csv", "csv": wrong})
-    assert refused.status_code == 422
-    assert refused.json()["detail"].startswith(
-        "gold.csv:3: images: images/none.png not of this run"
-    )
-    empty = client.post("/api/v1/admin/gold", json={"name": "gold.csv", "csv": "images,answer\n"})
-    assert (empty.status_code, "has no row" in empty.json()["detail"]) == (422, True)
-    right = f"\ufeffimages,answer\n{first},good\n{second}|{third},1|2\n"
-    added = client.post("/api/v1/admin/gold", json={"name": "gold.csv", "csv": right})
-    assert added.json() == {"tasks": 2, "new": 1}
-    post(client, "export")
-    tasks = pd.read_parquet(campaign.run.latest / "tasks.parquet").query("is_gold")
-    assert set(tasks["gold_source"]) == {"admin page: gold.csv"}
-    assert set(tasks["overlap"]) == {GOLD_OVERLAP}
-    after = {"tasks": 2, "new": 1, "sources": ["admin page: gold.csv"]}
-    assert trail(store)[1] == (BOSS, "add_gold", None, after)
-
-
 def test_the_tables_of_the_last_export_can_be_downloaded_and_nothing_else(
     client: TestClient, store: FeedbackStore
 ) -> None:
@@ -214,12 +189,10 @@ def test_thumbnails_are_small_and_bare_and_for_admins_alone(
     assert client.get("/api/v1/admin/thumbnails/nothing").status_code == 404
 
 
-def test_an_app_without_an_export_has_no_tables_and_takes_no_gold(tmp_path: Path) -> None:
+def test_an_app_without_an_export_has_no_tables(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path)
     add_admin(campaign.store)
     app = app_of(campaign.store)
     client = as_admin(TestClient(app))
     assert list_tables(state_of(client)) == []
-    body = {"name": "gold.csv", "csv": "images,answer\n"}
-    assert client.post("/api/v1/admin/gold", json=body).status_code == 422
     campaign.store.close()

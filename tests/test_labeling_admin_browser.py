@@ -292,25 +292,6 @@ def test_a_late_answer_takes_neither_the_choice_nor_the_typed_text(
     page.context.close()
 
 
-def test_gold_comes_from_a_file_and_tables_go_into_one(
-    browser: Browser, campaign: Campaign, server: Server
-) -> None:
-    page = open_admin_page(browser, server, **DESK)
-    go_to(page, "Plan")
-    first, second, *_ = campaign.paths
-    for content, notice in (
-        (f"images,answer\n{first},good\nnothing,bad\n", "known.csv:3: images: nothing not of"),
-        (f"images,answer\n{first},good\n{second},bad\n", "2 gold tasks added"),
-        ("x" * 70_000, "larger than 60 kB"),
-    ):
-        file = {"name": "known.csv", "mimeType": "text/csv", "buffer": content.encode()}
-        with page.expect_file_chooser() as chooser:
-            page.get_by_role("button", name="Add gold").click()
-        chooser.value.set_files(file)  # type: ignore[arg-type]
-        expect(page.locator("#notice")).to_contain_text(notice)
-    page.context.close()
-
-
 def test_what_raters_wrote_is_shown_as_text_on_a_desk_and_a_phone(
     browser: Browser, server: Server
 ) -> None:

@@ -78,7 +78,7 @@ class FeedbackStore(StorePart):
         self.attempts = Attempts(database, clock, self._salt)
         self.adjudications = Adjudications(database, clock, self.rater_id_of)
         self.comparisons = Comparisons(database, clock, self._order_seed)
-        self.plan = PlanChanges(database, clock, self._order_seed)
+        self.plan = PlanChanges(database, clock)
         self.own_work = OwnWork(database, clock, self.lease)
 
     def _read_or_draw(self, connection: sa.Connection, name: str) -> str:

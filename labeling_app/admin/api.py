@@ -19,7 +19,6 @@ from data.kinds.registry import AnyAnswer, TaskKind
 from data.store.plan.planning import LARGEST_OVERLAP
 from labeling_app.admin import figures
 from labeling_app.app_state import AppState, State
-from labeling_app.campaign.known_answers import parse_gold
 from labeling_app.passwords import draw_password, hash_password
 from labeling_app.rater.images import encoded, thumbnail
 from labeling_app.refusals import may_refuse
@@ -93,15 +92,6 @@ class OverlapBody(_Body, frozen=True):
 
     kind: TaskKind
     overlap: Annotated[int, Field(ge=1, le=LARGEST_OVERLAP)]
-
-
-class GoldBody(_Body, frozen=True):
-    """Body of gold: images with known right answers."""
-
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$")]
-    """Name of the CSV file, for errors."""
-    csv: str
-    """Content of the file, in the format of `tasks.gold`."""
 
 
 class NewPassword(BaseModel, frozen=True):
@@ -248,18 +238,6 @@ def share(body: ShareBody, state: State, account: Admin) -> None:
 def overlap(body: OverlapBody, state: State, account: Admin) -> None:
     """Set the number of people who answer each task of this kind, also after a restart."""
     state.store.plan.set_overlap(body.kind, body.overlap, account.rater_id)
-
-
-@router.post("/gold", responses=OF_A_BODY)
-def gold(body: GoldBody, state: State, account: Admin) -> dict[str, int]:
-    """Add gold (images with known right answers), all or none."""
-    if state.images is None:
-        raise HTTPException(422, "this app does not know the campaign's images by their paths")
-    try:
-        rows = parse_gold(body.csv, body.name, state.images())
-    except PictuneError as error:
-        raise HTTPException(422, str(error)) from error
-    return {"tasks": len(rows), "new": state.store.plan.add_gold(rows, account.rater_id)}
 
 
 def _set_paused(

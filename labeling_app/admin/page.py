@@ -22,23 +22,6 @@ COLORS = {"done": "#4f74d9", "still wanted": "#aab4c6"}
 ROLES = ("rater", "admin")
 LABELS_TAB = "labels"
 
-LARGEST_FILE_KB = 60
-"""The server takes bodies of 64 KiB."""
-
-WITH_FILE = f"""(...given) => new Promise((go) => {{
-  const field = Object.assign(document.createElement("input"), {{ type: "file", accept: ".csv" }});
-  field.onchange = async () => {{
-    const [file] = field.files;
-    const text = file.size > {LARGEST_FILE_KB}000 ? "" : await file.text();
-    go([...given.slice(0, -2), file.name, text]);
-  }};
-  field.click();
-}})"""
-"""JavaScript that puts name and content of a chosen file into the last inputs of an event.
-
-`gr.File` would send it to Gradio's own upload route, which keeps all files.
-"""
-
 ABOUT_AGREEMENT = (
     "Krippendorff's alpha with its 95 % interval: 1 is full agreement, 0 is what chance gives. "
     "Tasks are those with several raters."
@@ -60,11 +43,6 @@ ABOUT_COMPARISONS = (
 ABOUT_LEFT_OUT = (
     "The labels of a rater who is left out count for nothing: others are asked in their place, and "
     "the tables omit them. No label is lost; Resume rater brings them back."
-)
-ABOUT_GOLD = (
-    "Gold: a CSV file with the columns images, answer. Images are named by path or id, several "
-    "separated by |; answers are good, bad, skip or unsafe, or ranks as 1|2|2. Raters are asked "
-    "about them in between and cannot tell. An image that is gold already gets the new answer."
 )
 
 
@@ -242,14 +220,6 @@ def _plan(board: Board) -> None:
         body = api.OverlapBody.model_validate({"kind": kind, "overlap": overlap})
         api.overlap(body, board.state, call.admin)
 
-    def add_gold(call: Call, name: str, text: str) -> Update:
-        if not text:
-            large = f"{name} is empty or larger than {LARGEST_FILE_KB} kB; add it in parts"
-            return {board.notice: notice_html(large, "alert")}
-        gold = api.gold(api.GoldBody(name=name, csv=text), board.state, call.admin)
-        added = f"{gold['tasks']} gold tasks added, {gold['new']} of them new to the campaign"
-        return {board.notice: notice_html(added)}
-
     for kind in KINDS:
         with gr.Row(visible=False, elem_classes="actions") as row:
             overlap = gr.Number(precision=0, minimum=1, maximum=LARGEST_OVERLAP)
@@ -258,10 +228,6 @@ def _plan(board: Board) -> None:
         board.show(row, partial(_is_planned, kind))
         board.show(overlap, partial(_overlap, kind))
         board.on(button.click, set_overlap, [of_kind, overlap])
-    gr.Markdown(ABOUT_GOLD, elem_classes="soft")
-    file = [gr.Textbox(visible="hidden", label=label) for label in ("File", "Rows")]
-    with gr.Row(elem_classes="actions"):
-        board.on(gr.Button("Add gold from a file").click, add_gold, file, js=WITH_FILE)
 
 
 def _share_body(given: dict[str, Any]) -> api.ShareBody:

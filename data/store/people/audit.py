@@ -26,7 +26,6 @@ Action = Literal[
     "adjudicate",
     "withdraw_adjudication",
     "set_overlap",
-    "add_gold",
     "export",
     "download",
 ]
