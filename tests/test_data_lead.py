@@ -1,4 +1,4 @@
-"""Actions of admins in the store, on SQLite and PostgreSQL: adjudication, shares, plan, trail."""
+"""Actions of admins in the store, on SQLite and PostgreSQL: adjudication, plan, trail."""
 
 import random
 from collections.abc import Iterator
@@ -114,20 +114,6 @@ def test_imported_adjudications_take_no_place_and_can_be_decided_again(
     assert answers(store, task) == {("adjudicator", "Boss"): BAD}
 
 
-def test_a_rater_with_a_share_is_given_no_more_than_it(store: FeedbackStore, boss: str) -> None:
-    store.add_tasks(binary_tasks(10))
-    ann = store.add_rater("Ann")
-    store.raters.set_share(ann, 0.3, by=boss)
-    held: list[str] = []
-    while (claim := store.claim(ann, excluding=held)) is not None:
-        held.append(claim.task.task_id)
-    assert len(held) == 3  # what is held counts as given
-    assert len(answer_all(store, ann)) == 3
-    assert store.has_given_share(ann, 0.3)
-    store.raters.set_share(ann, None, by=boss)
-    assert len(answer_all(store, ann)) == 7
-
-
 def test_labels_of_a_rater_who_is_left_out_count_for_nothing_until_the_rater_is_back(
     store: FeedbackStore, boss: str
 ) -> None:
@@ -182,7 +168,6 @@ def test_every_action_of_an_admin_is_in_the_trail(store: FeedbackStore, clock: C
     store.raters.set_password(ann, "hash", by=boss)
     store.raters.set_role(ann, "admin", by=boss)
     store.raters.set_role(ann, "admin", by=boss)  # changes nothing
-    store.raters.set_share(ann, 0.25, by=boss)
     clock.pass_seconds(60)
     store.raters.set_status(ann, "paused")
     store.set_paused(True, by=boss)
@@ -191,12 +176,11 @@ def test_every_action_of_an_admin_is_in_the_trail(store: FeedbackStore, clock: C
         ("Boss", "add_rater", "Ann"),
         ("Boss", "set_password", "Ann"),
         ("Boss", "set_role", "Ann"),
-        ("Boss", "set_share", "Ann"),
         (None, "set_status", "Ann"),
         ("Boss", "set_paused", None),
     ]
-    assert (trail[2].before, trail[2].after) == ({"share": None}, {"share": 0.25})
-    assert (trail[4].before, trail[4].after) == (None, None)  # a hash of a password is in no trail
+    assert (trail[2].before, trail[2].after) == ({"role": "rater"}, {"role": "admin"})
+    assert (trail[3].before, trail[4].after) == (None, None)  # a hash of a password is in no trail
     assert (trail[1].at - START).total_seconds() == 60
     assert len(store.audit.latest(2)) == 2
 

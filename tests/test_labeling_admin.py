@@ -89,7 +89,7 @@ def test_raters_see_nothing_of_the_admins_part(client: TestClient) -> None:
         if isinstance(route, APIRoute)
         for method in route.methods or ()
     ]
-    assert len(routes) == 16
+    assert len(routes) == 15
     for method, path in routes:
         assert client.request(method, path, json={}).status_code == 403
         nobody = TestClient(client.app)

@@ -19,7 +19,7 @@ from labeling_app.admin.figures import list_disputes, list_tables
 from labeling_app.app_state import AppState
 from labeling_app.settings import LabelConfig
 from pipelines.run.campaign import image_files
-from tests.support.data_campaign import Campaign, claimed, submission
+from tests.support.data_campaign import Campaign, submission
 from tests.support.labeling_campaign import (
     add_admin,
     app_of,
@@ -134,28 +134,6 @@ def test_roles_are_given_and_nobody_locks_the_last_admin_out(
     assert own.status_code == 409
     missing = client.post("/api/v1/admin/role", json={"rater": "Nobody", "role": "admin"})
     assert missing.status_code == 404
-
-
-def test_a_rater_who_has_given_their_share_hears_so(
-    client: TestClient, store: FeedbackStore
-) -> None:
-    made = client.post("/api/v1/admin/raters", json={"rater": ANN}).json()
-    done = [(BOSS, "set_password", ANN), (BOSS, "add_rater", ANN)]
-    assert [entry[:3] for entry in trail(store)[:2]] == done
-    post(client, "share", rater=ANN, share=1 / 7)  # of 3 x 2 verdicts and a ranking: one label
-    ann = TestClient(client.app)
-    ann.post("/api/v1/login", json={"rater": ANN, "password": made["password"]})
-    task = ann.post("/api/v1/claim", json={}).json()["task"]
-    claim = claimed(store, store.rater_id_of("human", ANN))
-    assert claim.task.task_id == task["task_id"]
-    store.submit(submission(claim, store.rater_id_of("human", ANN), "one"))
-    reason = ann.post("/api/v1/claim", json={}).json()["reason"]
-    assert reason.startswith("you have given your share")
-    post(client, "share", rater=ANN, share=None)
-    assert ann.post("/api/v1/claim", json={}).json()["task"]
-    for share in (0, -1, 1.1, "half"):
-        body = {"rater": ANN, "share": share}
-        assert client.post("/api/v1/admin/share", json=body).status_code == 422
 
 
 def test_the_tables_of_the_last_export_can_be_downloaded_and_nothing_else(

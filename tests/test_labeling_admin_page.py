@@ -219,7 +219,6 @@ def test_one_button_puts_back_all_that_a_rater_reported(
         ("pause", [""], "nothing was changed"),
         ("pause", [7], "nothing was changed"),
         ("add_rater", ["ann", "rater"], "already"),
-        ("share", ["Ann", 120], "share"),
         ("put_back", [None], "image_id: Input should be a valid string"),
         ("remove", ["x"], "no report of it is open"),
         ("decide_verdict", ["t", "", "Perhaps"], "verdict: Input should be"),

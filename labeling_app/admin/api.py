@@ -80,13 +80,6 @@ class RoleBody(RaterBody, frozen=True):
     role: Role = "rater"
 
 
-class ShareBody(RaterBody, frozen=True):
-    """Body of a limit to a share of the labels."""
-
-    share: Annotated[float, Field(gt=0, le=1)] | None
-    """Largest share of the wanted labels; null for no limit."""
-
-
 class OverlapBody(_Body, frozen=True):
     """Body of a new overlap."""
 
@@ -225,13 +218,6 @@ def role(body: RoleBody, state: State, account: Admin) -> None:
     if body.role == "admin" and named.password_hash is None:
         raise HTTPException(409, f"{named.name} has no password; give them one first")
     state.store.raters.set_role(named.rater_id, body.role, by=account.rater_id)
-
-
-@router.post("/share", status_code=204, responses=ABOUT_SOMEBODY)
-def share(body: ShareBody, state: State, account: Admin) -> None:
-    """Limit a rater to a share of the wanted labels."""
-    named = _named(state, body.rater)
-    state.store.raters.set_share(named.rater_id, body.share, by=account.rater_id)
 
 
 @router.post("/overlap", status_code=204, responses=OF_A_BODY)

@@ -27,8 +27,8 @@ ABOUT_AGREEMENT = (
     "Tasks are those with several raters."
 )
 ABOUT_RATERS = (
-    "A click on a rater chooses them below. **Share**: of all labels by people, and the most "
-    "allowed. **Gold accuracy**: with its 95 % interval. **Same again**: repeated questions "
+    "A click on a rater chooses them below. **Share**: of all labels by people. "
+    "**Gold accuracy**: with its 95 % interval. **Same again**: repeated questions "
     "answered alike. **Skill**: the chance to be right, estimated from the answers of others "
     "(Dawid-Skene). **Quick**: answers in less than half a second per image. **First place**: "
     "rankings won by the image shown first, and chance. **Left**: comparisons won by the image at "
@@ -199,11 +199,8 @@ def _people(board: Board, tabs: gr.Tabs, filters: dict[str, Any]) -> None:
                 board.on(to_labels.click, look, [board.rater], shown)
             gr.Markdown(ABOUT_LEFT_OUT, elem_classes="soft")
             role = gr.Radio(ROLES, value="rater", label="Role")
-            share = gr.Number(label="Share of the labels, at most, in % (empty: any)", maximum=100)
-            board.show_quality(share, _share)
             with gr.Row(elem_classes="actions"):
                 connect("Set role", api.role, with_role, rater=board.rater, role=role)
-                connect("Set share", api.share, _share_body, rater=board.rater, share=share)
         with gr.Column(min_width=320):
             figures_of = listing("Figures of the rater", tables.ONE_RATER)
             board.show_quality(figures_of, _figures_of)
@@ -228,12 +225,6 @@ def _plan(board: Board) -> None:
         board.show(row, partial(_is_planned, kind))
         board.show(overlap, partial(_overlap, kind))
         board.on(button.click, set_overlap, [of_kind, overlap])
-
-
-def _share_body(given: dict[str, Any]) -> api.ShareBody:
-    percent = given["share"]
-    share = percent / 100 if isinstance(percent, int | float) else percent or None
-    return api.ShareBody.model_validate(given | {"share": share})
 
 
 def _progress_line(now: Snapshot) -> str:
@@ -265,12 +256,6 @@ def _exported(now: Snapshot) -> str:
 def _hours(now: Snapshot) -> Any:
     hours = tables.hours_plot(now.summary, now.zone)
     return gr.update(value=hours, sort=list(hours["Hour"]))
-
-
-def _share(quality: tables.Quality, name: object) -> Any:
-    shares = {one["name"]: one["share"] for one in quality["raters"] if one["source"] == "human"}
-    share = shares.get(str(name))
-    return gr.update(value=None if share is None else share * 100)
 
 
 def _figures_of(quality: tables.Quality, name: object) -> Any:
