@@ -49,7 +49,7 @@ SHARED_STAGE = $(if $(strip $(filter-out 1,$(PROCESSES)) $(MACHINES)),$(LAUNCH),
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune rehearse export-adapter evaluate play rounds compare compare-report report demo settings models screenshots bench bench-reward bench-labels bench-methods bench-one-draw bench-compare bench-drawing check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune rehearse export-adapter evaluate play rounds compare compare-report report demo settings models screenshots bench bench-methods bench-one-draw bench-compare bench-drawing check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -133,7 +133,7 @@ settings: $(INSTALLED) ## Explain all settings (TABLE=: those of one table)
 
 models: $(INSTALLED) ## Train the embedded models again, for hours (needs fonts-noto-color-emoji)
 	bash -o pipefail -c '$(PYTHON) -m world.build.models 2>&1 | tee models/training.log'
-	$(PYTHON) -m world.build.measure
+	$(PYTHON) -m benchmarks.embedded_models
 
 screenshots: $(INSTALLED) ## Take the images of docs/raters.md again (look at them before they are kept)
 	$(PYTHON) -m tests.support.labeling_screenshots docs
@@ -144,12 +144,6 @@ bench: $(INSTALLED) ## Measure labeling, dataset and queries; figures go to benc
 	$(PYTHON) -m benchmarks.bench_opening
 	$(PYTHON) -m benchmarks.bench_dataset
 	$(PYTHON) -m benchmarks.bench_queries
-
-bench-reward: $(INSTALLED) ## Measure what each part of the reward brings
-	$(PYTHON) -m benchmarks.reward_ablation
-
-bench-labels: $(INSTALLED) ## Measure what raters' labels buy, for hours
-	$(PYTHON) -m benchmarks.labels
 
 bench-methods: $(INSTALLED) ## Compare all methods over three seeds, for hours
 	$(PYTHON) -m benchmarks.methods

@@ -144,8 +144,6 @@ class Account:
     status: Status
     password_hash: str | None
     """Hash of the password; None for a rater without one."""
-    share: float | None = None
-    """Largest share of the wanted labels that the rater may give; None for any."""
 
 
 @dataclass(frozen=True)

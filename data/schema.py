@@ -268,9 +268,8 @@ sequence     int64    counts the actions, in the order in which they were done
 at           moment   when it was done
 actor_id     string?  salted hash of the admin; null for the app itself and for commands at the
     shell
-action       string   add_rater, set_password, set_role, set_status, set_share, set_paused,
-    decide_image, put_back_all, adjudicate, withdraw_adjudication, set_overlap, add_gold, export or
-    download
+action       string   add_rater, set_password, set_role, set_status, set_paused,
+    decide_image, put_back_all, adjudicate, withdraw_adjudication, set_overlap, export or download
 subject      string?  salted hash of a rater, or the id of an image or task, as the action says;
     null for the campaign
 before_json  string?  what was before, as JSON; null where nothing was

@@ -20,7 +20,6 @@ from pydantic import BaseModel
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
 from labeling_app.campaign.known_answers import TrainingItem
-from labeling_app.campaign.tasks import ImageRow
 from labeling_app.settings import LabelConfig
 from labeling_app.words import check_language, read_words
 
@@ -150,8 +149,6 @@ class AppState:
     quality: Callable[[Mapping[str, str]], Mapping[str, Any]] | None = None
     """Return `data.quality.campaign.campaign_quality` of the categories; by default it is computed
     in this process, which takes seconds with many labels."""
-    images: Callable[[], Mapping[str, ImageRow]] | None = None
-    """Return the campaign's images by id and by path; without it, no gold can be added."""
     tables: Path | None = None
     """Folder of the tables of the last export, for admins to download."""
     latest_quality: Mapping[str, Any] | None = None

@@ -16,7 +16,6 @@ from labeling_app.admin.api import router as admin_router
 from labeling_app.admin.gate import mount_admin_page
 from labeling_app.app_state import APP_VERSION, AppState
 from labeling_app.guard import Guard, KnownHosts
-from labeling_app.metrics import Metrics
 from labeling_app.page import mount_page
 from labeling_app.rater.api import router
 from labeling_app.rater.own_work import router as own_work_router
@@ -84,7 +83,6 @@ def create_app(state: AppState, secret: bytes) -> FastAPI:
         https_only=state.config.https,
     )
     app.add_middleware(Guard)
-    Metrics(state).add_to(app)
     for routes in (router, own_work_router, admin_router):
         app.include_router(routes)
     add_refusals(app)

@@ -1,6 +1,5 @@
 """Export to other formats, and the way through a format and back."""
 
-import json
 import random
 import re
 from datetime import datetime
@@ -84,12 +83,12 @@ def test_what_is_read_of_an_export_is_of_one_export(tmp_path: Path) -> None:
 
 
 def test_an_export_writes_a_new_folder_or_nothing(tmp_path: Path, exchange: ExchangeRun) -> None:
-    exchange.take("hpdv2", files.hpdv2_test(tmp_path / "source"))
+    exchange.take("folder", files.folder_with_ranks(tmp_path / "source"))
     with pytest.raises(PictuneError, match="is there already"):
-        exchange.give("hpdv2", tmp_path / "source")
+        exchange.give("pick-a-pic", tmp_path / "source")
     next(exchange.run.images_dir.iterdir()).unlink()
     with pytest.raises(PictuneError, match=r"labels refer to it but .* does not have it"):
-        exchange.give("hpdv2", tmp_path / "out")
+        exchange.give("pick-a-pic", tmp_path / "out")
     assert {path.name for path in tmp_path.iterdir()} == {"source", "run"}
 
 
@@ -105,21 +104,6 @@ def test_pick_a_pic_comes_out_as_it_went_in(tmp_path: Path, exchange: ExchangeRu
     exchange.take("pick-a-pic", source)
     out = exchange.give("pick-a-pic", tmp_path / "out")
     assert pairs_in(out / "train.parquet") == pairs_in(source)
-
-
-def test_hpdv2_comes_out_as_it_went_in_but_for_its_own_names(
-    tmp_path: Path, exchange: ExchangeRun
-) -> None:
-    source = files.hpdv2_test(tmp_path / "source")
-    exchange.take("hpdv2", source)
-    out = exchange.give("hpdv2", tmp_path / "out")
-    ((given,), (found,)) = (json.loads(path.read_text()) for path in (source, out / "test.json"))
-    assert found["prompt"] == given["prompt"]
-    assert found["rank"] == [1, 1, 2, 3]  # of the sums 3, 3, 6 and 7
-    annotations = [[one["rank"] for one in row["raw_annotations"]] for row in (given, found)]
-    assert sorted(annotations[0]) == sorted(annotations[1])
-    for name, copy in zip(given["image_path"], found["image_path"], strict=True):
-        assert (out / "test" / copy).read_bytes() == (source.parent / "test" / name).read_bytes()
 
 
 @settings(
@@ -177,7 +161,7 @@ def test_the_dataset_folder_opens_by_its_cards_lines(
 ) -> None:
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-    exchange.take("hpdv2", files.hpdv2_test(tmp_path / "source"))
+    exchange.take("folder", files.folder_with_ranks(tmp_path / "source"))
     out = exchange.give("dataset", tmp_path / "out")
     card = (out / "README.md").read_text()
     (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
@@ -185,13 +169,12 @@ def test_the_dataset_folder_opens_by_its_cards_lines(
     exec(lines.replace("PATH", str(out)), names)
     assert names["images"][0]["image"].size == (4, 3)
     assert names["rankings"].num_rows == 2
-    assert "user_hash" not in card
+    assert "anna" not in card
 
 
 def test_an_export_says_what_the_format_cannot_hold(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path)
     answer_all(campaign.store, campaign.store.add_rater("anna"))
     export(campaign.store, campaign.run)
-    for name in ("pick-a-pic", "hpdv2"):
-        omitted = export_to(name, Latest(campaign.run), tmp_path / name).omitted
-        assert omitted["verdicts on single images"] == 3
+    omitted = export_to("pick-a-pic", Latest(campaign.run), tmp_path / "out").omitted
+    assert omitted["verdicts on single images"] == 3

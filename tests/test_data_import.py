@@ -31,10 +31,7 @@ from tests.support.exchange_run import (
     ("source", "counts"),
     [
         ("Pick-a-Pic", (5, 3, 2, 2)),
-        ("HPDv2 test", (4, 1, 2, 2)),
-        ("HPDv2 train", (2, 1, 2, 2)),
-        ("ImageReward test", (3, 1, 1, 1)),
-        ("ImageRewardDB", (2, 1, 1, 1)),
+        ("ranks.json", (4, 1, 2, 2)),
         ("folder", (2, 0, 0, 0)),
     ],
 )
@@ -173,7 +170,7 @@ def test_what_a_killed_import_left_is_removed_by_the_next_one_and_a_running_ones
         (mine,) = exchange.run.root.glob(".import-*")
         assert not left.exists()
         waiting = list(mine.iterdir())
-        exchange.take("hpdv2", files.hpdv2_test(tmp_path / "other"))
+        exchange.take("folder", files.folder_with_ranks(tmp_path / "other"))
         assert list(mine.iterdir()) == waiting != []
         yield from read_mine
 

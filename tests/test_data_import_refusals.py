@@ -30,8 +30,8 @@ def _csv(line: str) -> Callable[[Path], Path]:
     return make
 
 
-def _test_json(text: str) -> Callable[[Path], Path]:
-    return lambda folder: _text(folder / "test.json", text)
+def _ranks_json(text: str) -> Callable[[Path], Path]:
+    return lambda folder: _text(folder / "ranks.json", text).parent
 
 
 def _dataset(folder: Path, **prompt: str) -> Path:
@@ -66,17 +66,17 @@ def _pairs(**changes: Any) -> Callable[[Path], Path]:
     return lambda folder: files.write_pick_a_pic(folder / "train.parquet", rows)
 
 
-def _hpdv2(**changes: Any) -> Callable[[Path], Path]:
+def _ranks(**changes: Any) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        path = files.hpdv2_test(folder)
-        (row,) = json.loads(path.read_text())
-        return files.write_json(path, [row, row | changes])
+        path = files.folder_with_ranks(folder) / "ranks.json"
+        first, second = json.loads(path.read_text())
+        return files.write_json(path, [first, second | changes]).parent
 
     return make
 
 
 def _fourth(name: str) -> dict[str, Any]:
-    return {"image_path": ["61.png", "62.png", "63.png", name]}
+    return {"images": ["61.png", "62.png", "63.png", name]}
 
 
 def _text(path: Path, text: str) -> Path:
@@ -114,30 +114,25 @@ PAIRS: list[tuple[dict[str, Any], str]] = [
 ]
 """Changes of the second row of a Pick-a-Pic table, and the fault."""
 
-HPDV2: list[tuple[dict[str, Any], str]] = [
-    ({"rank": [1, 2]}, r"test\.json: row 2, column rank: has 2 entries where 4 are wanted"),
-    ({"rank": "first"}, r"row 2, column rank: is 'first', not a list of whole numbers"),
-    (
-        {"raw_annotations": [{"user_hash": "x"}]},
-        r"row 2, column raw_annotations\[0\]\.rank: is empty",
-    ),
-    (_fourth("../run/x.png"), r"column image_path\[3\]: .* not a path within"),
-    (_fourth("/etc/hostname"), r"column image_path\[3\]: .* not a path within"),
-    (_fourth("a" * 300 + ".png"), r"image_path\[3\]: 'a+\.\.\. cannot be a file"),
+RANKS: list[tuple[dict[str, Any], str]] = [
+    ({"ranks": [1, 2]}, r"ranks\.json: row 2, column ranks: has 2 entries where 4 are wanted"),
+    ({"ranks": "first"}, r"row 2, column ranks: is 'first', not a list of whole numbers"),
+    (_fourth("../run/x.png"), r"column images\[3\]: .* not a path within"),
+    (_fourth("/etc/hostname"), r"column images\[3\]: .* not a path within"),
+    (_fourth("a" * 300 + ".png"), r"images\[3\]: 'a+\.\.\. cannot be a file"),
     (_fourth("data:image/png;base64," + "A" * 300), r"no image data:image/png;base64,A{178} in /"),
-    (_fourth("9.png"), r"column image_path\[3\]: no image 9\.png in"),
-    ({"prompt": None}, r"row 2, column prompt: is empty, not a text"),
+    (_fourth("9.png"), r"column images\[3\]: no image 9\.png in"),
 ]
-"""Changes of the second row of an HPDv2 file, and the fault."""
+"""Changes of the second row of a `ranks.json`, and the fault."""
 
-TEST_JSON: list[tuple[str, str]] = [
-    ("[{", r"test\.json:1: not valid JSON"),
-    (files.deep_json(100_000), r"test\.json: cannot be read as JSON \(it is nested"),
-    (f"[{files.long_number(5000)}]", r"test\.json: cannot be .* too many digits"),
-    ("\ufeff{}", r"test\.json: holds no list of rows"),
-    ("{}", r"test\.json: holds no list of rows"),
+RANKS_JSON: list[tuple[str, str]] = [
+    ("[{", r"ranks\.json:1: not valid JSON"),
+    (files.deep_json(100_000), r"ranks\.json: cannot be read as JSON \(it is nested"),
+    (f"[{files.long_number(5000)}]", r"ranks\.json: cannot be .* too many digits"),
+    ("\ufeff{}", r"ranks\.json: holds no list of rows"),
+    ("{}", r"ranks\.json: holds no list of rows"),
 ]
-"""A file of HPDv2, and the fault."""
+"""Text of a `ranks.json`, and the fault."""
 
 CSV: list[tuple[str, str]] = [
     ("51.png,a cat,,,,many", r"prompts\.csv: row 3, column seed: is 'many', not a number"),
@@ -165,12 +160,8 @@ LABELS: list[tuple[str, dict[str, Any], str]] = [
 """Changes of the first label of a dataset folder, and the fault."""
 
 OTHERS: list[Case] = [
-    ("hpdv2", lambda folder: folder, r"holds no \.json file"),
-    (
-        "image-reward",
-        lambda folder: files.write_json(folder / "t.json", [{"prompt": "x"}]),
-        r"row 1, column generations: is missing",
-    ),
+    ("folder", _ranks_json('[{"prompt": "x"}]'), r"row 1, column images: is missing"),
+    ("pick-a-pic", lambda folder: folder, r"holds no \.parquet file"),
     (
         "folder",
         lambda folder: _text(folder / "a.csv", "photo,prompt\n"),
@@ -197,8 +188,8 @@ OTHERS: list[Case] = [
 
 CASES: list[Case] = [
     *(("pick-a-pic", _pairs(**changes), fault) for changes, fault in PAIRS),
-    *(("hpdv2", _hpdv2(**changes), fault) for changes, fault in HPDV2),
-    *(("hpdv2", _test_json(text), fault) for text, fault in TEST_JSON),
+    *(("folder", _ranks(**changes), fault) for changes, fault in RANKS),
+    *(("folder", _ranks_json(text), fault) for text, fault in RANKS_JSON),
     *(("folder", _csv(line), fault) for line, fault in CSV),
     *(("dataset", _labels(f"labels_{of}", **changes), fault) for of, changes, fault in LABELS),
     *OTHERS,
@@ -223,31 +214,31 @@ def test_a_bad_row_is_named_and_nothing_is_imported(
 def test_json_that_can_just_be_read_can_be_named_as_well(
     tmp_path: Path, exchange: ExchangeRun
 ) -> None:
-    path = files.image_reward_test(tmp_path)
-    (row,) = json.loads(path.read_text())
+    path = files.folder_with_ranks(tmp_path / "source") / "ranks.json"
+    row, _ = json.loads(path.read_text())
     faults = {"nested too deep": 0, "column prompt: is [[[": 0}
     for depth in range(800, 1001, 40):
         text = json.dumps([row | {"prompt": "deep"}])
         path.write_text(text.replace('"deep"', files.deep_json(depth)))
         with pytest.raises(PictuneError) as caught:
-            exchange.take("image-reward", path)
+            exchange.take("folder", path.parent)
         (fault,) = [fault for fault in faults if fault in str(caught.value)]
         faults[fault] += 1
     assert min(faults.values()) > 0
 
 
-@pytest.mark.parametrize("linked", ["test/61.png", "test", "test.json"])
+@pytest.mark.parametrize("linked", ["images/61.png", "images", "ranks.json"])
 def test_a_link_out_of_the_source_is_refused_and_one_within_it_is_followed(
     tmp_path: Path, exchange: ExchangeRun, linked: str
 ) -> None:
-    source = files.hpdv2_test(tmp_path / "source").parent
+    source = files.folder_with_ranks(tmp_path / "source")
     path = source / linked
     moved = path.rename(tmp_path / "private")
     path.symlink_to(moved)
     fault = rf"is a link out of {source}, to {tmp_path}/private.*; put the file itself there"
     with pytest.raises(PictuneError, match=fault) as caught:
-        exchange.take("hpdv2", source)
-    assert str(caught.value).startswith(f"{source / 'test.json'}: ")
+        exchange.take("folder", source)
+    assert str(caught.value).startswith(f"{source / 'ranks.json'}: ")
     path.unlink()
     path.symlink_to(moved.rename(source / "elsewhere"))
-    assert exchange.take("hpdv2", source).images == 4
+    assert exchange.take("folder", source).images == 4

@@ -1,4 +1,4 @@
-"""Actions of admins in the store, on SQLite and PostgreSQL: adjudication, shares, plan, trail."""
+"""Actions of admins in the store, on SQLite and PostgreSQL: adjudication, plan, trail."""
 
 import random
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.plan.planning import KindPlan, task_id_of
 from data.store.tables import labels
-from data.store.views.overview import gold_record, labels_by_hour, labels_of_tasks, latest_labels
+from data.store.views.overview import labels_by_hour, labels_of_tasks, latest_labels
 from data.store.views.rows import label_table, rater_facts, task_facts, task_table
 from tests.support.data_campaign import (
     START,
@@ -21,6 +21,7 @@ from tests.support.data_campaign import (
     answer_all,
     binary_tasks,
     claimed,
+    count_reported,
     given_elsewhere,
     submission,
 )
@@ -79,9 +80,9 @@ def test_another_adjudication_takes_the_place_of_the_first_and_both_stay_in_the_
     task = disagree(store)
     task_id = task_id_of(task)
     store.adjudications.decide(task_id, BinaryAnswer(verdict="unsafe"), boss)
-    assert store.reports.count() == (1, 0)
+    assert count_reported(store) == (1, 0)
     store.adjudications.decide(task_id, BAD, store.add_rater("Chief"))
-    assert store.reports.count() == (0, 0)
+    assert count_reported(store) == (0, 0)
     assert answers(store, task)["adjudicator", "Chief"] == BAD
     assert ("adjudicator", "Boss") not in answers(store, task)
     assert store.adjudications.decide(task_id, GOOD, boss).revision == 2
@@ -111,20 +112,6 @@ def test_imported_adjudications_take_no_place_and_can_be_decided_again(
     assert (store.progress().done, store.progress(source="simulated").done) == (0, 0)
     store.adjudications.decide(task_id_of(task), BAD, boss)
     assert answers(store, task) == {("adjudicator", "Boss"): BAD}
-
-
-def test_a_rater_with_a_share_is_given_no_more_than_it(store: FeedbackStore, boss: str) -> None:
-    store.add_tasks(binary_tasks(10))
-    ann = store.add_rater("Ann")
-    store.raters.set_share(ann, 0.3, by=boss)
-    held: list[str] = []
-    while (claim := store.claim(ann, excluding=held)) is not None:
-        held.append(claim.task.task_id)
-    assert len(held) == 3  # what is held counts as given
-    assert len(answer_all(store, ann)) == 3
-    assert store.has_given_share(ann, 0.3)
-    store.raters.set_share(ann, None, by=boss)
-    assert len(answer_all(store, ann)) == 7
 
 
 def test_labels_of_a_rater_who_is_left_out_count_for_nothing_until_the_rater_is_back(
@@ -175,29 +162,12 @@ def test_an_overlap_that_was_raised_outlives_the_next_plan(store: FeedbackStore,
     assert store.progress(newest=True).done == 3  # no label is lost
 
 
-def test_gold_that_was_added_outlives_the_next_plan_and_checks_earlier_labels(
-    store: FeedbackStore, boss: str
-) -> None:
-    plan = binary_tasks(3)
-    store.add_tasks(plan)
-    ann = store.add_rater("Ann")
-    answer_all(store, ann)
-    (first, _, _) = plan
-    known = {"gold": BAD, "gold_source": "admin page: gold.csv", "overlap": 1000}
-    gold = NewTask.model_validate(dict(first) | known)
-    assert store.plan.add_gold([gold], boss) == 0
-    store.add_tasks(plan)
-    assert store.progress(newest=True).total == 2  # a check is nobody's progress
-    assert gold_record(store, ann) == [False]
-
-
 def test_every_action_of_an_admin_is_in_the_trail(store: FeedbackStore, clock: Clock) -> None:
     boss = store.add_rater("Boss")
     ann = store.add_rater("Ann", by=boss)
     store.raters.set_password(ann, "hash", by=boss)
     store.raters.set_role(ann, "admin", by=boss)
     store.raters.set_role(ann, "admin", by=boss)  # changes nothing
-    store.raters.set_share(ann, 0.25, by=boss)
     clock.pass_seconds(60)
     store.raters.set_status(ann, "paused")
     store.set_paused(True, by=boss)
@@ -206,12 +176,11 @@ def test_every_action_of_an_admin_is_in_the_trail(store: FeedbackStore, clock: C
         ("Boss", "add_rater", "Ann"),
         ("Boss", "set_password", "Ann"),
         ("Boss", "set_role", "Ann"),
-        ("Boss", "set_share", "Ann"),
         (None, "set_status", "Ann"),
         ("Boss", "set_paused", None),
     ]
-    assert (trail[2].before, trail[2].after) == ({"share": None}, {"share": 0.25})
-    assert (trail[4].before, trail[4].after) == (None, None)  # a hash of a password is in no trail
+    assert (trail[2].before, trail[2].after) == ({"role": "rater"}, {"role": "admin"})
+    assert (trail[3].before, trail[4].after) == (None, None)  # a hash of a password is in no trail
     assert (trail[1].at - START).total_seconds() == 60
     assert len(store.audit.latest(2)) == 2
 

@@ -3,9 +3,11 @@
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import pandas as pd
 import pytest
+from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from PIL import Image
 
@@ -13,15 +15,15 @@ from data.kinds.verdict import BinaryAnswer
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
-from labeling_app.campaign.known_answers import GOLD_OVERLAP
+from labeling_app.admin.figures import list_disputes, list_tables
+from labeling_app.app_state import AppState
 from labeling_app.settings import LabelConfig
-from pipelines.run.campaign import campaign_images, image_files
-from tests.support.data_campaign import Campaign, claimed, submission
+from pipelines.run.campaign import image_files
+from tests.support.data_campaign import Campaign, submission
 from tests.support.labeling_campaign import (
     add_admin,
     app_of,
     as_admin,
-    as_rater,
 )
 
 BOSS, ANN = "Boss", "Ann"
@@ -50,7 +52,6 @@ def client(campaign: Campaign) -> TestClient:
         image_files(run),
         LabelConfig(),
         on_export=lambda: export(campaign.store, run),
-        images=lambda: campaign_images(run),
         tables=run.latest,
     )
     return as_admin(TestClient(app))
@@ -62,16 +63,13 @@ def post(client: TestClient, call: str, **body: object) -> object:
     return answer.json() if answer.content else None
 
 
-def get(client: TestClient, call: str) -> dict[str, object]:
-    answer = client.get(f"/api/v1/admin/{call}")
-    assert answer.is_success, answer.text
-    found: dict[str, object] = answer.json()
-    return found
+def state_of(client: TestClient) -> AppState:
+    state: AppState = cast("FastAPI", client.app).state.labeling
+    return state
 
 
-def trail(client: TestClient) -> list[tuple[object, ...]]:
-    entries = client.get("/api/v1/admin/audit").json()["entries"]
-    return [(one["actor"], one["action"], one["subject"], one["after"]) for one in entries]
+def trail(store: FeedbackStore) -> list[tuple[object, ...]]:
+    return [(one.actor, one.action, one.subject, one.after) for one in store.audit.latest(100)]
 
 
 def disagree(store: FeedbackStore) -> str:
@@ -91,14 +89,14 @@ def test_a_dispute_has_all_answers_and_can_be_opened_again(
 ) -> None:
     task_id = disagree(store)
     post(client, "adjudicate", task_id=task_id, answer={"kind": "binary", "verdict": "bad"})
-    (decided,) = client.get("/api/v1/admin/disputes").json()["decided"]
-    assert [(one["source"], one["answer"]["verdict"]) for one in decided["answers"]] == [
+    (decided,) = list_disputes(state_of(client)).decided
+    assert [(one.source, getattr(one.answer, "verdict", None)) for one in decided.answers] == [
         ("human", "good"),
         ("human", "bad"),
         ("adjudicator", "bad"),
     ]
     post(client, "withdraw", task_id=task_id)
-    assert trail(client)[0][:3] == (BOSS, "withdraw_adjudication", task_id)
+    assert trail(store)[0][:3] == (BOSS, "withdraw_adjudication", task_id)
 
 
 def test_the_decision_decides_the_consensus_and_every_row_says_whose_it_is(
@@ -138,62 +136,17 @@ def test_roles_are_given_and_nobody_locks_the_last_admin_out(
     assert missing.status_code == 404
 
 
-def test_a_rater_who_has_given_their_share_hears_so(
+def test_the_tables_of_the_last_export_can_be_downloaded_and_nothing_else(
     client: TestClient, store: FeedbackStore
 ) -> None:
-    made = client.post("/api/v1/admin/raters", json={"rater": ANN}).json()
-    done = [(BOSS, "set_password", ANN), (BOSS, "add_rater", ANN)]
-    assert [entry[:3] for entry in trail(client)[:2]] == done
-    post(client, "share", rater=ANN, share=1 / 7)  # of 3 x 2 verdicts and a ranking: one label
-    ann = TestClient(client.app)
-    ann.post("/api/v1/login", json={"rater": ANN, "password": made["password"]})
-    task = ann.post("/api/v1/claim", json={}).json()["task"]
-    claim = claimed(store, store.rater_id_of("human", ANN))
-    assert claim.task.task_id == task["task_id"]
-    store.submit(submission(claim, store.rater_id_of("human", ANN), "one"))
-    reason = ann.post("/api/v1/claim", json={}).json()["reason"]
-    assert reason.startswith("you have given your share")
-    post(client, "share", rater=ANN, share=None)
-    assert ann.post("/api/v1/claim", json={}).json()["task"]
-    for share in (0, -1, 1.1, "half"):
-        body = {"rater": ANN, "share": share}
-        assert client.post("/api/v1/admin/share", json=body).status_code == 422
-
-
-def test_gold_is_added_while_raters_label_all_or_none(
-    client: TestClient, campaign: Campaign
-) -> None:
-    first, second, third = campaign.image_ids
-    wrong = f"images,answer\n{first},good\nimages/none.png,bad\n"
-    refused = client.post("/api/v1/admin/gold", json={"name": "gold.csv", "csv": wrong})
-    assert refused.status_code == 422
-    assert refused.json()["detail"].startswith(
-        "gold.csv:3: images: images/none.png not of this run"
-    )
-    empty = client.post("/api/v1/admin/gold", json={"name": "gold.csv", "csv": "images,answer\n"})
-    assert (empty.status_code, "has no row" in empty.json()["detail"]) == (422, True)
-    right = f"\ufeffimages,answer\n{first},good\n{second}|{third},1|2\n"
-    added = client.post("/api/v1/admin/gold", json={"name": "gold.csv", "csv": right})
-    assert added.json() == {"tasks": 2, "new": 1}
+    assert list_tables(state_of(client)) == []
     post(client, "export")
-    tasks = pd.read_parquet(campaign.run.latest / "tasks.parquet").query("is_gold")
-    assert set(tasks["gold_source"]) == {"admin page: gold.csv"}
-    assert set(tasks["overlap"]) == {GOLD_OVERLAP}
-    after = {"tasks": 2, "new": 1, "sources": ["admin page: gold.csv"]}
-    assert trail(client)[1] == (BOSS, "add_gold", None, after)
-
-
-def test_the_tables_of_the_last_export_can_be_downloaded_and_nothing_else(
-    client: TestClient,
-) -> None:
-    assert get(client, "tables") == {"tables": []}
-    post(client, "export")
-    tables = {one["name"]: one["rows"] for one in get(client, "tables")["tables"]}  # type: ignore[attr-defined]
+    tables = {one.name: one.rows for one in list_tables(state_of(client))}
     assert tables["tasks.parquet"] == 4
     answer = client.get("/api/v1/admin/tables/tasks.parquet")
     assert "tasks.parquet" in answer.headers["Content-Disposition"]
     assert len(pd.read_parquet(io.BytesIO(answer.content))) == 4
-    assert trail(client)[0] == (BOSS, "download", None, {"table": "tasks.parquet"})
+    assert trail(store)[0] == (BOSS, "download", None, {"table": "tasks.parquet"})
     for name in ("nothing.parquet", "_manifest.json", "..%2Ffeedback.db", "%2Fetc%2Fpasswd"):
         assert client.get(f"/api/v1/admin/tables/{name}").status_code == 404
 
@@ -214,13 +167,10 @@ def test_thumbnails_are_small_and_bare_and_for_admins_alone(
     assert client.get("/api/v1/admin/thumbnails/nothing").status_code == 404
 
 
-def test_an_app_without_an_export_has_no_tables_and_takes_no_gold(tmp_path: Path) -> None:
+def test_an_app_without_an_export_has_no_tables(tmp_path: Path) -> None:
     campaign = Campaign(tmp_path)
     add_admin(campaign.store)
     app = app_of(campaign.store)
     client = as_admin(TestClient(app))
-    assert get(client, "tables") == {"tables": []}
-    body = {"name": "gold.csv", "csv": "images,answer\n"}
-    assert client.post("/api/v1/admin/gold", json=body).status_code == 422
-    assert as_rater(TestClient(app), ANN).get("/api/v1/admin/tables").status_code == 403
+    assert list_tables(state_of(client)) == []
     campaign.store.close()

@@ -12,6 +12,7 @@ from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.views.overview import latest_labels
 from labeling_app.campaign.tasks import TasksConfig
+from tests.support.data_campaign import count_reported
 from tests.support.labeling_admin import (
     PASSWORD,
     choose_rater,
@@ -136,7 +137,7 @@ def test_an_admin_pauses_raters_and_the_campaign_and_decides_about_images(
     expect(page.get_by_label("Reported image: 0 wait, 1 removed")).to_be_visible()
     expect(reported).to_have_count(0)
     with campaign.open_store() as store:
-        assert store.reports.count() == (0, 1)
+        assert count_reported(store) == (0, 1)
     go_to(page, "Audit")
     expect(page.get_by_role("grid", name="Audit")).to_contain_text("state: open → removed")
 
@@ -161,9 +162,7 @@ def test_an_admin_adds_a_rater_who_signs_in_with_the_password_that_is_shown_once
     password = shown.input_value()
     expect(rater_row(page, "Zoe")).to_contain_text("active")
     choose_rater(page, "Zoe")
-    page.get_by_label("Share of the labels").fill("5")
-    page.get_by_role("button", name="Set share").click()
-    expect(rater_row(page, "Zoe")).to_contain_text("at most 5 %")
+    page.get_by_role("button", name="Set role").click()
     expect(shown).to_have_count(0)
     rater = browser.new_context().new_page()
     rater.set_default_timeout(60_000)
@@ -288,25 +287,6 @@ def test_a_late_answer_takes_neither_the_choice_nor_the_typed_text(
             pass  # the next tick sees what the late answer left behind
     expect(comment).to_have_value("Half a sentence")
     expect(task).to_have_value(chosen)
-    page.context.close()
-
-
-def test_gold_comes_from_a_file_and_tables_go_into_one(
-    browser: Browser, campaign: Campaign, server: Server
-) -> None:
-    page = open_admin_page(browser, server, **DESK)
-    go_to(page, "Plan")
-    first, second, *_ = campaign.paths
-    for content, notice in (
-        (f"images,answer\n{first},good\nnothing,bad\n", "known.csv:3: images: nothing not of"),
-        (f"images,answer\n{first},good\n{second},bad\n", "2 gold tasks added"),
-        ("x" * 70_000, "larger than 60 kB"),
-    ):
-        file = {"name": "known.csv", "mimeType": "text/csv", "buffer": content.encode()}
-        with page.expect_file_chooser() as chooser:
-            page.get_by_role("button", name="Add gold").click()
-        chooser.value.set_files(file)  # type: ignore[arg-type]
-        expect(page.locator("#notice")).to_contain_text(notice)
     page.context.close()
 
 

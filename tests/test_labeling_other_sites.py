@@ -33,7 +33,14 @@ WRITES = (
     "gradio_api/queue/join",
     "gradio_api/run/0",
 )
-READS = ("api/v1/me", "api/v1/history", "api/v1/admin/summary", "api/v1/openapi.json", "", "config")
+READS = (
+    "api/v1/me",
+    "api/v1/history",
+    "api/v1/admin/thumbnails/x",
+    "api/v1/openapi.json",
+    "",
+    "config",
+)
 ATTACK = """
 async ([app, writes, reads]) => {
   const readable = [];

@@ -108,19 +108,6 @@ def _claimable(store: FeedbackStore, rater_id: str) -> set[str]:
     return set(seen)
 
 
-def test_what_is_put_aside_counts_as_a_raters_share_while_it_is_held(
-    client: TestClient, store: FeedbackStore
-) -> None:
-    ann = store.rater_id_of("human", "Ann")
-    boss = store.add_rater("Boss")
-    store.raters.set_share(ann, 0.01, by=boss)  # one label
-    task = claim(client)["task"]
-    put_aside(client, task)
-    assert claim(client)["task"]["task_id"] == task["task_id"]
-    give(client, task)
-    assert claim(client)["task"] is None
-
-
 def test_only_a_task_that_is_held_can_be_put_aside(client: TestClient) -> None:
     task = claim(client)["task"]
     give(client, task)

@@ -248,7 +248,7 @@ def test_a_cookie_that_was_copied_before_the_sign_out_opens_nothing_after_it(
     with campaign.open_store() as later:  # also when the app was started again
         thief = client(campaign, later)
         thief.cookies.set(name, copied)
-        for path in ("me", "history", f"images/{image_id}", "admin/summary"):
+        for path in ("me", "history", f"images/{image_id}", "admin/tables/tasks.parquet"):
             assert thief.get(f"/api/v1/{path}").status_code == 401
         assert thief.get("/admin").status_code == 401
         assert thief.post("/api/v1/claim", json={}).status_code == 401

@@ -38,7 +38,7 @@ REFUSED = {
     "images --prompts /dev/null": "holds no prompt",
     "images --set run.device=warp": "run.device",
     "import --format pickapic --from x": "FORMAT pickapic: unknown, did you mean pick-a-pic?",
-    "import --format hpdv2": "--from",
+    "import --format folder": "--from",
     "export --format folder --to x": "FORMAT folder: unknown",
     "label": NO_IMAGES,
     "simulate": NO_IMAGES,

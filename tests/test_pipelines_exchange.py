@@ -18,18 +18,13 @@ def command(stage: str, folder: Path, *words: str) -> list[str]:
 def test_rankings_go_through_a_new_run_from_one_format_to_another(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = files.write_pick_a_pic(
-        tmp_path / "train.parquet",
-        [files.pick_a_pic_row(1, 2, 1.0), files.pick_a_pic_row(3, 4, 0.5)],
-    )
-    assert main(command("import", tmp_path, "--format", "pick-a-pic", "--from", str(source))) == 0
-    assert "import: 4 new images, 1 prompts, 2 tasks, 2 labels, 1 raters" in capsys.readouterr().out
-    assert (
-        main(command("export", tmp_path, "--format", "hpdv2", "--to", str(tmp_path / "out"))) == 0
-    )
-    assert "export: 2 rows in" in capsys.readouterr().out
-    rows = json.loads((tmp_path / "out" / "test.json").read_text())
-    assert sorted(row["rank"] for row in rows) == [[1, 1], [1, 2]]
+    source, out = files.folder_with_ranks(tmp_path / "source"), tmp_path / "out"
+    assert main(command("import", tmp_path, "--format", "folder", "--from", str(source))) == 0
+    assert "import: 4 new images, 1 prompts, 1 tasks, 2 labels, 2 raters" in capsys.readouterr().out
+    assert main(command("export", tmp_path, "--format", "pick-a-pic", "--to", str(out))) == 0
+    assert "export: 12 rows in" in capsys.readouterr().out
+    preferred = pq.read_table(out / "pairs.parquet")["label_0"].to_pylist()
+    assert (len(preferred), preferred.count(0.5)) == (12, 1)  # Ben's tie
 
 
 def test_bad_rows_are_listed_and_with_skip_bad_left_out(
@@ -58,14 +53,16 @@ def test_bad_rows_are_listed_and_with_skip_bad_left_out(
 
 
 def test_nothing_of_a_bad_row_is_imported(tmp_path: Path) -> None:
-    other = {"raw_annotations": [{"rank": [1, 2], "user_hash": "anna"}]}
-    source = files.hpdv2_rankings(tmp_path / "source", 4)
-    rows = json.loads(source.read_text())
-    rows[0]["raw_annotations"] += other["raw_annotations"]
-    rows[1]["image_path"][3] = "nowhere.png"
-    (source.parent / "test" / "11.png").write_text("no image, after three good ones of its row")
-    files.write_json(source, rows)
-    words = command("import", tmp_path, "--format", "hpdv2", "--from", str(source), "--skip-bad")
+    source = files.folder_with_ranks(tmp_path / "source", 4)
+    rows = json.loads((source / "ranks.json").read_text())
+    for number, row in enumerate(rows):
+        row["images"] = [f"{4 * number + place}.png" for place in range(4)]
+        files.write_images(source / "images", row["images"])
+    rows[0]["ranks"] = [1, 2]
+    rows[1]["images"][3] = "nowhere.png"
+    (source / "images" / "11.png").write_text("no image, after three good ones of its row")
+    files.write_json(source / "ranks.json", rows)
+    words = command("import", tmp_path, "--format", "folder", "--from", str(source), "--skip-bad")
     assert main(words) == 0
     run = RunFolder(tmp_path / "runs" / "r")
     assert len(list(run.images_dir.iterdir())) == 4

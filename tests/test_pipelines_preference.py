@@ -158,24 +158,21 @@ def test_rewards_of_ones_own_need_no_labels_no_trained_reward_and_no_judge(
     assert asked == [("A red ball.", "color"), ("A ball on grass.", "place"), ("Balls.", "other")]
 
 
-def write_preferences(kind: str, folder: Path) -> Path:
+def write_preferences(folder: Path) -> Path:
     """Write preferences about "a cat" in the format of a public dataset."""
-    if kind == "hpdv2":
-        return files.hpdv2_rankings(folder / "hpdv2", 10)
     rows = [files.pick_a_pic_row(2 * i, 2 * i + 1, 1.0, user_id=i % 3) for i in range(20)]
     return files.write_pick_a_pic(folder / "train.parquet", rows)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["pick-a-pic", "hpdv2"])
 def test_imported_preferences_are_learned_from(
-    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source = write_preferences(kind, tmp_path)
+    source = write_preferences(tmp_path)
     run = RunFolder(tmp_path / "runs" / "picks")
     run.root.mkdir(parents=True)
     shutil.copy(ready.config_file, run.config_file)
-    assert command(run, "import", "--format", kind, "--from", str(source)) == 0
+    assert command(run, "import", "--format", "pick-a-pic", "--from", str(source)) == 0
     capsys.readouterr()
     tune = ("finetune", "--method", "preference", *SMALL)
     assert command(run, *tune) == 2

@@ -9,9 +9,9 @@ import torch
 from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
+from benchmarks.embedded_models import agreement, draw, load_audit
 from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
-from world.build.measure import agreement, draw, load_audit
 from world.build.models import MODELS, as_tensor, save_pipeline
 from world.build.oracle_training import read_accuracy
 from world.drawing import draw_many, draw_world

@@ -176,6 +176,7 @@ def _pairs(
 
 
 def _rankings(folder: Path) -> Records:
+    check_link(folder / RANKS_FILE, folder)
     return read_json_rows(folder / RANKS_FILE, ("images",), _ranking)
 
 

@@ -134,8 +134,8 @@ class Row:
     ) -> "SourceImage":
         """Return the image that the row names, a file beside the row's file.
 
-        For rows of `test.json` the search covers its folder and the subfolders `test/`,
-        `test_images/` and `images/`. A link out of that folder is refused. If the row has the
+        For rows of `ranks.json` the search covers its folder and the subfolders `ranks/`,
+        `ranks_images/` and `images/`. A link out of that folder is refused. If the row has the
         address of a file on a hub or a server, the path in the address is used. Nothing is
         downloaded.
         """
@@ -227,20 +227,6 @@ class Record:
 
 Records = Iterator[Record | BadRow]
 """Records of a source, or the errors of its bad rows."""
-
-
-def ranking_record(
-    row: Row, column: str, paths: Sequence[str], labels: Sequence[SourceLabel]
-) -> Record:
-    """Return the row's ranking of the images that a column lists."""
-    return Record(
-        row=row,
-        prompt=row.text("prompt"),
-        images=row.images(column, paths),
-        kind="ranking",
-        labels=tuple(labels),
-        split=row.split_of_file,
-    )
 
 
 def _shown(value: object) -> str:
@@ -339,10 +325,9 @@ def read_parquet(
         yield from converted(parquet_rows(path, required, known), make)
 
 
-def read_json_rows(source: Path, required: Sequence[str], make: Callable[[Row], Record]) -> Records:
-    """Yield the records of a JSON file with a list of objects, or of all such files in a folder."""
-    for path in source_files(source, ".json"):
-        yield from converted(_json_rows(path, required), make)
+def read_json_rows(path: Path, required: Sequence[str], make: Callable[[Row], Record]) -> Records:
+    """Yield the records of a JSON file with a list of objects."""
+    yield from converted(_json_rows(path, required), make)
 
 
 def _json_rows(path: Path, required: Sequence[str]) -> Iterator[Row | BadRow]:

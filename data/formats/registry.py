@@ -9,8 +9,6 @@ from data.files import new_folder
 from data.formats import (
     dataset,
     folder,
-    hpdv2,
-    image_reward,
     pick_a_pic,
 )
 from data.formats.latest import Exported, Latest
@@ -30,8 +28,6 @@ class Format:
 FORMATS = {
     "dataset": Format(dataset.read, dataset.write),
     "folder": Format(folder.read),
-    "hpdv2": Format(hpdv2.read, hpdv2.write),
-    "image-reward": Format(image_reward.read),
     "pick-a-pic": Format(pick_a_pic.read, pick_a_pic.write),
 }
 

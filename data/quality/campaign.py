@@ -19,7 +19,7 @@ def campaign_quality(
 
     Returns:
         `raters`: one row per rater, by when they joined, with the columns of `data.schema.RATERS`
-        the columns of `habits_of`, `name`, `role` and `share`; `rater_id` is the store's own id,
+        the columns of `habits_of`, `name` and `role`; `rater_id` is the store's own id,
         and the exported one is `public_id`. Adjudicators are no raters.
         `agreement`: see `agreement_of`.
         `disputes`: see `disputes_of`.
@@ -32,7 +32,7 @@ def campaign_quality(
         row
         | habits.get((rater.source, rater.public_id), NO_HABITS)
         | {"rater_id": rater.rater_id, "public_id": rater.public_id, "name": rater.name}
-        | {"role": rater.role, "share": rater.share}
+        | {"role": rater.role}
         for row, rater in zip(rows, raters, strict=True)
     ]
     return {

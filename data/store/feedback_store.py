@@ -49,7 +49,7 @@ from data.store.people.reports import Reports, open_reports
 from data.store.plan import planning
 from data.store.plan.own_work import OwnWork, rows_aside, take_first_aside
 from data.store.plan.planning import Comparisons, PlanChanges
-from data.store.plan.task_queue import draw_check, free_task, has_given_share
+from data.store.plan.task_queue import draw_check, free_task
 from data.store.queries import load_rater, load_task, read_setting, write_setting
 from data.store.views.progress import LatestTotals, fair_hold
 
@@ -78,7 +78,7 @@ class FeedbackStore(StorePart):
         self.attempts = Attempts(database, clock, self._salt)
         self.adjudications = Adjudications(database, clock, self.rater_id_of)
         self.comparisons = Comparisons(database, clock, self._order_seed)
-        self.plan = PlanChanges(database, clock, self._order_seed)
+        self.plan = PlanChanges(database, clock)
         self.own_work = OwnWork(database, clock, self.lease)
 
     def _read_or_draw(self, connection: sa.Connection, name: str) -> str:
@@ -204,9 +204,8 @@ class FeedbackStore(StorePart):
         If the rater has a live lease on a task outside `excluding`, that task is returned and its
         lease renewed; of several such tasks, the task `wanted` or else the latest. Otherwise the
         rater gets the task of highest priority with a free place (in random order within a
-        priority), or sometimes a check. Its images are put into a random order. A rater who has
-        reached their share of the wanted labels gets no further task. Tasks that the rater has put
-        aside (`own_work`) come last, and only to claims without `excluding`.
+        priority), or sometimes a check. Its images are put into a random order. Tasks that the
+        rater has put aside (`own_work`) come last, and only to claims without `excluding`.
 
         Raises:
             NotFound: no such rater.
@@ -217,16 +216,12 @@ class FeedbackStore(StorePart):
             held = leases.live_lease(request, excluding, wanted)
             if held is not None:
                 return leases.hand_out_again(request, held)
-            more = True
-            if rater.share is not None:
-                load_rater(connection, rater_id, lock=True)  # serializes the claims
-                more = not self.has_given_share(rater_id, rater.share)
             others = [*excluding, *(row.task_id for row in rows_aside(request))]
-            task_id = free_task(request, others) if more else None
+            task_id = free_task(request, others)
             if task_id is None and excluding:
                 return None  # tasks put aside are never prefetched
             if task_id is None:
-                return take_first_aside(request, rows_aside(request), more=more)
+                return take_first_aside(request, rows_aside(request))
             check = draw_check(request, others, self.checks, self.rng)
             task_id, shown_order = check or (task_id, None)
             task = load_task(connection, task_id)
@@ -340,13 +335,6 @@ class FeedbackStore(StorePart):
             totals = self._totals.get(connection, source, self.clock(), newest=newest)
             mine = 0 if rater_id is None else revisions.count_live(connection, rater_id)
         return Progress(mine, totals.done, totals.total, totals.seconds_left, fair_hold(totals))
-
-    def has_given_share(self, rater_id: str, share: float) -> bool:
-        """Whether the rater's labels and leases reach this share of the wanted labels."""
-        with self.database.read() as connection:
-            now = self.clock()
-            total = self._totals.get(connection, "human", now).total
-            return has_given_share(connection, rater_id, share * total, now)
 
     @property
     def is_paused(self) -> bool:

@@ -82,7 +82,6 @@ raters = sa.Table(
     # active, paused, left_out
     sa.Column("status", sa.String(20), nullable=False, server_default="active"),
     sa.Column("resumed_at", UtcDateTime),  # when the rater was last resumed
-    sa.Column("share", sa.Double),  # largest share of the wanted labels that the rater may give
     sa.UniqueConstraint("source", "name"),
 )
 

@@ -1,1 +1,1 @@
-"""The admins' part: JSON routes, and the page that draws their answers."""
+"""The admins' part: actions, figures, and the page that shows them."""

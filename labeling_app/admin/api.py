@@ -5,11 +5,10 @@ The buttons of the admin page call its functions. Each action is in the trail of
 """
 
 import asyncio
-from collections.abc import Mapping
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Query, Response
+from fastapi import APIRouter, HTTPException, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
@@ -17,11 +16,9 @@ from data.errors import PictuneError
 from data.feedback import Account, Decision, Receipt, Role, Status
 from data.ids import Identifier
 from data.kinds.registry import AnyAnswer, TaskKind
-from data.store.people.audit import AuditEntry
-from data.store.plan.planning import LARGEST_OVERLAP, KindPlan
+from data.store.plan.planning import LARGEST_OVERLAP
 from labeling_app.admin import figures
 from labeling_app.app_state import AppState, State
-from labeling_app.campaign.known_answers import parse_gold
 from labeling_app.passwords import draw_password, hash_password
 from labeling_app.rater.images import encoded, thumbnail
 from labeling_app.refusals import may_refuse
@@ -83,27 +80,11 @@ class RoleBody(RaterBody, frozen=True):
     role: Role = "rater"
 
 
-class ShareBody(RaterBody, frozen=True):
-    """Body of a limit to a share of the labels."""
-
-    share: Annotated[float, Field(gt=0, le=1)] | None
-    """Largest share of the wanted labels; null for no limit."""
-
-
 class OverlapBody(_Body, frozen=True):
     """Body of a new overlap."""
 
     kind: TaskKind
     overlap: Annotated[int, Field(ge=1, le=LARGEST_OVERLAP)]
-
-
-class GoldBody(_Body, frozen=True):
-    """Body of gold: images with known right answers."""
-
-    name: Annotated[str, Field(min_length=1, max_length=100, pattern=r"^[^\x00-\x1f]*$")]
-    """Name of the CSV file, for errors."""
-    csv: str
-    """Content of the file, in the format of `tasks.gold`."""
 
 
 class NewPassword(BaseModel, frozen=True):
@@ -112,58 +93,6 @@ class NewPassword(BaseModel, frozen=True):
     rater: str
     role: Role
     password: str
-
-
-@router.get("/summary")
-def summary(state: State, _admin: Admin) -> figures.Summary:
-    """Return the progress, also by category, prompt and hour."""
-    return figures.summarize(state)
-
-
-@router.get("/labels", responses=may_refuse(404, 422))
-def labels(
-    wanted: Annotated[figures.WantedLabels, Query()], state: State, _admin: Admin
-) -> figures.LabelPage:
-    """Return tasks with their answers, the newest first; `next_before` asks for older tasks."""
-    return figures.find_labels(state, wanted)
-
-
-@router.get("/quality")
-def quality(state: State, _admin: Admin) -> Mapping[str, Any]:
-    """Return `data.quality.campaign.campaign_quality`; takes seconds with many labels."""
-    return figures.measure_quality(state)
-
-
-@router.get("/reports")
-def reports(state: State, _admin: Admin) -> figures.Reports:
-    """Return the reported images that wait for a decision, and the removed images."""
-    return figures.list_reports(state)
-
-
-@router.get("/disputes")
-def disputes(state: State, _admin: Admin) -> figures.Disputes:
-    """Return the disputed tasks with their answers, and the decided tasks."""
-    return figures.list_disputes(state)
-
-
-@router.get("/plan")
-def plan(state: State, _admin: Admin) -> dict[str, list[KindPlan]]:
-    """Return how many people are asked, by kind of task."""
-    return {"kinds": state.store.plan.overlaps()}
-
-
-@router.get("/audit", responses=may_refuse(422))
-def audit(
-    state: State, _admin: Admin, limit: Annotated[int, Query(ge=1, le=1000)] = figures.AUDIT_SHOWN
-) -> dict[str, list[AuditEntry]]:
-    """Return the latest actions of admins, newest first."""
-    return {"entries": state.store.audit.latest(limit)}
-
-
-@router.get("/tables")
-def tables(state: State, _admin: Admin) -> dict[str, list[figures.TableFile]]:
-    """Return the files of the last export; none before the first."""
-    return {"tables": figures.list_tables(state)}
 
 
 @router.get(
@@ -291,29 +220,10 @@ def role(body: RoleBody, state: State, account: Admin) -> None:
     state.store.raters.set_role(named.rater_id, body.role, by=account.rater_id)
 
 
-@router.post("/share", status_code=204, responses=ABOUT_SOMEBODY)
-def share(body: ShareBody, state: State, account: Admin) -> None:
-    """Limit a rater to a share of the wanted labels."""
-    named = _named(state, body.rater)
-    state.store.raters.set_share(named.rater_id, body.share, by=account.rater_id)
-
-
 @router.post("/overlap", status_code=204, responses=OF_A_BODY)
 def overlap(body: OverlapBody, state: State, account: Admin) -> None:
     """Set the number of people who answer each task of this kind, also after a restart."""
     state.store.plan.set_overlap(body.kind, body.overlap, account.rater_id)
-
-
-@router.post("/gold", responses=OF_A_BODY)
-def gold(body: GoldBody, state: State, account: Admin) -> dict[str, int]:
-    """Add gold (images with known right answers), all or none."""
-    if state.images is None:
-        raise HTTPException(422, "this app does not know the campaign's images by their paths")
-    try:
-        rows = parse_gold(body.csv, body.name, state.images())
-    except PictuneError as error:
-        raise HTTPException(422, str(error)) from error
-    return {"tasks": len(rows), "new": state.store.plan.add_gold(rows, account.rater_id)}
 
 
 def _set_paused(

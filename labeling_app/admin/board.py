@@ -164,7 +164,6 @@ class Board:
         inputs: Sequence[Component] = (),
         outputs: Sequence[Component] = (),
         *,
-        js: str | None = None,
         redraws_quality: bool = False,
         last_counts: bool = False,
     ) -> None:
@@ -175,7 +174,6 @@ class Board:
             act: is called with the event and the values of `inputs`; returns values of `outputs`.
             inputs: components whose values `act` needs.
             outputs: further components besides the figures.
-            js: JavaScript that changes the values of all inputs of the event.
             redraws_quality: whether the slow figures are drawn again as well.
             last_counts: whether a trigger that comes before the answer is sent after it; by default
                 it is dropped.
@@ -195,16 +193,14 @@ class Board:
 
             notice = _notice_of(do)
             seen = dict(zip(self._seen, given, strict=False)) | changes
-            return changes | self._update(
-                seen, changes.get(self.notice, "") or notice_html(notice, "alert")
-            )
+            return changes | self._update(seen, notice_html(notice, "alert"))
 
         def connect() -> None:
             done = trigger(
                 handle,
                 [*self._seen, *inputs],
                 [*self._outputs, *outputs],
-                **at_once(act.__name__, js),
+                **at_once(act.__name__),
                 trigger_mode="always_last" if last_counts else None,
             )
             if redraws_quality:

@@ -1,4 +1,4 @@
-"""Figures for admins: the answers of the JSON routes, which the admin page draws."""
+"""Figures for admins, which the admin page draws."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The admin page, in Gradio: tables, plots and buttons for what `/api/v1/admin/...` does.
+"""The admin page, in Gradio: tables, plots and buttons for the actions of `labeling_app.admin.api`.
 
 A timer in the browser asks for the figures while the page is open (`labeling_app.admin.board`).
 """
@@ -22,30 +22,13 @@ COLORS = {"done": "#4f74d9", "still wanted": "#aab4c6"}
 ROLES = ("rater", "admin")
 LABELS_TAB = "labels"
 
-LARGEST_FILE_KB = 60
-"""The server takes bodies of 64 KiB."""
-
-WITH_FILE = f"""(...given) => new Promise((go) => {{
-  const field = Object.assign(document.createElement("input"), {{ type: "file", accept: ".csv" }});
-  field.onchange = async () => {{
-    const [file] = field.files;
-    const text = file.size > {LARGEST_FILE_KB}000 ? "" : await file.text();
-    go([...given.slice(0, -2), file.name, text]);
-  }};
-  field.click();
-}})"""
-"""JavaScript that puts name and content of a chosen file into the last inputs of an event.
-
-`gr.File` would send it to Gradio's own upload route, which keeps all files.
-"""
-
 ABOUT_AGREEMENT = (
     "Krippendorff's alpha with its 95 % interval: 1 is full agreement, 0 is what chance gives. "
     "Tasks are those with several raters."
 )
 ABOUT_RATERS = (
-    "A click on a rater chooses them below. **Share**: of all labels by people, and the most "
-    "allowed. **Gold accuracy**: with its 95 % interval. **Same again**: repeated questions "
+    "A click on a rater chooses them below. **Share**: of all labels by people. "
+    "**Gold accuracy**: with its 95 % interval. **Same again**: repeated questions "
     "answered alike. **Skill**: the chance to be right, estimated from the answers of others "
     "(Dawid-Skene). **Quick**: answers in less than half a second per image. **First place**: "
     "rankings won by the image shown first, and chance. **Left**: comparisons won by the image at "
@@ -60,11 +43,6 @@ ABOUT_COMPARISONS = (
 ABOUT_LEFT_OUT = (
     "The labels of a rater who is left out count for nothing: others are asked in their place, and "
     "the tables omit them. No label is lost; Resume rater brings them back."
-)
-ABOUT_GOLD = (
-    "Gold: a CSV file with the columns images, answer. Images are named by path or id, several "
-    "separated by |; answers are good, bad, skip or unsafe, or ranks as 1|2|2. Raters are asked "
-    "about them in between and cannot tell. An image that is gold already gets the new answer."
 )
 
 
@@ -221,11 +199,8 @@ def _people(board: Board, tabs: gr.Tabs, filters: dict[str, Any]) -> None:
                 board.on(to_labels.click, look, [board.rater], shown)
             gr.Markdown(ABOUT_LEFT_OUT, elem_classes="soft")
             role = gr.Radio(ROLES, value="rater", label="Role")
-            share = gr.Number(label="Share of the labels, at most, in % (empty: any)", maximum=100)
-            board.show_quality(share, _share)
             with gr.Row(elem_classes="actions"):
                 connect("Set role", api.role, with_role, rater=board.rater, role=role)
-                connect("Set share", api.share, _share_body, rater=board.rater, share=share)
         with gr.Column(min_width=320):
             figures_of = listing("Figures of the rater", tables.ONE_RATER)
             board.show_quality(figures_of, _figures_of)
@@ -242,14 +217,6 @@ def _plan(board: Board) -> None:
         body = api.OverlapBody.model_validate({"kind": kind, "overlap": overlap})
         api.overlap(body, board.state, call.admin)
 
-    def add_gold(call: Call, name: str, text: str) -> Update:
-        if not text:
-            large = f"{name} is empty or larger than {LARGEST_FILE_KB} kB; add it in parts"
-            return {board.notice: notice_html(large, "alert")}
-        gold = api.gold(api.GoldBody(name=name, csv=text), board.state, call.admin)
-        added = f"{gold['tasks']} gold tasks added, {gold['new']} of them new to the campaign"
-        return {board.notice: notice_html(added)}
-
     for kind in KINDS:
         with gr.Row(visible=False, elem_classes="actions") as row:
             overlap = gr.Number(precision=0, minimum=1, maximum=LARGEST_OVERLAP)
@@ -258,16 +225,6 @@ def _plan(board: Board) -> None:
         board.show(row, partial(_is_planned, kind))
         board.show(overlap, partial(_overlap, kind))
         board.on(button.click, set_overlap, [of_kind, overlap])
-    gr.Markdown(ABOUT_GOLD, elem_classes="soft")
-    file = [gr.Textbox(visible="hidden", label=label) for label in ("File", "Rows")]
-    with gr.Row(elem_classes="actions"):
-        board.on(gr.Button("Add gold from a file").click, add_gold, file, js=WITH_FILE)
-
-
-def _share_body(given: dict[str, Any]) -> api.ShareBody:
-    percent = given["share"]
-    share = percent / 100 if isinstance(percent, int | float) else percent or None
-    return api.ShareBody.model_validate(given | {"share": share})
 
 
 def _progress_line(now: Snapshot) -> str:
@@ -299,12 +256,6 @@ def _exported(now: Snapshot) -> str:
 def _hours(now: Snapshot) -> Any:
     hours = tables.hours_plot(now.summary, now.zone)
     return gr.update(value=hours, sort=list(hours["Hour"]))
-
-
-def _share(quality: tables.Quality, name: object) -> Any:
-    shares = {one["name"]: one["share"] for one in quality["raters"] if one["source"] == "human"}
-    share = shares.get(str(name))
-    return gr.update(value=None if share is None else share * 100)
 
 
 def _figures_of(quality: tables.Quality, name: object) -> Any:

@@ -269,7 +269,6 @@ def _part(part: int, n: int, shown: Callable[[float], str]) -> Cell:
 def _rater_row(rater: Mapping[str, Any], total: int) -> tuple[Cell, ...]:
     gold = _with_interval(*(rater[f"gold_{name}"] for name in ("accuracy", "ci_low", "ci_high")))
     first = [_percent(rater[f"first_place_{name}"]) for name in ("wins", "expected")]
-    most = f", at most {rater['share'] * 100:g} %" if rater["share"] is not None else ""
     is_person = rater["source"] == "human"
     quick, sided = rater["quick_n"], rater["sided_n"]
     return (
@@ -278,7 +277,7 @@ def _rater_row(rater: Mapping[str, Any], total: int) -> tuple[Cell, ...]:
         rater["role"] if is_person else rater["source"],
         (rater["status"] or NOTHING).replace("_", " "),
         rater["n"],
-        _part(rater["n"], total if is_person else 0, lambda mine: f"{_percent(mine)}{most}"),
+        _part(rater["n"], total if is_person else 0, _percent),
         rater["n_skipped"],
         _number(rater["gold_accuracy"], lambda _: f"{gold} of {rater['gold_n']}"),
         _number(rater["self_consistency"], _percent),

@@ -8,7 +8,6 @@ it has their ranks, separated by `|`, with `?` for can't judge. Training files a
 
 import csv
 import hashlib
-import io
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +26,6 @@ GOLD_OVERLAP = 1000
 """Overlap of gold tasks, large enough for every rater to get every task."""
 
 SEPARATOR = "|"
-
-ADDED_BY_ADMINS = "admin page: "
-"""Prefix of the source of gold from the admin page. The run's settings never name such a source, so
-a new plan keeps this gold."""
 
 
 @dataclass(frozen=True)
@@ -66,30 +61,17 @@ def read_training(path: Path, images: Mapping[str, ImageRow]) -> tuple[TrainingI
 
 def read_gold(path: Path, images: Mapping[str, ImageRow]) -> list[NewTask]:
     """Return the gold tasks of a file; arguments and errors as of `read_training`."""
-    return [_gold_task(row, path.name) for row in _read(path, images)]
-
-
-def parse_gold(text: str, name: str, images: Mapping[str, ImageRow]) -> list[NewTask]:
-    """Return the gold tasks of a file's text; `name` is the file's, for errors.
-
-    Raises:
-        PictuneError: a row cannot be understood, or the file has no rows.
-    """
-    rows = list(_rows(io.StringIO(text.removeprefix("\ufeff"), newline=""), name, images))
-    if not rows:
-        raise PictuneError(f"{name}: has no row; give each image a line below images,answer")
-    return [_gold_task(row, f"{ADDED_BY_ADMINS}{name}") for row in rows]
-
-
-def _gold_task(item: TrainingItem, source: str) -> NewTask:
-    return NewTask(
-        kind=item.task.kind,
-        prompt=item.task.prompt,
-        image_ids=item.task.image_ids,
-        overlap=GOLD_OVERLAP,
-        gold=item.answer,
-        gold_source=source,
-    )
+    return [
+        NewTask(
+            kind=item.task.kind,
+            prompt=item.task.prompt,
+            image_ids=item.task.image_ids,
+            overlap=GOLD_OVERLAP,
+            gold=item.answer,
+            gold_source=path.name,
+        )
+        for item in _read(path, images)
+    ]
 
 
 def _read(path: Path, images: Mapping[str, ImageRow]) -> Iterator[TrainingItem]:

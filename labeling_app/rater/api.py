@@ -184,7 +184,7 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
         progress = state.store.progress(account.rater_id, newest=claimed is None)
         withdrawn = _withdrawn(state, body.excluding)
     if claimed is None and code is None:
-        code = reason_for_none(state, account, progress)
+        code = reason_for_none(progress)
     return _json(
         Claimed(
             task=None if claimed is None else ClaimedTask.of(claimed),

@@ -23,13 +23,9 @@ def reason_to_wait(state: AppState, account: Account) -> str | None:
     return "training_first" if training_left(state, account) else None
 
 
-def reason_for_none(state: AppState, account: Account, progress: Progress) -> str:
-    """Return the code of `NO_TASK` that explains why the store has no task for this rater."""
-    if progress.done >= progress.total:
-        return "all_labeled"
-    if account.share is not None and state.store.has_given_share(account.rater_id, account.share):
-        return "share_given"
-    return "not_for_you"
+def reason_for_none(progress: Progress) -> str:
+    """Return the code of `NO_TASK` that explains why the store has no task for a rater."""
+    return "all_labeled" if progress.done >= progress.total else "not_for_you"
 
 
 def training_left(state: AppState, account: Account) -> set[str]:

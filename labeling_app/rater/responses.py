@@ -54,7 +54,6 @@ NO_TASK: Mapping[str, str] = {
     "rater_paused": "you have been paused; ask the people who run this campaign",
     "training_first": "the training comes first",
     "all_labeled": "everything is labeled",
-    "share_given": "you have given your share of the labels; thank you",
     "taken": "others have answered that task meanwhile, or an image of it was reported",
     "not_for_you": "the remaining tasks are reserved for other raters",
 }

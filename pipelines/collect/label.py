@@ -8,7 +8,6 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
-from functools import partial
 from pathlib import Path
 
 from data.errors import PictuneError
@@ -79,7 +78,6 @@ def main(run: RunFolder, settings: Settings) -> int:
                 training=training,
                 categories=categories,
                 quality=exporter.quality,
-                images=partial(campaign_images, run),
                 tables=run.latest,
             )
             serve(create_app(state, _cookie_secret(run)), config, announce)

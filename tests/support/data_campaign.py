@@ -112,6 +112,12 @@ def claimed(store: FeedbackStore, rater_id: str) -> Claim:
     return claim
 
 
+def count_reported(store: FeedbackStore) -> tuple[int, int]:
+    """Count the images that wait for a decision, and the images that are removed."""
+    removed = [image.removed for image in store.reports.images()]
+    return removed.count(False), removed.count(True)
+
+
 def answer_all(store: FeedbackStore, rater_id: str) -> list[Receipt]:
     receipts = []
     while (claim := store.claim(rater_id)) is not None:

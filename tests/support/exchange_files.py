@@ -108,51 +108,13 @@ def damage_footer(path: Path) -> Path:
     return path
 
 
-def hpdv2_test(folder: Path) -> Path:
+def folder_with_ranks(folder: Path, count: int = 2) -> Path:
+    """Write so many rankings of the same four images of one prompt, by raters in turn."""
     names = ["61.png", "62.png", "63.png", "64.png"]
-    write_images(folder / "test", names)
-    annotations = [
-        {"rank": [1, 2, 3, 4], "user_hash": "anna"},
-        {"rank": [2, 1, 3, 3], "user_hash": "ben"},
-    ]
-    row = {"prompt": "four wolves", "image_path": names, "rank": [1, 1, 2, 3]}
-    return write_json(folder / "test.json", [row | {"raw_annotations": annotations}])
-
-
-def hpdv2_rankings(folder: Path, count: int) -> Path:
-    """Write so many rankings of four images each of one prompt, as HPDv2's test set has them."""
-    rows = []
-    for number in range(count):
-        names = [f"{4 * number + i}.png" for i in range(4)]
-        write_images(folder / "test", names)
-        annotations = [{"rank": [1, 2, 3, 4], "user_hash": f"rater-{number % 3}"}]
-        row = {"prompt": "a cat", "image_path": names, "rank": [1, 2, 3, 4]}
-        rows.append(row | {"raw_annotations": annotations})
-    return write_json(folder / "test.json", rows)
-
-
-def hpdv2_train(folder: Path) -> Path:
-    write_images(folder / "train", ["11.png", "12.png"])
-    row = {"prompt": "a dog", "file_path": ["11.png", "12.png"], "human_preference": [0, 1]}
-    return write_json(folder / "train.json", [row, row])
-
-
-def image_reward_test(folder: Path) -> Path:
-    names = ["21.png", "22.png", "23.png"]
     write_images(folder / "images", names)
-    row = {"id": "p-1", "prompt": "a red bird", "generations": names, "ranking": [2, 1, 2]}
-    return write_json(folder / "test.json", [row])
-
-
-def image_reward_database(folder: Path) -> Path:
-    about: Row = {"prompt_id": "p-2", "prompt": "a blue bird", "classification": "Animals"}
-    about |= {"image_amount_in_total": 2, "fidelity_rating": 6}
-    rows = [
-        about | {"image": {"bytes": image(n), "path": f"{n}.png"}, "rank": rank}
-        for n, rank in ((31, 2), (32, 1))
-    ]
-    folder.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows), folder / "validation.parquet")
+    about = {"prompt": "four wolves", "images": names}
+    given = [{"ranks": [1, 2, 3, 4], "rater": "anna"}, {"ranks": [2, 1, 3, 3], "rater": "ben"}]
+    write_json(folder / "ranks.json", [about | given[number % 2] for number in range(count)])
     return folder
 
 

@@ -24,10 +24,7 @@ PICK_A_PIC_ROWS = [
     files.pick_a_pic_row(4, 5, None),
 ]
 SOURCES: dict[str, tuple[str, Callable[[Path], Path]]] = {
-    "HPDv2 test": ("hpdv2", files.hpdv2_test),
-    "HPDv2 train": ("hpdv2", files.hpdv2_train),
-    "ImageReward test": ("image-reward", files.image_reward_test),
-    "ImageRewardDB": ("image-reward", files.image_reward_database),
+    "ranks.json": ("folder", files.folder_with_ranks),
     "folder": ("folder", files.folder_with_csv),
     "Pick-a-Pic": (
         "pick-a-pic",

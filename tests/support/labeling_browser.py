@@ -249,7 +249,6 @@ def main(root: Path, port: int) -> None:
             config,
             on_export=(root / "exported").touch,
             training=training,
-            images=lambda: images,
         )
         serve(create_app(state, SECRET), config)
 

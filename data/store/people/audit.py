@@ -19,21 +19,19 @@ Action = Literal[
     "set_password",
     "set_role",
     "set_status",
-    "set_share",
     "set_paused",
     "decide_image",
     "put_back_all",
     "adjudicate",
     "withdraw_adjudication",
     "set_overlap",
-    "add_gold",
     "export",
     "download",
 ]
 Values = Mapping[str, object]
 
 ABOUT_RATERS: frozenset[Action] = frozenset(
-    ("add_rater", "set_password", "set_role", "set_status", "set_share", "put_back_all")
+    ("add_rater", "set_password", "set_role", "set_status", "put_back_all")
 )
 """Actions whose subject is the store's own id of a rater."""
 

@@ -66,10 +66,6 @@ class Raters(StorePart):
         """Make a rater an admin, or an admin a rater."""
         self._set("set_role", rater_id, {"role": role}, by)
 
-    def set_share(self, rater_id: str, share: float | None, *, by: str | None = None) -> None:
-        """Limit the rater to this share of the wanted labels; None lifts the limit."""
-        self._set("set_share", rater_id, {"share": share}, by)
-
     def set_status(self, rater_id: str, status: Status, *, by: str | None = None) -> None:
         """Pause a rater, who is then given no tasks, or resume them with a new gold record.
 

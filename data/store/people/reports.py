@@ -100,11 +100,6 @@ class Reports(StorePart):
             for image_id, rows in found.items()
         ]
 
-    def count(self) -> tuple[int, int]:
-        """Count the images that wait for a decision, and the images that are removed."""
-        removed = [image.removed for image in self.images()]
-        return removed.count(False), removed.count(True)
-
     def decide(self, image_id: str, decision: Decision, admin_id: str) -> None:
         """Put an image back into circulation (`kept`), or keep it out permanently (`removed`).
 

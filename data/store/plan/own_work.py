@@ -65,7 +65,7 @@ class OwnWork(StorePart):
             rater = load_rater(connection, rater_id)
             request = ClaimRequest(connection, rater, None, now, self.lease)
             rows = [row for row in rows_aside(request) if row.task_id == task_id]
-            return take_first_aside(request, rows, more=True)
+            return take_first_aside(request, rows)
 
     def aside(self, rater_id: str) -> list[Claim]:
         """Return the tasks that the rater put aside and can still answer, oldest first.
@@ -102,15 +102,11 @@ def rows_aside(request: ClaimRequest) -> Sequence[Row]:
     return request.connection.execute(_aside_rows(request.kind), values).all()
 
 
-def take_first_aside(request: ClaimRequest, rows: Sequence[Row], *, more: bool) -> Claim | None:
-    """Lease the first task put aside that the rater can still answer.
-
-    Without `more` (the rater has reached their share), only tasks with a live lease count.
-    """
-    connection, now = request.connection, request.now
+def take_first_aside(request: ClaimRequest, rows: Sequence[Row]) -> Claim | None:
+    """Lease the first task put aside that the rater can still answer."""
     for row in rows:
-        task = load_task(connection, row.task_id, lock=True)
-        if row.expires_at > now or (more and _is_open(request, row)):
+        task = load_task(request.connection, row.task_id, lock=True)
+        if _is_open(request, row):
             return hand_out(request, task, list(row.shown_order), row.aside_at)
     return None
 

@@ -6,7 +6,7 @@ from the run's settings keeps them.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -42,11 +42,8 @@ class KindPlan:
     largest_overlap: int
 
 
-@dataclass(eq=False)
 class PlanChanges(StorePart):
     """Changes of the plan that admins make: `FeedbackStore.plan`."""
-
-    order_seed: str
 
     def overlaps(self) -> list[KindPlan]:
         """Return the overlap of the tasks of each kind."""
@@ -78,21 +75,6 @@ class PlanChanges(StorePart):
             before = {"kind": kind, "overlap": list(earlier)}
             after = {"kind": kind, "overlap": overlap}
             record(connection, "set_overlap", now, admin_id, before=before, after=after)
-
-    def add_gold(self, gold: Sequence[NewTask], admin_id: str) -> int:
-        """Add hidden gold tasks with their right answers; return the number of new tasks.
-
-        A known task becomes gold or gets the new right answer. Its labels stay.
-        """
-        with self.write() as (connection, now):
-            added = insert_tasks(connection, gold, now, order_seed=self.order_seed)
-            for task in gold:
-                update = sa.update(tasks).where(tasks.c.task_id == task_id_of(task))
-                connection.execute(update.values(_planned_values(task)))
-            sources = sorted({task.gold_source for task in gold if task.gold_source is not None})
-            after = {"tasks": len(gold), "new": added, "sources": sources}
-            record(connection, "add_gold", now, admin_id, after=after)
-        return added
 
 
 @dataclass(eq=False)

@@ -6,7 +6,6 @@ its caller's transaction.
 
 import random
 from collections.abc import Collection
-from datetime import datetime
 from functools import cache
 from typing import Any
 
@@ -20,7 +19,6 @@ from data.store.queries import (
     EXCLUDED_TASKS,
     IS_WITHHELD,
     NO_CHECK,
-    NOW,
     RATER,
     is_of_kind,
     live_labels,
@@ -32,15 +30,6 @@ REPEAT_AFTER = 10
 
 REPEAT_AMONG = 100
 """Number of the rater's earlier answers from which a repeat is drawn."""
-
-_GIVEN_OR_HELD = (
-    sa.select(sa.func.count())
-    .select_from(leases)
-    .join(tasks, tasks.c.task_id == leases.c.task_id)
-    .where(leases.c.rater_id == RATER, NO_CHECK)
-    # answered, or held now
-    .where(sa.or_(leases.c.expires_at.is_(None), leases.c.expires_at > NOW))
-)
 
 
 @cache
@@ -100,12 +89,6 @@ def free_task(
             if has_place(connection, task_id, rater.source, now):
                 return str(task_id)
     return None
-
-
-def has_given_share(connection: sa.Connection, rater_id: str, most: float, now: datetime) -> bool:
-    """Whether the rater's labels and leases, without checks, reach `most` (at least 1)."""
-    count = connection.scalar(_GIVEN_OR_HELD, {"of_rater": rater_id, "now": now}) or 0
-    return count + 1 > max(most, 1)
 
 
 def draw_check(

@@ -34,7 +34,6 @@ class RaterFacts:
     joined_at: datetime
     status: str
     role: str = "rater"
-    share: float | None = None
 
 
 def task_table(connection: sa.Connection) -> pa.Table:

@@ -1,4 +1,4 @@
-"""Figures of the embedded base model and oracle: `python -m world.build.measure`.
+"""Figures of the embedded base model and oracle: `python -m benchmarks.embedded_models`.
 
 `make models` ends with it. It writes `models/base_alignment.json`: alignment by the oracle, by
 family of prompts, seen and held out, and for each of the DPOK paper's prompts; and
