@@ -44,7 +44,7 @@ STAGES = {
     "label": Stage(
         "serve the labeling app in the browser until Ctrl-C",
         "collect.label",
-        ("run", "store", "tasks", "label", "dataset", "compare"),
+        ("run", "store", "tasks", "label", "compare"),
     ),
     "rater": Stage(
         "add a rater with a password, or change password or role", "collect.rater", ("run", "store")
@@ -53,12 +53,12 @@ STAGES = {
     "import": Stage(
         "bring in images and labels from other people's files",
         "collect.import_feedback",
-        ("run", "store", "dataset"),
+        ("run", "store"),
     ),
     "dataset": Stage(
         "export the labels to Parquet and check them",
         "collect.dataset",
-        ("run", "store", "dataset"),
+        ("run", "store"),
     ),
     "inspect": Stage(
         "a first look at the labels: counts here, and a page with tables and plots",
@@ -68,7 +68,7 @@ STAGES = {
     "export": Stage(
         "write the labels in a format of other people's tools",
         "collect.export_feedback",
-        ("run", "store", "dataset"),
+        ("run", "store"),
     ),
     "reward": Stage("train the reward model on the labels", "reward.reward"),
     "score": Stage(

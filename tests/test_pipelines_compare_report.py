@@ -48,7 +48,7 @@ def test_the_strongest_model_is_found_on_every_axis(run: RunFolder) -> None:
 
 
 def test_admins_see_how_each_pair_stands_while_people_still_compare(run: RunFolder) -> None:
-    settings = check({}, ("store", "dataset", "arena"), "test")
+    settings = check({}, ("store", "arena"), "test")
     with closing(Exporter(run, settings)) as exporter:
         rows = exporter.quality({})["comparisons"]
         assert exporter.quality({})["comparisons"] == rows

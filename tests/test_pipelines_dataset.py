@@ -98,15 +98,3 @@ def test_a_check_sees_labels_that_stand_in_the_log_alone_and_writes_nothing(
         for path in campaign.root.rglob("*")
         if path.is_file() and path.suffix != ".db-shm"
     } == before
-
-
-def test_a_target_gets_a_copy_that_is_checked_too(
-    campaign: Campaign, capsys: pytest.CaptureFixture[str]
-) -> None:
-    target = campaign.root.parent / "copy"
-    setting = ("--set", f"dataset.target={target}")
-    assert dataset(campaign, *setting) == 0
-    assert f"a copy in {target}" in capsys.readouterr().out
-    (target / "latest" / "tasks.parquet").unlink()
-    assert dataset(campaign, "--check", *setting) == 1
-    assert f"{target}/latest/tasks.parquet: not as it was exported" in capsys.readouterr().out

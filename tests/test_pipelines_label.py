@@ -195,7 +195,7 @@ def test_nothing_of_a_call_that_failed_is_remembered_and_never_a_port(
 
 
 def test_a_killed_export_process_is_said_once_and_started_again(campaign: Campaign) -> None:
-    settings = check({}, ("store", "dataset"), "test")
+    settings = check({}, ("store",), "test")
     with open_store(campaign.run) as store, closing(Exporter(campaign.run, settings)) as exporter:
         store.add_rater("Ann")
         assert [row["name"] for row in exporter.quality({})["raters"]] == ["Ann"]

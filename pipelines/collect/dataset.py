@@ -7,7 +7,6 @@ import argparse
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from data.tables.publication import DatasetConfig, published_faults
 from data.tables.verification import store_to_read, verify
 from pipelines.run.campaign import export_labels, open_store
 from pipelines.settings.config import Settings
@@ -22,7 +21,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(run: RunFolder, settings: Settings, *, check: bool = False) -> int:
+def main(run: RunFolder, settings: Settings, *, check: bool = False) -> int:  # noqa: ARG001 - every stage is called alike
     """Export, then check; return 1 after a line for each error, or 0 without errors.
 
     With `check` the stage only reads, so it also works on a read-only disk.
@@ -34,17 +33,13 @@ def main(run: RunFolder, settings: Settings, *, check: bool = False) -> int:
         raise PictuneError(
             f"{run.store_file}: no labels yet; run `make label` or `make simulate` first"
         )
-    target = settings.table("dataset", DatasetConfig).target
     with store_to_read(run) if check else open_store(run) as store:
-        written = "labels" if check else export_labels(store, run, settings)
+        written = "labels" if check else export_labels(store, run)
         faults = verify(store, run)
-    if target is not None and not faults:
-        faults = published_faults(run, target)
     for fault in faults:
         print(fault)
     if faults:
         print(f"dataset: {len(faults)} faults")
         return 1
-    copied = f", a copy in {target}" if target else ""
-    print(f"dataset: {written}{copied}: all of it agrees with the store and the files")
+    print(f"dataset: {written}: all of it agrees with the store and the files")
     return 0

@@ -19,10 +19,10 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "--to", "DIR", meaning, required=True, dest="target")
 
 
-def main(run: RunFolder, settings: Settings, *, target_format: str, target: Path) -> None:
+def main(run: RunFolder, settings: Settings, *, target_format: str, target: Path) -> None:  # noqa: ARG001 - every stage is called alike
     """Export to Parquet, then convert the tables to the folder `target`."""
     with open_store(run) as store:
-        export_labels(store, run, settings)
+        export_labels(store, run)
     exported = export_to(target_format, Latest(run), target)
     for what, count in exported.omitted.items():
         if count:

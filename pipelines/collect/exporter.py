@@ -106,19 +106,18 @@ def _export_on_request(
     compared = lru_cache(maxsize=1)(partial(_compared, run, settings))
     with open_store(run) as store, suppress(EOFError, BrokenPipeError):  # the app has ended
         while True:
-            connection.send(_answer(store, run, settings, connection.recv(), compared))
+            connection.send(_answer(store, run, connection.recv(), compared))
 
 
 def _answer(
     store: FeedbackStore,
     run: RunFolder,
-    settings: Settings,
     request: Request,
     compared: Callable[[Path], list[dict[str, Any]]],
 ) -> object:
     try:
         if request is None:
-            return export_labels(store, run, settings)
+            return export_labels(store, run)
         return campaign_quality(store, request) | {"comparisons": compared(run.latest.resolve())}
     except (PictuneError, OSError) as error:
         return PictuneError(str(error))

@@ -30,7 +30,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def main(
-    run: RunFolder, settings: Settings, *, source_format: str, source: Path, skip_bad: bool = False
+    run: RunFolder,
+    settings: Settings,  # noqa: ARG001 - every stage is called alike
+    *,
+    source_format: str,
+    source: Path,
+    skip_bad: bool = False,
 ) -> None:
     """Add the new rows of `source`, a file or folder in the format `source_format`, then export.
 
@@ -51,7 +56,7 @@ def main(
             batch.refuse_bad()
         with open_store(run) as store:
             new = batch.add_to(store)
-            written = export_labels(store, run, settings)
+            written = export_labels(store, run)
     added = new.feedback
     left_out = f", {batch.n_bad} bad rows left out" if batch.n_bad else ""
     print(

@@ -76,7 +76,7 @@ def main(run: RunFolder, settings: Settings) -> None:
             open_tasks = answered.total - answered.done
             for _ in progress(answers, "simulate", "label", total=open_tasks):
                 pass
-            written = export_labels(store, run, settings)
+            written = export_labels(store, run)
     print(f"simulate: {written}")
 
 

@@ -34,7 +34,7 @@ def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> Non
     config = settings.table("reward", RewardConfig)
     if run.has_store and processes.is_first:
         with open_store(run) as store:
-            export_labels(store, run, settings)
+            export_labels(store, run)
     processes.wait()  # until the labels exist
     if not (run.latest / MANIFEST).exists():
         raise PictuneError(

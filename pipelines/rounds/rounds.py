@@ -62,7 +62,7 @@ def _collect_labels(run: RunFolder, settings: Settings) -> None:
         simulate.main(run, settings)
     elif run.has_store:
         with open_store(run) as store:
-            export_labels(store, run, settings)
+            export_labels(store, run)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -12,7 +12,6 @@ from data.runs import RunFolder
 from data.schema import COMPARISON, IMAGES, PLAYGROUND, read_table
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
-from data.tables.publication import DatasetConfig, publish
 from labeling_app.campaign.known_answers import read_gold
 from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from pipelines.settings.config import Settings
@@ -91,11 +90,8 @@ def add_planned_tasks(store: FeedbackStore, run: RunFolder, settings: Settings) 
     return store.add_tasks([*planned, *gold])
 
 
-def export_labels(store: FeedbackStore, run: RunFolder, settings: Settings) -> str:
-    """Export to Parquet, and copy the tables to `[dataset] target` if set; return a line on it."""
+def export_labels(store: FeedbackStore, run: RunFolder) -> str:
+    """Export to Parquet; return a line on it."""
     files = export(store, run).files
-    target = settings.table("dataset", DatasetConfig).target
-    if target is not None:
-        publish(run, target)
     labels = sum(files[f"latest/{kind.table}.parquet"].rows for kind in KINDS.values())
     return f"{labels} labels in {run.latest}"

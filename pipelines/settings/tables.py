@@ -14,7 +14,6 @@ TABLES: dict[str, str] = {
     "tasks": "labeling_app.campaign.tasks:TasksConfig",
     "label": "labeling_app.settings:LabelConfig",
     "simulate": "labeling_app.campaign.simulated:SimulatedRaterConfig",
-    "dataset": "data.tables.publication:DatasetConfig",
     "reward": "reward.settings:RewardConfig",
     "finetune": "pipelines.settings.finetune:FinetuneConfig",
     **{name: method.settings for name, method in METHODS.items()},
