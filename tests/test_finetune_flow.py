@@ -331,6 +331,9 @@ def test_weights_in_half_precision_draw_nearly_the_same_and_train(layout: Layout
     assert any(one.grad is not None and one.grad.abs().max() > 0 for one in weights)
 
 
+@pytest.mark.parametrize(
+    "layout", ["sd3", "flux dev", "z-image", "klein", "qwen-image"], indirect=True
+)
 def test_weights_in_8_bits_draw_nearly_the_same_and_train(layout: Layout) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join((str(OPTIONAL), str(Path.cwd())))}
     command = [sys.executable, "-m", "tests.support.in_8_bits", str(layout.folder)]

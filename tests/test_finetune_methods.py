@@ -26,22 +26,24 @@ def flatten(value: Any) -> list[Any]:
     return [value.tolist()] if isinstance(value, Tensor) else [value]
 
 
-@pytest.fixture(scope="module", params=["sd", *LANGUAGE_WRITERS])
-def any_folder(
-    request: pytest.FixtureRequest, sd_folder: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """Tiny models in the layouts of Stable Diffusion and of the models with a language model."""
-    if request.param == "sd":
-        return sd_folder
-    return LANGUAGE_WRITERS[request.param](tmp_path_factory.mktemp("language") / "model")
+RESUMED = [
+    *(("sd", method) for method in METHODS),
+    # Each family of language models with two methods, each method with one family at least.
+    *(("z-image", method) for method in ("ddpo", "rwl")),
+    *(("klein", method) for method in ("dpok", "preference")),
+    *(("klein distilled", method) for method in ("nft", "reward_gradient")),
+    *(("qwen-image", method) for method in ("dpok", "rwl")),
+]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("family", "method"), RESUMED)
 def test_stopped_and_continued_equals_uninterrupted(
-    any_folder: Path, tmp_path: Path, method: str
+    sd_folder: Path, tmp_path: Path, family: str, method: str
 ) -> None:
+    folder = sd_folder if family == "sd" else LANGUAGE_WRITERS[family](tmp_path / "model")
+
     def run() -> Run:
-        return Run(open_with_adapter(any_folder, image_size=16), method)
+        return Run(open_with_adapter(folder, image_size=16), method)
 
     whole = run()
     before = flatten(whole.model.adapter.state())
@@ -51,10 +53,10 @@ def test_stopped_and_continued_equals_uninterrupted(
     first = run()
     for metrics in first.steps():
         if metrics.step == 3:  # within the second round of RWL
-            save_checkpoint(tmp_path, first.state, first.generator)
+            save_checkpoint(tmp_path / "steps", first.state, first.generator)
             break
     second = run()
-    assert load_latest(tmp_path, second.state, second.generator)
+    assert load_latest(tmp_path / "steps", second.state, second.generator)
     assert [metrics.step for metrics in second.steps()] == [4]
     assert flatten(second.state.weights()) == flatten(whole.state.weights())
     assert flatten(second.state.state_dict()) == flatten(whole.state.state_dict())

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.slow
 BEST, WIDTH = 1.0, 1.0
 """The place of the highest reward, and the standard deviation of exp(reward)."""
 CONFIG = RewardWeightedConfig(
-    updates=800,
+    updates=400,
     batch=256,
     micro_batch=256,
     learning_rate=3e-3,

@@ -48,8 +48,8 @@ def test_a_model_that_does_not_open_is_one_line_at_the_start(
 
 @contextmanager
 def begun_drawing(client: httpx.Client) -> Iterator[Iterator[str]]:
-    """Ask for a drawing of a hundred steps; once it has begun, yield what comes of it."""
-    data = ["A cat.", [BASE], 1, "", 2, 100, 0, 16, 1, None, BASE]
+    """Ask for a drawing of thirty steps; once it has begun, yield what comes of it."""
+    data = ["A cat.", [BASE], 1, "", 2, 30, 0, 16, 1, None, BASE]
     events = gradio_config(client.get("/").text)["dependencies"]
     draw = next(event["id"] for event in events if len(event["inputs"]) == len(data))
     body = {"fn_index": draw, "data": data, "session_hash": "abc"}

@@ -22,6 +22,7 @@ from PIL import Image
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from data.store.feedback_store import FeedbackStore
+from labeling_app.admin import board
 from labeling_app.app_state import AppState
 from labeling_app.campaign.known_answers import read_training
 from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
@@ -236,6 +237,7 @@ def drag(page: Page, place: int, rank: str) -> None:
 
 def main(root: Path, port: int) -> None:
     """Serves the campaign in `root`: its PNG files, its store, its training, its settings."""
+    board.EVERY_S = 4  # a test waits for the admin page's next look
     paths = {hashlib.sha256(path.read_bytes()).hexdigest(): path for path in root.glob("*.png")}
     file = root / "training.csv"
     images = {image_id: ImageRow(image_id, PROMPT) for image_id in paths}
