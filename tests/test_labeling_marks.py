@@ -1,18 +1,22 @@
 """Marks in answers: what each setting takes, and that they are stored as they were sent."""
 
+import io
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
+from PIL import Image
 from pydantic import ValidationError
 
 from data.feedback import Submission
 from data.kinds.kind import InvalidAnswer
 from labeling_app.campaign.known_answers import TrainingItem, read_training
 from labeling_app.campaign.tasks import ImageRow, TasksConfig
+from labeling_app.rater.images import thumbnail
 from labeling_app.settings import LabelConfig
 from tests.support.labeling_calls import claim, live_labels, sign_in, submission
 from tests.support.labeling_campaign import Campaign, app_of, make_campaign
@@ -110,22 +114,7 @@ def test_each_setting_takes_its_marks_and_refuses_others_in_one_line(
     assert "\n" not in message
 
 
-def test_history_undo_and_a_new_answer_bring_the_marks_back(start: Start) -> None:
-    client = start(marks="required")
-    task = claim(client)["task"]
-    first = submission(task, answer=binary("bad", BOX))
-    assert client.post("/api/v1/submissions", json=first).status_code == 201
-    again = client.post("/api/v1/submissions", json=first)  # an acknowledgment that was lost
-    assert (again.status_code, again.json()["revision"]) == (200, 1)
-    (entry,) = client.get("/api/v1/history").json()["labels"]
-    assert entry["answer"]["marks"] == [BOX]
-    edited = submission(task, answer=binary("bad", BOX, POINT))
-    assert client.post("/api/v1/submissions", json=edited).json()["revision"] == 2
-    undone = client.post("/api/v1/undo", json={}).json()
-    assert [mark["kind"] for mark in undone["answer"]["marks"]] == ["box", "point"]
-
-
-def test_the_store_itself_checks_the_words_and_keeps_imprecise_places_as_they_are(
+def test_the_store_itself_checks_the_words_of_the_prompt(
     campaign: Campaign,
 ) -> None:
     with campaign.open_store() as store:
@@ -143,6 +132,19 @@ def test_the_store_itself_checks_the_words_and_keeps_imprecise_places_as_they_ar
                     store.submit(Submission.model_validate(given))
         (row,) = live_labels(store)
     assert json.loads(row.answer_json)["marks"] == [BOX | {"word_indexes": [4]}]
+
+
+def test_admins_see_marks_over_a_thumbnail(campaign: Campaign) -> None:
+    path = next(iter(campaign.paths.values()))
+    edges = (0.25, 0.5, 0.5, 0.75, 0.75, 0.25, 0.75, 0.25)  # a box and a point
+    plain, marked = (
+        np.asarray(Image.open(io.BytesIO(thumbnail(path, given))), int) for given in ((), edges)
+    )
+    down, across = np.nonzero(np.abs(plain - marked).max(-1) > 90)
+    box = across < 36
+    assert (down[box].min(), down[box].max()) == pytest.approx((32, 48), abs=2)
+    assert (across[box].min(), across[box].max()) == pytest.approx((16, 32), abs=2)
+    assert (down[~box].mean(), across[~box].mean()) == pytest.approx((16, 48), abs=2)
 
 
 def test_training_and_gold_ignore_marks(campaign: Campaign, start: Start, tmp_path: Path) -> None:
@@ -168,9 +170,3 @@ def test_training_and_gold_ignore_marks(campaign: Campaign, start: Start, tmp_pa
 def test_names_that_no_key_could_choose_are_refused(aspects: list[str], says: str) -> None:
     with pytest.raises(ValidationError, match=says):
         TasksConfig.model_validate({"mark_aspects": aspects})
-
-
-def test_the_page_is_told_what_to_ask_for(start: Start) -> None:
-    told = start(marks="optional", mark_aspects=["text"]).get("/api/v1/settings").json()
-    assert told["marks"] == "optional"
-    assert told["mark_aspects"] == ["artifact", "misaligned", "text"]
