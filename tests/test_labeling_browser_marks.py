@@ -257,6 +257,9 @@ def test_marks_are_moved_resized_described_undone_and_changed_later(
         send(page)
         wait_until(lambda: last_answer(campaign, "Ann")["row"].revision == 2)
         (kept,) = last_answer(campaign, "Ann")["marks"]
+        page.keyboard.press("u")
+        expect(page.locator(".stage .marks g")).to_have_count(1)
+        assert answers(campaign, "Ann") == []
     assert place_of(kept) == pytest.approx((426.4, 200, 546.4, 324), abs=1)
 
 

@@ -12,8 +12,6 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from pydantic import ValidationError
 
-from data.feedback import Submission
-from data.kinds.kind import InvalidAnswer
 from labeling_app.campaign.known_answers import TrainingItem, read_training
 from labeling_app.campaign.tasks import ImageRow, TasksConfig
 from labeling_app.rater.images import thumbnail
@@ -112,26 +110,6 @@ def test_each_setting_takes_its_marks_and_refuses_others_in_one_line(
     message = detail if isinstance(detail, str) else detail[0]["reason"]
     assert says in message
     assert "\n" not in message
-
-
-def test_the_store_itself_checks_the_words_of_the_prompt(
-    campaign: Campaign,
-) -> None:
-    with campaign.open_store() as store:
-        rater = store.add_rater("Ann")
-        held = store.claim(rater)
-        assert held is not None
-        sent = {"task_id": held.task.task_id, "rater_id": rater}
-        for number, (index, fits) in enumerate([(5, False), (4, True)]):
-            mark = BOX | {"word_indexes": [index]}
-            given = sent | {"submission_id": str(number), "answer": binary("bad", mark)}
-            if fits:
-                store.submit(Submission.model_validate(given))
-            else:
-                with pytest.raises(InvalidAnswer, match="the prompt has 5 words, none at place 5"):
-                    store.submit(Submission.model_validate(given))
-        (row,) = live_labels(store)
-    assert json.loads(row.answer_json)["marks"] == [BOX | {"word_indexes": [4]}]
 
 
 def test_admins_see_marks_over_a_thumbnail(campaign: Campaign) -> None:

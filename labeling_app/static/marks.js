@@ -68,8 +68,8 @@ export function moved(mark, by) {
   const { x0, y0, x1, y1 } = mark;
   const x = Math.min(Math.max(by.x, -x0), 1 - (x1 ?? x0));
   const y = Math.min(Math.max(by.y, -y0), 1 - (y1 ?? y0));
-  const end = { x1: x1 == null ? null : x1 + x, y1: y1 == null ? null : y1 + y };
-  return { ...mark, x0: x0 + x, y0: y0 + y, ...end };
+  const end = { x1: x1 == null ? null : within(x1 + x), y1: y1 == null ? null : within(y1 + y) };
+  return { ...mark, x0: within(x0 + x), y0: within(y0 + y), ...end };
 }
 
 /**
