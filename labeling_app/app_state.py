@@ -20,6 +20,7 @@ from pydantic import BaseModel
 from data.errors import PictuneError
 from data.store.feedback_store import FeedbackStore
 from labeling_app.campaign.known_answers import TrainingItem
+from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.settings import LabelConfig
 from labeling_app.words import check_language, read_words
 
@@ -139,6 +140,7 @@ class AppState:
     image_path: Callable[[str], Path | None]
     """Return the file of an image id of this campaign, else None; no other files are served."""
     config: LabelConfig
+    tasks: TasksConfig = field(default_factory=TasksConfig)
     on_export: Callable[[], object] | None = None
     """Export the labels: called every `export_every_s` seconds while the app runs, once when it
     ends, and when an admin asks for it."""

@@ -17,6 +17,10 @@ export interface Settings {
   guideline_version: string;
   /** Of guidelines in other languages, by language. */
   guideline_versions: Partial<Record<string, string>>;
+  /** Whether raters mark what is wrong in an image that they find bad or report. */
+  marks: "off" | "optional" | "required";
+  /** Names for what is wrong at a mark. */
+  mark_aspects: string[];
 }
 
 /** A text, or its forms by plural category, such as `one` and `other`. */
@@ -100,11 +104,35 @@ interface Remarks {
   /** Why the task was skipped, or an image reported. */
   reason?: string | null;
   comment?: string | null;
+  marking?: undefined;
+}
+
+/** Where an image is wrong; edges in fractions of the original image. */
+export interface Mark {
+  kind: "point" | "box";
+  aspect: string;
+  x0: number;
+  y0: number;
+  /** Null for a point. */
+  x1?: number | null;
+  y1?: number | null;
+  severity?: 1 | 2 | 3 | null;
+  /** Places, from 0, of the prompt's words that are wrong or missing. */
+  word_indexes?: number[];
+  comment?: string | null;
+}
+
+/** Marks on the way, and the answer that waits for them while the rater is marking. */
+export interface HalfMarked {
+  answer: BinaryAnswer | null;
+  marks: Mark[];
 }
 
 export interface BinaryAnswer extends Remarks {
   kind: "binary";
   verdict: Verdict;
+  /** Empty where there is nothing to mark; missing where that was not asked. */
+  marks?: Mark[] | null;
   ranks?: undefined;
   outcome?: undefined;
 }
@@ -115,6 +143,7 @@ export interface RankingAnswer extends Remarks {
   ranks: Record<string, Rank>;
   /** Ids of the images that nobody should see. */
   unsafe?: string[];
+  marks?: undefined;
   verdict?: undefined;
   outcome?: undefined;
 }
@@ -130,6 +159,7 @@ export interface ComparisonAnswer extends Remarks {
   count?: number | null;
   /** Ids of the images that nobody should see. */
   unsafe?: string[];
+  marks?: undefined;
   verdict?: undefined;
   ranks?: undefined;
 }
@@ -139,6 +169,8 @@ export interface Draft {
   /** By image id. */
   ranks?: Record<string, Rank>;
   comment?: string;
+  marking?: HalfMarked;
+  marks?: undefined;
   verdict?: undefined;
   outcome?: undefined;
 }

@@ -110,6 +110,13 @@ class Kind(ABC, Generic[AnswerT]):
             InvalidAnswer: the answer does not fit.
         """
 
+    def check_words(self, answer: AnswerT, prompt: str) -> None:
+        """Check that the prompt has every word that an answer names.
+
+        Raises:
+            InvalidAnswer: it does not have one.
+        """
+
     @abstractmethod
     def outcome(self, answer: AnswerT) -> str:
         """Return a keyword for searches of labels, with at most 20 letters.

@@ -6,8 +6,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from data.ids import Remark
-from data.kinds.kind import Answer, Columns, Kind, TaskFacts
-from data.regions import Marks
+from data.kinds.kind import Answer, Columns, InvalidAnswer, Kind, TaskFacts
+from data.regions import Marks, words_of
 from data.schema import LABELS_BINARY
 
 
@@ -37,6 +37,21 @@ class Verdict(Kind[BinaryAnswer]):
     images = (1, 1)
     always_counted = True
     names_unsafe_images = False
+
+    def check_words(self, answer: BinaryAnswer, prompt: str) -> None:
+        """Check that the words of the marks are words of the prompt."""
+        count = len(words_of(prompt))
+        for index in (index for mark in answer.marks or () for index in mark.word_indexes):
+            if index >= count:
+                raise InvalidAnswer(
+                    f"marks: the prompt has {count} words, none at place {index}; count from 0"
+                )
+
+    def in_words(self, answer: BinaryAnswer, image_ids: Sequence[str]) -> str:
+        """Return the verdict, and the number of marks if the rater was asked for them."""
+        del image_ids
+        marked = "" if answer.marks is None else f" (marks: {len(answer.marks)})"
+        return f"{answer.verdict}{marked}"
 
     def outcome(self, answer: BinaryAnswer) -> str:
         """Return the verdict."""

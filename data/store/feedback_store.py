@@ -36,7 +36,7 @@ from data.feedback import (
     Task,
 )
 from data.kinds.kind import InvalidAnswer
-from data.kinds.registry import TaskKind, check_answer
+from data.kinds.registry import TaskKind, check_answer, kind_of
 from data.store import leases, revisions
 from data.store.database import Database, StorePart
 from data.store.imported import Added, ImportedLabel, insert_labels
@@ -276,6 +276,7 @@ class FeedbackStore(StorePart):
                 return earlier
             answer, rater_id = submission.answer, submission.rater_id
             check_answer(answer, task.kind, task.image_ids, task.axis, task.steps)
+            kind_of(answer).check_words(answer, task.prompt)
             lease = leases.find_lease(connection, task.task_id, rater_id)
             if lease is None:
                 load_rater(connection, rater_id)

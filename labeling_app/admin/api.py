@@ -6,9 +6,10 @@ The buttons of the admin page call its functions. Each action is in the trail of
 
 import asyncio
 from datetime import datetime
+from functools import partial
 from typing import Annotated
 
-from fastapi import APIRouter, HTTPException, Response
+from fastapi import APIRouter, HTTPException, Query, Response
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
@@ -16,6 +17,7 @@ from data.errors import PictuneError
 from data.feedback import Account, Decision, Receipt, Role, Status
 from data.ids import Identifier
 from data.kinds.registry import AnyAnswer, TaskKind
+from data.regions import Fraction
 from data.store.plan.planning import LARGEST_OVERLAP
 from labeling_app.admin import figures
 from labeling_app.app_state import AppState, State
@@ -110,12 +112,20 @@ def table(name: str, state: State, account: Admin) -> FileResponse:
 @router.get(
     "/thumbnails/{image_id}",
     response_class=Response,
-    responses=may_refuse(404) | {200: {"content": {"image/webp": FILE}}},
+    responses=may_refuse(404, 422) | {200: {"content": {"image/webp": FILE}}},
 )
-async def thumbnail_of(image_id: str, state: State, _admin: Admin) -> Response:
-    """Return one image of the campaign, small and without metadata, also a reported one."""
+async def thumbnail_of(
+    image_id: str,
+    state: State,
+    _admin: Admin,
+    edges: Annotated[tuple[Fraction, ...], Query()] = (),
+) -> Response:
+    """Return one image of the campaign, small and without metadata, also a reported one.
+
+    Marks are outlined whose left, upper, right and lower edges stand in `edges`, one after another.
+    """
     content = await asyncio.get_running_loop().run_in_executor(
-        state.decoding, encoded, state.image_path(image_id), thumbnail
+        state.decoding, encoded, state.image_path(image_id), partial(thumbnail, edges=edges)
     )
     kept = {"Cache-Control": "private, max-age=31536000, immutable"}
     return Response(content, media_type="image/webp", headers=kept)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, get_args
+from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
 
 import gradio as gr
@@ -102,12 +103,23 @@ def _images(now: Snapshot) -> list[tuple[str, str]]:
     """Return address and caption of each image."""
     return [
         (
-            now.origin + tables.THUMBNAIL.format(image_id) + _mark(given, image_id),
+            now.origin
+            + tables.THUMBNAIL.format(image_id)
+            + _with_marks(given)
+            + _mark(given, image_id),
             f"{given[0].task.prompt}\n{_answers(given, place)}",
         )
         for given in now.labels.tasks
         for place, image_id in enumerate(given[0].task.image_ids)
     ]
+
+
+def _with_marks(given: Sequence[GivenLabel]) -> str:
+    """Return the end of an address that has the raters' marks drawn over the image."""
+    marks = [mark for one in given for mark in getattr(one.answer, "marks", None) or ()]
+    edges = [(one.x0, one.y0, one.x1 or one.x0, one.y1 or one.y0) for one in marks]
+    told = [("edges", f"{edge:.3f}") for each in edges for edge in each]
+    return f"?{urlencode(told)}" if told else ""
 
 
 def _mark(given: Sequence[GivenLabel], image_id: str) -> str:

@@ -9,14 +9,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from data.feedback import ChecksConfig, NewTask
+from data.regions import ARTIFACT, MISALIGNED
 
 LARGEST_RANKING = 9
 """Largest ranking: each position on the screen and each rank needs a number key."""
+
+MOST_ASPECTS = 9
+"""Most aspects of marks: each needs a number key."""
+
+
+def _check_aspects(names: tuple[str, ...]) -> tuple[str, ...]:
+    known = [ARTIFACT, MISALIGNED]
+    for name in names:
+        if name in known:
+            raise ValueError(f"{name!r} is there already; name each aspect once")
+        known.append(name)
+    return names
+
+
+Aspect = Annotated[str, Field(min_length=1, max_length=40, pattern=r"^[^\x00-\x1f]*$")]
 
 
 class TasksConfig(ChecksConfig, frozen=True, extra="forbid"):
@@ -37,6 +53,18 @@ class TasksConfig(ChecksConfig, frozen=True, extra="forbid"):
     other tasks."""
     gold_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Probability that the next task is gold, if `gold` is set."""
+    marks: Literal["off", "optional", "required"] = "off"
+    """Whether raters mark the wrong places of an image that they find bad or report. `required`:
+    a bad verdict needs a mark, or the answer that there is nothing to mark."""
+    mark_aspects: Annotated[
+        tuple[Aspect, ...], Field(max_length=MOST_ASPECTS - 2), AfterValidator(_check_aspects)
+    ] = ()
+    """Further names for what is wrong at a mark, besides `artifact` and `misaligned`."""
+
+    @property
+    def aspects(self) -> tuple[str, ...]:
+        """All names for what is wrong at a mark."""
+        return (ARTIFACT, MISALIGNED, *self.mark_aspects)
 
 
 @dataclass(frozen=True)

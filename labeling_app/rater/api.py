@@ -19,6 +19,7 @@ from data.kinds.registry import AnyAnswer, TaskKind, is_skip, kind_of, reported_
 from data.store.views.overview import latest_labels
 from labeling_app.app_state import APP_VERSION, AppState, Health, State
 from labeling_app.rater.images import bare_png, encoded
+from labeling_app.rater.marks import check_marks
 from labeling_app.rater.no_task import (
     pause_if_below,
     reason_for_none,
@@ -122,6 +123,8 @@ def settings(state: State) -> Settings:
             language: state.guidelines.version(language)
             for language in state.guidelines.translations
         },
+        marks=state.tasks.marks,
+        mark_aspects=state.tasks.aspects,
     )
 
 
@@ -205,6 +208,7 @@ def claim(body: ClaimBody, state: State, rater: SignedIn) -> Response:
 )
 def submit(body: SubmissionBody, state: State, rater: SignedIn) -> Response:
     """Store an answer; reply after it is on disk: 201, or 200 if it was stored before."""
+    check_marks(body.answer, state.tasks)
     submission = Submission(
         **{name: value for name, value in body if name != "language"},
         rater_id=rater.rater_id,

@@ -1,14 +1,15 @@
 """Images for raters: only pixels, so that nothing reveals the model that drew them."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fastapi import HTTPException
-from PIL import Image, ImageOps
+from PIL import Image, ImageDraw, ImageOps
 
 from data.errors import PictuneError
 from data.image_files import open_image
+from data.regions import POINT_RADIUS
 
 THUMBNAIL = 320
 """Pixels of the longer side of a thumbnail: 160 CSS pixels on screens of double density."""
@@ -34,10 +35,23 @@ def encoded(path: Path | None, encode: Callable[[Path], bytes]) -> bytes:
         raise HTTPException(404, "the image has too many pixels to be shown") from error
 
 
-def thumbnail(path: Path) -> bytes:
-    """Return the image as a small WebP; errors as of `bare_png`."""
+def thumbnail(path: Path, edges: Sequence[float] = ()) -> bytes:
+    """Return the image as a small WebP with outlines of marks; errors as of `bare_png`.
+
+    `edges` has the left, upper, right and lower edge of each mark, as fractions of the image; those
+    of a point are the same twice.
+    """
     pixels = _upright(path)
     pixels.thumbnail((THUMBNAIL, THUMBNAIL))
+    pen = ImageDraw.Draw(pixels)
+    width, height = pixels.size
+    radius = POINT_RADIUS * max(width, height)
+    for x0, y0, x1, y1 in zip(*[iter(edges)] * 4, strict=False):
+        start, end = (x0 * width, y0 * height), (x1 * width, y1 * height)
+        if start == end:
+            pen.circle(start, radius, outline="red", width=2)
+        else:
+            pen.rectangle((start, end), outline="red", width=2)
     pixels.info.clear()
     out = io.BytesIO()
     pixels.save(out, "WEBP", quality=85)

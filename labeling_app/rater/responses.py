@@ -6,7 +6,7 @@ FastAPI checks answers with these models and describes them in `/api/v1/openapi.
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 from markdown_it import MarkdownIt
 from pydantic import BaseModel, Field
@@ -36,6 +36,10 @@ class Settings(BaseModel, frozen=True):
     guideline_version: str
     guideline_versions: dict[str, str]
     """Versions of the translated guidelines, by language."""
+    marks: Literal["off", "optional", "required"]
+    """Whether raters mark what is wrong in an image that they find bad or report."""
+    mark_aspects: tuple[str, ...]
+    """Names for what is wrong at a mark."""
 
 
 class PageWords(BaseModel, frozen=True):

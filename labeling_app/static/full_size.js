@@ -22,6 +22,8 @@ export class FullSize {
     /** @type {string[]} */
     this.names = [];
     this.place = 0;
+    /** @type {Element[]} */
+    this.over = []; // what lies over the image
     this.others.addEventListener("click", () => this.turn(1));
     this.frame.addEventListener("click", () => {
       if ((globalThis.visualViewport?.scale ?? 1) > ZOOMED) this.turn(1); // at the same place
@@ -85,7 +87,8 @@ export class FullSize {
   }
 
   draw() {
-    this.frame.replaceChildren(this.images[this.place]);
+    const over = this.over.map((one) => one.cloneNode(true));
+    this.frame.replaceChildren(this.images[this.place], ...over);
     this.name.textContent = this.names[this.place];
   }
 }

@@ -182,7 +182,8 @@ function timeOf(moment) {
 function describe(answer, images) {
   const comment = answer.comment && words("history.comment", { comment: answer.comment });
   const reason = answer.reason && wordsOfReason(answer.reason);
-  const remarks = [reason, comment].filter(Boolean).join(", ");
+  const marks = answer.marks && words("history.marks", { count: answer.marks.length });
+  const remarks = [reason, marks, comment].filter(Boolean).join(", ");
   const verdict = KINDS[answer.kind].said(answer, images);
   return remarks ? words("history.remarks", { answer: verdict, remarks }) : verdict;
 }

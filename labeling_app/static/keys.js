@@ -51,6 +51,25 @@ export const PARTS = {
     },
     fixed: [[["1", "…", "9", "0"], "keys.count"], [["1", "…", "6"], "keys.steps"]],
   },
+  marking: {
+    title: "keys.marking",
+    actions: {
+      up: { words: "marking.up", standard: ["ArrowUp"], left: ["w", "ArrowUp"] },
+      left: { words: "marking.left", standard: ["ArrowLeft"], left: ["a", "ArrowLeft"] },
+      down: { words: "marking.down", standard: ["ArrowDown"], left: ["s", "ArrowDown"] },
+      right: { words: "marking.right", standard: ["ArrowRight"], left: ["d", "ArrowRight"] },
+      set: { words: "marking.set", standard: ["Enter"], left: ["q", "Enter"] },
+      severity: { words: "marking.severity", standard: ["s"], left: ["r"] },
+      words: { words: "marking.words", standard: ["w"], left: ["i"] },
+      next: { words: "marking.next", standard: ["n"], left: ["n"] },
+      move: { words: "marking.move", standard: ["m"], left: ["m"] },
+      remove: { words: "marking.remove", standard: ["Backspace"], left: ["Backspace"] },
+      hide: { words: "marking.hide", standard: ["x"], left: ["x"] },
+      nothing: { words: "marking.nothing", standard: ["0"], left: ["y", "z", "0"] },
+      send: { words: "marking.send", standard: [" "], left: [" "] },
+    },
+    fixed: [[["1", "…", "9"], "keys.aspect"], [["Shift", "↑"], "keys.box"]],
+  },
   always: {
     title: "keys.always",
     actions: {

@@ -11,6 +11,7 @@ import { closest, find, findAll, slot } from "./dom.js";
 import { FullSize } from "./full_size.js";
 import { Stopwatch } from "./input.js";
 import { isAnswer, KINDS, shownAs } from "./kinds.js";
+import { Marking } from "./marking.js";
 import { Reasons } from "./reasons.js";
 import { words } from "./words.js";
 
@@ -41,11 +42,19 @@ export class Screen {
     this.restReason = slot(page, "reason", HTMLElement);
     this.later = slot(page, "later", HTMLElement);
     this.reasons = new Reasons(slot(page, "reasons", HTMLDialogElement));
-    /** @type {Draft["ranks"]} */
-    this.ranks = undefined; // of a half-made ranking
-    const note = () => changed({ ranks: this.ranks, comment: this.comment.value });
+    /** @type {Pick<Draft, "ranks" | "marking">} */
+    this.half = {}; // of a half-made answer
+    const note = () => changed({ ...this.half, comment: this.comment.value });
     this.comment.addEventListener("input", note);
     this.fullSize = new FullSize(slot(page, "full-size", HTMLDialogElement));
+    this.marking = new Marking(page, {
+      fullSize: this.fullSize,
+      changed: (marking) => {
+        this.half = { marking };
+        note();
+      },
+      done: (answer, mode) => this.send(answer, mode),
+    });
     /** @type {Around} */
     const around = {
       answer: (answer, mode) => this.give(answer, mode),
@@ -53,7 +62,7 @@ export class Screen {
         this.reasons.ask(question, this.forThisItem(chosen), images),
       say: (text) => status.say(text),
       changed: ({ ranks }) => {
-        this.ranks = ranks;
+        this.half = { ranks };
         note();
       },
     };
@@ -81,6 +90,7 @@ export class Screen {
   draw(view) {
     if (view !== "task") {
       this.reasons.dialog.close();
+      this.marking.dialog.close();
       this.fullSize.dialog.close();
     }
     this.page.dataset.view = view;
@@ -106,7 +116,7 @@ export class Screen {
     this.commentRow.hidden = !item.task_id;
     this.later.hidden = item.editing === true;
     this.comment.value = item.earlier?.comment ?? "";
-    this.ranks = item.earlier?.ranks;
+    this.half = { ranks: item.earlier?.ranks, marking: item.earlier?.marking };
     for (const part of findAll(this.page, "[data-kind]", HTMLElement)) {
       part.hidden = part.dataset.kind !== kind;
     }
@@ -118,6 +128,7 @@ export class Screen {
     const asked = item.question ? slot(this.page, "question", HTMLElement).textContent ?? "" : "";
     this.status.say(`${banner} ${what}: ${prompt} ${asked}`.trim());
     this.watch.start();
+    this.marking.take(item);
   }
 
   /** Takes away what can be answered. */
@@ -138,12 +149,21 @@ export class Screen {
   }
 
   /**
-   * Takes the rater's answer to what is on the screen.
+   * Takes the rater's answer to what is on the screen; some wait for marks.
    *
    * @param {Answer} answer
    * @param {InputMode} mode
    */
   give(answer, mode) {
+    if (this.marking.asks(answer)) this.marking.ask(answer);
+    else this.send(answer, mode);
+  }
+
+  /**
+   * @param {Answer} answer
+   * @param {InputMode} mode
+   */
+  send(answer, mode) {
     const comment = this.comment.value.trim();
     const whole = comment ? { ...answer, comment } : answer;
     this.state.item?.take(whole, { ...this.watch.read(), input_mode: mode });

@@ -3,7 +3,7 @@
 
 /** @import { Layout } from "./keys.js" */
 
-import { findAll, made, slot } from "./dom.js";
+import { facts, findAll, made, slot } from "./dom.js";
 import { capOf, keys, PARTS, showHints } from "./keys.js";
 import { words } from "./words.js";
 
@@ -53,7 +53,7 @@ export class Settings {
     showHints(this.page);
     for (const layout of this.layouts) layout.checked = layout.value === keys.layout;
     this.help.replaceChildren(
-      ...Object.entries(PARTS).flatMap(([part, { title, actions, fixed = [] }]) => {
+      ...shownParts().flatMap(([part, { title, actions, fixed = [] }]) => {
         const list = document.createElement("dl");
         list.append(
           ...fixed.flatMap(([names, key]) => row(names, key)),
@@ -63,6 +63,12 @@ export class Settings {
       }),
     );
   }
+}
+
+/** The parts of the page that this campaign has. */
+function shownParts() {
+  const { marks } = facts().settings;
+  return Object.entries(PARTS).filter(([part]) => part !== "marking" || marks !== "off");
 }
 
 /**

@@ -39,12 +39,13 @@ def main(run: RunFolder, settings: Settings) -> int:
             serves these labels.
     """
     config = settings.table("label", LabelConfig)
+    tasks = settings.table("tasks", TasksConfig)
     files, categories = ImageFiles(run), _categories(run)
     wordings = read_wordings(settings.table("compare", CompareConfig))
     training = read_training(config.training, campaign_images(run)) if config.training else ()
     with (
         ends_in_order(),
-        open_store(run, settings.table("tasks", TasksConfig)) as store,
+        open_store(run, tasks) as store,
         _served_alone(store) as note,
         closing(Exporter(run)) as exporter,
     ):
@@ -74,6 +75,7 @@ def main(run: RunFolder, settings: Settings) -> int:
                 store,
                 files.get,
                 config,
+                tasks=tasks,
                 on_export=exporter.export,
                 training=training,
                 categories=categories,

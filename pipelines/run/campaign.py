@@ -37,9 +37,9 @@ def images_digest(run: RunFolder) -> str:
 def plan_digest(settings: Settings) -> str:
     """Return a hash of the settings of the raters' tasks.
 
-    Checks are not included: they may change while raters label.
+    Checks and marks are not included: they may change while raters label.
     """
-    checks = {*ChecksConfig.model_fields, "gold"}
+    checks = {*ChecksConfig.model_fields, "gold", "marks", "mark_aspects"}
     plan = settings.table("tasks", TasksConfig).model_dump_json(exclude=checks)
     return hashlib.sha256(plan.encode()).hexdigest()
 

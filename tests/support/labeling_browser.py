@@ -41,6 +41,8 @@ PATIENCE_S = 120
 """A busy machine may take a minute to start the app."""
 SETTINGS = "label.json"
 """File with settings of the app that is served, where a test needs others."""
+TASKS = "tasks"
+"""Key in that file of settings of the tasks."""
 IMAGES = ".stage:visible img, .image:visible img"
 PHONE: dict[str, Any] = {
     "viewport": {"width": 390, "height": 760},
@@ -244,11 +246,14 @@ def main(root: Path, port: int) -> None:
     training = read_training(file, images) if file.exists() else ()
     with FeedbackStore.open(f"sqlite:///{root / 'feedback.db'}") as store:
         own = root / SETTINGS
-        config = LabelConfig(port=port, **json.loads(own.read_text()) if own.exists() else {})
+        given = json.loads(own.read_text()) if own.exists() else {}
+        tasks = TasksConfig.model_validate(given.pop(TASKS, {}))
+        config = LabelConfig(port=port, **given)
         state = AppState(
             store,
             paths.get,
             config,
+            tasks=tasks,
             on_export=(root / "exported").touch,
             training=training,
         )
