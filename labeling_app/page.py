@@ -70,6 +70,7 @@ html[data-colors="light"] body { background: #f6f7f9; }
 html[data-colors="dark"] body { background: #14161b; }
 </style>
 <script>
+document.querySelector("[name=viewport]").content += ", viewport-fit=cover";
 const colors = localStorage.getItem("pictune.colors");
 if (colors) {
   const address = new URL(location.href);
@@ -78,7 +79,8 @@ if (colors) {
   document.documentElement.dataset.colors = colors;
 }
 </script>"""
-"""HTML of the page's head: applies the colors chosen in this browser before anything is drawn."""
+"""HTML of the page's head: before anything is drawn, it applies the colors chosen in this browser and
+takes the whole screen of a phone, whose rounded corners label.css keeps free."""
 
 
 def scripts_of(folder: Path) -> str:
