@@ -1,0 +1,126 @@
+"""The raters' page without a network: it opens, takes answers, and loses and doubles none.
+
+The server is killed, which a service worker notices in the same way as a lost connection.
+"""
+
+import json
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from labeling_app.campaign.tasks import TasksConfig
+from tests.support import labeling_rater as raters
+from tests.support.labeling_browser import IMAGES, PHONE, SETTINGS, Server, images_of, serving
+from tests.support.labeling_campaign import Campaign
+from tests.support.labeling_rater import answer_by_keys, answers, wait_until
+
+pytestmark = pytest.mark.slow
+
+KEPT = "JSON.parse(localStorage['pictune.kept'] ?? 'null')"
+ALL_KEPT = f"""async () => {{
+  const kept = {KEPT};
+  if (!kept?.progress || kept.tasks.length !== kept.progress.hold) return false;
+  const urls = kept.tasks.flatMap(({{ images }}) => images.map(({{ url }}) => url));
+  const images = await caches.open("pictune.images");
+  for (const url of urls) if (!await images.match(url)) return false;
+  const names = (await caches.keys()).filter((name) => name.startsWith("pictune.page."));
+  const files = await (await caches.open(names[0])).keys();
+  return names.length === 1 && files.length > 10 && navigator.serviceWorker.controller !== null;
+}}"""
+"""Whether the device has one version of the page, all tasks that it should hold, their images."""
+
+
+@pytest.fixture
+def campaign(tmp_path: Path) -> Campaign:
+    config = TasksConfig(rankings_per_prompt=5, ranking_size=3)
+    return raters.prepare(tmp_path, config, images=30)
+
+
+@pytest.fixture
+def server(campaign: Campaign) -> Iterator[Server]:
+    with serving(next(iter(campaign.paths.values())).parent) as running:
+        yield running
+
+
+@pytest.fixture
+def page(browser: Browser, server: Server) -> Page:
+    page = raters.at_work(browser, server.url, "Ann", PHONE)
+    wait_until(lambda: page.evaluate(ALL_KEPT))
+    return page
+
+
+def reload(page: Page) -> None:
+    """Loads the page again until the images of a task are drawn."""
+    page.reload()
+    page.locator(IMAGES).first.wait_for()
+    drawn = "(images) => images.every(({ naturalWidth }) => naturalWidth > 0)"
+    assert page.locator(IMAGES).evaluate_all(drawn)
+
+
+def test_a_reload_without_a_server_goes_on_and_no_answer_is_lost_or_doubled(
+    page: Page, server: Server, campaign: Campaign
+) -> None:
+    server.end(signal.SIGKILL)
+    for _ in range(6):
+        before = images_of(page)
+        reload(page)
+        assert images_of(page) == before
+        answer_by_keys(page)
+        wait_until(lambda before=before: images_of(page) != before)
+    expect(page.locator(".who")).to_have_text("Ann")
+    expect(page.get_by_text("6 answers are kept in this browser")).to_be_visible()
+    server.start()
+    wait_until(lambda: len(answers(campaign, "Ann")) > 0)
+    server.end(signal.SIGKILL)
+    server.start()
+    wait_until(lambda: len(answers(campaign, "Ann")) == 6)
+    expect(page.locator(".saved")).to_have_text("Saved ✓")
+    given = answers(campaign, "Ann")
+    assert len({answer["row"].task_id for answer in given}) == len(given) == 6
+    assert {answer["row"].revision for answer in given} == {1}
+
+
+def test_nobody_sees_what_was_kept_of_the_rater_before(page: Page, server: Server) -> None:
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("Your name").wait_for()
+    count = "async () => (await (await caches.open('pictune.images')).keys()).length"
+    wait_until(lambda: page.evaluate(count) == 0)
+    assert page.evaluate(KEPT) is None
+    raters.sign_in(page, "Ben", raters.PASSWORD)
+    wait_until(lambda: page.evaluate(ALL_KEPT))
+    server.end(signal.SIGKILL)
+    reload(page)
+    expect(page.locator(".who")).to_have_text("Ben")
+    # Cleo has signed in on the admin page, which says so in the same place
+    page.evaluate("localStorage.setItem('pictune.rater', 'Cleo')")
+    page.reload()
+    expect(page.get_by_text("The server cannot be reached")).to_be_visible()
+    assert not page.locator("[data-show=task]").is_visible()
+    assert page.locator(".who").text_content() == ""
+
+
+def test_a_new_version_is_told_and_never_forced(page: Page, server: Server, tmp_path: Path) -> None:
+    told = page.get_by_text("A new version of this page is there")
+    page.evaluate("document.documentElement.dataset.old = 'yes'")
+    guidelines = tmp_path / "guidelines.md"
+    guidelines.write_text("Other guidelines.")
+    for settings in ({}, {"guidelines": str(guidelines)}):
+        server.end(signal.SIGTERM)
+        (tmp_path / SETTINGS).write_text(json.dumps(settings))
+        server.start()
+        page.evaluate("navigator.serviceWorker.getRegistration().then((one) => one.update())")
+        answer_by_keys(page)
+        expect(page.locator(".saved")).to_have_text("Saved ✓")
+        expect(told).to_be_visible(visible=bool(settings))
+    assert page.locator("html[data-old]").count() == 1
+    page.get_by_role("button", name="Reload").click()
+    expect(page.get_by_text("Other guidelines.")).to_be_visible()
+    assert page.locator("html[data-old]").count() == 0
+    wait_until(lambda: page.evaluate(ALL_KEPT))
+    server.end(signal.SIGKILL)
+    reload(page)
+    expect(told).to_be_hidden()
+    expect(page.locator("#guidelines")).to_contain_text("Other guidelines.")
