@@ -1,7 +1,4 @@
-"""The raters' page without a network: it opens, takes answers, and loses and doubles none.
-
-The server is killed, which a service worker notices in the same way as a lost connection.
-"""
+"""The raters' page without its server: it opens, takes answers, and loses and doubles none."""
 
 import json
 import signal
@@ -35,8 +32,7 @@ ALL_KEPT = f"""async () => {{
 
 @pytest.fixture
 def campaign(tmp_path: Path) -> Campaign:
-    config = TasksConfig(rankings_per_prompt=5, ranking_size=3)
-    return raters.prepare(tmp_path, config, images=30)
+    return raters.prepare(tmp_path, TasksConfig(rankings_per_prompt=5, ranking_size=3), images=30)
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from labeling_app.campaign.tasks import TasksConfig
-from tests.support.labeling_browser import IMAGES, PHONE, images_of, kind_of, see
+from tests.support.labeling_browser import IMAGES, PHONE, images_of, see
 from tests.support.labeling_campaign import Campaign
-from tests.support.labeling_rater import RATERS, answers, expect_saved, prepare, rater, wait_until
+from tests.support.labeling_rater import FOR_EVERYONE, answers, expect_saved, prepare, rater
+from tests.support.labeling_screenshots import go_to
 
 pytestmark = pytest.mark.slow
 
@@ -19,26 +19,11 @@ SIZE = 4  # images of a ranking
 
 @pytest.fixture(scope="module")
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
-    everyone = len(RATERS)
-    config = TasksConfig(
-        binary_overlap=everyone, rankings_per_prompt=4, ranking_size=SIZE, ranking_overlap=everyone
-    )
+    config = FOR_EVERYONE.model_copy(update={"ranking_size": SIZE})
     return prepare(tmp_path_factory.mktemp("phone"), config)
 
 
-def go_to(page: Page, kind: str) -> None:
-    """Answers by keys until a task of this kind is on the screen."""
-    while kind_of(page) != kind:
-        before = images_of(page)
-        see(page)
-        for key in ["1"] if kind_of(page) == "binary" else [*"1234", "Enter"]:
-            page.keyboard.press(key)
-        wait_until(lambda before=before: images_of(page) != before)
-    see(page)
-
-
 def box_of(element: Locator) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom."""
     box = element.bounding_box()
     assert box is not None
     return box["x"], box["y"], box["x"] + box["width"], box["y"] + box["height"]
@@ -128,7 +113,7 @@ def test_a_swipe_answers_where_a_rater_has_chosen_that(page: Page, campaign: Cam
         done = len(answers(campaign, "Cleo"))
         swipe(page, way, 0, end=None)
         expect(stage).to_have_attribute("data-said", verdict.capitalize())
-        expect(stage).to_have_css("translate", f"{way}px")
+        expect(stage).to_have_css("translate", f"{way * 3 // 4}px")
         swipe(page, way, 0)
         expect_saved(page, done + 1)
         given = answers(campaign, "Cleo")[-1]

@@ -2,6 +2,7 @@
 // Answers by a finger that wipes over an image; whatever else a finger does is left to the browser.
 
 const LEAST_PX = 80; // less may be a tap that slipped
+const MOST_PX = 120; // further the image does not move: what it says must be read
 
 /** @typedef {"left" | "right" | "up"} Way */
 
@@ -35,10 +36,11 @@ export function takeSwipes(element, { allowed, follow, swiped }) {
     swipe.axis ??= Math.abs(x) > Math.abs(y) ? "x" : y < 0 && !scrolls() ? "y" : undefined;
     if (!swipe.axis || !event.cancelable) return stop(); // the browser scrolls
     event.preventDefault();
-    const far = swipe.axis === "x" ? Math.abs(x) : -y;
+    const far = swipe.axis === "x" ? Math.abs(x) : Math.max(-y, 0);
     const towards = swipe.axis === "y" ? "up" : x > 0 ? "right" : "left";
     swipe.way = far < LEAST_PX ? undefined : towards;
-    element.style.translate = swipe.axis === "x" ? `${x}px` : `0 ${Math.min(y, 0)}px`;
+    const moved = Math.min(far, MOST_PX);
+    element.style.translate = swipe.axis === "x" ? `${Math.sign(x) * moved}px` : `0 ${-moved}px`;
     follow(swipe.way);
   }, { passive: false });
 
