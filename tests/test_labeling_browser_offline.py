@@ -49,7 +49,6 @@ def page(browser: Browser, server: Server) -> Page:
 
 
 def reload(page: Page) -> None:
-    """Loads the page again until the images of a task are drawn."""
     page.reload()
     page.locator(IMAGES).first.wait_for()
     drawn = "(images) => images.every(({ naturalWidth }) => naturalWidth > 0)"
@@ -114,7 +113,6 @@ def test_a_new_version_is_told_and_never_forced(page: Page, server: Server, tmp_
     assert page.locator("html[data-old]").count() == 1
     page.get_by_role("button", name="Reload").click()
     expect(page.get_by_text("Other guidelines.")).to_be_visible()
-    assert page.locator("html[data-old]").count() == 0
     wait_until(lambda: page.evaluate(ALL_KEPT))
     server.end(signal.SIGKILL)
     reload(page)

@@ -84,7 +84,6 @@ def test_the_last_rank_sends_a_ranking_where_a_rater_has_chosen_that(
 
 
 def swipe(page: Page, x: int, y: int, end: str | None = "touchEnd") -> None:
-    """Moves a finger over the image by so many pixels."""
     left, top, right, bottom = box_of(page.locator(".stage"))
     protocol = page.context.new_cdp_session(page)
     for step in range(9):
