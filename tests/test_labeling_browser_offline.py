@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from labeling_app.campaign.tasks import TasksConfig
-from tests.support import labeling_rater as raters
+from tests.support import labeling_browser, labeling_rater
 from tests.support.labeling_browser import IMAGES, PHONE, SETTINGS, Server, images_of, serving
 from tests.support.labeling_campaign import Campaign
 from tests.support.labeling_rater import answer_by_keys, answers, wait_until
@@ -32,7 +32,9 @@ ALL_KEPT = f"""async () => {{
 
 @pytest.fixture
 def campaign(tmp_path: Path) -> Campaign:
-    return raters.prepare(tmp_path, TasksConfig(rankings_per_prompt=5, ranking_size=3), images=30)
+    return labeling_rater.prepare(
+        tmp_path, TasksConfig(rankings_per_prompt=5, ranking_size=3), images=30
+    )
 
 
 @pytest.fixture
@@ -43,7 +45,7 @@ def server(campaign: Campaign) -> Iterator[Server]:
 
 @pytest.fixture
 def page(browser: Browser, server: Server) -> Page:
-    page = raters.at_work(browser, server.url, "Ann", PHONE)
+    page = labeling_rater.at_work(browser, server.url, "Ann", PHONE)
     wait_until(lambda: page.evaluate(ALL_KEPT))
     return page
 
@@ -59,12 +61,13 @@ def test_a_reload_without_a_server_goes_on_and_no_answer_is_lost_or_doubled(
     page: Page, server: Server, campaign: Campaign
 ) -> None:
     server.end(signal.SIGKILL)
-    for _ in range(6):
+    waiting = "n => Object.keys(localStorage).filter((key) => /answers/.test(key)).length === n"
+    for given in range(6):
         before = images_of(page)
         reload(page)
         assert images_of(page) == before
         answer_by_keys(page)
-        wait_until(lambda before=before: images_of(page) != before)
+        page.wait_for_function(waiting, arg=given + 1)
     expect(page.locator(".who")).to_have_text("Ann")
     expect(page.get_by_text("6 answers are kept in this browser")).to_be_visible()
     server.start()
@@ -73,9 +76,9 @@ def test_a_reload_without_a_server_goes_on_and_no_answer_is_lost_or_doubled(
     server.start()
     wait_until(lambda: len(answers(campaign, "Ann")) == 6)
     expect(page.locator(".saved")).to_have_text("Saved ✓")
-    given = answers(campaign, "Ann")
-    assert len({answer["row"].task_id for answer in given}) == len(given) == 6
-    assert {answer["row"].revision for answer in given} == {1}
+    stored = [answer["row"] for answer in answers(campaign, "Ann")]
+    assert len({row.task_id for row in stored}) == len(stored) == 6
+    assert {row.revision for row in stored} == {1}
 
 
 def test_nobody_sees_what_was_kept_of_the_rater_before(page: Page, server: Server) -> None:
@@ -84,7 +87,7 @@ def test_nobody_sees_what_was_kept_of_the_rater_before(page: Page, server: Serve
     count = "async () => (await (await caches.open('pictune.images')).keys()).length"
     wait_until(lambda: page.evaluate(count) == 0)
     assert page.evaluate(KEPT) is None
-    raters.sign_in(page, "Ben", raters.PASSWORD)
+    labeling_browser.sign_in(page, "Ben", labeling_rater.PASSWORD)
     wait_until(lambda: page.evaluate(ALL_KEPT))
     server.end(signal.SIGKILL)
     reload(page)
