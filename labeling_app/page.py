@@ -5,6 +5,7 @@ On a slow network each request costs a round trip, so the head has our scripts, 
 and browsers keep Gradio's files for good: a file of another content has another name.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -33,6 +34,12 @@ from labeling_app.rater.api import settings, words
 
 DRAWN = ("/", "/theme.css", "/manifest.json", "/favicon.ico")
 """Files that Gradio generates from the app's settings."""
+
+UNVERSIONED = "VERSION-OF-THE-PAGE"
+"""Where scripts have the version of the page, which is the digest of all that it is made of."""
+
+WORKER = "worker.js"
+"""The service worker, which is no part of the page."""
 
 SHIPPED = ("assets", "static/img", "static/js")
 """Folders of Gradio's files that its pages load."""
@@ -70,6 +77,7 @@ html[data-colors="light"] body { background: #f6f7f9; }
 html[data-colors="dark"] body { background: #14161b; }
 </style>
 <script>
+document.querySelector("[name=viewport]").content += ", viewport-fit=cover";
 const colors = localStorage.getItem("pictune.colors");
 if (colors) {
   const address = new URL(location.href);
@@ -78,7 +86,8 @@ if (colors) {
   document.documentElement.dataset.colors = colors;
 }
 </script>"""
-"""HTML of the page's head: applies the colors chosen in this browser before anything is drawn."""
+"""HTML of the page's head: before anything is drawn, it applies the colors chosen in this browser,
+and takes the whole screen of a phone, whose rounded corners label.css keeps free."""
 
 
 def scripts_of(folder: Path) -> str:
@@ -87,7 +96,11 @@ def scripts_of(folder: Path) -> str:
     Raises:
         graphlib.CycleError: modules import each other in a circle.
     """
-    texts = {path.stem: path.read_text(encoding="utf-8") for path in folder.glob("*.js")}
+    texts = {
+        path.stem: path.read_text(encoding="utf-8")
+        for path in folder.glob("*.js")
+        if path.name != WORKER
+    }
     imports = {name: [of for _, of in IMPORT.findall(text)] for name, text in texts.items()}
     parts = ["const modules = {};"]
     for name in TopologicalSorter(imports).static_order():
@@ -143,8 +156,20 @@ def mount_page(app: FastAPI, state: AppState) -> None:
         ),
         DRAWN,
     )
+    files |= versioned(files["/"].content)
     app.mount("/ui", FreshFiles(directory=STATIC))
     add_files(app, files)
+
+
+def versioned(page: str) -> dict[str, Drawn]:
+    """Return the page and the service worker, by address, with the page's version in both."""
+    lasting = re.sub(r'"app_id":\d+', '"app_id":0', page)  # drawn by lot at each start
+    version = hashlib.sha256(lasting.encode()).hexdigest()[:16]
+    worker = (STATIC / WORKER).read_text(encoding="utf-8")
+    return {
+        "/": Drawn(lasting.replace(UNVERSIONED, version), "text/html; charset=utf-8"),
+        f"/{WORKER}": Drawn(worker.replace(UNVERSIONED, version), "text/javascript"),
+    }
 
 
 def add_files(app: FastAPI, files: Mapping[str, Drawn]) -> None:

@@ -5,11 +5,16 @@
 /** @import { KindOnPage, LoadedImage, Verdict } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
 
+import { choices } from "./choices.js";
 import { findAll, slot } from "./dom.js";
 import { lookButton } from "./full_size.js";
 import { modeOf } from "./input.js";
 import { keys } from "./keys.js";
+import { takeSwipes } from "./swipe.js";
 import { reasonsFor, words } from "./words.js";
+
+/** @type {Record<import("./swipe.js").Way, Verdict>} */
+const SWIPED = { right: "good", left: "bad", up: "skip" };
 
 export class Binary {
   /**
@@ -29,6 +34,16 @@ export class Binary {
       button.addEventListener("click", (event) => this.give(verdictOf(button), modeOf(event)));
     }
     fullSize.opensFrom(root, () => this.look());
+    this.endSwipe = takeSwipes(this.stage, {
+      allowed: () => choices.has("swipes"),
+      follow: (way) => {
+        delete this.stage.dataset.swipe;
+        if (!way) return;
+        this.stage.dataset.swipe = SWIPED[way];
+        this.stage.dataset.said = words(`binary.${SWIPED[way]}`);
+      },
+      swiped: (way) => this.give(SWIPED[way], "touch"),
+    });
   }
 
   /**
@@ -40,6 +55,7 @@ export class Binary {
   show(images, earlier) {
     const [image] = images;
     this.images = images;
+    this.endSwipe(); // it was meant for another image
     this.stage.replaceChildren(lookButton(image, 0));
     for (const button of this.buttons) {
       const verdict = verdictOf(button);

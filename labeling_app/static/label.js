@@ -1,11 +1,13 @@
 // @ts-check
 // The labeling page: puts its parts together, and hands clicks and keys to them.
 
+import { choices } from "./choices.js";
 import { Corrections } from "./corrections.js";
 import { closest, find, findAll, slot } from "./dom.js";
 import { Guidelines } from "./guidelines.js";
 import { isForeign } from "./input.js";
 import { keys } from "./keys.js";
+import { openOffline } from "./offline.js";
 import { Retry } from "./retry.js";
 import { Screen } from "./screen.js";
 import { Session } from "./session.js";
@@ -52,9 +54,10 @@ class Page {
       welcome: (raterId) => {
         followRater(raterId);
         keys.takeFrom(raterId);
+        choices.takeFrom(raterId);
         this.settings.draw();
       },
-      begin: (outbox) => this.work.begin(outbox),
+      begin: (outbox, held) => this.work.begin(outbox, held),
     });
     this.work = new Work({
       state,
@@ -83,10 +86,12 @@ class Page {
       back: () => work.present(),
       "sign-out": () => this.session.signOut(),
       again: () => work.goOn(),
+      reload: () => location.reload(),
       later: () => work.later(),
       close: (button) => button?.closest("dialog")?.close(),
     };
     this.listen();
+    openOffline(() => status.renewed());
   }
 
   listen() {
@@ -96,9 +101,9 @@ class Page {
       this.actions[button.dataset.do ?? ""]?.(button);
     });
     this.root.addEventListener("click", leaveClicked, { capture: true });
-    for (const type of ["pointerdown", "click"]) {
+    for (const type of ["pointerdown", "touchstart", "click"]) {
       const ignore = this.screen.ignoreTooSoon.bind(this.screen);
-      this.root.addEventListener(type, ignore, { capture: true });
+      this.root.addEventListener(type, ignore, { capture: true, passive: true });
     }
     this.screen.comment.addEventListener("keydown", leaveComment);
     for (const select of findAll(this.root, "[data-do=language]", HTMLSelectElement)) {

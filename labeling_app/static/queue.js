@@ -3,15 +3,20 @@
 // images.
 
 /** @import { HeldTask, Progress } from "../interface.d.ts" */
+/** @import { Kept } from "./kept.js" */
 /** @import { Outbox } from "./outbox.js" */
 
 import { call, isPassing, isSignedOut, Refused } from "./api.js";
 import { loadTask } from "./images.js";
+import { keepTasks } from "./kept.js";
 import { words } from "./words.js";
 
 const MOST_EXCEPT = 30; // as the interface has it
 
 export class Queue {
+  /** @type {HeldTask[]} */
+  #tasks = [];
+
   /**
    * The tasks of one rater; those with answers in the outbox are not asked for again.
    *
@@ -21,8 +26,6 @@ export class Queue {
   constructor(raterId, outbox) {
     this.raterId = raterId;
     this.outbox = outbox;
-    /** @type {HeldTask[]} */
-    this.tasks = [];
     /** @type {Map<string, number>} */
     this.droppedAt = new Map(); // task id to performance.now()
     /** @type {Progress | null} */
@@ -38,6 +41,29 @@ export class Queue {
     this.countedAside = null; // null where the server must be asked how many are put aside
     /** @type {Map<string, HeldTask["draft"]>} */
     this.drafts = new Map(); // of tasks put aside, and of undone ones
+  }
+
+  get tasks() {
+    return this.#tasks;
+  }
+
+  /** This device keeps them, for an opening without a network. */
+  set tasks(tasks) {
+    this.#tasks = tasks;
+    keepTasks(this.raterId, tasks, this.progress);
+  }
+
+  /**
+   * Takes what this device has kept, as far as its images are there.
+   *
+   * @param {Kept} held
+   */
+  async restore({ progress, tasks }) {
+    const answered = new Set(this.outbox.waiting.map(({ submission }) => submission.task_id));
+    const open = tasks.filter(({ task_id }) => !answered.has(task_id));
+    const loaded = await Promise.all(open.map((task) => loadTask(task).catch(() => null)));
+    this.progress = progress;
+    this.tasks = loaded.filter((task) => task !== null);
   }
 
   /** @returns {HeldTask | undefined} */
@@ -86,8 +112,8 @@ export class Queue {
     const droppedAt = this.droppedAt.get(task.task_id) ?? -Infinity;
     if (droppedAt >= askedAt) return true; // another tab has answered it meanwhile
     if (this.tasks.some((held) => held.task_id === task.task_id)) return false; // two calls crossed
-    if (first) this.tasks.unshift(this.withDraft(task));
-    else this.tasks.push(this.withDraft(task));
+    const one = this.withDraft(task);
+    this.tasks = first ? [one, ...this.tasks] : [...this.tasks, one];
     return true;
   }
 

@@ -5,6 +5,7 @@
 /** @import { KindOnPage, LoadedImage, Rank, RankingAnswer } from "../interface.d.ts" */
 /** @import { FullSize } from "./full_size.js" */
 
+import { choices } from "./choices.js";
 import { closest, find, findAll, made, slot } from "./dom.js";
 import { makeDraggable } from "./drag.js";
 import { digitOf, modeOf } from "./input.js";
@@ -98,7 +99,7 @@ export class Ranking {
 
   /**
    * Ranks the image at a place (null is can't judge) and moves the frame to the next one without a
-   * rank.
+   * rank. The last missing rank sends the ranking where the rater has chosen that.
    *
    * @param {number} place
    * @param {Rank} rank
@@ -107,11 +108,13 @@ export class Ranking {
   rank(place, rank, mode) {
     if (rank !== null && rank > this.images.length) return;
     this.mode = mode;
+    const isNew = this.ranks[place] === undefined;
     this.ranks[place] = rank;
     this.given = [...this.given.filter((other) => other !== place), place];
     const places = this.images.map((_, index) => (place + 1 + index) % this.images.length);
     this.framed = places.find((other) => this.ranks[other] === undefined) ?? place;
     this.change();
+    if (isNew && this.complete && choices.has("at_once")) return this.submit(mode);
     const left = this.images.length - this.given.length;
     const next = left
       ? words("ranking.left", { count: left })

@@ -2,14 +2,16 @@
 // Signing in and out: who works here, and what becomes of the page when that changes.
 
 /** @import { Rater } from "../interface.d.ts" */
+/** @import { Kept } from "./kept.js" */
 /** @import { Guidelines } from "./guidelines.js" */
 /** @import { Retry } from "./retry.js" */
 /** @import { PageState, State } from "./state.js" */
 /** @import { Status } from "./status.js" */
 /** @import { Training } from "./training.js" */
 
-import { call, isSignedOut, Refused, SIGNED_IN } from "./api.js";
+import { call, isPassing, isSignedOut, Refused, SIGNED_IN } from "./api.js";
 import { facts, find, findAll, slot } from "./dom.js";
+import { forget, keepRater, kept } from "./kept.js";
 import { Outbox } from "./outbox.js";
 import { language, refusalOf, words } from "./words.js";
 
@@ -28,8 +30,8 @@ function me() {
 
 export class Session {
   /**
-   * `welcome(raterId)` is called when a rater is signed in, `begin(outbox)` when they are trained
-   * too.
+   * `welcome(raterId)` is called when a rater is signed in, `begin(outbox, held)` when they are
+   * trained too; `held` is what this device has kept where the server cannot be reached.
    *
    * @param {HTMLElement} page
    * @param {{
@@ -39,7 +41,7 @@ export class Session {
    *   guidelines: Guidelines,
    *   training: Training,
    *   welcome: (raterId: string) => void,
-   *   begin: (outbox: Outbox) => void,
+   *   begin: (outbox: Outbox, held: Kept | null) => void,
    * }} parts
    */
   constructor(page, { state, status, retry, guidelines, training, welcome, begin }) {
@@ -69,12 +71,18 @@ export class Session {
 
   /** Goes on where this browser's rater was, or asks for a name. */
   async enter() {
-    const rater = await this.attempt(() => {
+    const found = await this.attempt(async () => {
       const answer = asked ?? me();
       asked = null;
-      return answer;
+      try {
+        return { rater: await answer, held: null };
+      } catch (error) {
+        const held = isPassing(error) ? kept() : null;
+        if (!held) throw error;
+        return { rater: held.rater, held };
+      }
     });
-    if (rater) await this.welcome(rater);
+    if (found) await this.welcome(found.rater, found.held);
   }
 
   /** @param {SubmitEvent} event */
@@ -93,18 +101,23 @@ export class Session {
       return this.status.notice(error instanceof Refused ? refusalOf(error) : unreachable);
     }
     this.form.reset();
+    forget(); // of the rater before
     await this.enter();
   }
 
   async signOut() {
+    forget(); // also where the server must be waited for
     await this.attempt(async () => {
       await call("POST", "logout", {});
       this.signedOut();
     });
   }
 
-  /** @param {Rater} rater */
-  async welcome(rater) {
+  /**
+   * @param {Rater} rater
+   * @param {Kept | null} held
+   */
+  async welcome(rater, held) {
     this.status.asideCount(0); // what the rater before has put aside is nobody's business
     this.rater.textContent = rater.name;
     this.admin.hidden = rater.role !== "admin";
@@ -117,7 +130,10 @@ export class Session {
     this.state.change({ name: "training", outbox, shown: { view: "waiting" } });
     const trained = rater.trained ||
       await this.attempt(() => this.training.run(outbox, (action) => this.attempt(action)));
-    if (trained && this.state.training?.outbox === outbox) this.begin(outbox);
+    if (trained && this.state.training?.outbox === outbox) {
+      keepRater({ ...rater, trained: true });
+      this.begin(outbox, held);
+    }
   }
 
   /**
@@ -144,10 +160,12 @@ export class Session {
   }
 
   signedOut() {
-    const { labeling } = this.state;
+    const { labeling, now } = this.state;
+    // another rater may have signed in in another tab
+    if (!now.outbox || now.outbox.raterId === kept()?.rater.rater_id) forget();
     if (!labeling) return this.askName();
-    const kept = labeling.outbox.waiting.length ? ` ${words("sign_in.kept")}` : "";
-    this.askName(words("sign_in.signed_out") + kept);
+    const unsent = labeling.outbox.waiting.length ? ` ${words("sign_in.kept")}` : "";
+    this.askName(words("sign_in.signed_out") + unsent);
   }
 
   /**

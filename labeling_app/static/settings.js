@@ -1,8 +1,10 @@
 // @ts-check
 // The rater's choices, light or dark and the layout of the keys, and the help with the keys in force.
 
+/** @import { Choice } from "./choices.js" */
 /** @import { Layout } from "./keys.js" */
 
+import { choices } from "./choices.js";
 import { facts, findAll, made, slot } from "./dom.js";
 import { capOf, keys, PARTS, showHints } from "./keys.js";
 import { words } from "./words.js";
@@ -16,6 +18,10 @@ export class Settings {
     this.help = slot(page, "keys-of-all", HTMLElement);
     this.layouts = findAll(page, "[name=layout]", HTMLInputElement);
     this.colors = findAll(page, "[name=colors]", HTMLInputElement);
+    this.choices = findAll(page, "[data-choice]", HTMLInputElement);
+    for (const box of this.choices) {
+      box.addEventListener("change", () => choices.set(nameOf(box), box.checked));
+    }
     this.system = matchMedia("(prefers-color-scheme: dark)");
     this.system.addEventListener("change", () => this.color()); // after Gradio, which listens too
     globalThis.addEventListener("storage", ({ key }) => key === COLORS && this.color());
@@ -48,10 +54,11 @@ export class Settings {
     for (const choice of this.colors) choice.checked = choice.value === chosen;
   }
 
-  /** Draws all keys as they are in force now. */
+  /** Draws all keys and choices as they are in force now. */
   draw() {
     showHints(this.page);
     for (const layout of this.layouts) layout.checked = layout.value === keys.layout;
+    for (const box of this.choices) box.checked = choices.has(nameOf(box));
     this.help.replaceChildren(
       ...shownParts().flatMap(([part, { title, actions, fixed = [] }]) => {
         const list = document.createElement("dl");
@@ -69,6 +76,11 @@ export class Settings {
 function shownParts() {
   const { marks } = facts().settings;
   return Object.entries(PARTS).filter(([part]) => part !== "marking" || marks !== "off");
+}
+
+/** @param {HTMLInputElement} box */
+function nameOf(box) {
+  return /** @type {Choice} */ (box.dataset.choice);
 }
 
 /**

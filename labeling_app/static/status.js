@@ -13,6 +13,7 @@ export class Status {
     this.spokenLine = slot(page, "spoken", HTMLElement);
     this.savedLine = slot(page, "saved", HTMLElement);
     this.offlineLine = slot(page, "offline", HTMLElement);
+    this.renewedLine = slot(page, "renewed", HTMLElement);
     this.refusedLine = slot(page, "refused", HTMLElement);
     this.refusedText = slot(page, "refused-text", HTMLElement);
     this.bar = slot(page, "bar", HTMLProgressElement);
@@ -55,6 +56,11 @@ export class Status {
     const kept = waiting ? ` ${words("trouble.kept", { count: waiting })}` : "";
     this.offlineLine.textContent = words("trouble.unreachable") + kept;
     this.saved(waiting ? words("saved.not_yet") : "");
+  }
+
+  /** Says that the server has a new version of the page. */
+  renewed() {
+    this.renewedLine.hidden = false;
   }
 
   /** @param {number} answers */

@@ -3,6 +3,7 @@
 // shows the next.
 
 /** @import { Answer, Draft, Task, Timing } from "../interface.d.ts" */
+/** @import { Kept } from "./kept.js" */
 /** @import { Outbox } from "./outbox.js" */
 /** @import { Retry } from "./retry.js" */
 /** @import { Screen } from "./screen.js" */
@@ -42,16 +43,27 @@ export class Work {
     setInterval(() => this.look(), LOOK_MS / 2);
   }
 
-  /** @param {Outbox} outbox */
-  begin(outbox) {
+  /**
+   * @param {Outbox} outbox
+   * @param {Kept | null} held what this device has kept where the server cannot be reached
+   */
+  async begin(outbox, held) {
+    const queue = new Queue(outbox.raterId, outbox);
     this.state.change({
       name: "labeling",
       outbox,
-      queue: new Queue(outbox.raterId, outbox),
+      queue,
       shown: { view: "waiting" },
       resuming: JSON.parse(localStorage.getItem(keyOfUnfinished(outbox)) ?? "null"),
       undoing: false,
     });
+    if (held) {
+      await queue.restore(held);
+      if (!this.state.isAt(queue)) return;
+      this.status.progress(queue.progress);
+      this.resume();
+      this.presentIfFree();
+    }
     this.goOn();
   }
 
