@@ -6,13 +6,15 @@ tools' files and from predicted maps.
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
 from data.ids import Identifier, Remark
-from data.schema import LABEL_IDENTITY, schema_of
+from data.schema import LABEL_IDENTITY, read_table, schema_of
 
 ARTIFACT, MISALIGNED = "artifact", "misaligned"
 """Aspects that every campaign has: a flaw of the image, and a part that does not fit the prompt."""
@@ -40,9 +42,12 @@ y1            float32?  lower edge; null for a point
 severity      int8?     1 slight, 2 clear, 3 severe; null where nobody said
 word_indexes  int16s?   places, from 0, of the prompt's words that are wrong or missing
 comment       string?   free text
-source        string    human, simulated or imported
+source        string    human, simulated, imported or adjudicator
 submitted_at  moment    when the label was saved
 """)
+
+REGIONS_TABLE = "labels_regions"
+"""The file of the marks in an export, without the ending; an export without marks has none."""
 
 
 class Mark(BaseModel, frozen=True, extra="forbid"):
@@ -77,6 +82,16 @@ Marks = Annotated[tuple[Mark, ...], Field(max_length=MOST_MARKS)]
 def words_of(prompt: str) -> list[str]:
     """Return the prompt's words that a mark can name, as RichHF-18K splits them."""
     return [word for word in re.split(r"""[,.?!":; ]+""", prompt) if word]
+
+
+def read_regions(folder: Path) -> pa.Table:
+    """Read LABELS_REGIONS from the folder of an export; empty where nobody was asked for marks.
+
+    Raises:
+        PictuneError: the file is broken.
+    """
+    path = folder / f"{REGIONS_TABLE}.parquet"
+    return read_table(path, LABELS_REGIONS) if path.exists() else LABELS_REGIONS.empty_table()
 
 
 def mask_of(marks: Iterable[Mark], height: int, width: int) -> np.ndarray:

@@ -19,6 +19,7 @@ from data.kinds.comparison import ComparisonAnswer
 from data.kinds.kind import Answer
 from data.kinds.ranking import RankingAnswer
 from data.kinds.verdict import BinaryAnswer
+from data.regions import Mark
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.feedback_store import FeedbackStore
@@ -143,9 +144,11 @@ def _comparison(prompt: str, image_ids: list[str], axis: Axis) -> NewTask:
 
 def _answered(rng: random.Random, task: NewTask, rater: str, moment: datetime) -> ImportedLabel:
     verdicts: tuple[Any, ...] = ("good", "bad", "skip", "unsafe")
+    verdict = rng.choices(verdicts, (55, 35, 8, 2))[0]
     answer: Answer = BinaryAnswer(
-        verdict=rng.choices(verdicts, (55, 35, 8, 2))[0],
+        verdict=verdict,
         comment="two tails <i>?</i>" if rng.random() < 0.1 else None,
+        marks=_marks(task, rater) if verdict in ("good", "bad") else None,
     )
     if task.kind == "ranking":
         answer = RankingAnswer(
@@ -168,3 +171,19 @@ def _answered(rng: random.Random, task: NewTask, rater: str, moment: datetime) -
         time_on_task_ms=int(seconds * 1000),
         active_ms=int(seconds * 900) if rater != "ben" else None,
     )
+
+
+def _marks(task: NewTask, rater: str) -> tuple[Mark, ...] | None:
+    """Return marks near a place of the image's own; Cleo was not asked, and Ben gives points."""
+    rng = random.Random(task.image_ids[0])
+    if rater == "cleo" or rng.random() < 0.4:
+        return None if rater == "cleo" else ()
+    x, y = rng.uniform(0, 0.5), rng.uniform(0, 0.5)
+    near = random.Random(task.image_ids[0] + rater)
+    if near.random() < 0.2:
+        return ()
+    x, y = x + near.uniform(0, 0.1), y + near.uniform(0, 0.1)
+    edges = {"x0": x, "y0": y} | ({} if rater == "ben" else {"x1": x + 0.3, "y1": y + 0.3})
+    kind, aspect = "point" if rater == "ben" else "box", near.choice(("artifact", "misaligned"))
+    words = (1,) if aspect == "misaligned" else ()
+    return (Mark.model_validate(edges | {"kind": kind, "aspect": aspect, "word_indexes": words}),)
