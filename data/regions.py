@@ -77,6 +77,8 @@ class Mark(BaseModel, frozen=True, extra="forbid"):
 
 
 Marks = Annotated[tuple[Mark, ...], Field(max_length=MOST_MARKS)]
+Box = tuple[float, float, float, float]
+"""Left, upper, right and lower edge."""
 
 
 def words_of(prompt: str) -> list[str]:
@@ -112,3 +114,24 @@ def mask_of(marks: Iterable[Mark], height: int, width: int) -> np.ndarray:
             mask |= (across - left) ** 2 + (down - top) ** 2 <= radius**2
             mask[min(int(top), height - 1), min(int(left), width - 1)] = True
     return mask
+
+
+def box_of(mark: Mark, height: int, width: int) -> Box:
+    """Return the edges of a box, or of the box around a point's disc, as fractions of the image.
+
+    `height` and `width` are the image's, in any unit.
+    """
+    if mark.x1 is not None and mark.y1 is not None:
+        return mark.x0, mark.y0, mark.x1, mark.y1
+    across, down = (POINT_RADIUS * max(height, width) / side for side in (width, height))
+    left, top = max(mark.x0 - across, 0), max(mark.y0 - down, 0)
+    return left, top, min(mark.x0 + across, 1), min(mark.y0 + down, 1)
+
+
+def map_of(masks: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the map, 0 to 1, of the masks of several raters [H, W]: a third for each, at most 1.
+
+    It is the map of RichHF-18K, where three raters marked each image.
+    """
+    thirds: np.ndarray = np.minimum(np.sum(list(masks), axis=0), 3) / 3
+    return thirds
