@@ -3,7 +3,6 @@
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -116,10 +115,10 @@ def test_people_are_compared_on_images_that_two_looked_at_once() -> None:
         *label("bot", "two", point, source="simulated"),
         *label("ben", "gone", point),
     ]
-    marks = pa.Table.from_pylist(rows, schema=LABELS_REGIONS).to_pandas()
-    tasks = pd.DataFrame({"task_id": ["one", "repeat"], "repeat_of": [None, "alone"]})
-    images = pd.DataFrame({"image_id": ["one", "two", "alone"], "height": 8, "width": 8})
-    found = region_agreement(marks, tasks, images)
+    marks = pa.Table.from_pylist(rows, schema=LABELS_REGIONS).to_pylist()
+    sizes = dict.fromkeys(("one", "two", "alone"), (8, 8))
+    found = region_agreement(marks, {"repeat"}, sizes)
+    assert found is not None
     assert (found["source"], found["n_images"]) == ("human", 2)
     every, artifact, misaligned = found["aspects"]
     assert [row["aspect"] for row in found["aspects"]] == ["any", "artifact", "misaligned"]
@@ -128,4 +127,4 @@ def test_people_are_compared_on_images_that_two_looked_at_once() -> None:
     assert (artifact["presence_f1"], artifact["kappa"], artifact["box_f1"]) == (0, 0, [0, 0])
     assert (misaligned["box_f1"], misaligned["n_maps"]) == ([1, 1], 2)
     assert 0.7 < misaligned["map_cc"] < 1  # a disc within its square
-    assert region_agreement(marks[:0], tasks, images) is None
+    assert region_agreement([], {"repeat"}, sizes) is None

@@ -5,7 +5,7 @@ edges: in SDG-30K (2026, arXiv 2606.06113) a second person's boxes have an F1 of
 IoU of .5. So presence comes first, and no single rater's box is the truth.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -27,47 +27,50 @@ Looks = Mapping[str, Mapping[str, Sequence[Mark]]]
 """The marks of each rater on each image, by image id and rater id; empty if nothing was found."""
 
 
-def region_agreement(marks: pd.DataFrame, tasks: pd.DataFrame, images: pd.DataFrame) -> Any:
-    """Compute how far raters agree on marks; a repeated task is left out.
+def region_agreement(
+    marks: Iterable[Mapping[str, Any]],
+    repeats: Container[str],
+    sizes: Mapping[str, tuple[int, int]],
+) -> dict[str, Any] | None:
+    """Compute how far raters agree on marks.
 
     Args:
-        marks: `data.regions.LABELS_REGIONS`.
-        tasks: `data.schema.TASKS`.
-        images: `data.schema.IMAGES`; marks on other images are left out.
+        marks: rows of `data.regions.LABELS_REGIONS`.
+        repeats: ids of tasks that ask again; they are left out.
+        sizes: height and width of each image by its id; marks on other images are left out.
 
     Returns:
-        None without marks; else `source`, the source compared (people before other raters),
+        None without marks; else `source`, whose marks are compared (people before other raters),
         `n_images`, the images on which two raters or more looked, and `aspects`: the figures of
         `figures_of`, with the name as `aspect`, for all aspects together and for each.
     """
-    sizes = images.set_index("image_id")[["height", "width"]]
-    repeats = tasks.loc[tasks["repeat_of"].notna(), "task_id"]
-    rows = marks[~marks["task_id"].isin(repeats) & marks["image_id"].isin(sizes.index)]
-    rows = rows[rows["source"] != "adjudicator"]
-    if rows.empty:
-        return None
-    source = min(rows["source"])
-    looks = looks_of(rows[rows["source"] == source])
-    shared = {image_id: raters for image_id, raters in looks.items() if len(raters) > 1}
-    known = {key: (int(h), int(w)) for key, h, w in sizes.loc[list(shared)].itertuples()}
-    aspects = sorted(
-        {m.aspect for raters in shared.values() for own in raters.values() for m in own}
-    )
-    figures = [
-        {"aspect": name} | figures_of(_about(shared, name), known) for name in (ANY, *aspects)
+    rows = [
+        row
+        for row in marks
+        if row["task_id"] not in repeats
+        and row["image_id"] in sizes
+        and row["source"] != "adjudicator"
     ]
+    if not rows:
+        return None
+    source = min(row["source"] for row in rows)
+    looks = looks_of(row for row in rows if row["source"] == source)
+    shared = {image_id: raters for image_id, raters in looks.items() if len(raters) > 1}
+    given = (own for raters in shared.values() for own in raters.values())
+    aspects = (ANY, *sorted({mark.aspect for own in given for mark in own}))
+    figures = [{"aspect": name} | figures_of(_about(shared, name), sizes) for name in aspects]
     return {"source": source, "n_images": len(shared), "aspects": figures}
 
 
-def looks_of(rows: pd.DataFrame) -> dict[str, dict[str, list[Mark]]]:
-    """Return the marks of LABELS_REGIONS by image id and rater id."""
+def looks_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[Mark]]]:
+    """Return the marks of rows of LABELS_REGIONS by image id and rater id."""
     looks: dict[str, dict[str, list[Mark]]] = {}
-    filled = rows.astype(object).where(rows.notna(), None)
-    for row in filled.to_dict("records"):
+    for row in rows:
         own = looks.setdefault(row["image_id"], {}).setdefault(row["rater_id"], [])
         if row["kind"] != "none":
             # not checked: rounding to float32 may have made a thin box empty
-            own.append(Mark.model_construct(**{name: row[name] for name in Mark.model_fields}))
+            known = {name: row[name] for name in Mark.model_fields if row[name] is not None}
+            own.append(Mark.model_construct(**known))
     return looks
 
 

@@ -175,15 +175,15 @@ def _answered(rng: random.Random, task: NewTask, rater: str, moment: datetime) -
 
 def _marks(task: NewTask, rater: str) -> tuple[Mark, ...] | None:
     """Return marks near a place of the image's own; Cleo was not asked, and Ben gives points."""
-    rng = random.Random(task.image_ids[0])
-    if rater == "cleo" or rng.random() < 0.4:
-        return None if rater == "cleo" else ()
-    x, y = rng.uniform(0, 0.5), rng.uniform(0, 0.5)
-    near = random.Random(task.image_ids[0] + rater)
-    if near.random() < 0.2:
+    rng, near = random.Random(task.image_ids[0]), random.Random(task.image_ids[0] + rater)
+    if rater == "cleo":
+        return None
+    if rng.random() < 0.4 or near.random() < 0.2:
         return ()
-    x, y = x + near.uniform(0, 0.1), y + near.uniform(0, 0.1)
-    edges = {"x0": x, "y0": y} | ({} if rater == "ben" else {"x1": x + 0.3, "y1": y + 0.3})
-    kind, aspect = "point" if rater == "ben" else "box", near.choice(("artifact", "misaligned"))
+    x, y = (rng.uniform(0.2, 0.7) + near.uniform(0, 0.1) for _ in range(2))
+    aspect = near.choice(("artifact", "misaligned"))
     words = (1,) if aspect == "misaligned" else ()
-    return (Mark.model_validate(edges | {"kind": kind, "aspect": aspect, "word_indexes": words}),)
+    if rater == "ben":
+        return (Mark(kind="point", aspect=aspect, x0=x, y0=y, word_indexes=words),)
+    x0, y0, x1, y1 = x - 0.1, y - 0.1, x + 0.1, y + 0.1
+    return (Mark(kind="box", aspect=aspect, x0=x0, y0=y0, x1=x1, y1=y1, word_indexes=words),)
