@@ -12,6 +12,7 @@ from data.formats import (
     hpdv2,
     image_reward,
     pick_a_pic,
+    regions,
 )
 from data.formats.latest import Exported, Latest
 from data.formats.records import Records
@@ -32,7 +33,9 @@ FORMATS = {
     "folder": Format(folder.read),
     "hpdv2": Format(hpdv2.read, hpdv2.write),
     "image-reward": Format(image_reward.read),
+    "label-studio": Format(regions.read_label_studio),
     "pick-a-pic": Format(pick_a_pic.read, pick_a_pic.write),
+    "sdg-30k": Format(regions.read_sdg),
 }
 
 
