@@ -6,13 +6,15 @@ tools' files and from predicted maps.
 
 import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
+import pyarrow as pa
 from pydantic import BaseModel, Field, model_validator
 
 from data.ids import Identifier, Remark
-from data.schema import LABEL_IDENTITY, schema_of
+from data.schema import LABEL_IDENTITY, read_table, schema_of
 
 ARTIFACT, MISALIGNED = "artifact", "misaligned"
 """Aspects that every campaign has: a flaw of the image, and a part that does not fit the prompt."""
@@ -40,9 +42,12 @@ y1            float32?  lower edge; null for a point
 severity      int8?     1 slight, 2 clear, 3 severe; null where nobody said
 word_indexes  int16s?   places, from 0, of the prompt's words that are wrong or missing
 comment       string?   free text
-source        string    human, simulated or imported
+source        string    human, simulated, imported or adjudicator
 submitted_at  moment    when the label was saved
 """)
+
+REGIONS_TABLE = "labels_regions"
+"""The file of the marks in an export, without the ending; an export without marks has none."""
 
 
 class Mark(BaseModel, frozen=True, extra="forbid"):
@@ -72,11 +77,23 @@ class Mark(BaseModel, frozen=True, extra="forbid"):
 
 
 Marks = Annotated[tuple[Mark, ...], Field(max_length=MOST_MARKS)]
+Box = tuple[float, float, float, float]
+"""Left, upper, right and lower edge."""
 
 
 def words_of(prompt: str) -> list[str]:
     """Return the prompt's words that a mark can name, as RichHF-18K splits them."""
     return [word for word in re.split(r"""[,.?!":; ]+""", prompt) if word]
+
+
+def read_regions(folder: Path) -> pa.Table:
+    """Read LABELS_REGIONS from the folder of an export; empty where nobody was asked for marks.
+
+    Raises:
+        PictuneError: the file is broken.
+    """
+    path = folder / f"{REGIONS_TABLE}.parquet"
+    return read_table(path, LABELS_REGIONS) if path.exists() else LABELS_REGIONS.empty_table()
 
 
 def mask_of(marks: Iterable[Mark], height: int, width: int) -> np.ndarray:
@@ -97,3 +114,24 @@ def mask_of(marks: Iterable[Mark], height: int, width: int) -> np.ndarray:
             mask |= (across - left) ** 2 + (down - top) ** 2 <= radius**2
             mask[min(int(top), height - 1), min(int(left), width - 1)] = True
     return mask
+
+
+def box_of(mark: Mark, height: int, width: int) -> Box:
+    """Return the edges of a box, or of the box around a point's disc, as fractions of the image.
+
+    `height` and `width` are the image's, in any unit.
+    """
+    if mark.x1 is not None and mark.y1 is not None:
+        return mark.x0, mark.y0, mark.x1, mark.y1
+    across, down = (POINT_RADIUS * max(height, width) / side for side in (width, height))
+    left, top = max(mark.x0 - across, 0), max(mark.y0 - down, 0)
+    return left, top, min(mark.x0 + across, 1), min(mark.y0 + down, 1)
+
+
+def map_of(masks: Iterable[np.ndarray]) -> np.ndarray:
+    """Return the map, 0 to 1, of the masks of several raters [H, W]: a third for each, at most 1.
+
+    It is the map of RichHF-18K, where three raters marked each image.
+    """
+    thirds: np.ndarray = np.minimum(np.sum(list(masks), axis=0), 3) / 3
+    return thirds

@@ -39,7 +39,8 @@ def test_inspect_prints_tables_and_writes_a_page_that_holds_all_it_shows(
     assert sum("svg" in source[:20] for source in sources) == 1
     assert "Disputed images" in page
     disputed = inspection_figures(run)["disputed"]
-    assert sum("image/png" in source[:20] for source in sources) == len(disputed)
+    marked = inspection_figures(run)["marked"]
+    assert sum("image/png" in source[:20] for source in sources) == len(disputed) + len(marked)
     assert not re.search("<(script|link|iframe)", page)
     assert not re.search(r"url\(|@import", page)
     assert "seen from &lt;b&gt;far&lt;/b&gt; away &amp; above" in page
@@ -136,3 +137,25 @@ def test_a_run_without_labels_has_a_first_look_too(
     assert main(command) == 0
     assert "none yet" in capsys.readouterr().out
     assert "There are no labels yet" in (campaign.run.labels_dir / "inspection.html").read_text()
+
+
+def test_marks_of_all_raters_lie_over_their_image_with_the_raters_agreement(
+    run: RunFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["inspect", "--runs", str(run.root.parent), "--run", "r"]) == 0
+    assert "marks (human)" in capsys.readouterr().out
+    page = (run.labels_dir / "inspection.html").read_text(encoding="utf-8")
+    rows = pd.read_parquet(run.latest / "labels_regions.parquet")
+    marks = rows[rows["kind"] != "none"]
+    drawn = page[page.index("Where images are wrong") :]
+    assert drawn.count("<rect") == (marks["kind"] == "box").sum() > 0
+    assert drawn.count("<circle") == (marks["kind"] == "point").sum() > 0
+    point = marks[marks["kind"] == "point"].iloc[0]
+    circle = f'cx="{16 * point["x0"]}" cy="{16 * point["y0"]}" r="0.8"'  # images of 16 pixels
+    assert circle in drawn
+    every = inspection_figures(run)["regions"]["aspects"][0]
+    assert 0 < every["kappa"] < every["presence_f1"] < 1
+    assert f"<td>{every['n_pairs']}</td><td>{every['presence_f1']:.2f}</td>" in drawn
+    seen = [(one["marked"], one["raters"]) for one in inspection_figures(run)["marked"]]
+    assert seen == sorted(seen, reverse=True)
+    assert 'class="misaligned"' in drawn

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from data.errors import PictuneError
 from data.files import write_atomically, write_json
 from data.weights import check_finite
-from world.scenes import ANIMALS, PLACES, TINTS, Reading
+from world.scenes import ANIMALS, PLACES, TINTS, Reading, SeenFace
 
 GRID = 16
 """Number of cells on a side of the heatmap; a cell is 4 pixels wide."""
@@ -131,16 +131,21 @@ class Oracle(nn.Module):
         readable = bool(place.max() >= c.min_place)
         counts: dict[str, int] = {}
         tints: dict[str, str | None] = {}
+        faces = []
         for y, x in zip(rows[order].tolist(), columns[order].tolist(), strict=True):
             certainty, index = species[:, y, x].max(0)
+            middle = (x + 0.5) / GRID, (y + 0.5) / GRID
             if peaks[y, x] < c.min_center or certainty < c.min_species:
                 readable = False
+                faces.append(SeenFace(None, None, *middle))
                 continue
             name = ANIMALS[int(index)]
             counts[name] = counts.get(name, 0) + 1
             shade = int(tint[:, y, x].argmax())
-            tints.setdefault(name, TINTS[shade - 1] if shade else None)
-        return Reading(counts, tints, PLACES[int(place.argmax())], readable and bool(counts))
+            faces.append(SeenFace(name, TINTS[shade - 1] if shade else None, *middle))
+            tints.setdefault(name, faces[-1].tint)
+        known = readable and bool(counts)
+        return Reading(counts, tints, PLACES[int(place.argmax())], known, tuple(faces))
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors (fp16)."""

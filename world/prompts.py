@@ -27,10 +27,10 @@ PAPER_PROMPTS = (
 
 FAMILIES = ("object", "color", "count", "composition", "place")
 
-_SINGULAR = {plural: animal for animal, plural in PLURALS.items()} | {
+SINGULAR = {plural: animal for animal, plural in PLURALS.items()} | {
     animal: animal for animal in ANIMALS
 }
-_COUNTS = {word: n for n, word in COUNT_WORDS.items()} | {"a": 1, "an": 1}
+COUNTS = {word: n for n, word in COUNT_WORDS.items()} | {"a": 1, "an": 1}
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ class Requirement:
         number: int | None = None
         tint: str | None = None
         for word in re.findall(r"[a-z]+", prompt.lower()):
-            number = _COUNTS.get(word, number)
+            number = COUNTS.get(word, number)
             tint = word if word in TINTS else tint
-            if word in _SINGULAR:
-                animal = _SINGULAR[word]
+            if word in SINGULAR:
+                animal = SINGULAR[word]
                 counts[animal] = number
                 if tint is not None:
                     tints[animal] = tint

@@ -8,7 +8,7 @@ describe: wrong color, wrong count, missing object, wrong place.
 
 import itertools
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 ANIMALS = (
     "cat",
@@ -91,6 +91,17 @@ class Scene:
 
 
 @dataclass(frozen=True)
+class SeenFace:
+    """One face that a judge finds, with its middle in fractions of the image."""
+
+    species: str | None
+    """None for a face that the judge cannot tell."""
+    tint: str | None
+    x: float
+    y: float
+
+
+@dataclass(frozen=True)
 class Reading:
     """Content of an image, as a judge (the oracle or a person) sees it.
 
@@ -102,6 +113,8 @@ class Reading:
     tints: dict[str, str | None]
     place: str
     readable: bool
+    faces: tuple[SeenFace, ...] = field(default=(), compare=False)
+    """All faces, the clearest first."""
 
 
 def is_held_out(scene: Scene) -> bool:

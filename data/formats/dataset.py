@@ -8,7 +8,7 @@ from one run to another. Answers to repeated tasks are not read: a repeat belong
 import json
 import shutil
 from bisect import bisect
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ from data.formats.records import (
 )
 from data.kinds.kind import Kind
 from data.kinds.registry import KINDS, TaskKind, parse_answer
+from data.regions import LABELS_REGIONS, REGIONS_TABLE, Mark
 from data.schema import (
     IMAGES,
     OF_REVISIONS,
@@ -77,10 +78,15 @@ def read(source: Path) -> Records:
     prompts = dict(_good(converted(_rows(folder, "prompts", PROMPTS), _prompt), bad))
     images = parquet_rows(folder / "images.parquet", ("image_id", "image", "prompt"), FACT_COLUMNS)
     yield from converted(images, partial(_image, prompts))
+    marks: dict[str, list[TableRow]] = defaultdict(list)
+    if (folder / f"{REGIONS_TABLE}.parquet").exists():
+        rows = _rows(folder, REGIONS_TABLE, LABELS_REGIONS)
+        for label_id, mark in _good(converted(rows, _mark), bad):
+            marks[label_id] += mark
     labels: dict[str, list[SourceLabel]] = {}
     for kind in KINDS.values():
         rows = _rows(folder, kind.table, kind.schema)
-        for task_id, label in _good(converted(rows, partial(_label, kind)), bad):
+        for task_id, label in _good(converted(rows, partial(_label, kind, marks)), bad):
             labels.setdefault(task_id, []).append(label)
     yield from bad
     rows = (row for row in _rows(folder, "tasks", TASKS) if not row.has("repeat_of"))
@@ -150,7 +156,15 @@ def _task(
     )
 
 
-def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
+def _mark(row: Row) -> tuple[str, list[TableRow]]:
+    """Return the label that a row belongs to, and its mark; no mark where nothing was found."""
+    mark = {name: row.values[name] for name in Mark.model_fields if row.has(name)}
+    return row.text("label_id"), [] if mark["kind"] == "none" else [mark]
+
+
+def _label(
+    kind: Kind[Any], marks: Mapping[str, Sequence[TableRow]], row: Row
+) -> tuple[str, SourceLabel]:
     value = row.values[kind.answer_column]
     shown = "shown_order" in kind.schema.names
     about: dict[str, Any] = {
@@ -161,9 +175,12 @@ def _label(kind: Kind[Any], row: Row) -> tuple[str, SourceLabel]:
     empty = [name for name in about if about[name] is None and not kind.schema.field(name).nullable]
     if empty:
         raise row.bad(empty[0], "is empty")
+    remarks = {name: row.values[of] for of, name in REMARK_COLUMNS.items() if row.has(of)}
+    if row.values["label_id"] in marks:
+        remarks["marks"] = marks[row.text("label_id")]
     label = SourceLabel(
         answer=tuple(value) if isinstance(value, list) else row.text(kind.answer_column),
-        remarks={name: row.values[of] for of, name in REMARK_COLUMNS.items() if row.has(of)},
+        remarks=remarks,
         rater=row.text("rater_id"),
         submitted_at=about.pop("submitted_at"),
         shown_order=tuple(row.listed("shown_order", int)) if shown else None,

@@ -5,6 +5,8 @@
 - `cat_w.png` and `cat_l.png`: the same, by the end of the name.
 - `ranks.json`: a list of rankings as `{"prompt": "...", "images": ["a.png", "b.png"],
   "ranks": [1, 2], "rater": "anna"}`. Without `ranks`, the best image comes first.
+- `cat.png` and `cat.mask.png`: the image is bad where its mask is white, one mark for each white
+  part; a black mask says good. Images without a mask have no label.
 
 The prompt of `cats/one.png` is the text of `cats/one.txt`, otherwise of the nearest `prompt.txt`:
 in `cats/`, then in the folder. A caption `one.txt` in the folder serves a pair as well.
@@ -15,6 +17,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from data.errors import PictuneError
 from data.formats.records import (
@@ -28,6 +32,14 @@ from data.formats.records import (
     converted,
     read_json_rows,
 )
+from data.image_files import read_image
+from data.regions import ARTIFACT, MOST_MARKS
+
+MASK = ".mask"
+"""End of the name, without the suffix, of an image's mask."""
+
+WHITE = 128
+"""Least gray value, of 255, of a mask's pixel that is wrong."""
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 ENDS = re.compile(r"[_.-]([wl])$")
@@ -193,6 +205,56 @@ def _ranking(row: Row) -> Record:
     return Record(row=row, prompt=prompt, images=images, kind="ranking", labels=(label,))
 
 
+def _masks_in(folder: Path) -> list[Path]:
+    return [image for image in images_in(folder) if image.stem.endswith(MASK)]
+
+
+def _masked(folder: Path) -> Records:
+    masks = {str(mask.with_suffix("").with_suffix("")): mask for mask in _masks_in(folder)}
+    images = [image for image in images_in(folder) if not image.stem.endswith(MASK)]
+    lost = masks.keys() - {str(image.with_suffix("")) for image in images}
+    for name in sorted(lost):
+        yield BadRow(f"{masks[name]}: is the mask of no image; put {name}.png beside it")
+
+    def record(image: Path) -> Record:
+        mask = masks.get(str(image.with_suffix("")))
+        plain = _record(folder, [image])
+        if mask is None:
+            return plain
+        marks = _marks(mask, image)
+        verdict = "bad" if marks else "good"
+        label = SourceLabel(answer=verdict, remarks={"marks": marks}, rater=None)
+        return replace(plain, kind="binary", labels=(label,))
+
+    yield from converted(images, record)
+
+
+def _marks(mask: Path, image: Path) -> list[dict[str, object]]:
+    """Return a box around each connected white part of a mask."""
+    from scipy import ndimage  # noqa: PLC0415 - takes a moment to load
+
+    try:
+        sizes = [read_image(path, "save it as PNG").size for path in (mask, image)]
+        is_white = np.asarray(read_image(mask, "save it as PNG").convert("L")) >= WHITE
+    except PictuneError as error:
+        raise BadRow(str(error)) from error
+    if sizes[0] != sizes[1]:
+        (width, height), (other, tall) = sizes
+        raise BadRow(f"{mask}: has {width} x {height} pixels, but its image has {other} x {tall}")
+    numbered, count = ndimage.label(is_white, structure=np.ones((3, 3)))
+    if count > MOST_MARKS:
+        raise BadRow(
+            f"{mask}: has {count} white parts, more than {MOST_MARKS}; join or remove some"
+        )
+    height, width = is_white.shape
+    return [
+        {"kind": "box", "aspect": ARTIFACT}
+        | {"x0": across.start / width, "x1": across.stop / width}
+        | {"y0": down.start / height, "y1": down.stop / height}
+        for down, across in ndimage.find_objects(numbered)
+    ]
+
+
 LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Records]]] = {
     RANKS_FILE: (lambda folder: (folder / RANKS_FILE).is_file(), _rankings),
     "good/ and bad/": (
@@ -203,5 +265,6 @@ LAYOUTS: dict[str, tuple[Callable[[Path], bool], Callable[[Path], Records]]] = {
         lambda folder: (folder / "w").is_dir() or (folder / "l").is_dir(),
         _pairs_of_folders,
     ),
+    "masks": (lambda folder: bool(_masks_in(folder)), _masked),
 }
 """For each layout, whether a folder has it, and the function that reads it."""

@@ -10,6 +10,7 @@ from data.formats import (
     dataset,
     folder,
     pick_a_pic,
+    regions,
 )
 from data.formats.latest import Exported, Latest
 from data.formats.records import Records
@@ -28,7 +29,9 @@ class Format:
 FORMATS = {
     "dataset": Format(dataset.read, dataset.write),
     "folder": Format(folder.read),
+    "label-studio": Format(regions.read_label_studio),
     "pick-a-pic": Format(pick_a_pic.read, pick_a_pic.write),
+    "sdg-30k": Format(regions.read_sdg),
 }
 
 

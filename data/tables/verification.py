@@ -1,6 +1,7 @@
 """Comparison of store, Parquet and image files: `verify` reports all differences."""
 
 import sqlite3
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from data.errors import PictuneError
 from data.files import locked_to_read, sha256_of
 from data.image_files import check_image
 from data.kinds.registry import KINDS
+from data.regions import LABELS_REGIONS, REGIONS_TABLE
 from data.runs import RunFolder
 from data.schema import AUDIT, IMAGES, LABELS_LOG, PROMPTS, TASKS, read_table
 from data.store.feedback_store import FeedbackStore
@@ -173,6 +175,10 @@ def _differing_tables(
     expected = {"tasks": (TASKS, known_tasks), "audit": (AUDIT, audit)}
     for name, kind in KINDS.items():
         expected[kind.table] = kind.schema, rows.label_table(connection, name, facts, raters)
+    marks = list(rows.region_batches(connection, facts, raters))
+    if marks or f"latest/{REGIONS_TABLE}.parquet" in manifest.files:
+        stored = pa.concat_tables([LABELS_REGIONS.empty_table(), *marks])
+        expected[REGIONS_TABLE] = LABELS_REGIONS, stored
     for name, (schema, table) in expected.items():
         file = f"latest/{name}.parquet"
         path = run.labels_dir / file
@@ -190,14 +196,11 @@ def _differing_tables(
 
 
 def _difference(path: Path, exported: pa.Table, stored: pa.Table) -> Iterator[str]:
-    """Report rows where an exported table and the store differ, by the first column."""
+    """Report values of the first column whose rows differ in an exported table and the store."""
     if exported.equals(stored):
         return
     key = stored.column_names[0]
-    there, here = (
-        dict(zip(table[key].to_pylist(), table.to_pylist(), strict=True))
-        for table in (exported, stored)
-    )
+    there, here = (_rows_by(key, table) for table in (exported, stored))
     different = [row for row in here if row in there and here[row] != there[row]]
     for found, what in (
         ([row for row in here if row not in there], "are in the store but not here"),
@@ -211,3 +214,10 @@ def _difference(path: Path, exported: pa.Table, stored: pa.Table) -> Iterator[st
                 f"{path}: {len(found)} rows {what} ({key} {named}); "
                 "remove the file and export the labels again"
             )
+
+
+def _rows_by(key: str, table: pa.Table) -> dict[object, list[dict[str, object]]]:
+    rows = defaultdict(list)
+    for row in table.to_pylist():
+        rows[row[key]].append(row)
+    return rows

@@ -6,7 +6,9 @@ rater's threshold; a slip of attention, of probability `noise`, reverses the ver
 slip replaces the quality seen by a random one. Images that are closer to the best of their group
 than the just noticeable difference are tied with it. A comparison is a ranking of two, the place
 counted from the left; a tie of images that are both below the threshold is `both_bad`. A rater
-counts things in an image like the judge; a slip of attention is off by one.
+counts things in an image like the judge; a slip of attention is off by one. Where the campaign asks
+for marks, a rater marks the faults of an image that they find bad: each one may be missed, lies
+somewhat off its place, and there may be a mark where nothing is wrong.
 """
 
 import random
@@ -22,6 +24,7 @@ from data.kinds.comparison import ComparisonAnswer
 from data.kinds.kind import Answer
 from data.kinds.ranking import RankingAnswer
 from data.kinds.verdict import BinaryAnswer
+from data.regions import ARTIFACT, MOST_MARKS, Mark
 from data.store.feedback_store import FeedbackStore
 
 Judge = Callable[[str, str], float]
@@ -29,6 +32,12 @@ Judge = Callable[[str, str], float]
 
 Counter = Callable[[str, str], int | None]
 """Image id and name of the object -> number of objects; None if unknown."""
+
+Marker = Callable[[str, str], Sequence[Mark]]
+"""Image id and prompt -> marks on everything that is wrong."""
+
+FALSE_MARK = 0.25
+"""Side of a mark where nothing is wrong, as a share of the image's."""
 
 MUCH = 4.0
 """Number of just noticeable differences from which an image is much better."""
@@ -58,6 +67,13 @@ class SimulatedRaterConfig(BaseModel, frozen=True, extra="forbid"):
     """Largest difference of quality that counts as a tie."""
     skip_rate: Share = 0.02
     """Probability that a task is skipped."""
+    mark_shift: Share = 0.05
+    """Standard deviation of a mark's distance from its place, across and down, as a share of the
+    image's side; the settings of marks matter where `tasks.marks` is not "off"."""
+    mark_miss_rate: Share = 0.1
+    """Probability that a fault of an image is not marked."""
+    mark_false_alarm_rate: Share = 0.05
+    """Probability of a mark at a random place, on an image that the rater finds bad."""
 
 
 class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
@@ -68,16 +84,26 @@ class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
     """Median seconds spent on one image."""
 
     def answer(
-        self, claim: Claim, judge: Judge, counter: Counter | None = None, *, rng: random.Random
+        self,
+        claim: Claim,
+        judge: Judge,
+        counter: Counter | None = None,
+        marker: Marker | None = None,
+        *,
+        rng: random.Random,
     ) -> Answer:
-        """Answer a claimed task."""
+        """Answer a claimed task; with a `marker`, a bad verdict has marks."""
         task = claim.task
         if task.axis == "count":
             number = counter and counter(task.image_ids[0], task.subject or "")
             return self.count(number, rng=rng)
         qualities = {image_id: judge(image_id, task.prompt) for image_id in task.image_ids}
         if task.kind == "binary":
-            return self.verdict(qualities[task.image_ids[0]], rng=rng)
+            given = self.verdict(qualities[task.image_ids[0]], rng=rng)
+            if marker is None or given.verdict != "bad":
+                return given
+            faults = marker(task.image_ids[0], task.prompt)
+            return given.model_copy(update={"marks": self.marks(faults, rng=rng)})
         if task.kind == "ranking":
             return self.ranking(qualities, claim.shown_order, rng=rng)
         return self.comparison(qualities, claim.shown_order, rng=rng, steps=task.steps)
@@ -88,6 +114,25 @@ class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
             return BinaryAnswer(verdict="skip")
         good = (quality >= self.threshold) != (rng.random() < self.noise)
         return BinaryAnswer(verdict="good" if good else "bad")
+
+    def marks(self, faults: Sequence[Mark], *, rng: random.Random) -> tuple[Mark, ...]:
+        """Mark the faults of an image, whose boxes keep their size and stay within it."""
+        noticed = [fault for fault in faults if rng.random() >= self.mark_miss_rate]
+        given = [self._shifted(fault, rng=rng) for fault in noticed[: MOST_MARKS - 1]]
+        if rng.random() < self.mark_false_alarm_rate:
+            x, y = (rng.uniform(0, 1 - FALSE_MARK) for _ in range(2))
+            edges = {"x0": x, "y0": y, "x1": x + FALSE_MARK, "y1": y + FALSE_MARK}
+            given.append(Mark.model_validate({"kind": "box", "aspect": ARTIFACT} | edges))
+        return tuple(given)
+
+    def _shifted(self, mark: Mark, *, rng: random.Random) -> Mark:
+        edges: dict[str, float | None] = {}
+        for low, high in (("x0", "x1"), ("y0", "y1")):
+            start, end = getattr(mark, low), getattr(mark, high)
+            last = start if end is None else end
+            shift = min(max(rng.gauss(0, self.mark_shift), -start), 1 - last)
+            edges |= {low: start + shift, high: end and min(end + shift, 1)}
+        return mark.model_copy(update=edges)
 
     def ranking(
         self, qualities: Mapping[str, float], places: Sequence[int], *, rng: random.Random
@@ -188,8 +233,9 @@ def simulate(
     *,
     rng: random.Random,
     counter: Counter | None = None,
+    marker: Marker | None = None,
 ) -> Iterator[Receipt]:
-    """Let the raters take turns until no rater gets another task.
+    """Let the raters take turns until no rater gets another task; they mark if there is a `marker`.
 
     Yields the receipt of each label after it is stored.
     """
@@ -200,7 +246,7 @@ def simulate(
             claim = store.claim(rater.rater_id)
             if claim is not None:
                 still_working.append(rater)
-                answer = rater.answer(claim, judge, counter, rng=rng)
+                answer = rater.answer(claim, judge, counter, marker, rng=rng)
                 yield store.submit(_submission(rater, claim, answer, rng=rng))
         working = still_working
 

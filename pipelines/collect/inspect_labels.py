@@ -7,6 +7,7 @@ folder.
 from collections.abc import Sequence
 from typing import Any
 
+from data.quality.regions import IOUS
 from data.runs import RunFolder
 from pipelines.collect.inspection import Rows, by_count, inspection_figures
 from pipelines.pages.charts import verdict_chart
@@ -19,12 +20,13 @@ FILE = "inspection.html"
 def main(run: RunFolder, settings: Settings) -> None:  # noqa: ARG001 - every stage is called alike
     """Print the tables and write `labels/inspection.html`."""
     seen = inspection_figures(run)
-    parts = (_summary, _verdicts, _agreement)
+    parts = (_summary, _verdicts, _agreement, _marks)
     print("\n\n".join(table for part in parts if (table := part(seen))))
     page = run.labels_dir / FILE
     drawn = {
         "charts": _charts(seen),
         "disputed": _with_images(run, seen["disputed"]),
+        "marked": _with_images(run, seen["marked"]),
         "agreement_rows": _by_category(seen["agreement"]),
     }
     write_page("inspection.html.jinja", seen | drawn, page)
@@ -111,6 +113,18 @@ def _agreement(seen: dict[str, Any]) -> str:
         return f"agreement: no task was answered by two {seen['agreement']['raters']}"
     title = f"agreement ({seen['agreement']['source']})"
     return _columns([title, "alpha", "95 %", "tasks", "labels"], lines)
+
+
+def _marks(seen: dict[str, Any]) -> str:
+    if seen["regions"] is None:
+        return ""
+    head = [f"marks ({seen['regions']['source']})", "pairs", "presence F1", "kappa"]
+    names = ("presence_f1", "kappa", "map_cc")
+    lines = [
+        [row["aspect"], row["n_pairs"], *map(number, [*(row[n] for n in names), *row["box_f1"]])]
+        for row in seen["regions"]["aspects"]
+    ]
+    return _columns([*head, "maps CC", *(f"boxes F1@{least}" for least in IOUS)], lines)
 
 
 def _columns(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

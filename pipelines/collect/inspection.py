@@ -9,6 +9,8 @@ import pandas as pd
 from data.kinds.registry import KINDS
 from data.quality.agreement import agreement_of
 from data.quality.judgments import Judgments
+from data.quality.regions import looks_of, region_agreement
+from data.regions import POINT_RADIUS, Mark, read_regions, words_of
 from data.runs import RunFolder
 from data.schema import (
     CONSENSUS,
@@ -21,8 +23,8 @@ from data.schema import (
 from data.tables.parquet import MANIFEST
 from pipelines.collect.label_statistics import RATERS_OF, label_statistics
 
-DISPUTED = 24
-"""Largest number of disputed images that are shown."""
+DISPUTED = MARKED = 24
+"""Largest number of disputed images, and of marked images, that are shown."""
 
 Rows = list[dict[str, Any]]
 Given = Mapping[str, pd.DataFrame]
@@ -55,6 +57,11 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
     categories = dict(zip(named["prompt_id"], named["category"], strict=True))
     sources = pd.concat([table["source"] for table in given.values()]).value_counts()
     agreement = agreement_of(Judgments.read(folder), categories)
+    marks = read_regions(folder).to_pylist()
+    facts = {row["image_id"]: row for row in images.to_dict("records")}
+    sizes = {key: (row["height"], row["width"]) for key, row in facts.items()}
+    repeats = set(tasks.loc[tasks["repeat_of"].notna(), "task_id"])
+    found = region_agreement(marks, repeats, sizes)
     statistics, counts = label_statistics(folder), _task_counts(tasks)
     shown = [kind for kind in KINDS.values() if counts[kind.name] or kind.always_counted]
     return {
@@ -70,6 +77,8 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
         "agreement": agreement | {"raters": RATERS_OF[agreement["source"]]},
         "raters": _raters(raters),
         "disputed": _disputed(consensus, images, given["verdicts"]),
+        "regions": found and found | {"raters": RATERS_OF[found["source"]]},
+        "marked": _marked(marks, facts),
         "exported": json.loads((folder / MANIFEST).read_text(encoding="utf-8")),
     }
 
@@ -125,3 +134,30 @@ def _disputed(votes: pd.DataFrame, images: pd.DataFrame, verdicts: pd.DataFrame)
         }
         for row in chosen.to_dict("records")
     ]
+
+
+def _marked(marks: Rows, facts: Mapping[str, dict[str, Any]]) -> Rows:
+    """Return the images that most raters marked, with the marks of all of them."""
+    looks = {key: raters for key, raters in looks_of(marks).items() if key in facts}
+    counts = {key: sum(map(bool, raters.values())) for key, raters in looks.items()}
+    chosen = sorted(looks, key=lambda key: (-counts[key], -len(looks[key]), key))[:MARKED]
+    return [
+        {name: facts[key][name] for name in ("path", "prompt", "width", "height")}
+        | {"raters": len(looks[key]), "marked": counts[key]}
+        | {"radius": POINT_RADIUS * max(facts[key]["width"], facts[key]["height"])}
+        | {
+            "marks": [
+                {"mark": mark, "rater": number, "title": _in_words(mark, facts[key]["prompt"])}
+                for number, own in enumerate(looks[key].values())
+                for mark in own
+            ]
+        }
+        for key in chosen
+        if counts[key]
+    ]
+
+
+def _in_words(mark: Mark, prompt: str) -> str:
+    words = words_of(prompt)
+    named = ", ".join(words[place] for place in mark.word_indexes if place < len(words))
+    return ": ".join(part for part in (mark.aspect, named, mark.comment) if part)

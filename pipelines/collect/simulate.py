@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from data.errors import PictuneError
+from data.regions import Mark
 from data.runs import RunFolder
 from data.tables.parquet import MANIFEST
 from labeling_app.campaign.simulated import SimulatedRaterConfig, simulate
@@ -27,6 +28,7 @@ from pipelines.run.campaign import (
 from pipelines.run.judge import judge_folder
 from pipelines.run.record import StageFolder
 from pipelines.settings.config import Settings
+from world.faults import faults
 from world.prompts import Requirement
 from world.scenes import Reading
 
@@ -66,13 +68,18 @@ def main(run: RunFolder, settings: Settings) -> None:
         found = readings[image_id].counts
         return found.get(animals[0], 0) if len(animals) == 1 else None
 
+    def marks(image_id: str, prompt: str) -> list[Mark]:
+        return faults(prompt, readings[image_id])
+
+    tasks = settings.table("tasks", TasksConfig)
+    marker = None if getattr(tasks, "marks", "off") == "off" else marks
     rng = random.Random(settings.run.seed)
     config = settings.table("simulate", SimulatedRaterConfig)
-    with open_store(run, settings.table("tasks", TasksConfig)) as store:
+    with open_store(run, tasks) as store:
         add_planned_tasks(store, run, settings)
         with stage.working():
             answered = store.progress(source="simulated")
-            answers = simulate(store, judge, config, rng=rng, counter=count)
+            answers = simulate(store, judge, config, rng=rng, counter=count, marker=marker)
             open_tasks = answered.total - answered.done
             for _ in progress(answers, "simulate", "label", total=open_tasks):
                 pass

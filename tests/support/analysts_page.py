@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from data import schema
+from data.regions import LABELS_REGIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "analysts.md"
 _COLUMNS = re.compile(r"(?<=<!-- columns -->\n).*?(?=<!-- end of columns -->)", re.DOTALL)
@@ -21,6 +22,10 @@ TABLES: dict[str, tuple[str, pa.Schema]] = {
     "labels_comparisons": (
         "one rater's comparison of two models' images, or a count in one image",
         schema.LABELS_COMPARISONS,
+    ),
+    "labels_regions": (
+        "one rater's mark on one image, or that the rater found nothing to mark",
+        LABELS_REGIONS,
     ),
     "labels_pairs": ("two images of a ranking, derived from it", schema.LABELS_PAIRS),
     "raters": ("a rater", schema.RATERS),

@@ -19,6 +19,7 @@ from data.kinds.comparison import ComparisonAnswer
 from data.kinds.kind import Answer
 from data.kinds.ranking import RankingAnswer
 from data.kinds.verdict import BinaryAnswer
+from data.regions import Mark
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
 from data.store.feedback_store import FeedbackStore
@@ -143,9 +144,11 @@ def _comparison(prompt: str, image_ids: list[str], axis: Axis) -> NewTask:
 
 def _answered(rng: random.Random, task: NewTask, rater: str, moment: datetime) -> ImportedLabel:
     verdicts: tuple[Any, ...] = ("good", "bad", "skip", "unsafe")
+    verdict = rng.choices(verdicts, (55, 35, 8, 2))[0]
     answer: Answer = BinaryAnswer(
-        verdict=rng.choices(verdicts, (55, 35, 8, 2))[0],
+        verdict=verdict,
         comment="two tails <i>?</i>" if rng.random() < 0.1 else None,
+        marks=_marks(task, rater) if verdict in ("good", "bad") else None,
     )
     if task.kind == "ranking":
         answer = RankingAnswer(
@@ -168,3 +171,19 @@ def _answered(rng: random.Random, task: NewTask, rater: str, moment: datetime) -
         time_on_task_ms=int(seconds * 1000),
         active_ms=int(seconds * 900) if rater != "ben" else None,
     )
+
+
+def _marks(task: NewTask, rater: str) -> tuple[Mark, ...] | None:
+    """Return marks near a place of the image's own; Cleo was not asked, and Ben gives points."""
+    rng, near = random.Random(task.image_ids[0]), random.Random(task.image_ids[0] + rater)
+    if rater == "cleo":
+        return None
+    if rng.random() < 0.4 or near.random() < 0.2:
+        return ()
+    x, y = (rng.uniform(0.2, 0.7) + near.uniform(0, 0.1) for _ in range(2))
+    aspect = near.choice(("artifact", "misaligned"))
+    words = (1,) if aspect == "misaligned" else ()
+    if rater == "ben":
+        return (Mark(kind="point", aspect=aspect, x0=x, y0=y, word_indexes=words),)
+    x0, y0, x1, y1 = x - 0.1, y - 0.1, x + 0.1, y + 0.1
+    return (Mark(kind="box", aspect=aspect, x0=x0, y0=y0, x1=x1, y1=y1, word_indexes=words),)

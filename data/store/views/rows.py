@@ -12,6 +12,8 @@ import sqlalchemy as sa
 
 from data.kinds.kind import Columns, TaskFacts
 from data.kinds.registry import KINDS, TaskKind, agrees_with_gold, parse_answer
+from data.kinds.verdict import Verdict
+from data.regions import LABELS_REGIONS
 from data.schema import AUDIT, LABELS_LOG, LABELS_PAIRS, ROW_GROUP_ROWS, TASKS
 from data.store.people.audit import ABOUT_RATERS
 from data.store.queries import WITHHELD_IMAGES
@@ -102,13 +104,7 @@ def label_batches(
     The rows are the live labels in the order of saving, without raters who are left out.
     """
     names = [*LABELS_LOG.names, "wording"]
-    live = (
-        sa.select(*(labels.c[name] for name in names))
-        .where(labels.c.is_live, labels.c.kind == kind, labels.c.rater_id.not_in(_LEFT_OUT))
-        .order_by(labels.c.sequence)
-    )
-    found = connection.execute(live, execution_options={"yield_per": ROW_GROUP_ROWS})
-    for rows in found.partitions():
+    for rows in _live_rows(connection, kind, names):
         columns = _columns(names, rows)
         texts = columns.pop("answer_json")
         asked = [known_tasks[task_id] for task_id in columns["task_id"]]
@@ -128,6 +124,48 @@ def label_batches(
         }
         columns |= KINDS[kind].columns(answers, asked)
         yield pa.Table.from_pydict(columns, schema=KINDS[kind].schema)
+
+
+def region_batches(
+    connection: sa.Connection,
+    known_tasks: Mapping[str, TaskFacts],
+    known_raters: Mapping[str, RaterFacts],
+) -> Iterator[pa.Table]:
+    """Yield LABELS_REGIONS: the marks of the verdicts that `label_batches` yields, in its order."""
+    names = ["answer_json", *(name for name in LABELS_REGIONS.names if name in labels.c)]
+    has_marks = labels.c.answer_json.contains('"marks":')  # in a text, the quotes are escaped
+    for rows in _live_rows(connection, Verdict.name, names, has_marks):
+        marks = [
+            mark
+            for row in rows
+            for mark in _marks_of(row, known_tasks[row.task_id], known_raters[row.rater_id])
+        ]
+        yield pa.Table.from_pylist(marks, schema=LABELS_REGIONS)
+
+
+def _live_rows(
+    connection: sa.Connection, kind: TaskKind, names: Sequence[str], *where: sa.ColumnElement[bool]
+) -> Iterator[Sequence[sa.Row[Any]]]:
+    live = (
+        sa.select(*(labels.c[name] for name in names))
+        .where(labels.c.is_live, labels.c.kind == kind, labels.c.rater_id.not_in(_LEFT_OUT), *where)
+        .order_by(labels.c.sequence)
+    )
+    return connection.execute(live, execution_options={"yield_per": ROW_GROUP_ROWS}).partitions()
+
+
+def _marks_of(row: sa.Row[Any], task: TaskFacts, rater: RaterFacts) -> list[TableRow]:
+    answer = json.loads(row.answer_json)
+    about = {
+        **row._asdict(),
+        "prompt_id": task.prompt_id,
+        "image_id": task.image_ids[0],
+        "rater_id": rater.public_id,
+        "source": rater.source,
+        "label": answer["verdict"],
+    }
+    numbered = list(enumerate(answer["marks"], start=1)) or [(0, {"kind": "none"})]
+    return [about | mark | {"mark_no": number} for number, mark in numbered]
 
 
 def pair_batches(rankings: Iterable[pa.Table]) -> Iterator[pa.Table]:
