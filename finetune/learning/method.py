@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from finetune.learning.regions import Regions
 from finetune.learning.reward_fn import RewardFn
 from finetune.learning.training import TrainState, rate_schedule
 from finetune.learning.validation import Validation, Validator
@@ -45,6 +46,8 @@ class Training(Generic[C]):
     (`finetune.labels.rankings.LabeledImages`); None for methods that draw their images."""
     pretraining: Any = None
     """Pretraining images with prompts, of the same class as `data`; None for images of the base."""
+    regions: Regions | None = None
+    """Where a method that draws its images may change them; None means everywhere."""
 
     def validate(self) -> Validation:
         """Validate the current weights."""

@@ -20,7 +20,9 @@ Differs from the papers in:
 4. Some prompts are left empty, so that classifier-free guidance goes on working.
 5. `timestep_power` above 0 draws more of the noisy timesteps, where the sampler decides what is in
    the image; the papers draw all alike.
-6. `rounds` above 1 draw again from the tuned model and go on with its images, as expectation
+6. With masks, the squared errors of the first two terms have a weight at each place: 0 inside the
+   parts that people marked as wrong, and the same elsewhere, with mean 1 over an image.
+7. `rounds` above 1 draw again from the tuned model and go on with its images, as expectation
    maximization would; the papers stop after one.
 """
 
@@ -173,6 +175,7 @@ def batch_losses(
     """
     part = rows.to(batch.latents.device, non_blocking=True)
     latents, noise, timesteps = batch.latents[part], batch.noise[part], batch.timesteps[part]
+    places = batch.places[part]
     n = batch.rewarded
     k = int((rows < n).sum())
     target = denoising_target(schedule, latents, noise, timesteps)
@@ -183,7 +186,8 @@ def batch_losses(
     rewarded = pretraining = kl = torch.zeros((), device=latents.device)
     if k:
         weights = mean_weight * by_time[:k]
-        rewarded = weighted_denoising_loss(prediction[:k], target[:k], weights) * (k / n)
+        losses = weighted_denoising_loss(prediction[:k], target[:k], weights, places[:k])
+        rewarded = losses * (k / n)
     if k and config.kl == "kl-o":
         with torch.no_grad(), model.adapter_off():
             base = model.predict_denoising(noisy[:k], timesteps[:k], cond[:k])
@@ -192,7 +196,8 @@ def batch_losses(
     if len(rows) > k:
         share = (len(rows) - k) / (len(batch.latents) - n)
         weights = config.pretraining_weight * by_time[k:]
-        pretraining = weighted_denoising_loss(prediction[k:], target[k:], weights) * share
+        losses = weighted_denoising_loss(prediction[k:], target[k:], weights, places[k:])
+        pretraining = losses * share
     return Losses(rewarded, pretraining, kl)
 
 

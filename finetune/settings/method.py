@@ -1,7 +1,7 @@
 """Settings that fine-tuning methods share."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
 
@@ -13,6 +13,8 @@ from finetune.settings.validation import ValidationConfig
 class MethodConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of every method."""
 
+    takes_regions: ClassVar[bool] = False
+    """Whether the method can learn in parts of images alone."""
     learning_rate: PositiveFloat = 5e-4
     """Learning rate of AdamW, for LoRA."""
     warmup: NonNegativeInt = 0
@@ -33,6 +35,7 @@ class DrawsImages(MethodConfig, frozen=True, extra="forbid"):
 class LearnsFromImages(MethodConfig, frozen=True, extra="forbid"):
     """Settings of a method that learns from existing images."""
 
+    takes_regions: ClassVar[bool] = True
     images: Literal["labeled", "scored", "both"] = "both"
     """Training images. "labeled": the run's images with labels. "scored": its other images, and
     `finetune.scored_per_prompt` further images of each prompt, scored by the reward alone. In each
@@ -47,6 +50,7 @@ class LearnsFromImages(MethodConfig, frozen=True, extra="forbid"):
 class LearnsFromLabels(MethodConfig, frozen=True, extra="forbid"):
     """Settings of a method that learns directly from labels and needs no reward."""
 
+    takes_regions: ClassVar[bool] = True
     label_weights: Literal["equal", "skill", "consensus"] = "equal"
     """Weights of raters, as in `reward.label_weights`: all equal, or by their skill above chance,
     or verdicts replaced by the consensus on their task."""
