@@ -24,13 +24,15 @@ from tests.support.tiny_flow import write_tiny_flux
 GIVEN, DRAWN = ("rwl", "preference"), ("nft", "reward_gradient")
 
 
-def run_of(folder: Path, name: str, learned: float | Tensor | None) -> Run:
+def run_of(folder: Path, name: str, learned: float | Tensor | None, **more: Any) -> Run:
     """Return a run that learns where `learned` is 1; None: without masks."""
     model = open_with_adapter(folder, AdapterSettings(rank=2))
-    length = {"iterations": 1} if name in DRAWN else {"updates": 2}
-    few = ValidationConfig(every=9, images_per_prompt=1)
-    rounds = {"rounds": 1} if name == "rwl" else {}
-    run = Run(model, name, validation=few, **length, **rounds)
+    changes: dict[str, Any] = {"iterations": 1} if name in DRAWN else {"updates": 2}
+    changes |= {"rounds": 1} if name == "rwl" else {}
+    changes |= {"pretraining_weight": 0.0} if name == "reward_gradient" else {}
+    run = Run(
+        model, name, validation=ValidationConfig(every=9, images_per_prompt=1), **changes, **more
+    )
     if learned is None:
         return run
 
@@ -89,15 +91,17 @@ def test_with_all_masked_nothing_changes(sd_folder: Path, name: str) -> None:
 
 def test_flux_is_masked_on_its_latents(tmp_path: Path) -> None:
     folder = write_tiny_flux(tmp_path)
-    plain, masked = (tuned(folder, "nft", learned) for learned in (None, 1.0))
-    assert all(torch.equal(plain[key], masked[key]) for key in plain)
-    run = run_of(folder, "nft", None)
-    _, height, width = run.model.latent_shape
-    pixels = torch.zeros(1, *run.model.image_size)
+    model = open_with_adapter(folder, AdapterSettings(rank=2))
+    _, height, width = model.latent_shape
+    pixels = torch.zeros(1, *model.image_size)
     pixels[0, 0, 0] = 1
     assert float(latent_mask(pixels, (height, width)).sum()) == 4
-    half = run_of(folder, "nft", left_half(width))
-    assert list(half.steps())
+    short = {"noise_levels": 1, "updates": 1, "images_per_prompt": 2}
+    run = run_of(folder, "nft", left_half(width), **short)
+    before = run.model.adapter.state()
+    assert list(run.steps())
+    after = run.model.adapter.state()
+    assert any(not torch.equal(before[key], after[key]) for key in before)
 
 
 def test_nfts_optimality_is_one_of_places_of_the_same_mean_size() -> None:
@@ -143,7 +147,7 @@ def test_focus_n_fix_has_the_rewards_gradient_inside_and_the_bases_image_outside
     loss = -2 * contrast(inside, ()) + 3 * change  # half of the image is inside
     (expected,) = torch.autograd.grad(loss.sum(), leaf)
     torch.testing.assert_close(found, expected)
-    assert float(change.min()) > 0
+    assert (change > 0).all()
 
 
 def test_rwl_learns_nothing_from_the_wrong_part(sd_folder: Path) -> None:

@@ -71,9 +71,9 @@ def test_an_images_mask_is_the_union_of_all_its_raters(run: RunFolder, sd_folder
 
 
 def test_marks_that_would_be_ignored_are_refused(
-    ready_run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ready: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = copy_of(ready_run, tmp_path)
+    run = copy_of(ready, tmp_path)
     on = 'finetune.regions="marks"'
     for method, settings, message in (
         ("dpok", [on], "finetune.regions: dpok learns from whole images"),
@@ -85,8 +85,8 @@ def test_marks_that_would_be_ignored_are_refused(
 
 
 @pytest.mark.parametrize("method", ["rwl", "preference", "nft", "reward_gradient"])
-def test_the_stage_tunes_by_marks(ready_run: RunFolder, tmp_path: Path, method: str) -> None:
-    run = copy_of(ready_run, tmp_path)
+def test_the_stage_tunes_by_marks(ready: RunFolder, tmp_path: Path, method: str) -> None:
+    run = copy_of(ready, tmp_path)
     rows = read_table(run.images_table, IMAGES).to_pylist()
     write_marks(run, [(row["image_id"], [box(0, 0, 0.4, 0.4)]) for row in rows])
     assert main(words(run, method, ['finetune.regions="marks"'])) == 0

@@ -51,4 +51,5 @@ def change_outside(images: Tensor, base: Tensor, mask: Tensor) -> Tensor:
     its weight does not depend on the size of images.
     """
     change = ((1 - mask) * (base - images)).flatten(1)
-    return torch.linalg.vector_norm(change, dim=1) / change.shape[1] ** 0.5
+    norms: Tensor = torch.linalg.vector_norm(change, dim=1)
+    return norms / change.shape[1] ** 0.5

@@ -250,7 +250,7 @@ def draw_with_gradient(
     def kept(mask: Tensor, base: Tensor, images: Tensor, _: Sequence[str]) -> Tensor:
         return change_outside(images, base, mask)
 
-    parts = []
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     with training.watch.part("reward"):  # and the gradient of both
         for part, inside, there in zip(
             *(one.split(size) for one in (latents, mask, base)), strict=True
