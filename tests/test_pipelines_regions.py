@@ -3,8 +3,10 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from data.errors import PictuneError
 from data.marks import MARKS_FILE, read_marks
@@ -13,7 +15,10 @@ from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from finetune.model.diffusion import DiffusionModel
 from pipelines.cli import main
+from pipelines.evaluate.changes import change_of
+from pipelines.evaluate.figures import Measured
 from pipelines.finetune.regions import MarkedImages, fitted
+from pipelines.run.image_plan import Planned
 from pipelines.run.record import read_stamp
 from tests.support.tiny_feedback import make_feedback
 from tests.support.tiny_marks import write_marks
@@ -97,3 +102,25 @@ def test_the_stage_tunes_by_marks(ready: RunFolder, tmp_path: Path, method: str)
     assert first is not None
     assert second is not None
     assert first.inputs["marks"] != second.inputs["marks"]
+
+
+def test_a_change_is_told_apart_inside_and_outside_of_the_marks(run: RunFolder) -> None:
+    rows = [
+        row for row in read_table(run.images_table, IMAGES).to_pylist() if row["prompt"] == PROMPT
+    ]
+    assert change_of(run, measured(run, "dark"), measured(run, "dark")) is None  # no marks
+    write_marks(run, [(rows[0]["image_id"], [box(0, 0, 0.5, 1)])])
+    found = change_of(run, measured(run, "half"), measured(run, "dark"))
+    assert found is not None
+    assert (found.n, found.outside) == (1, 0)
+    assert found.inside == pytest.approx(1)
+
+
+def measured(run: RunFolder, name: str) -> Measured:
+    """Return an image that is black, or white in its left half."""
+    path, image = run.root / f"{name}.png", Image.new("RGB", (16, 16))
+    if name == "half":
+        image.paste("white", (0, 0, 8, 16))
+    image.save(path)
+    none: list[float] = []
+    return Measured([Planned(PROMPT, 1)], [path], None, None, none, np.zeros((1, 1)), None)

@@ -8,6 +8,7 @@ The place of a mask is the latents' grid, as every family of models takes latent
 those with tokens of several latents lay them out themselves.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -52,4 +53,4 @@ def change_outside(images: Tensor, base: Tensor, mask: Tensor) -> Tensor:
     """
     change = ((1 - mask) * (base - images)).flatten(1)
     norms: Tensor = torch.linalg.vector_norm(change, dim=1)
-    return norms / change.shape[1] ** 0.5
+    return norms / math.sqrt(change.shape[1])

@@ -103,6 +103,14 @@ class Spread(BaseModel, frozen=True):
     interval: Interval = None
 
 
+class Change(BaseModel, frozen=True):
+    """Mean absolute change of pixels in [0, 1], inside and outside of the prompts' marks."""
+
+    n: int
+    inside: float
+    outside: float
+
+
 class EvaluatedImage(BaseModel, frozen=True):
     """One image of the evaluation."""
 
@@ -128,6 +136,8 @@ class Result(BaseModel, frozen=True):
     families: list[FamilyFigures]
     groups: dict[Group, GroupFigures]
     kl: Spread | None = None
+    change: Change | None = None
+    """Change to the base's images of the same seeds; None without marks."""
     """KL of its denoising chains to the base, in nats, for tuned models."""
     images: list[EvaluatedImage]
 

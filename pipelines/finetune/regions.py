@@ -1,7 +1,8 @@
 """Where a run's images are wrong, as masks of a model's latents."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,15 +31,11 @@ class MarkedImages:
         self._by_prompt: dict[str, Tensor] = {}
         _, *size = model.latent_shape
         self._none = torch.zeros(1, *size, device=model.device)
-        marks = read_marks(run.latest)
-        for row in read_table(run.images_table, IMAGES).to_pylist():
-            found = [mark for one in marks.get(row["image_id"], ()) for mark in one]
-            if found:
-                own = fitted(found, (row["height"], row["width"]), model.image_size)
-                mask = latent_mask(own[None], (size[0], size[1]))[0].to(model.device)
-                self._by_path[run.root / row["path"]] = mask
-                before = self._by_prompt.get(row["prompt"], self._none)
-                self._by_prompt[row["prompt"]] = torch.maximum(before, mask)
+        for row, pixels in marked_pixels(run, model.image_size):
+            mask = latent_mask(pixels[None], (size[0], size[1]))[0].to(model.device)
+            self._by_path[run.root / row["path"]] = mask
+            before = self._by_prompt.get(row["prompt"], self._none)
+            self._by_prompt[row["prompt"]] = torch.maximum(before, mask)
         if not self._by_prompt.keys() & set(prompts):
             raise PictuneError(
                 f"{run.latest / MARKS_FILE}: no mark on an image of the training prompts, of which "
@@ -56,6 +53,15 @@ class MarkedImages:
         mask.
         """
         return torch.stack([self._by_prompt.get(prompt, self._none) for prompt in prompts])
+
+
+def marked_pixels(run: RunFolder, size: tuple[int, int]) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """Yield the rows of IMAGES with marks, each with its marked pixels [H, W] at this size."""
+    marks = read_marks(run.latest)
+    for row in read_table(run.images_table, IMAGES).to_pylist():
+        found = [mark for one in marks.get(row["image_id"], ()) for mark in one]
+        if found:
+            yield row, fitted(found, (row["height"], row["width"]), size)
 
 
 def fitted(marks: Sequence[Mark], size: tuple[int, int], to: tuple[int, int]) -> Tensor:
