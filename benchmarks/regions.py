@@ -39,10 +39,10 @@ PLACE = Mark(kind="box", aspect="artifact", x0=0, y0=0, x1=0.25, y1=0.25)
 FAULTY = 0.6
 """Share of the images that the model is spoiled with that have the fault."""
 SAMPLER = Sampler(steps=10, guidance=3.0)
-DRAWN = 32
+DRAWN = 16
 """Images of each prompt that measure a model."""
 _SHARED = {
-    "iterations": 8,
+    "iterations": 6,
     "prompts_per_iteration": 2,
     "validation": {"every": 1000, "images_per_prompt": 2, "stop_on": ()},
 }
@@ -55,7 +55,7 @@ ARMS: dict[str, tuple[Method[Any], MethodConfig, float]] = {
     "reward_gradient": (
         reward_gradient.METHOD,
         RewardGradientConfig.model_validate(
-            _SHARED | {"iterations": 16, "images_per_prompt": 4, "steps_back": 3}
+            _SHARED | {"iterations": 12, "images_per_prompt": 4, "steps_back": 3}
         ),
         10.0,
     ),
@@ -82,7 +82,7 @@ def place(model: DiffusionModel) -> Tensor:
 def spoil(model: DiffusionModel, *, steps: int, seed: int) -> None:
     """Teach the whole network images with the fault."""
     generator = torch.Generator().manual_seed(seed)
-    texts = [prompt for prompt in PROMPTS for _ in range(64)]
+    texts = [prompt for prompt in PROMPTS for _ in range(32)]
     seeds = torch.randint(2**31, (len(texts),), generator=generator).tolist()
     images = draw(model, texts, SAMPLER, seeds=seeds)
     has_fault = torch.rand(len(texts), generator=generator) < FAULTY
@@ -145,7 +145,7 @@ def main() -> None:
     """Run one seed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--spoiling", type=int, default=250, help="steps of the spoiling")
+    parser.add_argument("--spoiling", type=int, default=160, help="steps of the spoiling")
     parser.add_argument("--methods", nargs="+", default=list(ARMS), choices=list(ARMS))
     words = parser.parse_args()
     folder = Path("runs") / f"regions-{words.seed}"
