@@ -47,21 +47,21 @@ _SHARED = {
     "prompts_per_iteration": 2,
     "validation": {"every": 1000, "images_per_prompt": 2, "stop_on": ()},
 }
-ARMS: dict[str, tuple[Method[Any], MethodConfig, float]] = {
+ARMS: dict[str, tuple[Method[Any], MethodConfig, tuple[float, ...]]] = {
     "nft": (
         nft.METHOD,
         NFTConfig.model_validate(_SHARED | {"images_per_prompt": 12, "updates": 6}),
-        1.0,
+        (1.0, 30.0),
     ),
     "reward_gradient": (
         reward_gradient.METHOD,
         RewardGradientConfig.model_validate(
             _SHARED | {"iterations": 16, "images_per_prompt": 4, "steps_back": 3}
         ),
-        10.0,
+        (10.0, 100.0),
     ),
 }
-"""Method, settings and `outside_weight` by name."""
+"""Method, settings and the values of `outside_weight` by name."""
 
 
 def pink(images: Tensor) -> Tensor:
@@ -117,15 +117,15 @@ def faults(images: Tensor, at: Tensor) -> float:
     return float((pink(images)[:, at].mean(1) > 0.3).float().mean())
 
 
-def tuned(folder: Path, name: str, *, masked: bool, before: Tensor, seed: int) -> Row:
-    """Tune the spoiled model by a method, with or without a mask; return the figures."""
-    method, config, weight = ARMS[name]
+def tuned(folder: Path, name: str, weight: float | None, *, before: Tensor, seed: int) -> Row:
+    """Tune the spoiled model; without a weight of the outside, without a mask."""
+    method, config, _ = ARMS[name]
     model, started = DiffusionModel.from_pretrained(folder), time.monotonic()
     generator = torch.Generator().manual_seed(seed)
     model.add_adapter(AdapterSettings(), generator=generator)
     at = place(model)
     training = new_training(model, PROMPTS, reward, config, generator=generator, sampler=SAMPLER)
-    if masked:
+    if weight is not None:
         _, height, width = model.latent_shape
         mask = latent_mask(at[None], (height, width))
         regions = Regions(lambda latents, _: mask.expand(len(latents), -1, -1, -1), weight)
@@ -159,9 +159,9 @@ def main() -> None:
     rows: dict[str, Row] = {"spoiled": {"faults": faults(before, place(model))}}
     print("spoiled", rows["spoiled"], flush=True)
     for name in words.methods:
-        for masked in (False, True):
-            title = f"{name}, {'regions' if masked else 'plain'}"
-            rows[title] = tuned(folder, name, masked=masked, before=before, seed=words.seed)
+        for weight in (None, *ARMS[name][2]):
+            title = f"{name}, plain" if weight is None else f"{name}, regions, outside {weight:g}"
+            rows[title] = tuned(folder, name, weight, before=before, seed=words.seed)
             print(title, rows[title], flush=True)
     seeds = recorded("regions").get("seeds", {})
     record("regions", {"seeds": seeds | {str(words.seed): rows}})
