@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from data.errors import PictuneError
+from finetune.learning.regions import balanced
 from finetune.model.denoising import NoiseLevels, noise_images
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.schedule import NoiseSchedule
@@ -87,6 +88,9 @@ class LabeledImages:
     """Labels to learn from."""
     held_out: Labels
     """Verdicts on images without a training label, and rankings with such an image."""
+    wrong: Tensor | None = None
+    """Masks [N, 1, h, w] of the wrong parts of each image, where `latents` are; None without
+    masks."""
 
 
 def better_pairs(ranks: Tensor) -> Tensor:
@@ -154,12 +158,24 @@ class Part(NamedTuple):
     good: Tensor | None = None
     """[R], share of raters who answered "good"; for KTO."""
 
+    @property
+    def preferred(self) -> Tensor:
+        """Bool [R, M], true for images that are better than more images than they are worse than.
+
+        For KTO, true for images that most raters found good.
+        """
+        if self.good is not None:
+            return self.good[:, None] > 0.5
+        pairs = better_pairs(self.rankings.ranks)
+        return pairs.sum(-1) > pairs.sum(-2)
+
 
 class Errors(NamedTuple):
     """Denoising errors of R rankings of up to M images; 0 at empty places."""
 
     residuals: Tensor
-    """Prediction minus target, [R, M, C, h, w], in units of the velocity."""
+    """Prediction minus target, [R, M, C, h, w], in units of the velocity, times the places'
+    weights."""
     own: Tensor
     """Mean squared error, [R, M]."""
     reference: Tensor
@@ -237,31 +253,41 @@ def ranking_errors(
     images: LabeledImages,
     rankings: Rankings,
     at: NoiseLevels,
+    *,
+    preferred: Tensor | None = None,
 ) -> Errors:
     """Return the errors of the rankings' images, with a gradient if autograd is on.
 
-    All images of a ranking share the noise and the timestep of its row in `at` [R].
+    All images of a ranking share the noise and the timestep of its row in `at` [R]. With masks, the
+    errors of the `preferred` images [R, M] leave out their wrong parts.
     """
     row, column = rankings.present.nonzero(as_tuple=True)
     image = rankings.image[row, column]
-    places = torch.stack([row, column, image]).to(model.device, non_blocking=True)
+    numbers = torch.stack([row, column, image]).to(model.device, non_blocking=True)
     noised = noise_images(
         model,
         schedule,
-        images.latents[places[2]],
+        images.latents[numbers[2]],
         [images.prompts[i] for i in rankings.prompt[row].tolist()],
         at.rows(row),
     )
     target = noised.per_output * noised.target
+    places = torch.ones_like(target[:, :1])
+    if images.wrong is not None and preferred is not None:
+        is_better = preferred[row, column].to(model.device, non_blocking=True)
+        places = balanced(1 - is_better[:, None, None, None] * images.wrong[numbers[2]])
 
     def residual() -> Tensor:
         return noised.per_output * noised.output(model) - target
 
+    def squares(residuals: Tensor) -> Tensor:
+        return (residuals.square() * places).flatten(1).mean(1)
+
     def in_place(values: Tensor) -> Tensor:
         empty = values.new_zeros(*rankings.present.shape, *values.shape[1:])
-        return empty.index_put((places[0], places[1]), values)
+        return empty.index_put((numbers[0], numbers[1]), values)
 
     with torch.no_grad(), model.adapter_off():
-        reference = residual().square().flatten(1).mean(1)
+        reference = squares(residual())
     own = residual()
-    return Errors(in_place(own), in_place(own.square().flatten(1).mean(1)), in_place(reference))
+    return Errors(in_place(own * places), in_place(squares(own)), in_place(reference))

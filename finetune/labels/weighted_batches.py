@@ -10,6 +10,7 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from finetune.labels.weighting import effective_sample_size, sample_weights
+from finetune.learning.regions import balanced
 from finetune.model.schedule import NoiseSchedule
 from finetune.settings.reward_weighted import RewardWeightedConfig, WeightingConfig
 
@@ -28,6 +29,8 @@ class WeightedData:
     """The prompt of each image."""
     rewards: Tensor
     """[N]; not read of pretraining images."""
+    wrong: Tensor | None = None
+    """Masks [N, 1, h, w] of what not to learn from; None without masks."""
 
     def __post_init__(self) -> None:
         """Refuse data that do not belong together."""
@@ -53,6 +56,8 @@ class WeightedImages:
     reward: float
     """Mean reward of the rewarded images."""
     effective_sample_size: float
+    places: Tensor
+    """Weights [N + P, 1, h, w] of the places of each image, of mean 1."""
 
     @property
     def rewarded(self) -> int:
@@ -73,6 +78,8 @@ class Batch(NamedTuple):
     """Prompts; empty where they are dropped."""
     rewarded: int
     """Number of rewarded images."""
+    places: Tensor
+    """Weights [B, 1, h, w] of the places of each image."""
 
 
 def weighted_images(
@@ -110,7 +117,13 @@ def weighted_images(
         mean_weight=float(weights.mean()),
         reward=float(data.rewards.mean()),
         effective_sample_size=sample_size,
+        places=torch.cat([_places(part).to(device) for part in both]),
     )
+
+
+def _places(data: WeightedData) -> Tensor:
+    whole = torch.ones_like(data.latents[:, :1])
+    return whole if data.wrong is None else balanced(1 - data.wrong)
 
 
 def draw_batch(
@@ -132,7 +145,8 @@ def draw_batch(
         even = images.rewarded + torch.randint(others, (half,), generator=generator)
         chosen = torch.cat([chosen, even])
     device = images.latents.device
-    latents = images.latents[chosen.to(device, non_blocking=True)]
+    rows = chosen.to(device, non_blocking=True)
+    latents = images.latents[rows]
     noise = torch.randn(latents.shape, generator=generator).to(device, non_blocking=True)
     count = len(schedule.training_timesteps)
     places = torch.rand(config.batch, generator=generator) ** (1 / (config.timestep_power + 1))
@@ -141,4 +155,4 @@ def draw_batch(
     is_dropped = torch.rand(config.batch, generator=generator) < config.caption_dropout
     numbers = zip(chosen.tolist(), is_dropped.tolist(), strict=True)
     texts = ["" if drop else images.prompts[i] for i, drop in numbers]
-    return Batch(latents, noise, timesteps, texts, rewarded=n)
+    return Batch(latents, noise, timesteps, texts, rewarded=n, places=images.places[rows])

@@ -9,6 +9,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from finetune.learning.regions import Regions
 from finetune.learning.reward_fn import RewardFn
 from finetune.learning.training import TrainState, rate_schedule
 from finetune.learning.validation import Validation, Validator
@@ -43,6 +44,8 @@ class Training(Generic[C]):
     data: Any = None
     """Images to learn from (`finetune.labels.weighted_batches.WeightedData`) or labels
     (`finetune.labels.rankings.LabeledImages`); None for methods that draw their images."""
+    regions: Regions | None = None
+    """Where a method that draws its images may change them; None means everywhere."""
 
     def validate(self) -> Validation:
         """Validate the current weights."""

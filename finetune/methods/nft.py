@@ -36,7 +36,13 @@ Differs from the paper and its code in:
    with one step per iteration the pull is then 0 (`gap` shows it).
 6. Images may be drawn with guidance, as users draw. Training has no guidance, as in the paper,
    except for a side network (see `finetune/model/side_network.py`).
-7. Validation uses the policy's weights; with `adapter.ema_decay`, their moving average.
+7. With regions, a mask M [h, w] (1 where the image is wrong) makes the optimality one of places,
+   r(h, w) = 1/2 + clip(A / c, -1, 1) M(h, w) / (2 mean M), and the loss has the term
+   outside_weight E[||(1 - M)(p - p_base)||^2]. The first is the advantage at places of ViPO and
+   DenseFlow-GRPO (both 2026) in the forward process; the second is Focus-N-Fix's pull (Xing et al.
+   2025, arXiv 2501.06481), with predictions in place of pixels. Divided by its mean, M keeps the
+   mean size of r - 1/2; r may leave [0, 1], in which the loss is linear.
+8. Validation uses the policy's weights; with `adapter.ema_decay`, their moving average.
 """
 
 from collections.abc import Iterator, Sequence
@@ -54,6 +60,7 @@ from finetune.learning.drawing import (
     prompts_of,
 )
 from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
+from finetune.learning.regions import balanced
 from finetune.learning.training import TrainState, adapter_optimizer, moving_average, take_step
 from finetune.model.denoising import (
     NoisedImages,
@@ -105,6 +112,8 @@ class Images:
     """[N]."""
     optimality: Tensor
     """[N], see `optimality`."""
+    masks: Tensor
+    """[N, 1, h, w], where to learn; ones without regions."""
 
 
 def optimality(advantages: Tensor, advantage_clip: float) -> Tensor:
@@ -113,7 +122,13 @@ def optimality(advantages: Tensor, advantage_clip: float) -> Tensor:
 
 
 def nft_loss(
-    prediction: Tensor, old: Tensor, target: Tensor, optimality: Tensor, beta: float
+    prediction: Tensor,
+    old: Tensor,
+    target: Tensor,
+    optimality: Tensor,
+    beta: float,
+    *,
+    places: Tensor | None = None,
 ) -> Tensor:
     """Return the mean of the loss's first term (see above).
 
@@ -125,11 +140,16 @@ def nft_loss(
         target: target of both predictions, [M, ...].
         optimality: r in [0, 1], [M].
         beta: strength of the pull to the old policy.
+        places: M / mean M, [M, 1, h, w]: r is 1/2 + places (r - 1/2) at each place; None means 1.
     """
     # In this form the gradient of equal predictions is exactly 0 for r = 1/2.
     difference = beta * (prediction - old)
-    positive = weighted_denoising_loss(old + difference, target, optimality)
-    negative = weighted_denoising_loss(old - difference, target, 1 - optimality)
+    positive = weighted_denoising_loss(old + difference, target, optimality, places)
+    negative = weighted_denoising_loss(old - difference, target, 1 - optimality, places)
+    if places is not None:
+        half, rest = torch.full_like(optimality, 0.5), 1 - places
+        positive = positive + weighted_denoising_loss(old + difference, target, half, rest)
+        negative = negative + weighted_denoising_loss(old - difference, target, half, rest)
     return (positive + negative) / beta
 
 
@@ -168,7 +188,11 @@ def collect(training: Training[NFTConfig], state: NFTState) -> Images:
     # A window of 1 holds the iteration's own images, all of them.
     statistics = PromptStatistics(window=1, std_floor=config.std_floor)
     advantages = statistics.normalize(texts, rewards)
-    return Images(texts, latents, rewards, optimality(advantages, config.advantage_clip))
+    masks = torch.ones_like(latents[:, :1])
+    if training.regions is not None:
+        masks = training.regions.mask(latents, texts)
+    found = optimality(advantages, config.advantage_clip)
+    return Images(texts, latents, rewards, found, masks)
 
 
 def update(
@@ -204,7 +228,7 @@ def _step(
     learning_rate: float,
 ) -> Tensor:
     """Take an optimizer step on these pairs; return loss, gap, KL loss and gradient norm [4]."""
-    config, model = training.config, training.model
+    config, model, regions = training.config, training.model, training.regions
     noise = torch.randn(len(pairs), *model.latent_shape, generator=training.generator)
     parts = model.processes.batches(len(pairs), config.micro_batch)
 
@@ -223,16 +247,21 @@ def _step(
     figures = torch.zeros(3, device=model.device)
     for rows, old in zip(parts, olds, strict=True):
         batch, share = noised(rows), len(rows) / len(pairs)
-        kl = torch.zeros((), device=model.device)
+        kl = outside = torch.zeros((), device=model.device)
+        numbers, places = pairs[rows, 0].to(model.device, non_blocking=True), None
         prediction = predict(batch)
-        if config.kl_weight:
+        if config.kl_weight or regions is not None:
             with torch.no_grad(), model.adapter_off():
                 base = predict(batch)
             kl = (prediction - base).square().mean()
-        optimality = images.optimality[pairs[rows, 0].to(model.device, non_blocking=True)]
+        if regions is not None:
+            mask = images.masks[numbers]
+            places = balanced(mask)
+            outside = regions.outside_weight * ((1 - mask) * (prediction - base)).square().mean()
         target = batch.per_output * batch.target
-        loss = nft_loss(prediction, old, target, optimality, config.beta)
-        state.scaler.scale(share * (loss + config.kl_weight * kl)).backward()
+        optimality = images.optimality[numbers]
+        loss = nft_loss(prediction, old, target, optimality, config.beta, places=places)
+        state.scaler.scale(share * (loss + config.kl_weight * kl + outside)).backward()
         gap = (prediction.detach() - old).square().mean()
         figures += share * torch.stack([loss.detach(), gap, kl.detach()])
     norm = take_step(

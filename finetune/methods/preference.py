@@ -36,7 +36,11 @@ Differs from the papers and their code in:
 5. The safeguard has one factor per ranking; the published code has one per micro-batch. The factor
    weights the better and the worse images of a ranking by their share in the gradient; for a single
    pair it equals the published factor.
-6. KTO: verdicts are shares of raters, weighted by the number of raters. z0 is a moving average over
+6. With masks, an image's errors have a weight at each place, as in IAPO (CVPR 2026): 0 where a mark
+   contradicts the preference, which is inside the marks of better images, and the same elsewhere,
+   with mean 1. IAPO compares two images; in a longer ranking, an image is a better one if it is
+   better than more images than it is worse than.
+7. KTO: verdicts are shares of raters, weighted by the number of raters. z0 is a moving average over
    the steps, so it does not depend on the micro-batch size. No prompt is left empty.
 """
 
@@ -239,9 +243,11 @@ def update(
         at = NoiseLevels(spread_timesteps(schedule, count, generator=generator), noise)
         for rows in model.processes.batches(count, max(1, config.micro_batch // width)):
             rankings = part.rankings.where(rows)
-            errors = ranking_errors(model, schedule, images, rankings, at.rows(rows))
             good = None if part.good is None else part.good[rows]
             own = part._replace(rankings=rankings, good=good)
+            errors = ranking_errors(
+                model, schedule, images, rankings, at.rows(rows), preferred=own.preferred
+            )
             losses, sums = ranking_losses(errors, own, config, state.baseline)
             loss = part.weight / count * losses.sum()
             state.scaler.scale(loss).backward()

@@ -27,14 +27,21 @@ Differs from the papers and their code in:
    omits the term). ReFL's images are drawn with the sampler's guidance, and its loss is not
    multiplied by 1e-3.
 4. AdamW has no weight decay; DRaFT and AlignProp use it. There is no moving average of the weights.
-5. DRaFT-LV, with several noises in the last step, is not implemented.
+5. With regions, this is Focus-N-Fix (Xing et al. 2025, arXiv 2501.06481). The base draws each
+   image too, I_0, with the same noise, and M is its mask. The loss has the term outside_weight
+   ||(1 - M)(I_0 - I)||_F, over the root of the number of values. In the paper the whole image has
+   the reward's gradient; here the pixels inside M alone have it, times 1 / mean M, so that an empty
+   mask changes nothing.
+6. DRaFT-LV, with several noises in the last step, is not implemented.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from data.errors import PictuneError
 from finetune.learning.drawing import (
@@ -45,6 +52,7 @@ from finetune.learning.drawing import (
     prompts_of,
 )
 from finetune.learning.method import REWARD_CURVE, Curve, Method, Training
+from finetune.learning.regions import balanced, change_outside
 from finetune.learning.reward_fn import check_differentiable, score_with_gradient
 from finetune.learning.training import TrainState, adapter_optimizer, take_step
 from finetune.model.denoising import NoiseLevels, noise_images, spread_timesteps
@@ -222,7 +230,7 @@ def draw_with_gradient(
     Return latents [M, C, h, w] with a gradient to the adapter, rewards [M], and the gradient [M, C,
     h, w] of each loss with respect to its latents.
     """
-    model, reward = training.model, training.reward
+    model, reward, regions = training.model, training.reward, training.regions
     assert reward is not None
     texts, seeds = ([one[i] for i in rows.tolist()] for one in (draws.prompts, draws.seeds))
     drawn = draw_latents(
@@ -231,20 +239,63 @@ def draw_with_gradient(
     with training.watch.part("drawing"):
         latents = next(drawn)
     size = model.differentiable_images
+    mask = base = latents.new_ones(len(texts), 1, *model.image_size)
+    if regions is not None:
+        mask, base = base_of(training, draws.span, texts, seeds)
 
     def decode(part: Tensor) -> Tensor:
         with training.watch.part("decoding"):
             return model.decode(part)
 
+    def kept(mask: Tensor, base: Tensor, images: Tensor, _: Sequence[str]) -> Tensor:
+        return change_outside(images, base, mask)
+
+    parts: list[tuple[Tensor, Tensor, Tensor]] = []
     with training.watch.part("reward"):  # and the gradient of both
-        parts = [
-            score_with_gradient(reward, part, texts[i * size : (i + 1) * size], decode)
-            for i, part in enumerate(latents.split(size))
-        ]
-    rewards, gradients = (torch.cat(both) for both in zip(*parts, strict=True))
+        for part, inside, there in zip(
+            *(one.split(size) for one in (latents, mask, base)), strict=True
+        ):
+            some, pull = texts[len(parts) * size :][: len(part)], torch.zeros_like(part)
+            if regions is not None:
+                _, pull = score_with_gradient(partial(kept, inside, there), part, some, decode)
+            shown = partial(_with_gradient_inside, decode, inside)
+            parts.append((*score_with_gradient(reward, part, some, shown), pull))
+    rewards, gradients, pulls = (torch.cat(each) for each in zip(*parts, strict=True))
     leaf = rewards.detach().requires_grad_()
     (slope,) = torch.autograd.grad(reward_loss(leaf, training.config.margin).sum(), leaf)
-    return latents, rewards, slope.view(-1, 1, 1, 1) * gradients
+    gradients = slope.view(-1, 1, 1, 1) * gradients
+    if regions is not None:
+        gradients = balanced(mask).amax((1, 2, 3), keepdim=True) * gradients
+        gradients += regions.outside_weight * pulls
+    return latents, rewards, gradients
+
+
+def base_of(
+    training: Training[RewardGradientConfig],
+    span: GradientSpan,
+    texts: Sequence[str],
+    seeds: Sequence[int],
+) -> tuple[Tensor, Tensor]:
+    """Return masks [M, 1, H, W] and images I_0 [M, 3, H, W] of the base, with the same noise."""
+    model, regions = training.model, training.regions
+    assert regions is not None
+    with training.watch.part("drawing"), model.adapter_off():
+        drawn = draw_latents(
+            model, texts, training.sampler, seeds=seeds, batch=len(texts), span=span
+        )
+        latents = next(drawn).detach()
+    mask = functional.interpolate(regions.mask(latents, texts), size=model.image_size)
+    # In batches as the tuned images: a norm has a gradient from differences of rounding alone.
+    with torch.no_grad():
+        return mask, model.decode(latents, batch=model.differentiable_images)
+
+
+def _with_gradient_inside(
+    decode: Callable[[Tensor], Tensor], mask: Tensor, latents: Tensor
+) -> Tensor:
+    """Return decoded images whose gradient is that of the pixels inside the mask alone."""
+    images = decode(latents)
+    return mask * images + (1 - mask) * images.detach()
 
 
 def draw_noise_levels(training: Training[RewardGradientConfig], count: int) -> NoiseLevels:

@@ -65,9 +65,17 @@ def noise_images(
     )
 
 
-def weighted_denoising_loss(prediction: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Return the mean of weights [B] times mean squared errors of predictions [B, ...]."""
-    return (weights * (prediction - target).square().flatten(1).mean(1)).mean()
+def weighted_denoising_loss(
+    prediction: Tensor, target: Tensor, weights: Tensor, places: Tensor | None = None
+) -> Tensor:
+    """Return the mean of weights [B] times mean squared errors of predictions [B, ...].
+
+    `places` are weights [B, 1, h, w] of the squared errors at each place; None means 1.
+    """
+    errors = (prediction - target).square()
+    if places is not None:
+        errors = errors * places
+    return (weights * errors.flatten(1).mean(1)).mean()
 
 
 def denoising_target(

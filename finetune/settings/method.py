@@ -1,6 +1,6 @@
 """Settings that fine-tuning methods share."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
 
@@ -12,6 +12,8 @@ from finetune.settings.validation import ValidationConfig
 class MethodConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of every method."""
 
+    takes_regions: ClassVar[bool] = False
+    """Whether the method can learn in parts of images alone."""
     learning_rate: PositiveFloat = 5e-4
     """Learning rate of AdamW, for LoRA."""
     warmup: NonNegativeInt = 0
@@ -32,10 +34,13 @@ class DrawsImages(MethodConfig, frozen=True, extra="forbid"):
 class LearnsFromImages(MethodConfig, frozen=True, extra="forbid"):
     """Settings of a method that learns from existing images: the run's, and scored ones."""
 
+    takes_regions: ClassVar[bool] = True
+
 
 class LearnsFromLabels(MethodConfig, frozen=True, extra="forbid"):
     """Settings of a method that learns directly from labels and needs no reward."""
 
+    takes_regions: ClassVar[bool] = True
     label_weights: Literal["equal", "skill", "consensus"] = "equal"
     """Weights of raters, as in `reward.label_weights`: all equal, or by their skill above chance,
     or verdicts replaced by the consensus on their task."""

@@ -1,5 +1,7 @@
 """Settings of `finetune/methods/nft.py`."""
 
+from typing import ClassVar
+
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from finetune.settings.method import DrawsImages
@@ -21,6 +23,7 @@ class NFTConfig(DrawsImages, frozen=True, extra="forbid"):
     values, for Stable Diffusion 3.5.
     """
 
+    takes_regions: ClassVar[bool] = True
     iterations: PositiveInt = 20
     """Rounds of drawing and training. Paper: up to about 1000."""
     prompts_per_iteration: PositiveInt = 4

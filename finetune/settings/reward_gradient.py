@@ -1,6 +1,6 @@
 """Settings of `finetune/methods/reward_gradient.py`."""
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -30,6 +30,7 @@ class RewardGradientConfig(DrawsImages, frozen=True, extra="forbid"):
     The defaults are for the embedded model of 5 million parameters, beside published values.
     """
 
+    takes_regions: ClassVar[bool] = True
     iterations: PositiveInt = 20
     """Rounds of drawing and one optimizer step. DRaFT in NeMo-Aligner: 50."""
     prompts_per_iteration: PositiveInt = 4

@@ -8,7 +8,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from data.files import write_json
+from data.files import sha256_of, write_json
+from data.marks import MARKS_FILE
 from data.runs import RunFolder
 from finetune.model.processes import Processes, launched
 from pipelines.evaluate import text as report_text
@@ -107,6 +108,8 @@ def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> 
     }
     if has_reward(run.reward_dir):
         inputs["reward"] = reward_hash(run.reward_dir)
+    if (marks := run.latest / MARKS_FILE).exists():
+        inputs["marks"] = sha256_of(marks)
     scorers = settings.table("evaluate", EvaluateConfig).scorers
     for place in (place for one in scorers for place in one.read_from):
         inputs[f"scorer {place}"] = content_hash(place)

@@ -90,6 +90,14 @@ class GroupFigures(Figures, frozen=True):
     """Gain in alignment, if there is a judge."""
 
 
+class Change(BaseModel, frozen=True):
+    """Mean absolute change of pixels in [0, 1], inside and outside of the prompts' marks."""
+
+    n: int
+    inside: float
+    outside: float
+
+
 class EvaluatedImage(BaseModel, frozen=True):
     """One image of the evaluation."""
 
@@ -116,6 +124,8 @@ class Result(BaseModel, frozen=True):
     groups: dict[Group, GroupFigures]
     kl: Mean | None = None
     """KL of its denoising chains to the base, in nats, for tuned models."""
+    change: Change | None = None
+    """Change to the base's images of the same seeds; None without marks."""
     images: list[EvaluatedImage]
 
 

@@ -15,6 +15,7 @@ from finetune.model.processes import Processes
 from finetune.model.sampler import sample_trajectories
 from finetune.model.sampling import gaussian_kl, step_distribution
 from finetune.settings.sampler import Sampler
+from pipelines.evaluate.changes import change_of
 from pipelines.evaluate.figures import (
     AtStrength,
     EvaluatedImage,
@@ -279,6 +280,7 @@ def _results(
             families=by_family(drawn, prompts),
             groups=by_group(drawn, rows, base),
             kl=mean_of(kl[name]) if name in kl else None,
+            change=None if base is None or name == "best of n" else change_of(run, drawn, base),
             images=[
                 EvaluatedImage(
                     prompt=planned.prompt,

@@ -15,7 +15,14 @@ from data.files import locked
 from data.runs import RunFolder
 from finetune.model.processes import Processes, launched
 from finetune.settings.adapter_kinds import ADAPTERS, BASE
-from pipelines.finetune.plan import CHECKPOINTS, IMAGES, earlier_method, input_hashes, method_config
+from pipelines.finetune.plan import (
+    CHECKPOINTS,
+    IMAGES,
+    check_regions,
+    earlier_method,
+    input_hashes,
+    method_config,
+)
 from pipelines.finetune.strengths import choose_and_save, is_missing
 from pipelines.flags import add_method
 from pipelines.interruption import ends_at_once
@@ -54,6 +61,7 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
     folder = run.finetune_dir(name)
     file = folder / ADAPTERS[method_config(settings, name).adapter.kind].file
     tables = ("run", "sampler", "images", "finetune", name)
+    check_regions(settings, name)
     stage = StageFolder(
         run,
         settings,

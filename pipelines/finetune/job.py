@@ -13,6 +13,7 @@ from data.errors import PictuneError
 from data.runs import RunFolder
 from finetune.learning.method import Method, Training, new_training
 from finetune.learning.monitors import PIXEL_MONITOR, Monitor
+from finetune.learning.regions import Regions
 from finetune.learning.reward_fn import RewardFn
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.processes import SINGLE_PROCESS, Processes
@@ -21,10 +22,12 @@ from finetune.settings.sampler import Sampler
 from finetune.watch import Watch
 from pipelines.finetune.plan import (
     IMAGES,
+    has_regions,
     method_config,
     method_prompts,
     start_of,
 )
+from pipelines.finetune.regions import MarkedImages
 from pipelines.finetune.training_data import (
     Encoder,
     labeled_data,
@@ -100,7 +103,8 @@ def open_job(
         settings.table("sampler", Sampler),
         settings.table("images", ImagesConfig).batch,
     )
-    encoder = Encoder(model, sampler, batch)
+    marked = MarkedImages(run, model, prompts) if has_regions(settings, name) else None
+    encoder = Encoder(model, sampler, batch, marked)
     training = new_training(
         model,
         prompts,
@@ -114,6 +118,9 @@ def open_job(
         rules=shared.validation,
         batch=batch,
     )
+    if marked is not None:
+        regions = Regions(marked.of_drawn, shared.outside_weight)
+        training = replace(training, regions=regions)
     return Job(name, find_method(name), run, settings, training, encoder)
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from data.errors import PictuneError
 from data.files import sha256_of
+from data.marks import marks_file
 from data.runs import RunFolder
 from data.tables.parquet import learned_from_digest
 from finetune.settings.adapter_kinds import BASE, adapter_file
@@ -51,6 +52,29 @@ def method_config(settings: Settings, name: str) -> MethodConfig:
     return settings.table(name, MethodConfig)
 
 
+def has_regions(settings: Settings, name: str) -> bool:
+    """Return whether the method tunes by regions."""
+    regions = settings.table("finetune", FinetuneConfig).regions
+    return regions != "off" and method_config(settings, name).takes_regions
+
+
+def check_regions(settings: Settings, name: str) -> None:
+    """Refuse `finetune.regions` for a method that would ignore them."""
+    config = method_config(settings, name)
+    if settings.table("finetune", FinetuneConfig).regions == "off":
+        return
+    if not config.takes_regions:
+        raise PictuneError(
+            f'finetune.regions: {name} learns from whole images; set it to "off" for this method, '
+            "or tune by rwl, preference, nft or reward_gradient"
+        )
+    if getattr(config, "rounds", 1) > 1:
+        raise PictuneError(
+            f"finetune.regions: images that {name} draws in later rounds have no marks; set "
+            f'{name}.rounds=1, or regions to "off"'
+        )
+
+
 def earlier_method(run: RunFolder, settings: Settings, name: str) -> str | None:
     """Return the method whose adapter of this round the training starts from, if any."""
     start = method_config(settings, name).adapter.start
@@ -78,6 +102,8 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
         inputs |= _reward_inputs(run, settings, rewards)
     elif has_reward(run.reward_dir) or not isinstance(config, LearnsFromLabels):
         inputs["reward"] = reward_hash(run.reward_dir)
+    if has_regions(settings, name):
+        inputs["marks"] = sha256_of(marks_file(run.latest))
     if (start := start_of(run, settings, name)) != BASE:
         inputs["start"] = sha256_of(adapter_file(start))
     if isinstance(config, LearnsFromLabels):

@@ -18,6 +18,7 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.plan import labels_of
+from pipelines.finetune.regions import MarkedImages
 from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_io import load_fitted
 from pipelines.run.image_plan import Planned
@@ -36,6 +37,8 @@ class Encoder:
     """Sampler of missing images."""
     batch: int
     """Images per batch, if they fit into the device's memory."""
+    marked: MarkedImages | None = None
+    """Masks of the run's images; None to learn from whole images."""
 
     def __post_init__(self) -> None:
         self._batches = Batches(self.batch)
@@ -53,7 +56,8 @@ class Encoder:
         title = "score" if reward else "encode"
         parts = list(self._batches.over(len(paths), encoded, title))
         latents, rewards = (torch.cat(some) for some in zip(*parts, strict=True))
-        return WeightedData(latents, list(prompts), rewards)
+        wrong = None if self.marked is None else self.marked.of_files(paths)
+        return WeightedData(latents, list(prompts), rewards, wrong)
 
     def _images(self, paths: Sequence[Path]) -> Tensor:
         """Return images [N, 3, H, W] of the model's size, on its device."""
@@ -124,8 +128,10 @@ def labeled_data(
     rows = torch.zeros(len(dataset.paths), dtype=torch.long)
     rows[torch.from_numpy(used)] = torch.arange(len(used))
     # A ranking with other pairs in training is not complete.
+    encoded = encoder.encode(paths, texts, None)
     return LabeledImages(
-        latents=encoder.encode(paths, texts, None).latents,
+        latents=encoded.latents,
+        wrong=encoded.wrong,
         prompts=dataset.prompts,
         taught=_labels(split.train, config, rows, whole_rankings=True),
         held_out=_labels(split.test_seen, config, rows, whole_rankings=False),

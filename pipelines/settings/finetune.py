@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from finetune.settings.model import AdapterSettings
 from finetune.settings.validation import Measure, ValidationRules
@@ -42,6 +42,15 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     validation: SharedValidation = SharedValidation()
     """Validation, which chooses the best weights and can end the training early, for every method.
     A method's own table, such as `[dpok.validation]`, overrides it."""
+    regions: Literal["off", "marks"] = "off"
+    """Where in an image to learn. "marks": RWL skips the parts that raters marked as wrong, and
+    preference those of better images; NFT and reward_gradient, which draw their images, learn
+    where an image of the same prompt was marked, and pull the rest to the base. Other methods
+    refuse it."""
+    outside_weight: NonNegativeFloat = 1.0
+    """With regions, weight of changes outside of them, for NFT (mean squared difference to the
+    base's predictions, in units of its `beta`) and reward_gradient (root mean square difference to
+    the base's image of the same noise, in the reward's units)."""
     scored_per_prompt: NonNegativeInt = 0
     """For methods that learn from images: number of further images of each prompt, which are drawn
     in addition to the run's images and scored by the reward alone."""

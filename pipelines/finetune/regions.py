@@ -1,0 +1,76 @@
+"""Where a run's images are wrong, as masks of a model's latents."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from data.errors import PictuneError
+from data.marks import MARKS_FILE, read_marks
+from data.regions import Mark, mask_of
+from data.runs import RunFolder
+from data.schema import IMAGES, read_table
+from finetune.learning.regions import latent_mask
+from finetune.model.diffusion import DiffusionModel
+
+
+class MarkedImages:
+    """The marks of a run's images: an image's mask is the union of the marks of all its raters."""
+
+    def __init__(self, run: RunFolder, model: DiffusionModel, prompts: Sequence[str]) -> None:
+        """Read the marks.
+
+        Raises:
+            PictuneError: there are no marks, or none on images of the prompts.
+        """
+        self._by_path: dict[Path, Tensor] = {}
+        self._by_prompt: dict[str, Tensor] = {}
+        _, *size = model.latent_shape
+        self._none = torch.zeros(1, *size, device=model.device)
+        for row, pixels in marked_pixels(run, model.image_size):
+            mask = latent_mask(pixels[None], (size[0], size[1]))[0].to(model.device)
+            self._by_path[run.root / row["path"]] = mask
+            before = self._by_prompt.get(row["prompt"], self._none)
+            self._by_prompt[row["prompt"]] = torch.maximum(before, mask)
+        if not self._by_prompt.keys() & set(prompts):
+            raise PictuneError(
+                f"{run.latest / MARKS_FILE}: no mark on an image of the training prompts, of which "
+                f'{prompts[0]!r} is the first; mark their images, or set finetune.regions="off"'
+            )
+
+    def of_files(self, paths: Sequence[Path]) -> Tensor:
+        """Return the masks [N, 1, h, w] of image files; 0 where an image has no marks."""
+        return torch.stack([self._by_path.get(path, self._none) for path in paths])
+
+    def of_drawn(self, _: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Return for new images the masks of their prompts, [N, 1, h, w].
+
+        A prompt's mask is the union of all marks on its images. A prompt without marks has an empty
+        mask.
+        """
+        return torch.stack([self._by_prompt.get(prompt, self._none) for prompt in prompts])
+
+
+def marked_pixels(run: RunFolder, size: tuple[int, int]) -> Iterator[tuple[dict[str, Any], Tensor]]:
+    """Yield the rows of IMAGES with marks, each with its marked pixels [H, W] at this size."""
+    marks = read_marks(run.latest)
+    for row in read_table(run.images_table, IMAGES).to_pylist():
+        found = [mark for one in marks.get(row["image_id"], ()) for mark in one]
+        if found:
+            yield row, fitted(found, (row["height"], row["width"]), size)
+
+
+def fitted(marks: Sequence[Mark], size: tuple[int, int], to: tuple[int, int]) -> Tensor:
+    """Return the pixels [H, W] of size `to` that marks cover on an image of another size.
+
+    Sizes are (height, width). The image is scaled and cropped as `load_fitted` does.
+    """
+    whole = Image.fromarray(mask_of(marks, *size))
+    if size != to:
+        grey, (height, width) = whole.convert("L"), to
+        whole = ImageOps.fit(grey, (width, height), Image.Resampling.BOX)
+    return torch.from_numpy(np.array(whole)) > 0
