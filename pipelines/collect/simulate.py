@@ -72,7 +72,7 @@ def main(run: RunFolder, settings: Settings) -> None:
         return faults(prompt, readings[image_id])
 
     tasks = settings.table("tasks", TasksConfig)
-    marker = None if getattr(tasks, "marks", "off") == "off" else marks
+    marker = None if tasks.marks == "off" else marks
     rng = random.Random(settings.run.seed)
     config = settings.table("simulate", SimulatedRaterConfig)
     with open_store(run, tasks) as store:
