@@ -36,7 +36,7 @@ DRAWN = ("/", "/theme.css", "/manifest.json", "/favicon.ico")
 """Files that Gradio generates from the app's settings."""
 
 UNVERSIONED = "VERSION-OF-THE-PAGE"
-"""Where scripts have the version of the page, which is the digest of all that it is made of."""
+"""Placeholder in scripts of the page's version, the digest of all that the page is made of."""
 
 WORKER = "worker.js"
 """The service worker, which is no part of the page."""

@@ -27,7 +27,7 @@ ALL_KEPT = f"""async () => {{
   const files = await (await caches.open(names[0])).keys();
   return names.length === 1 && files.length > 10 && navigator.serviceWorker.controller !== null;
 }}"""
-"""Whether the device has one version of the page, all tasks that it should hold, their images."""
+"""JavaScript: whether the device has one version of the page, all tasks due and their images."""
 
 
 @pytest.fixture

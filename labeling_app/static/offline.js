@@ -2,7 +2,7 @@
 // The page's side of the service worker: tells it what to keep, and the rater of a new version.
 
 const VERSION = "VERSION-OF-THE-PAGE"; // the server writes it here and in worker.js
-const LOOK_MS = 600000;
+const LOOK_MS = 60000;
 const SIGNS = ["online", "focus", "pageshow"];
 
 /**
@@ -30,7 +30,10 @@ export async function openOffline(renewed) {
   new PerformanceObserver((list) => {
     if (list.getEntries().some(fileOf)) tell();
   }).observe({ type: "resource", buffered: true });
-  const look = () => registration.update().catch(() => {});
+  const look = () => {
+    tell(); // a worker that could not get a file tries again
+    registration.update().catch(() => {});
+  };
   for (const sign of SIGNS) globalThis.addEventListener(sign, look);
   setInterval(look, LOOK_MS);
 }
