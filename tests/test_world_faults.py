@@ -1,4 +1,4 @@
-"""Where an image of the embedded world is wrong, and how simulated raters mark it."""
+"""Marks of faults in images of the embedded world, and how simulated raters give them."""
 
 import random
 from pathlib import Path

@@ -56,6 +56,8 @@ def publish(run: RunFolder, target: Path) -> None:
         for folder in (f"{_SNAPSHOTS}{manifest.export_id}/", _LATEST):
             for name in (*tables, MANIFEST):
                 _put(run.snapshots / manifest.export_id / name, target / folder / name)
+        for gone in known.keys() - manifest.files.keys():  # a table that an export may lack
+            (target / gone).unlink(missing_ok=True)
         before = manifest if earlier is None else earlier
         for snapshot in (target / _SNAPSHOTS).iterdir():
             if snapshot.name not in (manifest.export_id, before.export_id):
