@@ -75,6 +75,7 @@ def test_a_point_counts_as_the_box_around_its_disc_within_the_image() -> None:
         ([HALF, (0.5, 0.0, 1.0, 1.0)], [-1, -1]),
         ([HALF, QUARTER], [3**-0.5, 3**-0.5]),  # (1/4 - 1/8) / sqrt(1/4 * 3/16)
         ([HALF, None], [0, 0]),
+        ([HALF, (0.0, 0.0, 1.0, 1.0)], []),  # the whole image varies nowhere
         # without anna: one third on the half, two thirds on the quarter: r = sqrt(9 / 11)
         ([HALF, HALF, QUARTER], [(9 / 11) ** 0.5, (9 / 11) ** 0.5, 3**-0.5]),
     ],

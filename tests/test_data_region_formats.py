@@ -33,7 +33,7 @@ RECTANGLE: dict[str, Any] = {
     "meta": {"text": ["two", "tails"]},
 }
 RECTANGLE["value"]["rectanglelabels"] = ["Hand"]
-POINT = {"type": "keypointlabels", "value": {"x": 10, "y": 20, "width": 0.3}}
+POINT = {"type": "keypointlabels", "value": {"x": 10, "y": 20, "width": 0.3}, "meta": {"text": []}}
 POINT["value"] |= {"keypointlabels": ["Misalignment", "artifact"]}  # type: ignore[operator]
 
 

@@ -138,7 +138,12 @@ def test_equal_rewards_move_nothing(velocity_folder: Path, method: str) -> None:
 
 
 PULLS: dict[str, dict[str, Any]] = {
-    "dpok": {"kl_weight": 10.0, "baseline": "prompt_mean", "learning_rate": 5e-3},
+    "dpok": {
+        "kl_weight": 10.0,
+        "baseline": "prompt_mean",
+        "learning_rate": 5e-3,
+        "iterations": 8,
+    },
     "nft": {"kl_weight": 10.0, "decay": False, "iterations": 8},
     "reward_gradient": {"kl_weight": 1e6, "decay": False, "iterations": 8, "learning_rate": 1e-2},
     "rwl": {"kl": "kl-o", "gamma": 1e4, "pretraining_weight": 0.0, "updates": 30},

@@ -1,4 +1,4 @@
-"""Where an image of the embedded world is wrong, and how simulated raters mark it."""
+"""Marks of faults in images of the embedded world, and how simulated raters give them."""
 
 import random
 from pathlib import Path
@@ -53,6 +53,7 @@ def marked(prompt: str, seen: Reading) -> list[tuple[object, list[str]]]:
         ("Four wolves.", reading(*[("wolf", None)] * 3), [(WHOLE, ["Four", "wolves"])]),
         ("A cat and a dog.", reading(("cat", None)), [(WHOLE, ["a", "dog"])]),
         ("A dog.", reading(("dog", None), ("cow", None)), [(0.667, [])]),
+        ("Two cats and dogs.", reading(*[("cat", None)] * 2), [(WHOLE, ["dogs"])]),
         (
             "A green colored rabbit.",
             reading(("rabbit", "red")),

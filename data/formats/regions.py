@@ -125,7 +125,7 @@ def _regions(row: Row, column: str, region: Mapping[str, Any]) -> Iterator[MarkR
         place = {"kind": "point", "aspect": aspect, "x0": left, "y0": top}
         if size:
             place = _box(aspect, [left, top, min(left + size[0], 1), min(top + size[1], 1)])
-        yield place | {"comment": comment}
+        yield place | {"comment": comment or None}
 
 
 def _record(

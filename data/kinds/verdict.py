@@ -22,7 +22,7 @@ class BinaryAnswer(Answer, frozen=True):
     comment: Remark | None = None
     """Free text."""
     marks: Marks | None = Field(default=None, exclude_if=lambda marks: marks is None)
-    """Where the image is wrong; empty if the rater looked and found nothing, None if not asked."""
+    """Marks on what is wrong; empty if the rater looked and found nothing, None if not asked."""
 
 
 class Verdict(Kind[BinaryAnswer]):

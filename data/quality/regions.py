@@ -166,7 +166,8 @@ def map_correlations(looks: Sequence[Sequence[Mark]], ratio: float) -> list[floa
     """Return the correlation of each rater's map with that of all others (leave one rater out).
 
     It is Pearson's over pixels (CC of RichHF-18K, arXiv 2312.10240), and 0 where either map is
-    empty or full.
+    empty. A rater is left out where either map is the same everywhere, as after marks on the whole
+    image: then there is no correlation.
 
     Args:
         looks: the marks of each rater of an image.
@@ -178,8 +179,10 @@ def map_correlations(looks: Sequence[Sequence[Mark]], ratio: float) -> list[floa
     correlations = []
     for number, mask in enumerate(masks):
         others = map_of(masks[:number] + masks[number + 1 :])
-        varies = mask.std() > 0 and others.std() > 0
-        correlations.append(float(np.corrcoef(mask.flat, others.flat)[0, 1]) if varies else 0.0)
+        if not (mask.any() and others.any()):
+            correlations.append(0.0)
+        elif not mask.all() and others.min() < others.max():
+            correlations.append(float(np.corrcoef(mask.flat, others.flat)[0, 1]))
     return correlations
 
 
