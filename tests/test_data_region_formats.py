@@ -15,9 +15,12 @@ from PIL import Image
 
 from data.errors import PictuneError
 from data.formats.landing import Imported
-from data.regions import read_regions
+from data.kinds.verdict import BinaryAnswer
+from data.regions import Mark, read_regions
 from data.store.imported import Added
+from data.tables.parquet import export
 from tests.support import exchange_files as files
+from tests.support.data_campaign import Campaign, submission
 from tests.support.exchange_run import ExchangeRun
 
 Edges = tuple[float | None, ...]
@@ -210,3 +213,48 @@ def test_a_mask_of_speckles_says_how_many_parts_are_too_many(
     Image.fromarray(speckles.astype(np.uint8) * 255).save(source / "1.mask.png")
     with pytest.raises(PictuneError, match=r"1\.mask\.png: has 400 white parts, more than 50"):
         exchange.take("folder", source)
+
+
+@pytest.fixture
+def marked(tmp_path: Path) -> ExchangeRun:
+    """A run with a box and a point by one rater, and another one who found nothing."""
+    campaign = Campaign(tmp_path / "marked", n_images=2)
+    box = Mark(kind="box", aspect="hand", x0=0.25, y0=0.5, x1=0.75, y1=1, comment="two")
+    point = Mark(kind="point", aspect="artifact", x0=0.5, y0=0)
+    image_ids = set()
+    for rater, own in (("anna", (box, point)), ("ben", ())):
+        rater_id = campaign.store.add_rater(rater)
+        claim = campaign.store.claim(rater_id, kind="binary")
+        assert claim is not None
+        image_ids.add(claim.task.image_ids)
+        answer = BinaryAnswer(verdict="bad" if own else "good", marks=own)
+        campaign.store.submit(submission(claim, rater_id, rater, answer))
+    assert len(image_ids) == 1
+    export(campaign.store, campaign.run)
+    return ExchangeRun(campaign.run.root)
+
+
+def test_label_studio_reads_back_what_was_written_for_it(
+    tmp_path: Path, marked: ExchangeRun, exchange: ExchangeRun
+) -> None:
+    lands_once(exchange, "label-studio", marked.give("label-studio", tmp_path / "out"), 1)
+    assert marks(exchange) == marks(marked)
+    assert len(marks(exchange)) == 3
+    assert exchange.table("labels_binary")["rater_id"].nunique() == 2
+    (task,) = json.loads((tmp_path / "out" / "export.json").read_text())
+    assert task["annotations"][0]["result"] or task["annotations"][1]["result"]
+
+
+def test_coco_has_boxes_and_the_boxes_of_points_in_pixels(
+    tmp_path: Path, marked: ExchangeRun
+) -> None:
+    folder = marked.give("coco", tmp_path / "out")
+    coco = json.loads((folder / "annotations.json").read_text())
+    (image,) = coco["images"]
+    assert (image["width"], image["height"]) == (8, 8)
+    assert (folder / "images" / image["file_name"]).is_file()
+    names = {one["id"]: one["name"] for one in coco["categories"]}
+    found = {names[one["category_id"]]: one["bbox"] for one in coco["annotations"]}
+    assert found == {"hand": [2, 4, 4, 4], "artifact": pytest.approx([3.6, 0, 0.8, 0.4])}
+    assert [one["area"] for one in coco["annotations"]] == pytest.approx([16, 0.32])
+    assert {one["image_id"] for one in coco["annotations"]} == {image["id"]}

@@ -1,4 +1,4 @@
-"""Marks on images from other tools: SDG-30K and Label Studio.
+"""Marks on images of other tools: SDG-30K is read, Label Studio read and written, COCO written.
 
 An image with marks becomes a bad verdict with these marks. An image on which a rater found nothing
 becomes a good one.
@@ -12,10 +12,15 @@ becomes a good one.
 """
 
 import json
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from data.files import write_json
+from data.formats.latest import Exported, Latest
 from data.formats.records import (
     BadRow,
     Record,
@@ -26,7 +31,7 @@ from data.formats.records import (
     read_json_rows,
     source_files,
 )
-from data.regions import ARTIFACT, MISALIGNED
+from data.regions import ARTIFACT, MISALIGNED, Mark, box_of, read_regions
 
 SDG_ASPECTS = {
     "artifact": (ARTIFACT,),
@@ -94,7 +99,7 @@ def _task(row: Row) -> Record:
 
 
 def _annotation(row: Row, number: int, annotation: Mapping[str, Any]) -> SourceLabel:
-    by = annotation.get("completed_by")
+    by = annotation.get("completed_by", annotation.get("rater_id"))
     rater = by.get("email") or by.get("id") if isinstance(by, dict) else by
     named = None if rater is None else str(rater)
     if annotation.get("was_cancelled"):
@@ -174,3 +179,106 @@ def _numbers(row: Row, column: str, values: object, length: int) -> list[float]:
     if len(values) != length:
         raise row.bad(column, f"has {len(values)} numbers where {length} are wanted")
     return values
+
+
+def write_label_studio(latest: Latest, folder: Path) -> Exported:
+    """Write `export.json`, one task an image with one annotation a label, and `images/`.
+
+    The format has no room for severities and for words of the prompt.
+    """
+    tasks, images = [], _marked_images(latest, folder)
+    for number, (image, rows) in enumerate(images.items(), start=1):
+        facts = latest.images[image]
+        annotations = [
+            {
+                "rater_id": rater,  # `completed_by` is for users whom Label Studio knows
+                "was_cancelled": False,
+                "result": [_region(row, facts) for row in own if row["kind"] != "none"],
+            }
+            for (rater, _), own in groupby(rows, key=itemgetter("rater_id", "label_id"))
+        ]
+        data = {"image": f"images/{latest.file(image).name}", "prompt": facts["prompt"]}
+        tasks.append({"id": number, "data": data, "annotations": annotations})
+    write_json(folder / "export.json", tasks)
+    return _exported(latest, images)
+
+
+def _region(row: MarkRow, image: MarkRow) -> dict[str, Any]:
+    kind = POINTS if row["x1"] is None else BOXES
+    value = {"x": 100 * row["x0"], "y": 100 * row["y0"], kind: [row["aspect"]]}
+    if kind == BOXES:
+        size = {"width": 100 * (row["x1"] - row["x0"]), "height": 100 * (row["y1"] - row["y0"])}
+        value |= size | {"rotation": 0}
+    return {
+        "id": f"{row['label_id']}-{row['mark_no']}",
+        "type": kind,
+        "from_name": "mark",
+        "to_name": "image",
+        "original_width": image["width"],
+        "original_height": image["height"],
+        "image_rotation": 0,
+        "value": value,
+        "meta": {"text": [row["comment"]] if row["comment"] else []},
+    }
+
+
+def write_coco(latest: Latest, folder: Path) -> Exported:
+    """Write `annotations.json`, COCO's object detection with boxes in pixels, and `images/`.
+
+    A point is the box around its disc. `rater_id` says whose box it is, and an image without boxes
+    is one on which nobody found anything.
+    """
+    images = _marked_images(latest, folder)
+    marks = [row for rows in images.values() for row in rows if row["kind"] != "none"]
+    numbers = {image: number for number, image in enumerate(images, start=1)}
+    names = {name: n for n, name in enumerate(sorted({row["aspect"] for row in marks}), start=1)}
+    facts = {image: latest.images[image] for image in images}
+    content = {
+        "images": [
+            {"id": number, "file_name": latest.file(image).name}
+            | {name: facts[image][name] for name in ("width", "height")}
+            for image, number in numbers.items()
+        ],
+        "categories": [{"id": number, "name": name} for name, number in names.items()],
+        "annotations": [
+            {
+                "id": number,
+                "image_id": numbers[row["image_id"]],
+                "category_id": names[row["aspect"]],
+            }
+            | _pixels(row, facts[row["image_id"]])
+            | {"iscrowd": 0, "rater_id": row["rater_id"]}
+            for number, row in enumerate(marks, start=1)
+        ],
+    }
+    write_json(folder / "annotations.json", content)
+    return _exported(latest, images)
+
+
+def _pixels(row: MarkRow, image: MarkRow) -> dict[str, Any]:
+    height, width = image["height"], image["width"]
+    mark = Mark.model_construct(**{name: row[name] for name in Mark.model_fields})
+    left, top, right, lower = box_of(mark, height, width)
+    across, down = (right - left) * width, (lower - top) * height
+    return {"bbox": [left * width, top * height, across, down], "area": across * down}
+
+
+def _marked_images(latest: Latest, folder: Path) -> dict[str, list[MarkRow]]:
+    """Return the rows of marks by image id, each sorted by rater; copy the images."""
+    by_image: dict[str, list[MarkRow]] = {}
+    for row in read_regions(latest.folder).to_pylist():
+        by_image.setdefault(row["image_id"], []).append(row)
+    (folder / "images").mkdir()
+    for image, rows in by_image.items():
+        file = latest.file(image)
+        shutil.copyfile(file, folder / "images" / file.name)
+        rows.sort(key=itemgetter("rater_id", "label_id", "mark_no"))
+    return by_image
+
+
+def _exported(latest: Latest, images: Mapping[str, Sequence[MarkRow]]) -> Exported:
+    looks = {row["label_id"] for rows in images.values() for row in rows}
+    counts = {name: len(rows) for name, rows in latest.by_kind.items()}
+    omitted = {"verdicts without marks": counts["binary"] - len(looks)}
+    omitted |= {"rankings": counts["ranking"], "comparisons": counts["comparison"]}
+    return Exported(rows=sum(map(len, images.values())), omitted=omitted)
