@@ -86,13 +86,18 @@ def words_of(prompt: str) -> list[str]:
     return [word for word in re.split(r"""[,.?!":; ]+""", prompt) if word]
 
 
+def regions_file(folder: Path) -> Path:
+    """Return the file of marks of the export in `folder`, which may not exist."""
+    return folder / f"{REGIONS_TABLE}.parquet"
+
+
 def read_regions(folder: Path) -> pa.Table:
     """Read LABELS_REGIONS from the folder of an export; empty where nobody was asked for marks.
 
     Raises:
         PictuneError: the file is broken.
     """
-    path = folder / f"{REGIONS_TABLE}.parquet"
+    path = regions_file(folder)
     return read_table(path, LABELS_REGIONS) if path.exists() else LABELS_REGIONS.empty_table()
 
 

@@ -236,9 +236,8 @@ def test_a_link_out_of_the_source_is_refused_and_one_within_it_is_followed(
     moved = path.rename(tmp_path / "private")
     path.symlink_to(moved)
     fault = rf"is a link out of {source}, to {tmp_path}/private.*; put the file itself there"
-    with pytest.raises(PictuneError, match=fault) as caught:
+    with pytest.raises(PictuneError, match=fault):
         exchange.take("folder", source)
-    assert str(caught.value).startswith(f"{source / 'ranks.json'}: ")
     path.unlink()
     path.symlink_to(moved.rename(source / "elsewhere"))
     assert exchange.take("folder", source).images == 4

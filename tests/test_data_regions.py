@@ -12,7 +12,6 @@ from data.kinds.verdict import BinaryAnswer
 from data.regions import Mark, mask_of, read_regions, words_of
 from data.store.tables import labels
 from data.tables.parquet import export, read_manifest
-from data.tables.publication import publish
 from data.tables.verification import verify
 from tests.support.data_campaign import Campaign, submission
 from tests.support.exchange_run import ExchangeRun
@@ -107,13 +106,8 @@ def test_a_run_without_marks_has_no_file_of_them(campaign: Campaign) -> None:
     mark(campaign, "ben", (BOX,))
     export(campaign.store, campaign.run)
     assert read_manifest(campaign.run).files["latest/labels_regions.parquet"].rows == 1
-    publish(campaign.run, campaign.root / "copy")
-    copied = campaign.root / "copy" / "latest" / "labels_regions.parquet"
-    assert copied.exists()
     campaign.store.undo(campaign.store.add_rater("ben"))
     assert "latest/labels_regions.parquet" not in export(campaign.store, campaign.run).files
-    publish(campaign.run, campaign.root / "copy")
-    assert not copied.exists()
 
 
 def test_verify_finds_a_mark_that_differs_even_if_it_is_not_the_labels_last(

@@ -3,7 +3,6 @@
 import torch
 from torch import Tensor
 
-from data.marks import MARKS_FILE
 from data.runs import RunFolder
 from pipelines.evaluate.figures import Change, Measured
 from pipelines.finetune.regions import marked_pixels
@@ -13,9 +12,8 @@ from pipelines.run.image_io import load_images
 def prompt_masks(run: RunFolder, size: tuple[int, int]) -> dict[str, Tensor]:
     """Return the union [H, W] of the marks on each prompt's images; empty without marks."""
     found: dict[str, Tensor] = {}
-    if (run.latest / MARKS_FILE).exists():
-        for row, pixels in marked_pixels(run, size):
-            found[row["prompt"]] = found.get(row["prompt"], pixels) | pixels
+    for row, pixels in marked_pixels(run, size):
+        found[row["prompt"]] = found.get(row["prompt"], pixels) | pixels
     return found
 
 

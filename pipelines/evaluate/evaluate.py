@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from data.files import sha256_of, write_json
-from data.marks import MARKS_FILE
+from data.regions import regions_file
 from data.runs import RunFolder
 from finetune.model.processes import Processes, launched
 from pipelines.evaluate import text as report_text
@@ -108,7 +108,7 @@ def _inputs(run: RunFolder, settings: Settings, tuned: Sequence[TunedModel]) -> 
     }
     if has_reward(run.reward_dir):
         inputs["reward"] = reward_hash(run.reward_dir)
-    if (marks := run.latest / MARKS_FILE).exists():
+    if (marks := regions_file(run.latest)).exists():
         inputs["marks"] = sha256_of(marks)
     scorers = settings.table("evaluate", EvaluateConfig).scorers
     for place in (place for one in scorers for place in one.read_from):

@@ -8,7 +8,7 @@ import numpy as np
 
 from data.errors import PictuneError
 from data.files import sha256_of
-from data.marks import marks_file
+from data.regions import regions_file
 from data.runs import RunFolder
 from data.tables.parquet import learned_from_digest
 from finetune.settings.adapter_kinds import BASE, adapter_file
@@ -60,18 +60,11 @@ def has_regions(settings: Settings, name: str) -> bool:
 
 def check_regions(settings: Settings, name: str) -> None:
     """Refuse `finetune.regions` for a method that would ignore them."""
-    config = method_config(settings, name)
-    if settings.table("finetune", FinetuneConfig).regions == "off":
-        return
-    if not config.takes_regions:
+    is_on = settings.table("finetune", FinetuneConfig).regions != "off"
+    if is_on and not method_config(settings, name).takes_regions:
         raise PictuneError(
             f'finetune.regions: {name} learns from whole images; set it to "off" for this method, '
             "or tune by rwl, preference, nft or reward_gradient"
-        )
-    if getattr(config, "rounds", 1) > 1:
-        raise PictuneError(
-            f"finetune.regions: images that {name} draws in later rounds have no marks; set "
-            f'{name}.rounds=1, or regions to "off"'
         )
 
 
@@ -91,6 +84,16 @@ def start_of(run: RunFolder, settings: Settings, name: str) -> str:
     return str(run.finetune_dir(earlier))
 
 
+def _marks_hash(run: RunFolder) -> str:
+    path = regions_file(run.latest)
+    if not path.exists():
+        raise PictuneError(
+            f"{path}: no such file; let raters mark where images are wrong, or import marks, or "
+            'set finetune.regions="off"'
+        )
+    return sha256_of(path)
+
+
 def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str]:
     """Return hashes of all inputs of a training, except its settings."""
     prompts, model = method_prompts(run, settings, name), weights_hash(settings.run.model)
@@ -103,7 +106,7 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
     elif has_reward(run.reward_dir) or not isinstance(config, LearnsFromLabels):
         inputs["reward"] = reward_hash(run.reward_dir)
     if has_regions(settings, name):
-        inputs["marks"] = sha256_of(marks_file(run.latest))
+        inputs["marks"] = _marks_hash(run)
     if (start := start_of(run, settings, name)) != BASE:
         inputs["start"] = sha256_of(adapter_file(start))
     if isinstance(config, LearnsFromLabels):

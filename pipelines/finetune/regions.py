@@ -10,8 +10,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from data.errors import PictuneError
-from data.marks import MARKS_FILE, read_marks
-from data.regions import Mark, mask_of
+from data.quality.regions import looks_of
+from data.regions import Mark, mask_of, read_regions, regions_file
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from finetune.learning.regions import latent_mask
@@ -38,8 +38,8 @@ class MarkedImages:
             self._by_prompt[row["prompt"]] = torch.maximum(before, mask)
         if not self._by_prompt.keys() & set(prompts):
             raise PictuneError(
-                f"{run.latest / MARKS_FILE}: no mark on an image of the training prompts, of which "
-                f'{prompts[0]!r} is the first; mark their images, or set finetune.regions="off"'
+                f"{regions_file(run.latest)}: no mark on an image of the training prompts, such as "
+                f'{prompts[0]!r}; mark their images, or set finetune.regions="off"'
             )
 
     def of_files(self, paths: Sequence[Path]) -> Tensor:
@@ -57,9 +57,9 @@ class MarkedImages:
 
 def marked_pixels(run: RunFolder, size: tuple[int, int]) -> Iterator[tuple[dict[str, Any], Tensor]]:
     """Yield the rows of IMAGES with marks, each with its marked pixels [H, W] at this size."""
-    marks = read_marks(run.latest)
-    for row in read_table(run.images_table, IMAGES).to_pylist():
-        found = [mark for one in marks.get(row["image_id"], ()) for mark in one]
+    looks = looks_of(read_regions(run.latest).to_pylist())
+    for row in read_table(run.images_table, IMAGES).to_pylist() if looks else ():
+        found = [mark for own in looks.get(row["image_id"], {}).values() for mark in own]
         if found:
             yield row, fitted(found, (row["height"], row["width"]), size)
 

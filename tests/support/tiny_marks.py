@@ -4,8 +4,7 @@ from collections.abc import Iterable
 
 import pyarrow as pa
 
-from data.marks import MARKS_FILE
-from data.regions import LABELS_REGIONS, Mark
+from data.regions import LABELS_REGIONS, Mark, regions_file
 from data.runs import RunFolder
 from data.schema import write_table
 from tests.support.tiny_feedback import NOON
@@ -31,6 +30,5 @@ def write_marks(run: RunFolder, labels: Iterable[tuple[str, list[Mark]]]) -> Non
             about | one.model_dump() | {"mark_no": place}
             for place, one in enumerate(marks, start=1)
         ] or [about | {"kind": "none", "mark_no": 0}]
-    write_table(
-        pa.Table.from_pylist(rows, schema=LABELS_REGIONS), LABELS_REGIONS, run.latest / MARKS_FILE
-    )
+    table = pa.Table.from_pylist(rows, schema=LABELS_REGIONS)
+    write_table(table, LABELS_REGIONS, regions_file(run.latest))
