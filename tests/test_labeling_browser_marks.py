@@ -202,10 +202,7 @@ def test_two_fingers_zoom_and_one_marks_the_same_place(browser: Browser, tmp_pat
         touch(page, [*apart, []])
         page.wait_for_function("visualViewport.scale > 2")
         expect(page.locator(MARKS)).to_have_count(0)
-        seen = "(({ offsetLeft, offsetTop, scale }) => [offsetLeft, offsetTop, scale])"
-        left, top, scale = page.evaluate(f"{seen}(visualViewport)")
-        x, y = on_screen(page, 320, 200)
-        touch(page, [[((x - left) * scale, (y - top) * scale)], []])
+        by_touch(page, (320, 200))
         expect(page.locator(MARKS)).to_have_count(1)
         page.get_by_role("button", name="Send").tap()
         wait_until(lambda: last_answer(campaign, "Ann") != {})
