@@ -204,7 +204,7 @@ def test_two_fingers_zoom_and_one_marks_the_same_place(browser: Browser, tmp_pat
         expect(page.locator(MARKS)).to_have_count(0)
         by_touch(page, (320, 200))
         expect(page.locator(MARKS)).to_have_count(1)
-        page.get_by_role("button", name="Send").tap()
+        send(page)
         wait_until(lambda: last_answer(campaign, "Ann") != {})
     assert place_of(last_answer(campaign, "Ann")["marks"][0]) == pytest.approx((320, 200), abs=1)
 
