@@ -227,7 +227,7 @@ def test_marks_are_moved_resized_described_undone_and_changed_later(
             if key == "Enter":
                 page.keyboard.press("Tab")
                 page.keyboard.press("Space")
-                page.get_by_label("Comment on the mark").fill("a word")
+                page.get_by_label("Note on the mark").fill("a word")
         by_mouse(page, (10, 390))
         page.keyboard.press("u")
         expect(listed).to_have_count(2)
