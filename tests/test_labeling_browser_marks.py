@@ -202,12 +202,9 @@ def test_two_fingers_zoom_and_one_marks_the_same_place(browser: Browser, tmp_pat
         touch(page, [*apart, []])
         page.wait_for_function("visualViewport.scale > 2")
         expect(page.locator(MARKS)).to_have_count(0)
-        seen = "(({ offsetLeft, offsetTop, scale }) => [offsetLeft, offsetTop, scale])"
-        left, top, scale = page.evaluate(f"{seen}(visualViewport)")
-        x, y = on_screen(page, 320, 200)
-        touch(page, [[((x - left) * scale, (y - top) * scale)], []])
+        by_touch(page, (320, 200))
         expect(page.locator(MARKS)).to_have_count(1)
-        page.get_by_role("button", name="Send").tap()
+        send(page)
         wait_until(lambda: last_answer(campaign, "Ann") != {})
     assert place_of(last_answer(campaign, "Ann")["marks"][0]) == pytest.approx((320, 200), abs=1)
 
@@ -230,7 +227,7 @@ def test_marks_are_moved_resized_described_undone_and_changed_later(
             if key == "Enter":
                 page.keyboard.press("Tab")
                 page.keyboard.press("Space")
-                page.get_by_label("Comment on the mark").fill("a word")
+                page.get_by_label("Note on the mark").fill("a word")
         by_mouse(page, (10, 390))
         page.keyboard.press("u")
         expect(listed).to_have_count(2)
