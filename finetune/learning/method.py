@@ -47,7 +47,7 @@ class Training(Generic[C]):
     pretraining: Any = None
     """Pretraining images with prompts, of the same class as `data`; None for images of the base."""
     regions: Regions | None = None
-    """Where a method that draws its images may change them; None means everywhere."""
+    """Places where a method that draws its images may change them; None means everywhere."""
 
     def validate(self) -> Validation:
         """Validate the current weights."""
