@@ -45,7 +45,7 @@ class Training(Generic[C]):
     """Images to learn from (`finetune.labels.weighted_batches.WeightedData`) or labels
     (`finetune.labels.rankings.LabeledImages`); None for methods that draw their images."""
     regions: Regions | None = None
-    """Where a method that draws its images may change them; None means everywhere."""
+    """Places where a method that draws its images may change them; None means everywhere."""
 
     def validate(self) -> Validation:
         """Validate the current weights."""

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 
 class Regions(NamedTuple):
-    """Where a method may change the images that it draws."""
+    """The places where a method may change the images that it draws."""
 
     mask: Callable[[Tensor, Sequence[str]], Tensor]
     """Returns masks [N, 1, h, w] of the images of latents [N, C, h, w] and their prompts."""

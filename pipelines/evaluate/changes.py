@@ -1,4 +1,4 @@
-"""What a tuned model changes where raters marked faults, and elsewhere."""
+"""Changes by a tuned model where raters marked faults, and elsewhere."""
 
 import torch
 from torch import Tensor

@@ -128,7 +128,6 @@ def _context(run: RunFolder, settings: Settings, evaluation: Evaluation) -> dict
         ],
         "models": side_by_side,
         "all_results": sorted(evaluation.results, key=lambda one: [*names].index(one.model)),
-        "changed": [one for one in evaluation.results if one.change is not None],
         "chart": _chart(results, names, colors, measure),
         "curves": _curves(run.in_round(evaluation.round), names),
         "dials": _dials(run, evaluation, names, colors),

@@ -1,4 +1,4 @@
-"""Where a run's images are wrong, as masks of a model's latents."""
+"""Marks on a run's images, as masks of a model's latents."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

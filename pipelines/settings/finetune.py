@@ -43,7 +43,7 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     """Validation, which chooses the best weights and can end the training early, for every method.
     A method's own table, such as `[dpok.validation]`, overrides it."""
     regions: Literal["off", "marks"] = "off"
-    """Where in an image to learn. "marks": RWL skips the parts that raters marked as wrong, and
+    """Parts of images to learn in. "marks": RWL skips the parts that raters marked as wrong, and
     preference those of better images; NFT and reward_gradient, which draw their images, learn
     where an image of the same prompt was marked, and pull the rest to the base. Other methods
     refuse it."""
