@@ -63,6 +63,7 @@ def draw(page: Page) -> None:
     """Press the button and wait for the last image."""
     button(page, "Draw").click()
     page.locator("#status", has_text="images in").wait_for()
+    page.locator("#images .thumbnail-lg img").last.wait_for()
 
 
 def captions(page: Page) -> list[str]:
