@@ -17,7 +17,7 @@ from tests.support.data_campaign import Campaign, submission
 from tests.support.exchange_run import ExchangeRun
 
 BOX = Mark(kind="box", aspect="artifact", x0=0.25, y0=0.5, x1=0.5, y1=1, severity=2)
-POINT = Mark(kind="point", aspect="misaligned", x0=0.5, y0=0, word_indexes=(1, 3), comment="no cat")
+POINT = Mark(kind="point", aspect="misaligned", x0=0.5, y0=0, word_indexes=(0, 1), comment="no cat")
 
 
 def test_a_box_covers_each_pixel_that_it_touches() -> None:

@@ -73,7 +73,7 @@ def prepare(root: Path, marks: str = "required", images: int = IMAGES) -> Campai
 
 
 def on_screen(page: Page, x: float, y: float) -> Spot:
-    """Where a pixel of the original is on the screen."""
+    """Return the place on the screen of a pixel of the original."""
     box = page.locator("[data-slot=sheet] img").bounding_box()
     assert box is not None
     scale = min(box["width"] / WIDTH, box["height"] / HEIGHT)

@@ -325,9 +325,10 @@ def read_parquet(
         yield from converted(parquet_rows(path, required, known), make)
 
 
-def read_json_rows(path: Path, required: Sequence[str], make: Callable[[Row], Record]) -> Records:
-    """Yield the records of a JSON file with a list of objects."""
-    yield from converted(_json_rows(path, required), make)
+def read_json_rows(source: Path, required: Sequence[str], make: Callable[[Row], Record]) -> Records:
+    """Yield the records of a JSON file with a list of objects, or of all such files in a folder."""
+    for path in source_files(source, ".json"):
+        yield from converted(_json_rows(path, required), make)
 
 
 def _json_rows(path: Path, required: Sequence[str]) -> Iterator[Row | BadRow]:

@@ -54,8 +54,8 @@ class TasksConfig(ChecksConfig, frozen=True, extra="forbid"):
     gold_share: Annotated[float, Field(ge=0, le=1)] = 0.05
     """Probability that the next task is gold, if `gold` is set."""
     marks: Literal["off", "optional", "required"] = "off"
-    """Whether raters mark the wrong places of an image that they find bad or report. `required`:
-    a bad verdict needs a mark, or the answer that there is nothing to mark."""
+    """Marks on the wrong places of images that raters find bad or report. `required`: a bad verdict
+    needs a mark, or the answer that there is nothing to mark."""
     mark_aspects: Annotated[
         tuple[Aspect, ...], Field(max_length=MOST_ASPECTS - 2), AfterValidator(_check_aspects)
     ] = ()

@@ -29,10 +29,7 @@ from pipelines.settings.config import Settings
 
 
 def main(run: RunFolder, settings: Settings) -> int:
-    """Plan the tasks, serve the app until Ctrl-C or SIGTERM, and then export the labels.
-
-    Returns:
-        The exit status.
+    """Plan the tasks, serve the app until Ctrl-C or SIGTERM, then export; return the exit status.
 
     Raises:
         PictuneError: a file of the campaign is not valid, nobody could sign in, or another app

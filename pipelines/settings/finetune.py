@@ -64,9 +64,8 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     """Rewards to tune on instead of the run's reward; see `reward/sources.py`. The evaluation still
     shows the run's reward."""
     combine: Combination = "sum"
-    """What several rewards give together: their weighted sum, or the least of weight * (reward -
-    mean) / spread, over the run's images of a prompt, which is above 0 only where all of them rise.
-    """
+    """Joint value of several rewards: their weighted sum, or the least of weight * (reward - mean)
+    / spread, over the run's images of a prompt, which is above 0 only where all of them rise."""
     strengths: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = (1.0,)
     """Strengths of the tuned adapter, factors of its update: 0.5, 0.75, 1 is a usual choice. The
     validation after training chooses one of them, and the evaluation draws at each. 0 (the base)
