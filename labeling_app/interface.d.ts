@@ -17,7 +17,7 @@ export interface Settings {
   guideline_version: string;
   /** Of guidelines in other languages, by language. */
   guideline_versions: Partial<Record<string, string>>;
-  /** Whether raters mark what is wrong in an image that they find bad or report. */
+  /** Marks on what is wrong in an image that raters find bad or report. */
   marks: "off" | "optional" | "required";
   /** Names for what is wrong at a mark. */
   mark_aspects: string[];

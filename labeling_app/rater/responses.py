@@ -37,7 +37,7 @@ class Settings(BaseModel, frozen=True):
     guideline_versions: dict[str, str]
     """Versions of the translated guidelines, by language."""
     marks: Literal["off", "optional", "required"]
-    """Whether raters mark what is wrong in an image that they find bad or report."""
+    """Marks on what is wrong in an image that raters find bad or report."""
     mark_aspects: tuple[str, ...]
     """Names for what is wrong at a mark."""
 
