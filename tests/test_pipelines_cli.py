@@ -4,10 +4,12 @@ import io
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
+from pipelines import progress as progress_module
 from pipelines.cli import main
 from pipelines.progress import progress, progress_bar
 
@@ -163,7 +165,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.mark.parametrize(("rank", "is_shown"), [(None, True), ("0", True), ("1", False)])
-def test_of_several_processes_the_first_shows_its_bar_on_a_terminal(
+def test_of_several_processes_the_first_shows_its_bar_and_writes_its_lines(
     monkeypatch: pytest.MonkeyPatch, rank: str | None, is_shown: bool
 ) -> None:
     if rank is not None:
@@ -177,5 +179,25 @@ def test_of_several_processes_the_first_shows_its_bar_on_a_terminal(
     assert ("images: 100%" in terminal.getvalue()) == is_shown
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr(progress_module, "LINE_EVERY_S", 0)
     assert list(progress(iter("ab"), "import", "row")) == ["a", "b"]
-    assert log.getvalue() == ""  # nobody watches
+    assert log.getvalue().count("import: ") == 2 * is_shown
+
+
+def test_where_nobody_watches_a_line_a_minute_tells_the_progress(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    for _ in progress(range(1000), "images", "image"):
+        now[0] += 0.5
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "images:  12% 120/1000 [01:00<07:20,  2.00image/s]"
+    assert len(lines) == 8
+    with progress_bar("rwl", "step", total=9, done=4) as bar:
+        now[0] += 59
+        bar.update(1)
+        bar.set_postfix({"loss": 0.1234})
+        now[0] += 1
+        bar.update(1)
+    assert capsys.readouterr().err == "rwl:  67% 6/9 [01:00<01:30, 30.00s/step, loss=0.123]\n"
