@@ -176,7 +176,7 @@ def test_images_are_large_and_open_at_full_size_without_answering(
     assert left["width"] + right["width"] > 0.85 * 1280
     assert left["height"] > 0.5 * 800
 
-    whole = page.locator("dialog.whole")
+    whole = page.locator("dialog[data-slot=full-size]")
     first = shown(page)
     press(page, "z")
     expect(whole.locator("img")).to_have_attribute("src", f"/api/v1/images/{first[0]}")

@@ -248,7 +248,7 @@ def test_marks_are_moved_resized_described_undone_and_changed_later(
         expect(page.locator(".stage .marks g")).to_have_count(2)
         see(page)
         page.keyboard.press("z")
-        expect(page.locator("dialog.whole[open] .marks g")).to_have_count(2)
+        expect(page.locator("dialog[data-slot=full-size][open] .marks g")).to_have_count(2)
         page.keyboard.press("z")
         call_bad(page)
         expect(listed).to_have_count(2)

@@ -117,7 +117,7 @@ def test_arrows_follow_the_drawn_columns_and_z_opens_the_framed_image(page: Page
     page.keyboard.press("ArrowLeft")
     expect(framed).to_have_attribute("src", places[1])
 
-    whole = page.locator("dialog.whole")
+    whole = page.locator("dialog[data-slot=full-size]")
     page.keyboard.press("z")
     expect(whole.locator("img")).to_have_attribute("src", places[1])
     expect(whole).to_contain_text("Image 2, no rank")
@@ -150,7 +150,7 @@ def test_two_fingers_zoom_and_a_tap_then_shows_the_next_at_the_same_place(page: 
     left, right = (str(image.get_attribute("src")) for image in page.locator(SEEN).all())
     see(page)
     page.locator("[data-do=full-size]:visible").tap()
-    whole = page.locator("dialog.whole img")
+    whole = page.locator("dialog[data-slot=full-size] img")
     expect(whole).to_have_attribute("src", left)
     spread_two_fingers(page)
     page.wait_for_function("visualViewport.scale > 2")

@@ -49,7 +49,7 @@ def test_a_model_that_does_not_open_is_one_line_at_the_start(
 @contextmanager
 def begun_drawing(client: httpx.Client) -> Iterator[Iterator[str]]:
     """Ask for a drawing of thirty steps; once it has begun, yield what comes of it."""
-    data = ["A cat.", [BASE], 1, "", 2, 30, 0, 16, 1, None, BASE]
+    data = ["A cat.", [BASE], 1, "", 2, 30, 0, 16, None, BASE]
     events = gradio_config(client.get("/").text)["dependencies"]
     draw = next(event["id"] for event in events if len(event["inputs"]) == len(data))
     body = {"fn_index": draw, "data": data, "session_hash": "abc"}
@@ -66,13 +66,17 @@ def test_it_ends_in_order_and_leaves_nothing(
 ) -> None:
     words = ["play", "--runs", str(play_run.root.parent), "--run", play_run.root.name]
     before = {path: path.stat().st_mtime_ns for path in play_run.root.rglob("*")}
-    with subprocess.Popen(
-        [sys.executable, "-m", "pipelines", *words, "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={"PATH": "", "TMPDIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
-    ) as process:
+    with (
+        subprocess.Popen(
+            [sys.executable, "-m", "pipelines", *words, "--port", "0"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={"PATH": "", "TMPDIR": str(tmp_path), "PYTHONPATH": ":".join(sys.path)},
+        ) as process,
+        ExitStack() as at_last,
+    ):
+        at_last.callback(process.kill)  # else a test that failed would wait for it
         assert process.stdout is not None
         assert process.stderr is not None
         up = UP.match(process.stdout.readline())
