@@ -148,5 +148,7 @@ def launched(device: str) -> Iterator[Processes]:
         return
     # A process may wait long, as for images that RWL draws; a failure ends all processes.
     state = PartialState(cpu=device.partition(":")[0] == "cpu", timeout=timedelta(days=1))
+    # One that ended before all are connected would break off the others' connecting with an error.
+    state.wait_for_everyone()
     yield Processes(state.process_index, state.num_processes)
     state.destroy_process_group()
