@@ -37,7 +37,7 @@ from data.formats.records import (
 )
 from data.kinds.kind import Kind
 from data.kinds.registry import KINDS, TaskKind, parse_answer
-from data.regions import LABELS_REGIONS, REGIONS_TABLE, Mark
+from data.regions import LABELS_REGIONS, REGIONS_TABLE, Mark, regions_file
 from data.schema import (
     IMAGES,
     OF_REVISIONS,
@@ -79,7 +79,7 @@ def read(source: Path) -> Records:
     images = parquet_rows(folder / "images.parquet", ("image_id", "image", "prompt"), FACT_COLUMNS)
     yield from converted(images, partial(_image, prompts))
     marks: dict[str, list[TableRow]] = defaultdict(list)
-    if (folder / f"{REGIONS_TABLE}.parquet").exists():
+    if regions_file(folder).exists():
         rows = _rows(folder, REGIONS_TABLE, LABELS_REGIONS)
         for label_id, mark in _good(converted(rows, _mark), bad):
             marks[label_id] += mark

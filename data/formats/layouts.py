@@ -30,6 +30,7 @@ from data.formats.records import (
     SourceLabel,
     check_link,
     converted,
+    marked,
     read_json_rows,
 )
 from data.image_files import read_image
@@ -221,10 +222,7 @@ def _masked(folder: Path) -> Records:
         plain = _record(folder, [image])
         if mask is None:
             return plain
-        marks = _marks(mask, image)
-        verdict = "bad" if marks else "good"
-        label = SourceLabel(answer=verdict, remarks={"marks": marks}, rater=None)
-        return replace(plain, kind="binary", labels=(label,))
+        return replace(plain, kind="binary", labels=(marked(_marks(mask, image)),))
 
     yield from converted(images, record)
 

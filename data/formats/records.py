@@ -209,6 +209,12 @@ class SourceLabel:
     """Further columns of `data.store.imported.ImportedLabel`."""
 
 
+def marked(marks: Sequence[Mapping[str, Any]], rater: str | None = None) -> SourceLabel:
+    """Return a bad verdict with these marks; without marks, a good one."""
+    verdict = "bad" if marks else "good"
+    return SourceLabel(answer=verdict, remarks={"marks": list(marks)}, rater=rater)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Record:
     """One row of a source: images of one prompt, a task about them, and its answers."""

@@ -28,6 +28,7 @@ from data.formats.records import (
     Row,
     SourceLabel,
     converted,
+    marked,
     read_json_rows,
     source_files,
 )
@@ -76,7 +77,7 @@ def _sdg_record(row: Row) -> Record:
             _box(aspect, edges) | {"comment": text}
             for aspect in SDG_ASPECTS[flat.choice(f"{column}.label", SDG_ASPECTS)]
         ]
-    return _record(row, row.text("caption"), row.text("filepath"), "filepath", [_label(marks)])
+    return _record(row, row.text("caption"), row.text("filepath"), "filepath", [marked(marks)])
 
 
 def read_label_studio(source: Path) -> Records:
@@ -107,7 +108,7 @@ def _annotation(row: Row, number: int, annotation: Mapping[str, Any]) -> SourceL
     column = f"annotations[{number}].result"
     regions = enumerate(_objects(row, column, {column: annotation.get("result")}))
     marks = [mark for place, one in regions for mark in _regions(row, f"{column}[{place}]", one)]
-    return _label(marks, named)
+    return marked(marks, named)
 
 
 def _regions(row: Row, column: str, region: Mapping[str, Any]) -> Iterator[MarkRow]:
@@ -144,11 +145,6 @@ def _record(
         labels=tuple(labels),
         split=row.split_of_file,
     )
-
-
-def _label(marks: Sequence[MarkRow], rater: str | None = None) -> SourceLabel:
-    verdict = "bad" if marks else "good"
-    return SourceLabel(answer=verdict, remarks={"marks": list(marks)}, rater=rater)
 
 
 def _box(aspect: str, edges: Sequence[float]) -> MarkRow:

@@ -26,7 +26,7 @@ from data.kinds.registry import KINDS
 from data.quality.consensus import consensus
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
-from data.regions import LABELS_REGIONS, REGIONS_TABLE
+from data.regions import LABELS_REGIONS, regions_file
 from data.runs import RunFolder
 from data.schema import read_metadata, read_table, write_batches, write_table
 from data.store.feedback_store import FeedbackStore
@@ -188,7 +188,7 @@ def _write_feedback(
         write_batches(batches, kind.schema, folder / f"{kind.table}.parquet")
     marks = rows.region_batches(connection, facts, raters)
     for first in marks:  # no file without marks
-        write_batches(chain([first], marks), LABELS_REGIONS, folder / f"{REGIONS_TABLE}.parquet")
+        write_batches(chain([first], marks), LABELS_REGIONS, regions_file(folder))
     rankings = pq.ParquetFile(folder / "labels_ranking.parquet")
     groups = (rankings.read_row_group(number) for number in range(rankings.num_row_groups))
     pairs = rows.pair_batches(groups)

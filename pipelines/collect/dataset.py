@@ -21,7 +21,12 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def main(run: RunFolder, settings: Settings, *, check: bool = False) -> int:  # noqa: ARG001 - every stage is called alike
+def main(
+    run: RunFolder,
+    settings: Settings,  # noqa: ARG001 - every stage is called alike
+    *,
+    check: bool = False,
+) -> int:
     """Export, then check; return 1 after a line for each error, or 0 without errors.
 
     With `check` the stage only reads, so it also works on a read-only disk.
