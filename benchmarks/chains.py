@@ -1,7 +1,6 @@
-"""Denoising chains with interventions: steering by a reward, or drawing by two models."""
+"""Denoising chains with interventions, such as steering by a reward."""
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,7 +30,6 @@ def chain(
     *,
     seeds: Sequence[int],
     change: Change | None = None,
-    tuned: Callable[[int], bool] = lambda _: True,
 ) -> Tensor:
     """Return the images [N, 3, H, W] of one batch of chains.
 
@@ -41,7 +39,6 @@ def chain(
         sampler: the steps.
         seeds: of each chain's noise, [N].
         change: changes the latents after each step, if given.
-        tuned: tells whether the adapter is on in a step.
     """
     schedule = model.schedule(sampler.steps)
     cond = model.encode_prompts(prompts)
@@ -54,7 +51,7 @@ def chain(
     latents = noise().to(model.device)
     for i, timestep in enumerate(schedule.timesteps):
         at = timestep.expand(len(cond))
-        with nullcontext() if tuned(i) else model.adapter_off():
+        with model.at_step(i, sampler.steps):
             output = model.predict(latents, at, cond, uncond, sampler.guidance)
         clean = clean_latents(schedule, output, timestep, latents)
         latents, std = step_distribution(schedule, output, timestep, latents, eta=sampler.eta)

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
+from pydantic import BaseModel, ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -17,8 +19,11 @@ from torch import Tensor
 from data.errors import PictuneError
 from finetune.model.diffusion import DiffusionModel
 from finetune.model.lora import LORA_FILE, write_kohya
-from finetune.model.sampler import draw
+from finetune.model.sampler import draw, sample_trajectories
+from finetune.model.sampling import step_distribution
+from finetune.settings.dpok import DPOKConfig
 from finetune.settings.model import AdapterSettings
+from finetune.settings.reward_gradient import RewardGradientConfig
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import draw_by_stock, open_with_adapter, perturb, seeded
 from tests.support.stock import ddim
@@ -198,3 +203,48 @@ def test_a_lora_with_a_renamed_or_missing_tensor_gets_one_clear_line(
         with pytest.raises(PictuneError, match=f"{LORA_FILE}: .* ({reason}) ") as told:
             DiffusionModel.from_pretrained(layouts[layout]).load_adapter(tmp_path)
         assert "\n" not in str(told.value)
+
+
+def test_an_adapter_for_the_first_steps_leaves_the_others_to_the_base(
+    sd_folder: Path, tmp_path: Path
+) -> None:
+    model = open_with_adapter(sd_folder, AdapterSettings(rank=2, steps_share=0.5))
+    perturb(model, 0.3)
+    cond, uncond = model.encode_prompts(["a dog"]), model.encode_prompts([""])
+    schedule, latents = model.schedule(4), torch.randn(1, *model.latent_shape, generator=seeded(7))
+    for step, timestep in enumerate(schedule.timesteps):
+        with torch.no_grad(), nullcontext() if step < 2 else model.adapter_off():
+            output = model.predict(latents, timestep[None], cond, uncond, SAMPLER.guidance)
+        latents, _ = step_distribution(schedule, output, timestep, latents, eta=0.0)
+
+    def drawn() -> Tensor:
+        return draw(model, ["a dog"], SAMPLER, seeds=[7])
+
+    by_hand = model.decode(latents)
+    assert torch.equal(drawn(), by_hand)
+    with model.adapter_off():
+        assert (drawn() - by_hand).abs().max() > 1e-3
+    model.adapter.save(tmp_path)
+    model.load_adapter(tmp_path)
+    assert torch.equal(drawn(), by_hand)
+    model.load_mix({tmp_path: 1.0})
+    assert torch.equal(drawn(), by_hand)
+    chains = sample_trajectories(model, cond, SAMPLER, generator=seeded(7), batch=1)
+    assert torch.equal(model.decode(chains.latents[:, -1]), by_hand)
+    model.load_adapter(tmp_path)
+    model.adapter.steps_share = 1.0
+    assert (drawn() - by_hand).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("settings", "given", "refusal"),
+    [
+        (RewardGradientConfig, {"adapter": {"steps_share": 0.5}}, "the last steps are trained"),
+        (DPOKConfig, {"adapter": {"steps_share": 0.5}}, "below sampler.stochastic_share"),
+    ],
+)
+def test_an_adapter_for_the_first_steps_is_refused_where_later_steps_are_trained(
+    settings: type[BaseModel], given: dict[str, Any], refusal: str
+) -> None:
+    with pytest.raises(ValidationError, match=refusal):
+        settings.model_validate(given)

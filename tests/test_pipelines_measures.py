@@ -65,6 +65,10 @@ def test_chain_kl_is_zero_untuned_and_positive_after(sd_folder: Path) -> None:
     assert nats().abs().max() < 1e-6
     for weight in model.adapter.parameters().values():
         weight.data += 0.1
+    whole = nats()
+    assert whole.min() > 0
+    model.adapter.steps_share = 1 / 3  # the second of the two steps is the base's
+    assert (nats() < whole).all()
     assert nats().min() > 0
 
 

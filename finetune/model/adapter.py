@@ -1,18 +1,24 @@
 """An adapter: trainable weights beside a frozen network, as the fine-tuning methods use them."""
 
+import json
 import pkgutil
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import ClassVar, Protocol, Self
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from data.errors import PictuneError
 from finetune.model.family import Family
-from finetune.settings.adapter_kinds import AdapterKind
+from finetune.settings.adapter_kinds import AdapterKind, adapter_file
 from finetune.settings.model import AdapterSettings
+from finetune.settings.sampler import share_of_steps
+
+_STEPS_SHARE = "steps_share"
+"""Name of `Adapter.steps_share` in the metadata of an adapter's file; 1 where it is missing."""
 
 
 class Adapter(Protocol):
@@ -20,6 +26,8 @@ class Adapter(Protocol):
 
     corrects_guided: ClassVar[bool] = False
     """Whether `corrected` changes the prediction after guidance, so that all losses need it."""
+    steps_share: float = 1.0
+    """Share of the denoising steps, from the first on, in which the adapter draws."""
 
     @classmethod
     def add(cls, family: Family, settings: AdapterSettings, *, generator: torch.Generator) -> Self:
@@ -60,8 +68,25 @@ class Adapter(Protocol):
     def at_strength(self, strength: float) -> AbstractContextManager[None]:
         """Scale the update inside the block: 0 gives the base, 1 the adapter as trained."""
 
+    def at_step(self, step: int, steps: int) -> AbstractContextManager[None]:
+        """Draw a step, counted from 0, inside the block: as the base after `steps_share`."""
+        return nullcontext() if step < share_of_steps(steps, self.steps_share) else self.off()
+
     def save(self, folder: str | Path) -> Path:
         """Save the adapter; return the file's path. Equal weights give equal files."""
+
+    def with_header(self, file: bytes) -> bytes:
+        """Return a safetensors file with `steps_share` below 1 in its metadata.
+
+        The keys of the header are in order; safetensors shuffles them.
+        """
+        start = 8 + int.from_bytes(file[:8], "little")
+        found = json.loads(file[8:start])
+        if self.steps_share < 1:
+            found["__metadata__"][_STEPS_SHARE] = str(self.steps_share)
+        header = json.dumps(found, sort_keys=True, separators=(",", ":")).encode()
+        header += b" " * (-len(header) % 8)
+        return len(header).to_bytes(8, "little") + header + file[start:]
 
     def remove(self) -> None:
         """Remove the adapter from the network."""
@@ -107,6 +132,12 @@ def adapter_class(kind: AdapterKind) -> type[Adapter]:
     """Return the class of an adapter kind."""
     found: type[Adapter] = pkgutil.resolve_name(kind.adapter)
     return found
+
+
+def steps_share_of(folder: Path) -> float:
+    """Return the share of the denoising steps in which the adapter of a folder draws."""
+    with safe_open(adapter_file(folder), "pt") as opened:
+        return float((opened.metadata() or {}).get(_STEPS_SHARE, 1))
 
 
 def on_cpu(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from data.errors import PictuneError
-from finetune.model.adapter import Adapter, adapter_class
+from finetune.model.adapter import Adapter, adapter_class, steps_share_of
 from finetune.model.family import Family, modules_of
 from finetune.model.mix import Mix
 from finetune.model.model_folder import Weights, open_family
@@ -271,6 +271,7 @@ class DiffusionModel:
         """Add a trainable adapter to the network, see `finetune.model.adapter.Adapter.add`."""
         kind = adapter_class(ADAPTERS[settings.kind])
         self._adapter = kind.add(self.family, settings, generator=generator)
+        self._adapter.steps_share = settings.steps_share
         self._leave_casts_to_autocast()
 
     def load_adapter(self, folder: str | Path) -> None:
@@ -298,12 +299,17 @@ class DiffusionModel:
             for kind, folder in zip(kinds, folders, strict=True):
                 found.append(kind.load(self.family, folder))
                 failed.callback(found[-1].remove)
+                found[-1].steps_share = steps_share_of(folder)
             failed.pop_all()
         return found
 
     def at_strength(self, strength: float) -> AbstractContextManager[None]:
         """Scale the update of the adapter, or of the mix, inside the block; 0 gives the base."""
         return nullcontext() if self._adapter is None else self._adapter.at_strength(strength)
+
+    def at_step(self, step: int, steps: int) -> AbstractContextManager[None]:
+        """Draw a step, counted from 0, inside the block: as the base where the adapter rests."""
+        return nullcontext() if self._adapter is None else self._adapter.at_step(step, steps)
 
     @contextmanager
     def exact(self) -> Iterator[None]:

@@ -205,7 +205,7 @@ class Lora(Adapter):
                 weight_name=temporary.name,
                 **{f"{name}_lora_layers": layers, f"{name}_lora_adapter_metadata": metadata},
             )
-            temporary.write_bytes(_with_sorted_header(temporary.read_bytes()))
+            temporary.write_bytes(self.with_header(temporary.read_bytes()))
         return file
 
     def remove(self) -> None:
@@ -243,11 +243,3 @@ def write_kohya(folder: Path, target: Path) -> None:
             weights[name] = torch.tensor(float(about["unet.lora_alpha"]))
     with write_atomically(target) as temporary:
         save_file(weights, temporary)
-
-
-def _with_sorted_header(file: bytes) -> bytes:
-    """Return a safetensors file with the keys of its header in order; safetensors shuffles them."""
-    start = 8 + int.from_bytes(file[:8], "little")
-    header = json.dumps(json.loads(file[8:start]), sort_keys=True, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + file[start:]

@@ -100,6 +100,14 @@ class Mix:
                 scaled.enter_context(part.at_strength(strength))
             yield
 
+    @contextmanager
+    def at_step(self, step: int, steps: int) -> Iterator[None]:
+        """Draw a step inside the block, each adapter in its own share of the steps."""
+        with ExitStack() as parts:
+            for part, _ in self.parts:
+                parts.enter_context(part.at_step(step, steps))
+            yield
+
     def remove(self) -> None:
         """Remove the adapters from the network."""
         for part, _ in self.parts:

@@ -61,7 +61,8 @@ def sample_trajectories(
         for i, timestep in enumerate(schedule.timesteps):
             sample = latents[rows, i]
             at = timestep.expand(batch)
-            output = model.predict(sample, at, cond[rows], uncond, sampler.guidance)[:real]
+            with model.at_step(i, sampler.steps):
+                output = model.predict(sample, at, cond[rows], uncond, sampler.guidance)[:real]
             noisy = i < sampler.stochastic_steps
             eta = sampler.eta if noisy else 0.0
             mean, std = step_distribution(schedule, output, timestep, sample[:real], eta=eta)
@@ -128,7 +129,8 @@ def draw_latents(
         latents = noise()
         for i, timestep in enumerate(schedule.timesteps):
             is_noisy = sampler.eta > 0 and i < sampler.stochastic_steps
-            with torch.set_grad_enabled(span is not None and i >= span.first):
+            has_gradient = span is not None and i >= span.first
+            with torch.set_grad_enabled(has_gradient), model.at_step(i, sampler.steps):
                 at = timestep.expand(len(cond))
                 output = model.predict(
                     latents, at, cond, uncond, sampler.guidance, choices=choices[i]

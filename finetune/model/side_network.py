@@ -151,6 +151,7 @@ class SideNetwork(Adapter):
         file = Path(folder) / SIDE_FILE
         with write_atomically(file) as temporary:
             save_file(self.state(), temporary, {"config": json.dumps(self.config)})
+            temporary.write_bytes(self.with_header(temporary.read_bytes()))
         return file
 
     def remove(self) -> None:

@@ -54,6 +54,12 @@ def add_side_network(pipeline, file, strength):
             self.prompts = []
             return super().__call__(*args, **kwargs)
 
+        def enable_lora(self):  # as for a LoRA, for a change in the middle of the steps
+            self.strength = strength
+
+        def disable_lora(self):
+            self.strength = 0
+
         def encode_prompt(self, *args, **kwargs):
             found = super().encode_prompt(*args, **kwargs)
             tokens, width = found[0], found[0].shape[-1]
@@ -82,10 +88,11 @@ def add_side_network(pipeline, file, strength):
         correction = side.to(x.device)(seen, timestep, prompt).sample
         if is_packed:
             correction = functional.pixel_unshuffle(correction, 2).flatten(2).mT
-        output = (output + strength * correction).to(output.dtype)
+        output = (output + pipeline.strength * correction).to(output.dtype)
         return step(output, timestep, sample, *args, **kwargs)
 
     pipeline.__class__ = WithSideNetwork  # remembers the prompt that is drawn
+    pipeline.enable_lora()
     scheduler.step = corrected_step  # comes after guidance in every pipeline
 
 

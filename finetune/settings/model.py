@@ -41,6 +41,10 @@ class AdapterSettings(BaseModel, frozen=True, extra="forbid"):
     feed_forward: bool = True
     """Let a LoRA adapt the transformer blocks' feed-forward layers too; DPOK's paper adapts
     attention alone."""
+    steps_share: float = Field(default=1.0, gt=0, le=1)
+    """Share of the denoising steps, from the first on, in which the adapter draws. The base draws
+    the later ones, which decide little of what is in the image and cost much of the KL. Papers: 1,
+    which is all steps."""
     ema_decay: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the moving average of the weights over the steps (over the iterations, for methods
     that draw their images): 0.999 averages about the last thousand. The average is validated and

@@ -1,8 +1,8 @@
 """Settings of `finetune/methods/policy_gradient.py`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 
 from finetune.settings.method import DrawsImages
 from finetune.settings.sampler import SamplerOverrides
@@ -59,3 +59,12 @@ class PolicyGradientConfig(DrawsImages, frozen=True, extra="forbid"):
     std_floor: PositiveFloat = 0.05
     """Smallest standard deviation that rewards are divided by, in the reward's units. It keeps
     prompts with nearly equal rewards from amplifying noise."""
+
+    @model_validator(mode="after")
+    def _trains_the_steps_of_the_adapter(self) -> Self:
+        if (self.sampler.stochastic_share or 1) > self.adapter.steps_share:
+            raise ValueError(
+                "adapter.steps_share is below sampler.stochastic_share, the share of the steps "
+                "that is trained; lower that too"
+            )
+        return self

@@ -1,8 +1,15 @@
 """Settings of `finetune/methods/reward_gradient.py`."""
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from finetune.settings.method import DrawsImages
 from finetune.settings.sampler import SamplerOverrides
@@ -70,3 +77,9 @@ class RewardGradientConfig(DrawsImages, frozen=True, extra="forbid"):
     images."""
     validation: RewardGradientValidation = RewardGradientValidation()
     """Validation, which chooses the best weights and ends the training early."""
+
+    @model_validator(mode="after")
+    def _has_an_adapter_in_the_last_steps(self) -> Self:
+        if self.adapter.steps_share < 1:
+            raise ValueError("adapter.steps_share must be 1, since the last steps are trained")
+        return self

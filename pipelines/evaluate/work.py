@@ -344,7 +344,8 @@ def chain_kl(
 
     for rows in torch.arange(len(prompts), device=model.device).split(batch):
         for step in range(sampler.stochastic_steps):
-            mean, std = next_mean(rows, step)
+            with model.at_step(step, sampler.steps):
+                mean, std = next_mean(rows, step)
             with model.adapter_off():
                 reference, _ = next_mean(rows, step)
             total[rows] += gaussian_kl(mean, reference, std)

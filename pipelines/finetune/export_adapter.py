@@ -32,11 +32,14 @@ def main(
             f"{folder / kind.file}: is a {kind.title}, and {adapter_format} has LoRAs alone; the "
             "README.md beside it has the lines that open it"
         )
-    from finetune.model.lora import write_kohya  # noqa: PLC0415 # loads torch
+    from finetune.model.adapter import steps_share_of  # noqa: PLC0415 # loads torch
+    from finetune.model.lora import write_kohya  # noqa: PLC0415
 
     target = target or folder / f"{method}-{adapter_format}.safetensors"
     write_kohya(folder, target)
-    print(f"export-adapter: {target}")
+    share = steps_share_of(folder)
+    first = f"; it is for the first {share:.0%} of the steps, the base draws the others"
+    print(f"export-adapter: {target}{first if share < 1 else ''}")
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

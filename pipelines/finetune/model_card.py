@@ -6,7 +6,7 @@ from finetune.model.families.sd import DDIM
 from finetune.model.model_folder import TYPES
 from finetune.settings.adapter_kinds import ADAPTERS, BASE
 from finetune.settings.method import LearnsFromLabels
-from finetune.settings.sampler import Sampler
+from finetune.settings.sampler import Sampler, share_of_steps
 from pipelines.finetune.job import Job
 from pipelines.finetune.plan import start_of
 from pipelines.methods import METHODS
@@ -41,12 +41,23 @@ from diffusers import {imported}
 
 pipeline = DiffusionPipeline.from_pretrained({opened})
 {sampler}{adapter}pipeline.to({device!r})
-image = pipeline(
+{early}image = pipeline(
     prompt={prompt!r},
     num_inference_steps={steps},
     {arguments},
     generator=torch.Generator().manual_seed({seed}),
 ).images[0]
+"""
+_EARLY = """\
+
+
+def base_goes_on(pipeline, step, timestep, tensors):  # the LoRA draws the first {first} steps
+    if step == {first} - 1:
+        pipeline.disable_lora()
+    return tensors
+
+
+pipeline.enable_lora()
 """
 _DDIM = """\
 pipeline.scheduler = DDIMScheduler.from_config(
@@ -86,6 +97,7 @@ def model_card(job: Job, state: TrainState) -> str:
             kind.code(job.folder),
             planned,
             settings.table("sampler", Sampler),
+            steps_share=training.config.adapter.steps_share,
         ),
         rounding=f", but for the rounding of {used}, in which that one is drawn" * (used != "fp32"),
         best=step,
@@ -98,12 +110,26 @@ def model_card(job: Job, state: TrainState) -> str:
 
 
 def drawing_code(
-    model: DiffusionModel, config: RunConfig, adapter: str, one: Planned, sampler: Sampler
+    model: DiffusionModel,
+    config: RunConfig,
+    adapter: str,
+    one: Planned,
+    sampler: Sampler,
+    *,
+    steps_share: float,
 ) -> str:
-    """Return code that draws an image with diffusers alone; `adapter` is code that opens it."""
+    """Return code that draws an image with diffusers alone.
+
+    `adapter` is code that opens the adapter, and `steps_share` the share of the steps in which it
+    draws.
+    """
     is_ddim = model.family.sampler_name == DDIM
     variant = f", variant={model.family.variant!r}" if model.family.variant else ""
-    arguments = model.family.stock_arguments(sampler.guidance)
+    given = [f"{k}={v!r}" for k, v in model.family.stock_arguments(sampler.guidance).items()]
+    early = ""
+    if steps_share < 1:
+        early = _EARLY.format(first=share_of_steps(sampler.steps, steps_share))
+        given.append("callback_on_step_end=base_goes_on")
     return _CODE.format(
         imported=f"{DDIM}, DiffusionPipeline" if is_ddim else "DiffusionPipeline",
         opened=f"{config.model!r}{variant}, dtype={TYPES[config.weights]}",
@@ -112,6 +138,7 @@ def drawing_code(
         device=config.device,
         prompt=one.prompt,
         steps=sampler.steps,
-        arguments=", ".join(f"{name}={value!r}" for name, value in arguments.items()),
+        early=early,
+        arguments=",\n    ".join(given),
         seed=one.seed,
     )

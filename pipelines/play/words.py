@@ -5,6 +5,7 @@ from html import escape
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+from finetune.model.adapter import steps_share_of
 from finetune.settings.adapter_kinds import kind_of
 from pipelines.finetune.model_card import drawing_code
 from pipelines.play.studio import DrawnImage, DrawRequest, Studio
@@ -101,15 +102,17 @@ def _summary(images: Sequence[DrawnImage]) -> str:
 
 def code(studio: Studio, model: str, wanted: DrawRequest) -> str:
     """Return Python code that draws the first image of a model again with diffusers alone."""
-    tuned, opening = studio.tuned.get(model), ""
+    tuned, opening, share = studio.tuned.get(model), "", 1.0
     if tuned is not None:
         opening = kind_of(tuned.folder).code(tuned.folder, wanted.strength)
+        share = steps_share_of(tuned.folder)
     return drawing_code(
         studio.model,
         studio.settings.run,
         opening,
         Planned(wanted.prompt, wanted.seeds[0]),
         wanted.sampler,
+        steps_share=share,
     )
 
 

@@ -50,6 +50,9 @@ updates = 2
 batch = 4
 report_every = 1
 
+[rwl.adapter]
+steps_share = 0.5
+
 [rwl.validation]
 every = 1
 images_per_prompt = 1
