@@ -1,6 +1,5 @@
 """Rounds: what a later round draws, labels, trains and tunes, and what it leaves as it was."""
 
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,8 +19,7 @@ from pipelines.run.image_io import load_image
 from pipelines.run.image_plan import round_seeds
 from pipelines.run.metrics_log import read_metrics
 from pipelines.run.record import STAMP, read_stamp
-from pipelines.run.rounds import labeled_images, labels_by_round
-from reward.measuring.report import read_report
+from pipelines.run.rounds import labeled_images
 from tests.support.demo_run import command, sets
 from tests.support.rounds_run import (
     SETTINGS,
@@ -125,43 +123,6 @@ def test_new_images_get_tasks_of_their_own_and_answered_ones_are_not_asked_again
     assert set(counts.values()) == {1}
     assert labeled_images(second) <= ids
     assert len(labeled_images(second)) > 12
-    spent = labels_by_round(second)
-    assert spent[1] == labels_by_round(first)[1]
-    assert spent[2]["verdicts"] > 20
-    assert 0 < spent[2]["rankings"] <= 4
-
-
-def test_the_earlier_reward_is_measured_on_the_new_images_and_shown(
-    first: RunFolder, second: RunFolder
-) -> None:
-    report = read_report(second.reward_dir / "metrics.json")
-    assert read_report(first.reward_dir / "metrics.json").staleness is None
-    stale = report.staleness
-    assert stale is not None
-    assert stale.round == 2
-    assert stale.images == len(labeled_images(second))
-    assert stale.before.n == labels_by_round(second)[2]["verdicts"]
-    assert stale.before.roc_auc is not None
-    assert stale.before.roc_auc_macro is not None
-    assert 0 < stale.held_out_before.n == stale.held_out_after.n < stale.before.n
-    own = read_report(first.reward_dir / "metrics.json").test_seen.model
-    assert stale.own is not None
-    assert (stale.own.n, stale.own.roc_auc) == (own.n, own.roc_auc)
-    page = (second.reward_dir / "report.html").read_text()
-    assert "On what the tuned model draws" in page
-    assert "On what the tuned model draws" not in (first.reward_dir / "report.html").read_text()
-
-
-@pytest.mark.parametrize(("least", "said"), [("1", True), ("0", False)])
-def test_a_reward_that_is_lost_on_the_new_images_says_label_now(
-    second: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], least: str, *, said: bool
-) -> None:
-    copy = copy_of(second, tmp_path)
-    shutil.rmtree(copy.reward_dir)
-    assert command(copy, "reward", *sets(f"rounds.least_roc_auc={least}")) == 0
-    captured = capsys.readouterr()
-    assert ("reward: label now: on the images of round 2" in captured.err) == said
-    assert ("within prompts, on the images of round 2" in captured.out) != said
 
 
 def test_tuning_goes_on_from_the_adapter_of_the_round_before(
@@ -202,22 +163,13 @@ def test_a_method_that_starts_from_another_goes_on_from_itself_later(
     assert stamp.inputs["start"] == sha256_of(copy.finetune_dir("dpok") / LORA_FILE)
 
 
-def test_every_model_of_every_round_is_evaluated_and_the_report_tells_round_by_round(
-    evaluated: RunFolder, second: RunFolder
-) -> None:
+def test_every_model_of_every_round_is_evaluated_and_in_the_report(evaluated: RunFolder) -> None:
     evaluation = read_evaluation(evaluated)
     models = {result.model: result.round for result in evaluation.results}
     assert models == {"base": None, "best of n": None, "rwl": 1, "rwl, round 2": 2}
-    assert (evaluation.round, [one.round for one in evaluation.rounds]) == (2, [1, 2])
-    spent = labels_by_round(second)
-    assert [one.verdicts for one in evaluation.rounds] == [spent[n]["verdicts"] for n in (1, 2)]
-    first, later = evaluation.rounds
-    assert first.staleness is None
-    assert later.staleness == read_report(second.reward_dir / "metrics.json").staleness
+    assert evaluation.round == 2
     page = (evaluated.evaluation_dir / "report.html").read_text()
-    assert "<h2>Round by round</h2>" in page
+    assert "images of 2 rounds" in page
     assert "How it goes on" not in page
     assert "RWL, round 2" in page
     assert "finetune rwl, round 2" in page
-    row = f"<td>{spent[2]['verdicts']}</td><td>{spent[2]['rankings']}</td>"
-    assert f"<td>RWL, round 2</td>{row}" in page
