@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 
 from data.errors import PictuneError
 from reward.calibration import fit_temperature
@@ -45,7 +44,6 @@ class RewardMetrics:
     ranking_loss: float | None
     val_loss: float | None
     """Loss of the ensemble's score; the weights with its lowest value are kept."""
-    val_roc_auc: float | None
 
 
 def new_model(
@@ -97,7 +95,7 @@ def train(
     for epoch in range(1, config.epochs + 1):
         losses = train_epoch(objective, optimizer, labels, config.batch_size, generator)
         val_loss = objective.validation_loss(held_out)
-        yield RewardMetrics(epoch, *losses, val_loss, _validation_auc(model, examples))
+        yield RewardMetrics(epoch, *losses, val_loss)
         if val_loss is not None and val_loss < best_loss:
             best_loss, best_epoch = val_loss, epoch
             best_weights = {name: weight.detach().clone() for name, weight in learned.items()}
@@ -176,11 +174,6 @@ def steps_per_epoch(labels: LabelTensors, batch_size: int, *, ranking_weight: fl
 
 def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
-
-
-def _validation_auc(model: RewardModel, examples: Examples) -> float | None:
-    logits, good = verdict_logits(model, examples, examples.split.val)
-    return float(roc_auc_score(good, logits)) if len(np.unique(good)) == 2 else None
 
 
 def _check_labels(train: FeedbackDataset) -> None:

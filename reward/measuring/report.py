@@ -1,11 +1,8 @@
 """The figures of a trained reward, the content of `metrics.json` in its folder."""
 
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
-
-from data.errors import PictuneError
+from pydantic import BaseModel, Field
 
 Interval = tuple[float, float]
 """Lower and upper end of a 95 % bootstrap interval."""
@@ -160,19 +157,3 @@ class RewardReport(Evaluation, frozen=True):
     """Labels by source: human, simulated, imported or adjudicator."""
     learning_curve: list[CurvePoint]
     rater_types: TypesReport | None = ABSENT
-
-
-def read_report(path: Path) -> RewardReport:
-    """Read `metrics.json` of a trained reward.
-
-    Raises:
-        PictuneError: the file is missing or holds something else.
-    """
-    try:
-        return RewardReport.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise PictuneError(
-            f"{path}: not the figures of a reward ({reason}); remove {path.parent} and run "
-            "`make reward`"
-        ) from error
