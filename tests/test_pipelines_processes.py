@@ -77,26 +77,6 @@ def run_by(
     return printed
 
 
-def test_images_are_those_of_one_process(
-    ready: RunFolder, terminal: Commands, tmp_path: Path
-) -> None:
-    one, many = (copy_without(ready, tmp_path / name, "images") for name in ("one", "many"))
-    for run in (one, many):
-        run.images_table.unlink()
-    assert command(one, "images", *BATCHES) == 0
-    printed = run_by(terminal, 3, many, "images", BATCHES)
-    assert " drawn, " in printed
-    drawn = files_in(many.images_dir)
-    assert len(drawn) > 4 * 3
-    assert drawn == files_in(one.images_dir)
-    assert rows_of(many) == rows_of(one)
-    for path in sorted(many.images_dir.glob("*.png"))[::3]:
-        path.unlink()
-    run_by(terminal, 3, many, "images", BATCHES)  # draws these alone
-    assert files_in(many.images_dir) == drawn
-    assert "images: done" in run_by(terminal, 3, many, "images", BATCHES)
-
-
 def test_an_evaluation_is_that_of_one_process(
     ready: RunFolder, terminal: Commands, tmp_path: Path
 ) -> None:

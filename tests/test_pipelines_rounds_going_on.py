@@ -8,8 +8,6 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from data.feedback import Submission
 from data.kinds.kind import Answer
@@ -23,7 +21,6 @@ from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from pipelines.evaluate.text import read_evaluation
 from pipelines.run.record import STAMP, present_round
 from tests.support.demo_run import command, sets
-from tests.support.interruption import abandons_open_files, interrupted_when
 from tests.support.rounds_run import (
     SETTINGS,
     copy_of,
@@ -32,7 +29,7 @@ from tests.support.rounds_run import (
     write_first_round,
     write_second_round,
 )
-from tests.support.tuned_run import Commands, change_adapter, figures_of, weights_of
+from tests.support.tuned_run import Commands, change_adapter
 
 pytestmark = pytest.mark.slow
 
@@ -94,28 +91,6 @@ def test_rounds_that_are_killed_go_on_where_they_were(
     assert (folder / LORA_FILE).read_bytes() == weights
     assert command(run, "rounds", "--rounds", "1", "--method", "rwl") == 2
     assert "ROUNDS=1: " in capsys.readouterr().err
-
-
-@abandons_open_files
-def test_tuning_that_is_stopped_in_a_later_round_ends_as_if_it_had_not_been(
-    second: RunFolder, tmp_path: Path
-) -> None:
-    run, whole = (copy_of(second, tmp_path / name) for name in ("stopped", "whole"))
-    words = ("finetune", "--method", "ddpo", *sets("ddpo.iterations=8", "finetune.checkpoints=2"))
-    for one in (run, whole):
-        shutil.copytree(one.in_round(1).finetune_dir("rwl"), one.in_round(1).finetune_dir("ddpo"))
-        assert command(one, "finetune", "--method", "rwl") == 0
-    folder = run.finetune_dir("ddpo")
-    with interrupted_when(lambda: any(folder.glob("checkpoints/*/manifest.json"))):
-        assert command(run, *words) == 130
-    assert command(run, *words) == 0
-    assert command(whole, *words) == 0
-    tuned, expected = (weights_of(one, "ddpo") for one in (run, whole))
-    assert all(torch.equal(weight, expected[name]) for name, weight in tuned.items())
-    started = load_file(run.in_round(1).finetune_dir("ddpo") / LORA_FILE)
-    kept = load_file(folder / LORA_FILE)
-    assert kept.keys() == started.keys()
-    assert figures_of(run, "ddpo") == figures_of(whole, "ddpo")
 
 
 def test_without_a_judge_rounds_stop_where_people_have_to_label(

@@ -57,6 +57,34 @@ def score(reward: Path, images: Path, prompts: Path) -> tuple[int, Path]:
     return main(["score", *(f"--{name}={path}" for name, path in given.items())]), out
 
 
+def test_a_table_is_made_again_only_when_something_changed(
+    reward: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    prompts = images.parent / "prompts.txt"
+    status, out = score(reward, images, prompts)
+    assert status == 0
+    first = pq.read_table(out)
+
+    def is_done() -> bool:
+        capsys.readouterr()
+        assert score(reward, images, prompts)[0] == 0
+        return capsys.readouterr().out.startswith("score: done, ")
+
+    assert is_done()
+    assert pq.read_table(out).equals(first)
+    (images / "a.png").write_bytes((images / "b.png").read_bytes())
+    assert not is_done()
+    assert not pq.read_table(out).equals(first)
+    assert is_done()
+    prompts.write_text("a cat\n")
+    assert not is_done()
+    out.write_bytes(b"damaged")
+    assert not is_done()
+    assert is_done()
+    (images / "f.png").write_bytes((images / "e.png").read_bytes())
+    assert not is_done()
+
+
 def test_every_image_is_scored_for_every_prompt_as_the_model_does(
     reward: Path, images: Path
 ) -> None:
@@ -175,27 +203,6 @@ def test_what_cannot_be_scored_at_all_is_one_clear_line(
         assert error.startswith(f"pictune: {tmp_path / name}: ")
         assert error.endswith("; give a table with the columns path and prompt\n")
     assert not out.exists()
-
-
-def test_each_distinct_image_and_prompt_is_encoded_once(
-    reward: Path, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images_seen, prompts_seen = [], []
-    encode_pixels, encode_text = ClipBackbone.encode_pixels, ClipBackbone._encode_text
-
-    def counted_pixels(self: ClipBackbone, pixels: torch.Tensor) -> torch.Tensor:
-        images_seen.append(len(pixels))
-        return encode_pixels(self, pixels)
-
-    def counted_text(self: ClipBackbone, prompts: list[str]) -> torch.Tensor:
-        prompts_seen.extend(prompts)
-        return encode_text(self, prompts)
-
-    monkeypatch.setattr(ClipBackbone, "encode_pixels", counted_pixels)
-    monkeypatch.setattr(ClipBackbone, "_encode_text", counted_text)
-    assert score(reward, images, images.parent / "prompts.txt")[0] == 0
-    assert sum(images_seen) == 4  # of five files, two are the same
-    assert sorted(prompts_seen) == sorted(PROMPTS)
 
 
 def test_by_reward_puts_the_highest_first_and_the_earlier_among_equals() -> None:

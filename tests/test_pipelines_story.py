@@ -91,7 +91,6 @@ def test_the_report_says_how_it_goes_on(run: RunFolder) -> None:
     assert "<h2>How it goes on</h2>" in page
     assert "what the tuned models draw:" in page
     assert "make rounds RUN=r ROUNDS=2 METHOD=rwl</code>" in page
-    assert "Round by round" not in page
 
 
 def draw_as_the_card_says(folder: Path, image: Path) -> str:

@@ -1,7 +1,7 @@
 """Stage `score`: score images for prompts with a trained reward; writes a Parquet table.
 
 Images that cannot be read are skipped, each with a line on the reason. Several processes share the
-encoding; the first alone scores and writes.
+encoding; the first alone scores and writes. A table with the same inputs is kept.
 """
 
 import argparse
@@ -16,7 +16,8 @@ from data.schema import write_batches
 from finetune.model.processes import launched
 from pipelines.flags import add_path, stands_for_no_setting
 from pipelines.interruption import ends_at_once
-from pipelines.reward.score_request import FILE, SCORES, Request
+from pipelines.reward.score_request import FILE, MADE_FROM, SCORES, Request, rows_made_from
+from pipelines.run.model_hashes import content_hash
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
@@ -60,6 +61,10 @@ def main(
     request = Request.read(folder, run.images_table if prompts is None else Path(prompts))
     with launched(settings.run.device) as processes:
         image_ids, unreadable = _image_ids(folder, request.paths)
+        made_from = request.digest(image_ids, content_hash(str(trained)))
+        done = rows_made_from(target, made_from)
+        if processes.skips(done is not None, f"score: done, {done} scores in {target}"):
+            return
         with ends_at_once():
             from pipelines.reward.scoring import embed, scores  # noqa: PLC0415 - loads torch
             from pipelines.run.models import open_cache, open_reward_model  # noqa: PLC0415 - loads torch
@@ -79,7 +84,7 @@ def main(
             f"{folder}: none of its {len(rows)} images can be read; put the files back"
         )
     scored = scores(model, request, rows, features, image_ids=image_ids, cache=cache)
-    count = write_batches(scored, SCORES, target)
+    count = write_batches(scored, SCORES.with_metadata({MADE_FROM: made_from}), target)
     print(f"score: {count} scores of {read} images in {target}, {rows.count(-1)} skipped")
 
 

@@ -1,11 +1,15 @@
 """A request to score images for prompts, and the table of the scores."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from data.errors import PictuneError
@@ -14,6 +18,8 @@ from pipelines.run.prompts import read_prompts
 
 FILE = "scores.parquet"
 """Default name of the table; `--out` names another."""
+MADE_FROM = "made_from"
+"""Key in the table's metadata for the digest of its inputs."""
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 COLUMNS = "give a table with the columns path and prompt"
 PAIRS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("path", "prompt")])
@@ -59,6 +65,24 @@ class Request:
         prompts, paths = [one.text for one in read_prompts(file)], _images_in(folder)
         rows = np.arange(len(paths) * len(prompts))
         return cls(paths, prompts, rows // len(prompts), rows % len(prompts))
+
+    def digest(self, image_ids: Mapping[str, str], reward: str) -> str:
+        """Return a hash of the pairs, the images (by their hashes) and the reward (by its hash)."""
+        named = [self.paths, [image_ids.get(path) for path in self.paths], self.prompts, reward]
+        found = hashlib.sha256(json.dumps(named).encode())
+        for numbers in (self.path, self.prompt):
+            found.update(numbers.tobytes())
+        return found.hexdigest()
+
+
+def rows_made_from(table: Path, digest: str) -> int | None:
+    """Return the number of rows of a table with this digest; None for another table."""
+    try:
+        found = pq.read_metadata(table)
+    except (OSError, pa.ArrowInvalid):
+        return None  # missing or damaged
+    noted = (found.metadata or {}).get(MADE_FROM.encode())
+    return found.num_rows if noted == digest.encode() else None
 
 
 def _images_in(folder: Path) -> list[str]:
