@@ -26,8 +26,6 @@ from tests.support.rounds_run import (
     copy_of,
     files_of_first_round,
     rows_of,
-    write_first_round,
-    write_second_round,
 )
 
 pytestmark = pytest.mark.slow
@@ -36,21 +34,9 @@ FOCUS = ["A green colored rabbit.", "A dog on the moon."]
 
 
 @pytest.fixture(scope="module")
-def first(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run at the end of its first round."""
-    return write_first_round(ready, tmp_path_factory.mktemp("first"))
-
-
-@pytest.fixture(scope="module")
-def second(first: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """The same run at the end of its second round."""
-    return write_second_round(copy_of(first, tmp_path_factory.mktemp("second")))
-
-
-@pytest.fixture(scope="module")
-def evaluated(second: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def evaluated(second_round: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The same run with its evaluation."""
-    run = copy_of(second, tmp_path_factory.mktemp("evaluated"))
+    run = copy_of(second_round, tmp_path_factory.mktemp("evaluated"))
     assert command(run, "evaluate") == 0
     return run
 
@@ -61,29 +47,31 @@ def table(run: RunFolder, name: str) -> list[dict[str, Any]]:
 
 
 def test_new_images_say_which_round_adapter_and_sampler_drew_them(
-    first: RunFolder, second: RunFolder
+    first_round: RunFolder, second_round: RunFolder
 ) -> None:
-    rows, lora = rows_of(second, 2), sha256_of(first.finetune_dir("rwl") / LORA_FILE)
+    rows, lora = rows_of(second_round, 2), sha256_of(first_round.finetune_dir("rwl") / LORA_FILE)
     drawn_by = Counter((row["prompt"], row["adapter_hash"]) for row in rows)
     assert drawn_by == {(p, h): n for p in FOCUS for h, n in ((lora, 6), (None, 2))}
     assert {row["seed"] for row in rows} == {round_seeds(2) + i for i in range(8)}
     for row in rows:
-        assert sha256_of(second.root / str(row["path"])) == row["image_id"]
+        assert sha256_of(second_round.root / str(row["path"])) == row["image_id"]
         sampler = (row["steps"], row["guidance"], row["eta"], row["stochastic_share"])
         assert sampler == (2, 2, 1, 1)
-    assert len({row["path"] for number in (1, 2) for row in rows_of(second, number)}) == 24 + 16
-    assert [row["adapter_hash"] for row in rows_of(second, 1)] == [None] * 24
+    assert (
+        len({row["path"] for number in (1, 2) for row in rows_of(second_round, number)}) == 24 + 16
+    )
+    assert [row["adapter_hash"] for row in rows_of(second_round, 1)] == [None] * 24
 
 
 def test_the_tuned_model_drew_its_images_and_the_base_drew_the_others(
-    first: RunFolder, second: RunFolder
+    first_round: RunFolder, second_round: RunFolder
 ) -> None:
-    model = DiffusionModel.from_pretrained(str(rows_of(second, 2)[0]["model_id"]))
-    model.load_adapter(first.finetune_dir("rwl"))
+    model = DiffusionModel.from_pretrained(str(rows_of(second_round, 2)[0]["model_id"]))
+    model.load_adapter(first_round.finetune_dir("rwl"))
     for lora, chosen in ((True, 0), (False, -1)):
-        row = rows_of(second, 2)[chosen]
+        row = rows_of(second_round, 2)[chosen]
         assert (row["adapter_hash"] is not None) == lora
-        drawn = load_image(second.root / str(row["path"]))
+        drawn = load_image(second_round.root / str(row["path"]))
         prompt, seed = str(row["prompt"]), int(str(row["seed"]))
 
         def again() -> torch.Tensor:
@@ -98,53 +86,55 @@ def test_the_tuned_model_drew_its_images_and_the_base_drew_the_others(
 
 
 def test_nothing_of_the_first_round_is_rewritten(
-    first: RunFolder, second: RunFolder, evaluated: RunFolder
+    first_round: RunFolder, second_round: RunFolder, evaluated: RunFolder
 ) -> None:
-    before = files_of_first_round(first)
+    before = files_of_first_round(first_round)
     assert len(before) > 40
-    for later in (second, evaluated):
+    for later in (second_round, evaluated):
         assert files_of_first_round(later) == before
-        assert rows_of(later, 1) == rows_of(first, 1)
+        assert rows_of(later, 1) == rows_of(first_round, 1)
         there = {row["label_id"]: row for row in table(later, "labels_binary")}
-        assert all(there[row["label_id"]] == row for row in table(first, "labels_binary"))
+        assert all(there[row["label_id"]] == row for row in table(first_round, "labels_binary"))
         tasks = {row["task_id"]: row for row in table(later, "tasks")}
-        assert all(tasks[row["task_id"]] == row for row in table(first, "tasks"))
+        assert all(tasks[row["task_id"]] == row for row in table(first_round, "tasks"))
 
 
 def test_new_images_get_tasks_of_their_own_and_answered_ones_are_not_asked_again(
-    first: RunFolder, second: RunFolder
+    first_round: RunFolder, second_round: RunFolder
 ) -> None:
-    known = {row["task_id"] for row in table(first, "tasks")}
-    new = [row for row in table(second, "tasks") if row["task_id"] not in known]
-    ids = {row["image_id"] for row in rows_of(second, 2)}
+    known = {row["task_id"] for row in table(first_round, "tasks")}
+    new = [row for row in table(second_round, "tasks") if row["task_id"] not in known]
+    ids = {row["image_id"] for row in rows_of(second_round, 2)}
     assert Counter(row["kind"] for row in new) == {"binary": 16, "ranking": 2}
     assert all(set(row["image_ids"]) <= ids for row in new)
-    counts = Counter((row["task_id"], row["rater_id"]) for row in table(second, "labels_binary"))
+    counts = Counter(
+        (row["task_id"], row["rater_id"]) for row in table(second_round, "labels_binary")
+    )
     assert set(counts.values()) == {1}
-    assert labeled_images(second) <= ids
-    assert len(labeled_images(second)) > 12
+    assert labeled_images(second_round) <= ids
+    assert len(labeled_images(second_round)) > 12
 
 
 def test_tuning_goes_on_from_the_adapter_of_the_round_before(
-    first: RunFolder, second: RunFolder
+    first_round: RunFolder, second_round: RunFolder
 ) -> None:
-    stamp = read_stamp(second.finetune_dir("rwl") / STAMP)
+    stamp = read_stamp(second_round.finetune_dir("rwl") / STAMP)
     assert stamp is not None
     assert stamp.stage == "finetune rwl, round 2"
-    assert stamp.inputs["start"] == sha256_of(first.finetune_dir("rwl") / LORA_FILE)
-    assert stamp.files == {LORA_FILE: sha256_of(second.finetune_dir("rwl") / LORA_FILE)}
-    start = read_metrics(second.finetune_dir("rwl"))[0]["validation_reward"]
-    fresh = read_metrics(first.finetune_dir("rwl"))[0]["validation_reward"]
+    assert stamp.inputs["start"] == sha256_of(first_round.finetune_dir("rwl") / LORA_FILE)
+    assert stamp.files == {LORA_FILE: sha256_of(second_round.finetune_dir("rwl") / LORA_FILE)}
+    start = read_metrics(second_round.finetune_dir("rwl"))[0]["validation_reward"]
+    fresh = read_metrics(first_round.finetune_dir("rwl"))[0]["validation_reward"]
     assert start != pytest.approx(fresh, abs=1e-6)  # another reward, and a tuned model
-    card = (second.finetune_dir("rwl") / "README.md").read_text()
-    started = f"where training started: `{second.in_round(1).finetune_dir('rwl')}`"
+    card = (second_round.finetune_dir("rwl") / "README.md").read_text()
+    started = f"where training started: `{second_round.in_round(1).finetune_dir('rwl')}`"
     assert started in " ".join(card.split())
 
 
 def test_a_method_that_starts_from_another_goes_on_from_itself_later(
-    first: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    first_round: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = copy_of(first, tmp_path)
+    copy = copy_of(first_round, tmp_path)
     kept = rows_of(copy, 1)
     words = sets("dpok.adapter.start=rwl", "dpok.validation.images_per_prompt=2")
     assert command(copy, "finetune", "--method", "dpok", *words) == 0

@@ -26,26 +26,12 @@ from tests.support.rounds_run import (
     copy_of,
     files_of_first_round,
     rows_of,
-    write_first_round,
-    write_second_round,
 )
 from tests.support.tuned_run import Commands, change_adapter
 
 pytestmark = pytest.mark.slow
 
 SLOWLY = (*SETTINGS, *sets("rwl.updates=8", "finetune.checkpoints=8", "images.batch=2"))
-
-
-@pytest.fixture(scope="module")
-def first(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run at the end of its first round."""
-    return write_first_round(ready, tmp_path_factory.mktemp("first"))
-
-
-@pytest.fixture(scope="module")
-def second(first: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """The same run at the end of its second round."""
-    return write_second_round(copy_of(first, tmp_path_factory.mktemp("second")))
 
 
 def drawn_in_second(run: RunFolder) -> int:
@@ -94,9 +80,9 @@ def test_rounds_that_are_killed_go_on_where_they_were(
 
 
 def test_without_a_judge_rounds_stop_where_people_have_to_label(
-    first: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    first_round: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = copy_of(first, tmp_path)
+    run = copy_of(first_round, tmp_path)
     text = run.config_file.read_text()
     run.config_file.write_text(re.sub("(?m)^judge = .*\n", "", text))
     words = ("rounds", "--rounds", "2", "--method", "rwl", *SETTINGS)
@@ -254,9 +240,9 @@ REFUSALS = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_round_that_cannot_go_on_is_refused_in_one_line(
-    second: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    second_round: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    case, run = REFUSALS[name], copy_of(second, tmp_path)
+    case, run = REFUSALS[name], copy_of(second_round, tmp_path)
     case.spoil(run)
     before = {path: path.stat().st_mtime_ns for path in run.root.rglob("*") if path.is_file()}
     assert command(run, *case.words) == 2
