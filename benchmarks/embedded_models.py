@@ -27,7 +27,6 @@ from world.drawing import SIZE
 from world.oracle import Oracle
 from world.prompts import (
     FAMILIES,
-    PAPER_PROMPTS,
     Requirement,
     held_out_prompts,
     scenes_by_family,
@@ -36,6 +35,13 @@ from world.scenes import Reading, is_held_out
 
 SAMPLER: dict[str, Any] = {"steps": 10, "guidance": 2.0, "eta": 0.0}
 HARD = FAMILIES[1:]
+PAPER_PROMPTS = (
+    "A green colored rabbit.",
+    "Four wolves in the park.",
+    "A cat and a dog.",
+    "A dog on the moon.",
+)
+"""The four prompts of DPOK (arXiv 2305.16381): color, count, composition, place."""
 PROMPTS, IMAGES = 12, 8
 """Largest number of prompts of a family, and images of each; the paper's prompts have 8 times as
 many."""

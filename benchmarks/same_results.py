@@ -41,8 +41,7 @@ START = 1_700_000_000
 COPIES = {"checkpoints", "parts", "snapshots"}
 """Folders whose contents are compared elsewhere, or have names that vary."""
 VARYING = {
-    *("settings", "seconds", "seconds_rollout", "seconds_update", "images_per_second"),
-    *("seconds_in_all", "share_of_time", "peak_memory_gb", "created_at"),
+    *("settings", "seconds", "seconds_in_all", "share_of_time", "peak_memory_gb", "created_at"),
 }
 """Names of values that may differ between two runs of one commit, or that contain settings."""
 

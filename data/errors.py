@@ -8,9 +8,5 @@ class PictuneError(Exception):
     """
 
 
-class OwnCodeFailed(PictuneError):
-    """A function of the user's own failed; its error is the cause of this one."""
-
-
 class ProcessLost(PictuneError):
     """Another process that shares the work has ended; its own output or the launcher's says why."""

@@ -8,8 +8,6 @@ import errno
 import os
 import re
 import sys
-import tempfile
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from difflib import get_close_matches
@@ -17,8 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
-from data.errors import OwnCodeFailed, PictuneError, ProcessLost
-from data.files import write_atomically
+from data.errors import PictuneError, ProcessLost
 from data.runs import RunFolder
 from data.store.database import StoreConfig
 from pipelines.flags import add_path, check_word, stands_for_settings
@@ -33,7 +30,6 @@ from pipelines.interruption import (
 )
 from pipelines.run.record import present_round, refuse_changes
 from pipelines.settings.config import (
-    NESTED_TOO_DEEP,
     Settings,
     check,
     config_file,
@@ -48,8 +44,6 @@ SETTINGS = "settings"
 """The command that prints the reference of settings. It is no stage and needs no run."""
 COMMON = ("stage", "run", "runs", "config", "overrides", "dry_run", "settings")
 """Arguments of the command line that are not passed to the stage."""
-TRACEBACK_FILE = "traceback.log"
-"""File in the run's folder with the last error of a user's function."""
 LISTED = 8
 """Largest number of runs that an error lists by name."""
 DISK_IS_FULL = (
@@ -201,23 +195,7 @@ def _prepared(words: list[str]) -> Callable[[], int | None]:
         for flag, value in vars(given).items()
         if flag not in COMMON and flag not in given.settings
     }
-    return partial(_work, partial(stage.load().main, run, settings, **flags), run)
-
-
-def _work(stage: Callable[[], int | None], run: RunFolder) -> int | None:
-    """Run the stage; save the traceback if a user's function failed."""
-    try:
-        return stage()
-    except PictuneError as error:
-        failed: BaseException | None = error
-        while failed is not None and not isinstance(failed, OwnCodeFailed):
-            failed = failed.__cause__
-        if failed is None:
-            raise
-        place = run.root if run.root.exists() else Path(tempfile.mkdtemp(prefix="pictune-"))
-        with write_atomically(place / TRACEBACK_FILE) as path:
-            path.write_text("".join(traceback.format_exception(failed.__cause__)), "utf-8")
-        raise PictuneError(f"{error}; the traceback is in {place / TRACEBACK_FILE}") from error
+    return partial(stage.load().main, run, settings, **flags)
 
 
 def _explain_settings(table: str | None) -> None:
@@ -270,22 +248,19 @@ def load_settings(given: argparse.Namespace, run: RunFolder) -> Settings:
         for flag, path in given.settings.items()
         if getattr(given, flag) is not None
     }
-    try:
-        tables = read_toml(source)
-        changes = [parse_override(text) for text in given.overrides]
-        values: list[tuple[Sequence[str], Any]] = [
-            (path, getattr(given, flag)) for flag, path in flags.items()
-        ]
-        origins = {".".join(path): "--set" for path, _ in changes}
-        origins |= {".".join(path): f"--{flag}" for flag, path in flags.items()}
-        settings = check(
-            override(tables, [*changes, *values]),
-            STAGES[given.stage].checked_tables,
-            str(source),
-            origins,
-        )
-    except RecursionError as error:
-        raise PictuneError(f"{source}: {NESTED_TOO_DEEP}") from error
+    tables = read_toml(source)
+    changes = [parse_override(text) for text in given.overrides]
+    values: list[tuple[Sequence[str], Any]] = [
+        (path, getattr(given, flag)) for flag, path in flags.items()
+    ]
+    origins = {".".join(path): "--set" for path, _ in changes}
+    origins |= {".".join(path): f"--{flag}" for flag, path in flags.items()}
+    settings = check(
+        override(tables, [*changes, *values]),
+        STAGES[given.stage].checked_tables,
+        str(source),
+        origins,
+    )
     for path, value in changes:
         apart = settings.unreached(path, value)
         if method := getattr(given, "method", None):

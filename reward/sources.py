@@ -28,7 +28,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from data.errors import OwnCodeFailed, PictuneError
+from data.errors import PictuneError
 from data.weights import check_finite
 from reward.clip.backbone import ClipBackbone
 from reward.model import RewardModel
@@ -233,7 +233,7 @@ def _function(name: str) -> Reward:
             if "can't allocate memory" in str(error):
                 raise
             reason = f"{type(error).__name__}: {error}"[:LONGEST_REASON]
-            raise OwnCodeFailed(f"{name}: raised {reason} ({_place(error)}); fix it") from error
+            raise PictuneError(f"{name}: raised {reason} ({_place(error)}); fix it") from error
         return rewards
 
     return reward

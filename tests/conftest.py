@@ -195,6 +195,22 @@ def ready(tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
 
 
 @pytest.fixture(scope="session")
+def first_round(ready: "RunFolder", tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
+    """A run at the end of its first round; tests work on copies of it."""
+    from tests.support.rounds_run import write_first_round
+
+    return write_first_round(ready, tmp_path_factory.mktemp("first"))
+
+
+@pytest.fixture(scope="session")
+def second_round(first_round: "RunFolder", tmp_path_factory: pytest.TempPathFactory) -> "RunFolder":
+    """The same run at the end of its second round; tests that change it work on copies."""
+    from tests.support.rounds_run import copy_of, write_second_round
+
+    return write_second_round(copy_of(first_round, tmp_path_factory.mktemp("second")))
+
+
+@pytest.fixture(scope="session")
 def demo_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The settings of a demo on tiny models, in the folder that holds the models."""
     from tests.support.tiny_models import write_tiny_models

@@ -66,5 +66,5 @@ def test_the_curves_that_it_explains_are_logged() -> None:
         "loss_scale",
         "share_of_time",
     }
-    assert len(named) == 21
+    assert len(named) == 20
     assert named <= logged

@@ -16,7 +16,6 @@ from finetune.learning.method import Method
 from finetune.learning.rollout import Prediction, Step, choose_transitions, collect
 from finetune.learning.training import rate_schedule
 from finetune.methods import ddpo, dpok, policy_gradient
-from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampling import gaussian_kl, noise_per_output, step_distribution
 from finetune.model.schedule import DiffusionSchedule
 from finetune.settings.ddpo import DDPOConfig
@@ -154,31 +153,6 @@ def test_a_sampler_without_noise_is_refused(velocity_folder: Path) -> None:
         dpok.METHOD.start(training)
 
 
-def test_gradient_checkpointing_keeps_less_and_changes_nothing(velocity_folder: Path) -> None:
-    model = open_with_adapter(velocity_folder)
-    latents = torch.randn(2, 4, 8, 8, generator=seeded())
-    text, timesteps = model.encode_prompts(["a cat", "a dog"]), torch.tensor([900, 400])
-
-    def kept_and_gradients() -> tuple[int, list[Tensor]]:
-        """Return the bytes that the forward pass keeps for the backward pass, and the gradients."""
-        kept: dict[int, int] = {}
-
-        def pack(tensor: Tensor) -> Tensor:
-            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-            return tensor
-
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            output = model.predict(latents, timesteps, text, text, 2.0)
-        parameters = list(model.adapter.parameters().values())
-        return sum(kept.values()), list(torch.autograd.grad(output.square().mean(), parameters))
-
-    plain, expected = kept_and_gradients()
-    model.checkpoint_gradients()
-    less, gradients = kept_and_gradients()
-    assert less < 0.6 * plain
-    assert all(torch.equal(mine, other) for mine, other in zip(gradients, expected, strict=True))
-
-
 DDPO = {
     "iterations": 2,
     "images_per_prompt": 4,
@@ -202,21 +176,6 @@ def test_ddpo_is_dpok_without_kl_and_value_function(velocity_folder: Path) -> No
     whole = tuned(velocity_folder, dpok.METHOD, kl_weight=1.0)
     assert all(torch.equal(weight, bare[name]) for name, weight in alone.items())
     assert not all(torch.equal(weight, whole[name]) for name, weight in alone.items())
-
-
-def test_ddpo_never_uses_the_reference_and_logs_no_kl(
-    velocity_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_: DiffusionModel) -> None:
-        raise AssertionError
-
-    model = open_with_adapter(velocity_folder)
-    monkeypatch.setattr(DiffusionModel, "adapter_off", refuse)
-    training = training_of(model, DDPOConfig.model_validate(DDPO), prompts=["a cat"])
-    first, second = trained(ddpo.METHOD, training)
-    assert first.kl is second.kl is None
-    assert first.value_explained_variance is None
-    assert first.first_ratio_gap == second.first_ratio_gap == 0
 
 
 def test_a_decaying_learning_rate_rises_over_the_warmup_and_falls_to_nothing(

@@ -128,29 +128,6 @@ def test_a_measure_beyond_its_limit_is_warned_of_and_stops_only_where_asked(
     assert history(model, collapsing, stop_on=("sharpness",)).stopped == ""
 
 
-def test_training_ends_early_on_held_out_prompts_and_keeps_their_best_weights(
-    sd_folder: Path,
-) -> None:
-    seen: list[float] = []
-
-    def falling(images: Tensor, prompts: Sequence[str]) -> Tensor:
-        """Return less at each validation; the held-out prompt is scored there alone."""
-        if "a lion" in prompts:
-            seen.append(-float(len(seen)))
-            return torch.full((len(images),), seen[-1])
-        return redness(images, prompts)
-
-    validation = ValidationConfig(every=1, images_per_prompt=1)
-    parts = {"prompts": ["a cat"], "watched": ["a lion"], "rules": ValidationRules(patience=2)}
-    run = Run(sd_folder, "ddpo", falling, parts=parts, validation=validation)
-    assert len(list(run.steps())) == 2
-    state = run.state
-    assert [reward for _, reward in state.validation] == [0.0, -1.0, -2.0]
-    state.restore_best()
-    added = [w for name, w in state.model.adapter.state().items() if "lora_B" in name]
-    assert all(bool((weight == 0).all()) for weight in added)
-
-
 def test_guards_compare_with_the_untuned_model_where_training_starts_from_an_adapter(
     sd_folder: Path, tmp_path: Path
 ) -> None:

@@ -8,9 +8,6 @@ import torch
 
 from finetune.learning.strength import choose_strength, weakest_as_good
 from finetune.learning.validation import Validation, Validator
-from finetune.model.diffusion import DiffusionModel
-from finetune.model.sampler import draw
-from finetune.settings.model import AdapterSettings
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import Measure, ValidationConfig
 from tests.support.small_training import (
@@ -21,25 +18,6 @@ from tests.support.small_training import (
 )
 
 SAMPLER = Sampler(steps=4, guidance=3.0, eta=0.0)
-
-
-def test_strength_0_is_the_base_bit_for_bit_and_1_the_adapter(
-    sd_folder: Path, tmp_path: Path
-) -> None:
-    base = draw(DiffusionModel.from_pretrained(sd_folder), ["a dog"], SAMPLER, seeds=[5])
-    model = open_with_adapter(sd_folder, AdapterSettings(rank=4, alpha=2.0))
-    perturb(model)
-    model.adapter.save(tmp_path)
-    loaded = DiffusionModel.from_pretrained(sd_folder)
-    loaded.load_adapter(tmp_path)
-    tuned = draw(loaded, ["a dog"], SAMPLER, seeds=[5])
-    assert (tuned - base).abs().max() > 1e-3
-    for strength, expected in ((0.0, base), (1.0, tuned)):
-        with loaded.adapter.at_strength(strength):
-            assert torch.equal(draw(loaded, ["a dog"], SAMPLER, seeds=[5]), expected)
-    with pytest.raises(KeyboardInterrupt), loaded.adapter.at_strength(0.5):
-        raise KeyboardInterrupt
-    assert torch.equal(draw(loaded, ["a dog"], SAMPLER, seeds=[5]), tuned)
 
 
 def validations(

@@ -94,9 +94,6 @@ def test_a_wrong_setting_is_blamed_on_what_gave_it(
     error = failure(capsys, "label", *where, "--set", "tasks.ranking_size=1")
     seed = "run.seed should be greater than or equal to 0, not -1"
     assert f"{file}: {seed}; --set: tasks.ranking_size should be" in error
-    assert "label.port" in failure(capsys, "label", *where, "--set", f"label.port={'9' * 5000}")
-    for deep in (f"tasks.gold={'[' * 3000}{']' * 3000}", f"tasks.gold{'.a' * 3000}=1"):
-        assert len(failure(capsys, "label", *where, "--set", deep)) < 500
 
 
 @pytest.mark.parametrize(

@@ -99,8 +99,6 @@ WRONG = {
     ],
     "[run]\nseed = = 1\n": ["settings.toml:2: not valid TOML"],
     "seed = 1\n": ["seed stand outside a table"],
-    f"[run]\nfocus_prompts = {'[' * 3000}{']' * 3000}\n": ["settings.toml: tables or lists"],
-    f"[run]\nseed = {'9' * 5000}\n": ["settings.toml: holds a number of too many digits"],
 }
 """Faults of a settings file -> the sentences on them, all at once and each once."""
 

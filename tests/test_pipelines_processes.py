@@ -1,6 +1,5 @@
 """Stages that call a network, in several processes connected by gloo: files are those of one."""
 
-import json
 import re
 import sqlite3
 from collections.abc import Sequence
@@ -77,43 +76,6 @@ def run_by(
     return printed
 
 
-def test_images_are_those_of_one_process(
-    ready: RunFolder, terminal: Commands, tmp_path: Path
-) -> None:
-    one, many = (copy_without(ready, tmp_path / name, "images") for name in ("one", "many"))
-    for run in (one, many):
-        run.images_table.unlink()
-    assert command(one, "images", *BATCHES) == 0
-    printed = run_by(terminal, 3, many, "images", BATCHES)
-    assert " drawn, " in printed
-    drawn = files_in(many.images_dir)
-    assert len(drawn) > 4 * 3
-    assert drawn == files_in(one.images_dir)
-    assert rows_of(many) == rows_of(one)
-    for path in sorted(many.images_dir.glob("*.png"))[::3]:
-        path.unlink()
-    run_by(terminal, 3, many, "images", BATCHES)  # draws these alone
-    assert files_in(many.images_dir) == drawn
-    assert "images: done" in run_by(terminal, 3, many, "images", BATCHES)
-
-
-def test_an_evaluation_is_that_of_one_process(
-    ready: RunFolder, terminal: Commands, tmp_path: Path
-) -> None:
-    tuned = copy_of(ready, tmp_path / "tuned")
-    assert command(tuned, "finetune", "--method", "rwl", *sets("rwl.updates=2")) == 0
-    one, two = (copy_of(tuned, tmp_path / name) for name in ("one", "two"))
-    assert command(one, "evaluate", *FEW) == 0
-    printed = run_by(terminal, 2, two, "evaluate", FEW)
-    assert printed.count("KL to the base, nats") == 2  # a table for each sampler, once
-    assert files_in(two.evaluation_dir / "images") == files_in(one.evaluation_dir / "images")
-    mine, others = (
-        json.loads((run.evaluation_dir / "metrics.json").read_text()) for run in (two, one)
-    )
-    assert mine["results"] == others["results"]
-    assert "evaluate: done" in run_by(terminal, 2, two, "evaluate", FEW)
-
-
 def test_the_best_of_n_are_those_of_one_process(
     ready: RunFolder, terminal: Commands, tmp_path: Path
 ) -> None:
@@ -124,18 +86,6 @@ def test_the_best_of_n_are_those_of_one_process(
     assert files_in(folders[0]) == files_in(folders[1])
     tables = [read_table(folder / TABLE, CANDIDATES).to_pylist() for folder in folders]
     assert tables[0] == tables[1]
-
-
-def test_a_reward_is_that_of_one_process(
-    ready: RunFolder, terminal: Commands, tmp_path: Path
-) -> None:
-    one, many = (copy_without(ready, tmp_path / name, "reward") for name in ("one", "many"))
-    assert command(one, "reward") == 0
-    assert "model in" in run_by(terminal, 3, many, "reward", [])
-    for name in TRAINED:
-        assert sha256_of(many.reward_dir / name) == sha256_of(one.reward_dir / name), name
-    assert vectors_in(many) == vectors_in(one)
-    assert "reward: done" in run_by(terminal, 3, many, "reward", [])
 
 
 def test_scores_are_those_of_one_process(
@@ -155,23 +105,32 @@ def test_scores_are_those_of_one_process(
     assert vectors_in(many) == vectors_in(one)
 
 
-def test_rounds_go_through_all_stages_in_two_processes(
+def test_rounds_in_two_processes_have_the_rewards_and_the_evaluation_of_one(
     ready: RunFolder, terminal: Commands, tmp_path: Path
 ) -> None:
-    run = copy_of(ready, tmp_path)
+    one, run = (copy_without(ready, tmp_path / name, "reward") for name in ("one", "two"))
     words = ["--rounds", "2", "--method", "rwl", *FEW, *sets("rounds.images_per_prompt=8")]
     printed = terminal.run(line(run, "rounds", *words), processes=2)
     assert printed.count("[round ") == 2
     for stage in ("images", "simulate", "reward", "finetune rwl"):
-        # What a run needs for the first round's first three stages is there.
+        # What a run needs for the first round's first two stages is there.
         assert len(re.findall(f"^{stage}: ", printed, re.MULTILINE)) >= 2, stage
+    assert printed.count("mean over the trained") == 2  # a table for each sampler, once
     assert printed.endswith("report.html\n")
     assert printed.count(f"report: {run.evaluation_dir / 'report.html'}\n") == 2  # of evaluate, too
-    evaluated = {result.round for result in read_evaluation(run).results}
-    assert evaluated == {None, 1, 2}
     again = terminal.run(line(run, "rounds", *words), processes=2)
     for stage in ("images", "simulate", "reward", "finetune rwl", "evaluate"):
         assert again.count(f"{stage}: done") == 1, stage
+    assert command(one, "reward") == 0
+    for name in TRAINED:
+        assert sha256_of(run.reward_dir / name) == sha256_of(one.reward_dir / name), name
+    assert vectors_in(one).items() <= vectors_in(run).items()
+    alone = copy_without(run, tmp_path / "alone", "evaluation")
+    assert command(alone, "evaluate", *FEW) == 0
+    assert files_in(run.evaluation_dir / "images") == files_in(alone.evaluation_dir / "images")
+    results = read_evaluation(run).results
+    assert {result.round for result in results} == {None, 1, 2}
+    assert results == read_evaluation(alone).results
 
 
 def test_two_machines_share_the_work_by_accelerates_own_file(

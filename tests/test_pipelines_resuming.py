@@ -61,12 +61,6 @@ INTERRUPTIONS = {
         ),
         "reward/metrics.json",
     ),
-    "rwl": Interruption(
-        ("finetune", "--method", "rwl", *sets("rwl.updates=200", "finetune.checkpoints=50")),
-        ("finetune", "evaluation"),
-        lambda run: any(run.finetune_dir("rwl").glob("checkpoints/*/manifest.json")),
-        "finetune/rwl/pytorch_lora_weights.safetensors",
-    ),
     "evaluate": Interruption(
         ("evaluate",),
         ("evaluation",),

@@ -12,17 +12,14 @@ from data.runs import RunFolder
 from finetune.labels.weighted_batches import WeightedData
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
-from pipelines.cli import main
 from pipelines.finetune.training_data import (
     Encoder,
     rewarded_images,
     run_images,
 )
 from pipelines.run.image_io import load_fitted, load_image
-from pipelines.run.metrics_log import read_metrics
 from tests.support.small_training import redness
 from tests.support.tiny_feedback import image_row, make_feedback, verdict_row, write
-from tests.support.tiny_models import write_tiny_models
 
 RED, BLUE = "A red ball.", "A blue ball."
 
@@ -82,22 +79,3 @@ def test_an_image_of_another_size_is_scaled_to_cover_and_keeps_its_middle(tmp_pa
     assert torch.equal(
         load_fitted(tmp_path / "wide.png", (20, 60)), load_image(tmp_path / "wide.png")
     )
-
-
-@pytest.mark.slow
-def test_the_stage_trains_with_kl_o(tmp_path: Path) -> None:
-    settings = write_tiny_models(tmp_path / "models")
-    words = ["--runs", str(tmp_path), "--run", "r"]
-    for stage in ("images", "simulate", "reward"):
-        assert (
-            main([stage, *words, *(["--config", str(settings)] if stage == "images" else [])]) == 0
-        )
-    changes = [
-        "kl='kl-o'",
-        "gamma=2.0",
-    ]
-    changed = [word for change in changes for word in ("--set", f"rwl.{change}")]
-    assert main(["finetune", *words, "--method", "rwl", *changed]) == 0
-    folder = RunFolder(tmp_path / "r").finetune_dir("rwl")
-    steps = read_metrics(folder)[1:]  # those after the untrained model's
-    assert all(line["kl_loss"] is not None and line["pretraining_loss"] > 0 for line in steps)

@@ -1,6 +1,5 @@
 """Rounds: what a later round draws, labels, trains and tunes, and what it leaves as it was."""
 
-import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,16 +19,13 @@ from pipelines.run.image_io import load_image
 from pipelines.run.image_plan import round_seeds
 from pipelines.run.metrics_log import read_metrics
 from pipelines.run.record import STAMP, read_stamp
-from pipelines.run.rounds import labeled_images, labels_by_round
-from reward.measuring.report import read_report
+from pipelines.run.rounds import labeled_images
 from tests.support.demo_run import command, sets
 from tests.support.rounds_run import (
     SETTINGS,
     copy_of,
     files_of_first_round,
     rows_of,
-    write_first_round,
-    write_second_round,
 )
 
 pytestmark = pytest.mark.slow
@@ -38,21 +34,9 @@ FOCUS = ["A green colored rabbit.", "A dog on the moon."]
 
 
 @pytest.fixture(scope="module")
-def first(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run at the end of its first round."""
-    return write_first_round(ready, tmp_path_factory.mktemp("first"))
-
-
-@pytest.fixture(scope="module")
-def second(first: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """The same run at the end of its second round."""
-    return write_second_round(copy_of(first, tmp_path_factory.mktemp("second")))
-
-
-@pytest.fixture(scope="module")
-def evaluated(second: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+def evaluated(second_round: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """The same run with its evaluation."""
-    run = copy_of(second, tmp_path_factory.mktemp("evaluated"))
+    run = copy_of(second_round, tmp_path_factory.mktemp("evaluated"))
     assert command(run, "evaluate") == 0
     return run
 
@@ -63,29 +47,31 @@ def table(run: RunFolder, name: str) -> list[dict[str, Any]]:
 
 
 def test_new_images_say_which_round_adapter_and_sampler_drew_them(
-    first: RunFolder, second: RunFolder
+    first_round: RunFolder, second_round: RunFolder
 ) -> None:
-    rows, lora = rows_of(second, 2), sha256_of(first.finetune_dir("rwl") / LORA_FILE)
+    rows, lora = rows_of(second_round, 2), sha256_of(first_round.finetune_dir("rwl") / LORA_FILE)
     drawn_by = Counter((row["prompt"], row["adapter_hash"]) for row in rows)
     assert drawn_by == {(p, h): n for p in FOCUS for h, n in ((lora, 6), (None, 2))}
     assert {row["seed"] for row in rows} == {round_seeds(2) + i for i in range(8)}
     for row in rows:
-        assert sha256_of(second.root / str(row["path"])) == row["image_id"]
+        assert sha256_of(second_round.root / str(row["path"])) == row["image_id"]
         sampler = (row["steps"], row["guidance"], row["eta"], row["stochastic_share"])
         assert sampler == (2, 2, 1, 1)
-    assert len({row["path"] for number in (1, 2) for row in rows_of(second, number)}) == 24 + 16
-    assert [row["adapter_hash"] for row in rows_of(second, 1)] == [None] * 24
+    assert (
+        len({row["path"] for number in (1, 2) for row in rows_of(second_round, number)}) == 24 + 16
+    )
+    assert [row["adapter_hash"] for row in rows_of(second_round, 1)] == [None] * 24
 
 
 def test_the_tuned_model_drew_its_images_and_the_base_drew_the_others(
-    first: RunFolder, second: RunFolder
+    first_round: RunFolder, second_round: RunFolder
 ) -> None:
-    model = DiffusionModel.from_pretrained(str(rows_of(second, 2)[0]["model_id"]))
-    model.load_adapter(first.finetune_dir("rwl"))
+    model = DiffusionModel.from_pretrained(str(rows_of(second_round, 2)[0]["model_id"]))
+    model.load_adapter(first_round.finetune_dir("rwl"))
     for lora, chosen in ((True, 0), (False, -1)):
-        row = rows_of(second, 2)[chosen]
+        row = rows_of(second_round, 2)[chosen]
         assert (row["adapter_hash"] is not None) == lora
-        drawn = load_image(second.root / str(row["path"]))
+        drawn = load_image(second_round.root / str(row["path"]))
         prompt, seed = str(row["prompt"]), int(str(row["seed"]))
 
         def again() -> torch.Tensor:
@@ -100,90 +86,55 @@ def test_the_tuned_model_drew_its_images_and_the_base_drew_the_others(
 
 
 def test_nothing_of_the_first_round_is_rewritten(
-    first: RunFolder, second: RunFolder, evaluated: RunFolder
+    first_round: RunFolder, second_round: RunFolder, evaluated: RunFolder
 ) -> None:
-    before = files_of_first_round(first)
+    before = files_of_first_round(first_round)
     assert len(before) > 40
-    for later in (second, evaluated):
+    for later in (second_round, evaluated):
         assert files_of_first_round(later) == before
-        assert rows_of(later, 1) == rows_of(first, 1)
+        assert rows_of(later, 1) == rows_of(first_round, 1)
         there = {row["label_id"]: row for row in table(later, "labels_binary")}
-        assert all(there[row["label_id"]] == row for row in table(first, "labels_binary"))
+        assert all(there[row["label_id"]] == row for row in table(first_round, "labels_binary"))
         tasks = {row["task_id"]: row for row in table(later, "tasks")}
-        assert all(tasks[row["task_id"]] == row for row in table(first, "tasks"))
+        assert all(tasks[row["task_id"]] == row for row in table(first_round, "tasks"))
 
 
 def test_new_images_get_tasks_of_their_own_and_answered_ones_are_not_asked_again(
-    first: RunFolder, second: RunFolder
+    first_round: RunFolder, second_round: RunFolder
 ) -> None:
-    known = {row["task_id"] for row in table(first, "tasks")}
-    new = [row for row in table(second, "tasks") if row["task_id"] not in known]
-    ids = {row["image_id"] for row in rows_of(second, 2)}
+    known = {row["task_id"] for row in table(first_round, "tasks")}
+    new = [row for row in table(second_round, "tasks") if row["task_id"] not in known]
+    ids = {row["image_id"] for row in rows_of(second_round, 2)}
     assert Counter(row["kind"] for row in new) == {"binary": 16, "ranking": 2}
     assert all(set(row["image_ids"]) <= ids for row in new)
-    counts = Counter((row["task_id"], row["rater_id"]) for row in table(second, "labels_binary"))
+    counts = Counter(
+        (row["task_id"], row["rater_id"]) for row in table(second_round, "labels_binary")
+    )
     assert set(counts.values()) == {1}
-    assert labeled_images(second) <= ids
-    assert len(labeled_images(second)) > 12
-    spent = labels_by_round(second)
-    assert spent[1] == labels_by_round(first)[1]
-    assert spent[2]["verdicts"] > 20
-    assert 0 < spent[2]["rankings"] <= 4
-
-
-def test_the_earlier_reward_is_measured_on_the_new_images_and_shown(
-    first: RunFolder, second: RunFolder
-) -> None:
-    report = read_report(second.reward_dir / "metrics.json")
-    assert read_report(first.reward_dir / "metrics.json").staleness is None
-    stale = report.staleness
-    assert stale is not None
-    assert stale.round == 2
-    assert stale.images == len(labeled_images(second))
-    assert stale.before.n == labels_by_round(second)[2]["verdicts"]
-    assert stale.before.roc_auc is not None
-    assert stale.before.roc_auc_macro is not None
-    assert 0 < stale.held_out_before.n == stale.held_out_after.n < stale.before.n
-    own = read_report(first.reward_dir / "metrics.json").test_seen.model
-    assert stale.own is not None
-    assert (stale.own.n, stale.own.roc_auc) == (own.n, own.roc_auc)
-    page = (second.reward_dir / "report.html").read_text()
-    assert "On what the tuned model draws" in page
-    assert "On what the tuned model draws" not in (first.reward_dir / "report.html").read_text()
-
-
-@pytest.mark.parametrize(("least", "said"), [("1", True), ("0", False)])
-def test_a_reward_that_is_lost_on_the_new_images_says_label_now(
-    second: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], least: str, *, said: bool
-) -> None:
-    copy = copy_of(second, tmp_path)
-    shutil.rmtree(copy.reward_dir)
-    assert command(copy, "reward", *sets(f"rounds.least_roc_auc={least}")) == 0
-    captured = capsys.readouterr()
-    assert ("reward: label now: on the images of round 2" in captured.err) == said
-    assert ("within prompts, on the images of round 2" in captured.out) != said
+    assert labeled_images(second_round) <= ids
+    assert len(labeled_images(second_round)) > 12
 
 
 def test_tuning_goes_on_from_the_adapter_of_the_round_before(
-    first: RunFolder, second: RunFolder
+    first_round: RunFolder, second_round: RunFolder
 ) -> None:
-    stamp = read_stamp(second.finetune_dir("rwl") / STAMP)
+    stamp = read_stamp(second_round.finetune_dir("rwl") / STAMP)
     assert stamp is not None
     assert stamp.stage == "finetune rwl, round 2"
-    assert stamp.inputs["start"] == sha256_of(first.finetune_dir("rwl") / LORA_FILE)
-    assert stamp.files == {LORA_FILE: sha256_of(second.finetune_dir("rwl") / LORA_FILE)}
-    start = read_metrics(second.finetune_dir("rwl"))[0]["validation_reward"]
-    fresh = read_metrics(first.finetune_dir("rwl"))[0]["validation_reward"]
+    assert stamp.inputs["start"] == sha256_of(first_round.finetune_dir("rwl") / LORA_FILE)
+    assert stamp.files == {LORA_FILE: sha256_of(second_round.finetune_dir("rwl") / LORA_FILE)}
+    start = read_metrics(second_round.finetune_dir("rwl"))[0]["validation_reward"]
+    fresh = read_metrics(first_round.finetune_dir("rwl"))[0]["validation_reward"]
     assert start != pytest.approx(fresh, abs=1e-6)  # another reward, and a tuned model
-    card = (second.finetune_dir("rwl") / "README.md").read_text()
-    started = f"where training started: `{second.in_round(1).finetune_dir('rwl')}`"
+    card = (second_round.finetune_dir("rwl") / "README.md").read_text()
+    started = f"where training started: `{second_round.in_round(1).finetune_dir('rwl')}`"
     assert started in " ".join(card.split())
 
 
 def test_a_method_that_starts_from_another_goes_on_from_itself_later(
-    first: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    first_round: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    copy = copy_of(first, tmp_path)
+    copy = copy_of(first_round, tmp_path)
     kept = rows_of(copy, 1)
     words = sets("dpok.adapter.start=rwl", "dpok.validation.images_per_prompt=2")
     assert command(copy, "finetune", "--method", "dpok", *words) == 0
@@ -202,22 +153,13 @@ def test_a_method_that_starts_from_another_goes_on_from_itself_later(
     assert stamp.inputs["start"] == sha256_of(copy.finetune_dir("dpok") / LORA_FILE)
 
 
-def test_every_model_of_every_round_is_evaluated_and_the_report_tells_round_by_round(
-    evaluated: RunFolder, second: RunFolder
-) -> None:
+def test_every_model_of_every_round_is_evaluated_and_in_the_report(evaluated: RunFolder) -> None:
     evaluation = read_evaluation(evaluated)
     models = {result.model: result.round for result in evaluation.results}
     assert models == {"base": None, "best of n": None, "rwl": 1, "rwl, round 2": 2}
-    assert (evaluation.round, [one.round for one in evaluation.rounds]) == (2, [1, 2])
-    spent = labels_by_round(second)
-    assert [one.verdicts for one in evaluation.rounds] == [spent[n]["verdicts"] for n in (1, 2)]
-    first, later = evaluation.rounds
-    assert first.staleness is None
-    assert later.staleness == read_report(second.reward_dir / "metrics.json").staleness
+    assert evaluation.round == 2
     page = (evaluated.evaluation_dir / "report.html").read_text()
-    assert "<h2>Round by round</h2>" in page
+    assert "images of 2 rounds" in page
     assert "How it goes on" not in page
     assert "RWL, round 2" in page
     assert "finetune rwl, round 2" in page
-    row = f"<td>{spent[2]['verdicts']}</td><td>{spent[2]['rankings']}</td>"
-    assert f"<td>RWL, round 2</td>{row}" in page

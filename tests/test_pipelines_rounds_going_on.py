@@ -8,8 +8,6 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from data.feedback import Submission
 from data.kinds.kind import Answer
@@ -23,32 +21,17 @@ from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from pipelines.evaluate.text import read_evaluation
 from pipelines.run.record import STAMP, present_round
 from tests.support.demo_run import command, sets
-from tests.support.interruption import abandons_open_files, interrupted_when
 from tests.support.rounds_run import (
     SETTINGS,
     copy_of,
     files_of_first_round,
     rows_of,
-    write_first_round,
-    write_second_round,
 )
-from tests.support.tuned_run import Commands, change_adapter, figures_of, weights_of
+from tests.support.tuned_run import Commands, change_adapter
 
 pytestmark = pytest.mark.slow
 
 SLOWLY = (*SETTINGS, *sets("rwl.updates=8", "finetune.checkpoints=8", "images.batch=2"))
-
-
-@pytest.fixture(scope="module")
-def first(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """A run at the end of its first round."""
-    return write_first_round(ready, tmp_path_factory.mktemp("first"))
-
-
-@pytest.fixture(scope="module")
-def second(first: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
-    """The same run at the end of its second round."""
-    return write_second_round(copy_of(first, tmp_path_factory.mktemp("second")))
 
 
 def drawn_in_second(run: RunFolder) -> int:
@@ -96,32 +79,10 @@ def test_rounds_that_are_killed_go_on_where_they_were(
     assert "ROUNDS=1: " in capsys.readouterr().err
 
 
-@abandons_open_files
-def test_tuning_that_is_stopped_in_a_later_round_ends_as_if_it_had_not_been(
-    second: RunFolder, tmp_path: Path
-) -> None:
-    run, whole = (copy_of(second, tmp_path / name) for name in ("stopped", "whole"))
-    words = ("finetune", "--method", "ddpo", *sets("ddpo.iterations=8", "finetune.checkpoints=2"))
-    for one in (run, whole):
-        shutil.copytree(one.in_round(1).finetune_dir("rwl"), one.in_round(1).finetune_dir("ddpo"))
-        assert command(one, "finetune", "--method", "rwl") == 0
-    folder = run.finetune_dir("ddpo")
-    with interrupted_when(lambda: any(folder.glob("checkpoints/*/manifest.json"))):
-        assert command(run, *words) == 130
-    assert command(run, *words) == 0
-    assert command(whole, *words) == 0
-    tuned, expected = (weights_of(one, "ddpo") for one in (run, whole))
-    assert all(torch.equal(weight, expected[name]) for name, weight in tuned.items())
-    started = load_file(run.in_round(1).finetune_dir("ddpo") / LORA_FILE)
-    kept = load_file(folder / LORA_FILE)
-    assert kept.keys() == started.keys()
-    assert figures_of(run, "ddpo") == figures_of(whole, "ddpo")
-
-
 def test_without_a_judge_rounds_stop_where_people_have_to_label(
-    first: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    first_round: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = copy_of(first, tmp_path)
+    run = copy_of(first_round, tmp_path)
     text = run.config_file.read_text()
     run.config_file.write_text(re.sub("(?m)^judge = .*\n", "", text))
     words = ("rounds", "--rounds", "2", "--method", "rwl", *SETTINGS)
@@ -137,7 +98,7 @@ def test_without_a_judge_rounds_stop_where_people_have_to_label(
     assert command(run, *words) == 0
     assert (later.finetune_dir("rwl") / LORA_FILE).exists()
     evaluation = read_evaluation(run)
-    assert (evaluation.judged, evaluation.rounds[1].verdicts) == (False, 16)
+    assert (evaluation.judged, evaluation.round) == (False, 2)
 
 
 def answer_new_tasks(run: RunFolder) -> None:
@@ -279,9 +240,9 @@ REFUSALS = {
 
 @pytest.mark.parametrize("name", REFUSALS)
 def test_a_round_that_cannot_go_on_is_refused_in_one_line(
-    second: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+    second_round: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    case, run = REFUSALS[name], copy_of(second, tmp_path)
+    case, run = REFUSALS[name], copy_of(second_round, tmp_path)
     case.spoil(run)
     before = {path: path.stat().st_mtime_ns for path in run.root.rglob("*") if path.is_file()}
     assert command(run, *case.words) == 2

@@ -205,27 +205,6 @@ def test_what_cannot_be_scored_at_all_is_one_clear_line(
     assert not out.exists()
 
 
-def test_each_distinct_image_and_prompt_is_encoded_once(
-    reward: Path, images: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    images_seen, prompts_seen = [], []
-    encode_pixels, encode_text = ClipBackbone.encode_pixels, ClipBackbone._encode_text
-
-    def counted_pixels(self: ClipBackbone, pixels: torch.Tensor) -> torch.Tensor:
-        images_seen.append(len(pixels))
-        return encode_pixels(self, pixels)
-
-    def counted_text(self: ClipBackbone, prompts: list[str]) -> torch.Tensor:
-        prompts_seen.extend(prompts)
-        return encode_text(self, prompts)
-
-    monkeypatch.setattr(ClipBackbone, "encode_pixels", counted_pixels)
-    monkeypatch.setattr(ClipBackbone, "_encode_text", counted_text)
-    assert score(reward, images, images.parent / "prompts.txt")[0] == 0
-    assert sum(images_seen) == 4  # of five files, two are the same
-    assert sorted(prompts_seen) == sorted(PROMPTS)
-
-
 def test_by_reward_puts_the_highest_first_and_the_earlier_among_equals() -> None:
     assert by_reward([0.1, 0.9, 0.5, 0.3, 0.3, 0.2], 3) == [[1, 2, 0], [3, 4, 5]]
 
@@ -263,7 +242,6 @@ def test_best_of_n_keeps_the_images_with_the_highest_score(
     assert {path.name for path in (folder / "best").iterdir()} == {
         Path(row["path"]).name for row in rows if row["picked"]
     }
-    assert (folder / "sheet.png").is_file()
     assert not run.config_file.exists()  # the run is left as it is
 
 
@@ -275,8 +253,6 @@ def test_more_candidates_keep_those_that_were_drawn(
     assert best_of_n(models, reward, tmp_path, *words, "--n", "2") == 0
     candidates = tmp_path / "out" / "candidates"
     drawn = {path.name: path.stat().st_mtime_ns for path in candidates.iterdir()}
-    assert best_of_n(models, reward, tmp_path, *words, "--n", "2") == 0
-    assert capsys.readouterr().out.splitlines()[-1].startswith("best-of-n: done, ")
     assert best_of_n(models, reward, tmp_path, *words, "--n", "3") == 0
     now = {path.name: path.stat().st_mtime_ns for path in candidates.iterdir()}
     assert len(now) == 3
@@ -287,19 +263,8 @@ def test_more_candidates_keep_those_that_were_drawn(
         assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--set", change) == 2
         assert "another model, sampler, size, type of weights or seed" in capsys.readouterr().err
     assert best_of_n(models, reward, tmp_path, *words, "--n", "3", "--keep", "4") == 2
-
-
-def test_the_best_are_picked_anew_for_other_prompts_and_by_another_reward(
-    models: Path, reward: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    prompts, other = tmp_path / "prompts.txt", tmp_path / "other"
-    shutil.copytree(reward, other)
-    (other / "note.json").write_text("{}")  # a part of what a reward is known by
-    asked = [("a dog", reward), ("two cats", reward), ("a dog", reward), ("a dog", other)]
-    for prompt, by in asked:
-        prompts.write_text(prompt)
-        words = ["--prompts", str(prompts), "--out", str(tmp_path / "out"), "--n", "2"]
-        assert best_of_n(models, by, tmp_path, *words) == 0
-        assert capsys.readouterr().out.startswith("best-of-n: 1 of 2 images in ")
-        rows = pq.read_table(tmp_path / "out" / "best_of_n.parquet").to_pylist()
-        assert {row["prompt"] for row in rows} == {prompt}
+    (tmp_path / "prompts.txt").write_text("two cats\n")
+    assert best_of_n(models, reward, tmp_path, *words, "--n", "2") == 0
+    rows = pq.read_table(tmp_path / "out" / "best_of_n.parquet").to_pylist()
+    best = {path.name for path in (tmp_path / "out" / "best").iterdir()}
+    assert best == {Path(row["path"]).name for row in rows if row["picked"]}

@@ -1,6 +1,5 @@
 """A side network through the command line: trained, drawn, and opened by the lines of its card."""
 
-import json
 import re
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from pipelines.finetune.strengths import read_choice
 from pipelines.settings.config import read_toml
 from tests.support.demo_run import command
 from tests.support.small_training import perturb
-from tests.support.tuned_run import Commands, copy_of, figures_of, weights_of, words
+from tests.support.tuned_run import copy_of, words
 
 pytestmark = pytest.mark.slow
 
@@ -74,26 +73,6 @@ def test_the_lines_of_its_card_draw_the_same_image_in_a_fresh_process(
     found = np.asarray(Image.open(tmp_path / "card.png"), dtype=float)
     assert (tuned - base).abs().max() > 0.02
     assert np.abs(found - 255 * tuned[0].permute(1, 2, 0).numpy()).max() < 1
-
-
-def test_the_evaluation_draws_it_at_every_strength_also_above_1(run: RunFolder) -> None:
-    assert command(run, "evaluate") == 0
-    metrics = json.loads((run.evaluation_dir / "metrics.json").read_text())
-    tried = {one["strength"]: one["groups"] for one in metrics["strengths"]}
-    assert sorted(tried) == [0.0, 1.0, 1.5]
-
-
-def test_two_processes_train_it_as_one(
-    run: RunFolder, ready: RunFolder, terminal: Commands, tmp_path: Path
-) -> None:
-    two = copy_of(ready, tmp_path)
-    terminal.run(words(two, "rwl", SETTINGS), processes=2)
-    whole, tuned = weights_of(run, "rwl"), weights_of(two, "rwl")
-    assert whole.keys() == tuned.keys()
-    for name, weight in whole.items():
-        assert float((tuned[name] - weight).norm()) <= 2e-2 * float(weight.norm())
-    for mine, others in zip(figures_of(two, "rwl"), figures_of(run, "rwl"), strict=True):
-        assert mine["validation_reward"] == pytest.approx(others["validation_reward"], rel=1e-4)
 
 
 def test_a_lora_is_exported_for_other_tools_and_a_side_network_is_refused(

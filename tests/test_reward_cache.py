@@ -1,10 +1,6 @@
 import random
-import subprocess
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,9 +14,6 @@ from reward.learning.examples import prepare
 from reward.settings import ExamplesConfig
 from tests.support.tiny_clip import save_tiny_clip
 from tests.support.tiny_feedback import COLORS, draw, make_feedback
-
-ROOT = Path(__file__).parent.parent
-DIM = 6
 
 
 class CountingBackbone(ClipBackbone):
@@ -50,15 +43,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     for path in paths:
         draw(path, rng.choice(list(COLORS.values())), rng)
     return paths
-
-
-def _keys(count: int, first: int = 0) -> list[bytes]:
-    return [i.to_bytes(32, "big") for i in range(first, first + count)]
-
-
-def _numbered(count: int) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """The vectors that a writer gives the keys from 0: each is full of its number."""
-    return np.repeat(np.arange(count, dtype=np.float32)[:, None], DIM, axis=1)
 
 
 def _only_file(folder: Path) -> Path:
@@ -177,63 +161,3 @@ def test_a_folder_that_cannot_be_used_is_said_and_costs_only_the_cache(
     assert cache.failure is not None
     assert "Not a directory" in cache.failure
     assert cache.stored == 0
-
-
-_WRITE = """
-import sys
-import numpy as np
-from pathlib import Path
-from reward.clip.cache import EmbeddingCache
-
-folder, first, count, dim = Path(sys.argv[1]), *map(int, sys.argv[2:5])
-cache = EmbeddingCache(folder)
-input()
-for number in range(first, first + count):
-    cache.append("space", [number.to_bytes(32, "big")], np.full((1, dim), number, np.float32))
-    if len(sys.argv) > 5:
-        print(number, flush=True)
-print(cache.stored, cache.failure)
-"""
-
-
-def _writer(folder: Path, first: int, count: int, *more: str) -> "subprocess.Popen[str]":
-    words = (str(each) for each in (folder, first, count, DIM, *more))
-    arguments: Sequence[str] = [sys.executable, "-c", _WRITE, *words]
-    return subprocess.Popen(
-        arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-
-
-def test_two_processes_may_write_at_once(tmp_path: Path) -> None:
-    writers = [_writer(tmp_path, first, 300) for first in (0, 200)]
-    for writer in writers:
-        assert writer.stdin is not None
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-    assert [writer.communicate()[0].split()[:2] for writer in writers] == [["300", "None"]] * 2
-    cache = EmbeddingCache(tmp_path)
-    vectors, known = cache.read("space", _keys(500), DIM)
-    assert known.all()
-    assert np.array_equal(vectors, _numbered(500))
-    assert (cache.found, cache.damaged) == (500, 0)
-
-
-def test_a_writer_that_is_killed_loses_no_more_than_its_last_write(tmp_path: Path) -> None:
-    first = 0
-    for _ in range(5):
-        writer = _writer(tmp_path, first, 10_000, "say each")
-        assert writer.stdin is not None
-        assert writer.stdout is not None
-        writer.stdin.write("go\n")
-        writer.stdin.flush()
-        for _ in range(20):
-            last = int(writer.stdout.readline())
-        writer.kill()
-        rest = writer.communicate()[0].split()
-        last = max([last, *map(int, rest)])
-        cache = EmbeddingCache(tmp_path)
-        vectors, known = cache.read("space", _keys(last + 2), DIM)
-        assert known[: last + 1].all()
-        assert np.array_equal(vectors[: last + 1], _numbered(last + 1))
-        assert (cache.damaged, cache.failure) == (0, None)
-        first = last + 1

@@ -1,7 +1,4 @@
 import re
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,7 +12,6 @@ from reward.clip.backbone import ClipBackbone
 from reward.model import EnsembleHead, RewardModel
 from tests.support.tiny_clip import save_tiny_clip, save_tiny_siglip, small_reward
 
-ROOT = Path(__file__).parent.parent
 PROMPTS = ["a dog", "four wolves in the park", "a green rabbit"]
 
 
@@ -228,48 +224,3 @@ def test_a_head_starts_near_the_clip_score_of_the_labeled_pairs() -> None:
     logits = head(image, text).detach()
     torch.testing.assert_close(logits.mean(1), torch.zeros(4), atol=1e-5, rtol=0)
     assert float(torch.corrcoef(torch.stack([logits.mean(0), (image * text).sum(-1)]))[0, 1]) > 0.95
-
-
-_SAVE_FOR_EVER = """
-import sys
-import torch
-from pathlib import Path
-from reward.clip.backbone import ClipBackbone
-from reward.model import RewardModel
-
-backbone = ClipBackbone.from_pretrained(sys.argv[1])
-generators = [torch.Generator().manual_seed(i) for i in (0, 1)]
-models = [RewardModel.create(backbone, hidden=(64,), members=2, generator=g) for g in generators]
-while True:
-    for model in models:
-        model.save_pretrained(Path(sys.argv[2]))
-        print("saved", flush=True)
-"""
-
-
-@pytest.mark.slow
-def test_who_is_killed_while_saving_leaves_a_whole_model_or_one_that_is_refused(
-    clip_folder: Path, backbone: ClipBackbone, tmp_path: Path
-) -> None:
-    folder = tmp_path / "reward"
-    command = [sys.executable, "-c", _SAVE_FOR_EVER, str(clip_folder), str(folder)]
-    with subprocess.Popen(
-        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as writer:
-        assert writer.stdout is not None
-        for _ in range(37):
-            writer.stdout.readline()
-        writer.send_signal(signal.SIGKILL)
-    models = [small_reward(backbone, hidden=(64,), seed=seed) for seed in (0, 1)]
-    try:
-        loaded = RewardModel.from_pretrained(folder, backbone=backbone)
-    except PictuneError as error:
-        assert "two trainings" in str(error)  # noqa: PT017 (either is right, and which it is depends on the moment)
-    else:
-        assert any(
-            all(map(torch.equal, loaded.head.parameters(), model.head.parameters()))
-            for model in models
-        )
-    models[0].save_pretrained(folder)
-    again = RewardModel.from_pretrained(folder, backbone=backbone)
-    assert all(map(torch.equal, again.head.parameters(), models[0].head.parameters()))

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 from transformers import CLIPModel
 
-from data.errors import OwnCodeFailed, PictuneError
+from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.settings import RewardSource
 from reward.sources import Reward, load_reward
@@ -198,7 +198,7 @@ def test_a_function_that_raises_is_named_with_its_error_and_its_place(
     wanted = (
         f"user_rewards:failing: raised RuntimeError: shape .*{user_rewards.__file__}, line {line}"
     )
-    with pytest.raises(OwnCodeFailed, match=wanted):
+    with pytest.raises(PictuneError, match=wanted):
         _load(_python("failing"))(images, PROMPTS)
 
 

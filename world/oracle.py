@@ -24,9 +24,6 @@ from world.scenes import ANIMALS, PLACES, TINTS, Reading, SeenFace
 GRID = 16
 """Number of cells on a side of the heatmap; a cell is 4 pixels wide."""
 
-REFERENCE = "reference.safetensors"
-"""File with the mean [D] and covariance [D, D] of the features of real renders, float64."""
-
 
 class OracleConfig(BaseModel, frozen=True, extra="forbid"):
     """Shape of the network and the bounds between "read" and "unreadable"."""
@@ -44,7 +41,7 @@ class OracleConfig(BaseModel, frozen=True, extra="forbid"):
 
 @dataclass(frozen=True)
 class Heads:
-    """Raw outputs; all but the features are logits."""
+    """Logits of all heads."""
 
     center: Tensor
     """[B, 16, 16]"""
@@ -54,8 +51,6 @@ class Heads:
     """[B, 7, 16, 16], the first for the natural color."""
     place: Tensor
     """[B, 6]"""
-    features: Tensor
-    """[B, D]"""
 
 
 def _block(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -82,29 +77,20 @@ class Oracle(nn.Module):
         self.place = nn.Linear(6 * w, len(PLACES))
 
     def forward(self, images: Tensor) -> Heads:
-        """Return the logits of all heads and the pooled features."""
+        """Return the logits of all heads."""
         hidden = self.body(images * 2 - 1)
         pooled = torch.cat([hidden.mean((2, 3)), hidden.amax((2, 3))], 1)
         cells = self.cells(hidden)
         center, species, tint = cells.split([1, len(ANIMALS), 1 + len(TINTS)], dim=1)
-        return Heads(center[:, 0], species, tint, self.place(pooled), hidden.mean((2, 3)))
+        return Heads(center[:, 0], species, tint, self.place(pooled))
 
     @torch.no_grad()
     def read(self, images: Tensor) -> list[Reading]:
         """Read images, float [B, 3, H, W] in [0, 1]; other sizes than 64x64 are resized."""
-        parts = self._fitted(images).split(256)
-        return [reading for part in parts for reading in self._read_part(part)]
-
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """Return the pooled features [B, D], for distance to real renders and for diversity."""
-        return torch.cat([self(part).features for part in self._fitted(images).split(256)])
-
-    @staticmethod
-    def _fitted(images: Tensor) -> Tensor:
         if images.shape[-2:] != (64, 64):
             images = F.interpolate(images, (64, 64), mode="bicubic", antialias=True).clamp(0, 1)
-        return images
+        parts = images.split(256)
+        return [reading for part in parts for reading in self._read_part(part)]
 
     def _read_part(self, images: Tensor) -> list[Reading]:
         heads = self(images)
@@ -157,15 +143,6 @@ class Oracle(nn.Module):
         }
         with write_atomically(folder / "model.safetensors") as path:
             save_file(weights, path)
-
-    def save_reference(self, folder: Path, renders: Tensor) -> None:
-        """Write mean and covariance of the features of real renders.
-
-        With them, a distance to real renders needs no font.
-        """
-        features = self.features(renders).double()
-        with write_atomically(folder / REFERENCE) as path:
-            save_file({"mean": features.mean(0), "covariance": features.T.cov()}, path)
 
     @classmethod
     def from_pretrained(cls, folder: str | Path) -> "Oracle":

@@ -17,14 +17,6 @@ from world.scenes import (
     is_held_out,
 )
 
-PAPER_PROMPTS = (
-    "A green colored rabbit.",
-    "Four wolves in the park.",
-    "A cat and a dog.",
-    "A dog on the moon.",
-)
-"""The four prompts of DPOK (arXiv 2305.16381): color, count, composition, place."""
-
 FAMILIES = ("object", "color", "count", "composition", "place")
 
 SINGULAR = {plural: animal for animal, plural in PLURALS.items()} | {

@@ -118,10 +118,6 @@ class IterationMetrics(Metrics):
     reward: float
     """Mean reward of the training images."""
     reward_by_prompt: dict[str, float]
-    seconds_rollout: float
-    seconds_update: float
-    images_per_second: float
-    """Training images per second, drawing included."""
 
 
 class Iteration(NamedTuple):
@@ -131,8 +127,6 @@ class Iteration(NamedTuple):
     """Prompts of the N images."""
     rewards: Tensor
     """[N]."""
-    rollouts: Sequence[tuple[Any, Any]]
-    """Marks of the watch at the start and the end of each rollout."""
     figures: dict[str, Any]
     """Further metrics, particular to the method; tensors [] are read together at the report."""
 
@@ -142,7 +136,7 @@ def iterate(
 ) -> Iterator[dict[str, Any]]:
     """Run the remaining iterations, as `steps` does; yield fields of `IterationMetrics`."""
     total, decays = training.config.iterations, training.config.decay
-    for (done,), marks, common in steps(training, state, take, total=total, decays=decays):
+    for (done,), common in steps(training, state, take, total=total, decays=decays):
         figures = done.figures | {"reward": done.rewards.mean()}
         on_device = {name: one for name, one in figures.items() if isinstance(one, Tensor)}
         # One read for all, since each one waits for the device.
@@ -150,14 +144,9 @@ def iterate(
         values: dict[str, list[float]] = {}
         for prompt, value in zip(done.prompts, read[len(on_device) :], strict=True):
             values.setdefault(prompt, []).append(value)
-        seconds = training.watch.between(*marks)
-        rollout = sum(training.watch.between(*own) for own in done.rollouts)
         yield {
             **common,
             **figures,
             **dict(zip(on_device, read, strict=False)),
             "reward_by_prompt": {one: sum(mine) / len(mine) for one, mine in values.items()},
-            "seconds_rollout": rollout,
-            "seconds_update": seconds - rollout,
-            "images_per_second": len(done.prompts) / max(seconds, 1e-9),
         }

@@ -101,20 +101,18 @@ def steps(
     decays: bool = True,
     report_every: int = 1,
     validate: Callable[[], Validation] | None = None,
-) -> Iterator[tuple[list[R], tuple[Any, Any], dict[str, Any]]]:
+) -> Iterator[tuple[list[R], dict[str, Any]]]:
     """Run the remaining steps up to `total`, or until a guard stops the training.
 
     `take` gets a learning rate and trains the adapter in place. `validate` replaces
     `training.validate`.
 
     Yields:
-        For each report: the results of `take` since the last report, marks of the watch at their
-        start and end, and the fields of `Metrics`.
+        For each report: the results of `take` since the last report, and the fields of `Metrics`.
     """
-    config, watch = training.config, training.watch
+    config, results = training.config, list[R]()
     validate = validate or training.validate
     state.begin(validate, is_tuned=config.adapter.start != BASE)
-    results, started = list[R](), watch.now()
     while state.step < total and not state.stopped:
         share = rate_schedule(state.step, warmup=config.warmup, total=total if decays else None)
         rate = config.learning_rate * share
@@ -123,14 +121,13 @@ def steps(
         state.update_average(config.adapter.ema_decay)
         is_due = state.step == total or state.step % config.validation.every == 0
         if is_due or state.step % report_every == 0:
-            marks = started, watch.now()
             reward = None
             if is_due:
                 with state.averaged():
                     reward = state.record_validation(validate())
             common = {"step": state.step, "learning_rate": rate, "validation_reward": reward}
-            yield results, marks, common
-            results, started = [], watch.now()
+            yield results, common
+            results = []
 
 
 @dataclass(frozen=True)

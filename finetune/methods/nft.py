@@ -162,17 +162,15 @@ def start(training: Training[NFTConfig]) -> NFTState:
 
 def train(training: Training[NFTConfig], state: NFTState) -> Iterator[Metrics]:
     """Train as `Method.train`, and yield metrics after every iteration."""
-    config, watch = training.config, training.watch
+    config = training.config
 
     def take(rate: float) -> Iteration:
-        started = watch.now()
         images = collect(training, state)
-        rollout = started, watch.now()
-        with watch.part("training"):
+        with training.watch.part("training"):
             loss, gap, kl, norm = update(training, state, images, learning_rate=rate)
         kl_loss = kl if config.kl_weight else None
         figures = {"loss": loss, "gap": gap, "kl_loss": kl_loss, "gradient_norm": norm}
-        return Iteration(images.prompts, images.rewards, [rollout], figures)
+        return Iteration(images.prompts, images.rewards, figures)
 
     for found in iterate(training, state, take):
         yield Metrics(**found)

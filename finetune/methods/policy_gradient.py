@@ -154,15 +154,12 @@ def train(
     algorithm: PolicyGradient[C], training: Training[C], state: PolicyState
 ) -> Iterator[Metrics]:
     """Train as `Method.train`, and yield metrics after every iteration."""
-    watch = training.watch
 
     def take(rate: float) -> Iteration:
-        started = watch.now()
         rollout = collect(training, state.statistics)
-        marks = started, watch.now()
-        with watch.part("training"):
+        with training.watch.part("training"):
             figures = update(algorithm, training, state, rollout, learning_rate=rate)
-        return Iteration(rollout.prompts, rollout.rewards, [marks], figures)
+        return Iteration(rollout.prompts, rollout.rewards, figures)
 
     for found in iterate(training, state, take):
         yield Metrics(**found)

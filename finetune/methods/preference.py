@@ -94,7 +94,6 @@ class Metrics(CommonMetrics):
     """Mean denoising error of the worst or bad images less the base's."""
     safeguard: float | None
     """Mean factor of the worse images' gradient; None without the safeguard."""
-    seconds: float
 
 
 @dataclass(kw_only=True)
@@ -209,7 +208,7 @@ def train(training: Training[PreferenceConfig], state: PreferenceState) -> Itera
         report_every=config.report_every,
         validate=validator,
     )
-    for records, marks, common in reports:
+    for records, common in reports:
         norm, *sums = torch.stack(records).mean(0).tolist()
         found, is_due = Sums(*sums), common["validation_reward"] is not None
         yield Metrics(
@@ -220,7 +219,6 @@ def train(training: Training[PreferenceConfig], state: PreferenceState) -> Itera
             loser_error=_ratio(found.loser_error, found.losers),
             safeguard=_ratio(found.factor, found.factors),
             gradient_norm=norm,
-            seconds=training.watch.between(*marks),
             held_out_accuracy=validator.accuracy if is_due else None,
         )
 

@@ -75,8 +75,6 @@ class Metrics(IterationMetrics):
     pretraining_loss: float | None
     """Mean denoising error of the base's images, before `pretraining_weight`; None if the weight is
     0."""
-    first_step: int
-    """The first step of the chain with a gradient, counted from 0."""
 
 
 @dataclass(kw_only=True)
@@ -195,11 +193,8 @@ def update(
     config, model = training.config, training.model
     count = len(draws.prompts)
     rewards, pulls = torch.zeros(count, device=model.device), torch.zeros(2, device=model.device)
-    rollouts = []
     for rows in model.processes.batches(count, config.micro_batch):
-        started = training.watch.now()
         latents, found, gradient = draw_with_gradient(training, draws, rows)
-        rollouts.append((started, training.watch.now()))
         rewards[rows.to(model.device, non_blocking=True)] = found
         latents.backward(state.scaler.scale(gradient / count))
         losses = pull_losses(training, state, draws, rows, latents.detach())
@@ -216,10 +211,9 @@ def update(
         "loss": reward_loss(rewards, config.margin).mean(),
         "kl_loss": kl if config.kl_weight else None,
         "pretraining_loss": pretraining if config.pretraining_weight else None,
-        "first_step": draws.span.first,
         "gradient_norm": norm,
     }
-    return Iteration(draws.prompts, rewards, rollouts, figures)
+    return Iteration(draws.prompts, rewards, figures)
 
 
 def draw_with_gradient(

@@ -59,7 +59,6 @@ class Metrics(CommonMetrics):
     effective_sample_size: float
     """(sum w)^2 / sum w^2 over the number of images, in (0, 1]: the share of the images that really
     counts."""
-    seconds: float
 
 
 class Losses(NamedTuple):
@@ -92,7 +91,7 @@ def train(training: Training[RewardWeightedConfig], state: TrainState) -> Iterat
             return update(training, state, images, schedule, learning_rate=rate)
 
     reports = steps(training, state, take, total=config.updates, report_every=config.report_every)
-    for records, marks, common in reports:
+    for records, common in reports:
         loss, pretraining, kl, norm = torch.stack(records).mean(0).tolist()
         yield Metrics(
             **common,
@@ -102,7 +101,6 @@ def train(training: Training[RewardWeightedConfig], state: TrainState) -> Iterat
             reward=images.reward,
             effective_sample_size=images.effective_sample_size,
             gradient_norm=norm,
-            seconds=training.watch.between(*marks),
         )
 
 

@@ -16,7 +16,6 @@ from data.intervals import mean_interval, share_interval_over_groups, wilson_int
 from pipelines.evaluate.measures import Values, vendi_score
 from pipelines.run.image_plan import Planned
 from pipelines.run.judge import Verdict
-from reward.measuring.report import Staleness
 
 Interval = tuple[float, float] | None
 Group = Literal["trained", "held out"]
@@ -140,24 +139,11 @@ class AtStrength(BaseModel, frozen=True):
     groups: dict[Group, GroupFigures]
 
 
-class RoundFigures(BaseModel, frozen=True):
-    """Figures of one round that do not belong to a model."""
-
-    round: int
-    verdicts: int
-    """Number of verdicts on the round's images."""
-    rankings: int
-    staleness: Staleness | None = None
-    """Figures of the previous and of this round's reward on these images."""
-
-
 class Evaluation(BaseModel, frozen=True):
     """Content of `evaluation/metrics.json`."""
 
     round: int = 1
     """The round of the reward that is used: the last round of the models."""
-    rounds: list[RoundFigures] = []
-    """The rounds up to `round`, if there are several."""
     settings: dict[str, dict[str, Any]]
     model_hash: str
     best_of: int

@@ -63,7 +63,7 @@ models are shown."""
 MOST_GRIDS = 8
 """Number of training prompts with a grid, from the first prompt on."""
 SHOWN_AS_THEY_ARE = (
-    *("model_hash", "rounds", "omitted", "judged", "rewarded", "audit", "outdated"),
+    *("model_hash", "round", "omitted", "judged", "rewarded", "audit", "outdated"),
     *("scorers", "tuned_on"),
 )
 """Fields of the evaluation that the template shows."""

@@ -1,10 +1,11 @@
-"""The saved figures of the evaluation, and its table as text."""
+"""The saved figures of the evaluation, and their means as text."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Literal
 
+import pandas as pd
 from pydantic import ValidationError
 
 from data.errors import PictuneError
@@ -12,7 +13,6 @@ from data.runs import RunFolder
 from finetune.settings.adapter_kinds import BASE
 from pipelines.evaluate.figures import (
     Evaluation,
-    Figures,
     Group,
     GroupFigures,
     Result,
@@ -95,70 +95,40 @@ def titles(evaluation: Evaluation) -> dict[str, str]:
 
 
 def table(evaluation: Evaluation) -> str:
-    """Return the evaluation's main figure by prompt and model as text, for every sampler."""
+    """Return the means over each group of prompts by model as text, for every sampler."""
     names, measure = titles(evaluation), measure_of(evaluation)
     title = {"share": SHARE_BY_JUDGE, "reward": "mean reward", "clip": "mean CLIP score"}[measure]
     lines: list[str] = []
     for eta in etas_of(evaluation):
-        results = results_of(evaluation, eta)
         sampler = "deterministic sampler, eta 0" if eta == 0 else f"stochastic sampler, eta {eta:g}"
-        heads = [names[name] for name in results]
-        columns = [f"{head:>14}" if len(head) < 13 else f"  {head}" for head in heads]
-        lines += ["", f"{title} ({sampler})", f"{'':36}" + "".join(columns)]
-        widths = [len(column) for column in columns]
-        lines += _rows(list(results.values()), widths, measure, evaluation.scorers)
+        rows = {
+            names[name]: dict(_cells(result, measure, evaluation.scorers))
+            for name, result in results_of(evaluation, eta).items()
+        }
+        shown = pd.DataFrame(rows).to_string()
+        lines += ["", f"{title}, with 95 % intervals ({sampler})", shown]
     lines += [f"{names[name]}: {UNTRAINED}" for name in untrained_models(evaluation)]
     return "\n".join(lines)
 
 
-def _rows(
-    results: Sequence[Result], widths: Sequence[int], measure: Measure, scorers: Sequence[str]
-) -> list[str]:
-    lines = []
-    for rows in zip(*(result.prompts for result in results), strict=True):
-        if rows[0].group == "trained":
-            cells = [_cell(row, measure) for row in rows]
-            lines.append(_line(rows[0].prompt, cells, widths))
-    for group in groups_of(results):
-        means = [result.groups[group] for result in results]
-        cells = [_cell(mean, measure) for mean in means]
-        lines.append(_line(f"mean over the {group} prompts", cells, widths))
-        bounds = [
-            percent_interval(mean.interval)
-            if measure == "share"
-            else interval(mean.reward_interval)
-            for mean in means
-        ]
-        lines += [_line("  95 % interval", bounds, widths)] * any(bounds)
-        for words, values in (
-            ("  CLIP score", [mean.clip_score for mean in means] if measure != "clip" else []),
-            ("  diversity", [mean.diversity for mean in means]),
-        ):
-            if any(value is not None for value in values):
-                lines.append(_line(words, [number(value) for value in values], widths))
-        by_scorer = zip(*(mean.scores or () for mean in means), strict=True)
-        for name, scores in zip(scorers, by_scorer, strict=True):
-            lines.append(_line(f"  {name}", [number(score.mean, 3) for score in scores], widths))
-            bounds = [interval(score.interval) for score in scores]
-            lines += [_line("    95 % interval", bounds, widths)] * any(bounds)
-    if any(result.kl for result in results):
-        nats = [number(result.kl.mean, 1) if result.kl else "" for result in results]
-        lines.append(_line("KL to the base, nats", nats, widths))
-    return lines
+def _cells(result: Result, measure: Measure, scorers: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield titles of means, and the means with their intervals."""
+    for group, figures in result.groups.items():
+        title = f"mean over the {group} prompts"
+        if measure == "share":
+            is_few = figures.n < FEW
+            share = f"{figures.met} of {figures.n}" if is_few else percent(figures.alignment)
+            yield title, _with(share, percent_interval(figures.interval))
+        elif measure == "reward":
+            yield title, _with(number(figures.reward, 3), interval(figures.reward_interval))
+        else:
+            yield title, number(figures.clip_score, 3)
+        for name, score in zip(scorers, figures.scores or (), strict=True):
+            yield f"{name}, {group}", _with(number(score.mean, 3), interval(score.interval))
 
 
-def _cell(figures: Figures, measure: Measure) -> str:
-    if measure != "share":
-        return number(figures.reward if measure == "reward" else figures.clip_score, 3)
-    if figures.n < FEW:
-        return f"{figures.met} of {figures.n}"
-    return percent(figures.alignment)
-
-
-def _line(label: str, texts: Sequence[str], widths: Sequence[int]) -> str:
-    short = label if len(label) <= 34 else label[:33] + "…"
-    cells = [text.rjust(width) for text, width in zip(texts, widths, strict=True)]
-    return (f"{short:36}" + "".join(cells)).rstrip()
+def _with(value: str, bounds: str) -> str:
+    return f"{value} ({bounds})" if bounds else value
 
 
 def untrained_models(evaluation: Evaluation) -> list[str]:

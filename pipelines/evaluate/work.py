@@ -23,7 +23,6 @@ from pipelines.evaluate.figures import (
     EvaluationPrompt,
     Measured,
     Result,
-    RoundFigures,
     best_of,
     by_family,
     by_group,
@@ -45,15 +44,13 @@ from pipelines.run.image_plan import ImagesConfig, Planned
 from pipelines.run.judge import OracleJudge, judge_folder, open_judge
 from pipelines.run.metrics_log import kept_step, read_metrics
 from pipelines.run.mixes import is_mix
-from pipelines.run.model_hashes import REWARD_METRICS, has_reward, weights_hash
+from pipelines.run.model_hashes import has_reward, weights_hash
 from pipelines.run.models import open_backbone, open_model, open_reward_model
 from pipelines.run.prompts import meta_of
-from pipelines.run.rounds import labels_by_round
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig
 from pipelines.settings.stages import EvaluateConfig
 from reward.clip.backbone import ClipBackbone
-from reward.measuring.report import read_report
 from reward.model import RewardModel
 from reward.settings import RewardConfig
 from reward.sources import Reward, load_reward
@@ -222,7 +219,6 @@ def evaluation_of(
         at_strengths += by_strength(name, eta, ends | others, prompts)
     return Evaluation(
         round=run.round,
-        rounds=_rounds(run),
         settings=settings.resolved(),
         model_hash=weights_hash(settings.run.model),
         best_of=config.best_of,
@@ -294,18 +290,6 @@ def _results(
         )
         results.append(result)
     return results
-
-
-def _rounds(run: RunFolder) -> list[RoundFigures]:
-    """Return the figures of each round; empty with only one round."""
-    if run.round == 1:
-        return []
-    rounds = []
-    for number, counts in labels_by_round(run).items():
-        metrics = run.in_round(number).reward_dir / REWARD_METRICS
-        staleness = read_report(metrics).staleness if metrics.exists() else None
-        rounds.append(RoundFigures(round=number, staleness=staleness, **counts))
-    return rounds
 
 
 def _audit(settings: Settings) -> dict[str, Any] | None:

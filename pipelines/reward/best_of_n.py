@@ -23,13 +23,12 @@ from pipelines.evaluate.figures import by_reward
 from pipelines.flags import add_path
 from pipelines.interruption import ends_at_once
 from pipelines.run.image_plan import BEST_OF_SEEDS, Planned, seeded
-from pipelines.run.model_hashes import content_hash, weights_hash
-from pipelines.run.prompts import prompts_digest, prompts_of
+from pipelines.run.model_hashes import weights_hash
+from pipelines.run.prompts import prompts_of
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
-TABLE, SHEET, MADE_BY = "best_of_n.parquet", "sheet.png", "made_by.json"
-SHEET_PROMPTS, SHEET_COLUMNS = 24, 16
+TABLE, DRAWN_BY = "best_of_n.parquet", "drawn_by.json"
 CANDIDATES = schema_of("""
 prompt    string   the text that it was drawn for
 path      string   the image's file, relative to this table
@@ -44,7 +43,7 @@ picked    bool     whether it is among the best that were kept, and in `best/`
 def main(
     run: RunFolder, settings: Settings, *, reward: Path | None, n: int, keep: int, out: Path | None
 ) -> None:
-    """Draw missing images, then write the table of all candidates, the best images, and a sheet.
+    """Draw missing images, then write the table of all candidates, and the best images.
 
     Raises:
         PictuneError: there is no trained reward, or the folder belongs to another model or sampler.
@@ -54,29 +53,10 @@ def main(
     if not 1 <= keep <= n:
         raise PictuneError(f"--keep {keep}: pick at least one of --n {n} and at most all")
     folder, trained = out or run.root / "best-of-n", reward or with_reward(run).reward_dir
-    prompts = list(prompts_of(settings.run))
-    planned = seeded(prompts, n, settings.run.seed, offset=BEST_OF_SEEDS)
-    drawn_by = _drawn_by(settings)
-    picked_by = {"reward": content_hash(str(trained)), "prompts": prompts_digest(prompts)}
-    made_by = drawn_by | {"picked": picked_by | {"n": n, "keep": keep}}
+    planned = seeded(prompts_of(settings.run), n, settings.run.seed, offset=BEST_OF_SEEDS)
     paths = [folder / "candidates" / one.file_name for one in planned]
     with launched(settings.run.device) as processes:
-        earlier = _made_by(folder)
-        if processes.is_first and not drawn_by.items() <= (earlier or drawn_by).items():
-            raise PictuneError(
-                f"{folder}: its images were drawn by another model, sampler, size, type of weights "
-                "or seed; give another --out, or remove it"
-            )
-        best = [*(folder / "best").glob("*.png")]
-        files = [folder / TABLE, *paths]
-        is_done = earlier == made_by and len(best) == keep * len(prompts)
-        is_done = is_done and all(path.exists() for path in files)
-        line = f"best-of-n: done, {len(best)} of {len(planned)} images in {folder / 'best'}"
-        if processes.skips(is_done, line):
-            return
-        rewards = _draw_and_score(
-            settings, trained, folder, planned, drawn_by=drawn_by, processes=processes
-        )
+        rewards = _draw_and_score(settings, trained, folder, planned, processes=processes)
         if not processes.is_first:
             return
     ranked = by_reward(rewards, n)
@@ -95,7 +75,6 @@ def main(
         for rank, i in enumerate(order, start=1)
     ]
     write_table(pa.Table.from_pylist(rows, schema=CANDIDATES), CANDIDATES, folder / TABLE)
-    write_json(folder / MADE_BY, made_by)
     picked = [rewards[i] for order in ranked for i in order[:keep]]
     print(
         f"best-of-n: {len(picked)} of {len(planned)} images in {folder / 'best'}, "
@@ -109,13 +88,18 @@ def _draw_and_score(
     folder: Path,
     planned: Sequence[Planned],
     *,
-    drawn_by: dict[str, Any],
     processes: Processes,
 ) -> list[float]:
-    """Mark the folder as unfinished, draw the missing images, and score all of them.
+    """Draw the missing images, and score all of them.
 
     Return the scores of all candidates, in the first process.
     """
+    drawn_by, record = _drawn_by(settings), folder / DRAWN_BY
+    if record.exists() and json.loads(record.read_text("utf-8")) != drawn_by:
+        raise PictuneError(
+            f"{folder}: its images were drawn by another model, sampler, size, type of weights "
+            "or seed; give another --out, or remove it"
+        )
     with ends_at_once():
         from finetune.learning.reward_fn import score  # noqa: PLC0415 - loads torch
         from pipelines.run.drawing import Batches, Drawer  # noqa: PLC0415 - loads torch
@@ -125,8 +109,9 @@ def _draw_and_score(
     candidates, device = folder / "candidates", device_of(settings.run)
     reward_fn = as_reward_fn(open_reward_model(reward, settings.run))
     drawer = Drawer.open(settings, processes)
+    processes.wait()  # until all have read the record
     if processes.is_first:
-        write_json(folder / MADE_BY, drawn_by)
+        write_json(record, drawn_by)
     drawer.draw_missing(planned, candidates, settings.table("sampler", Sampler), title="best of n")
     if not processes.is_first:
         return []
@@ -152,26 +137,15 @@ def _drawn_by(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _made_by(folder: Path) -> dict[str, Any]:
-    """Return the folder's record of the call that wrote it; empty without a record."""
-    file = folder / MADE_BY
-    made_by: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
-    return made_by
-
-
 def _write_best(folder: Path, ranked: Sequence[Sequence[Path]], keep: int) -> None:
-    """Write the picked images, and a sheet with a row for each prompt, best image on the left."""
+    """Write the picked images, and remove those of an earlier call."""
     picked = {path.name: path for order in ranked for path in order[:keep]}
     for old in (folder / "best").glob("*.png"):
         if old.name not in picked:
-            old.unlink()  # from an earlier call
+            old.unlink()
     for name, path in sorted(picked.items()):
         with write_atomically(folder / "best" / name) as temporary:
             shutil.copyfile(path, temporary)
-    from pipelines.run.image_io import load_images, save_sheet  # noqa: PLC0415 - loads torch
-
-    rows = [load_images(order[:SHEET_COLUMNS]) for order in ranked[:SHEET_PROMPTS]]
-    save_sheet(rows, folder / SHEET)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

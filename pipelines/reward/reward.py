@@ -3,7 +3,6 @@
 Several processes share the encoding of the images; the first alone trains, measures and writes.
 """
 
-import sys
 from pathlib import Path
 
 from data.errors import PictuneError
@@ -13,14 +12,12 @@ from finetune.model.processes import Processes, launched
 from pipelines.interruption import ends_at_once
 from pipelines.reward.text import headline
 from pipelines.run.campaign import export_labels, open_store
-from pipelines.run.model_hashes import REWARD_METRICS, content_hash, reward_hash
+from pipelines.run.model_hashes import REWARD_METRICS, content_hash
 from pipelines.run.record import StageFolder
-from pipelines.run.rounds import refuse_unlabeled, reward_before
+from pipelines.run.rounds import refuse_unlabeled
 from pipelines.settings.config import Settings
-from pipelines.settings.stages import RoundsConfig
 from reward.dataset import FeedbackDataset
 from reward.files import CONFIG_FILE, TYPES, TYPES_FILE, WEIGHTS_FILE
-from reward.measuring.report import RewardReport
 from reward.settings import RewardConfig
 
 
@@ -66,34 +63,11 @@ def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> Non
     with stage.working():
         report = train_reward(run, settings, config, processes)
     print(f"reward: model in {run.reward_dir}, {headline(report)}")
-    _say_whether_stale(report, settings)
-
-
-def _say_whether_stale(report: RewardReport, settings: Settings) -> None:
-    """Advise to label more often if the earlier reward failed on the new images."""
-    stale, least = report.staleness, settings.table("rounds", RoundsConfig).least_roc_auc
-    if stale is None or stale.before.roc_auc_macro is None:
-        return
-    found = f"{stale.before.roc_auc_macro:.2f}"
-    if stale.before.roc_auc_macro >= least:
-        print(
-            f"reward: that of round {stale.round - 1} has ROC-AUC {found} within prompts, on the "
-            f"images of round {stale.round}"
-        )
-        return
-    print(
-        f"reward: label now: on the images of round {stale.round} the reward of round "
-        f"{stale.round - 1} had a ROC-AUC of {found} within prompts, below {least:g}; tune for a "
-        f"short time, then draw and label again (ROUND={stale.round + 1})",
-        file=sys.stderr,
-    )
 
 
 def _inputs(run: RunFolder, config: RewardConfig) -> dict[str, str]:
     """Return digests of all inputs of the reward and its baselines, by name."""
     inputs = {"labels": learned_from_digest(run), "backbone": content_hash(config.backbone)}
-    if (before := reward_before(run)) is not None:
-        inputs["reward before"] = reward_hash(before)
     read = [name for source in config.baselines for name in source.read_from]
     return inputs | {f"baseline {name}": content_hash(name) for name in read}
 

@@ -15,8 +15,7 @@ from pipelines.reward.sharing import encode_labeled
 from pipelines.reward.text import headline
 from pipelines.run.metrics_log import MetricsLog
 from pipelines.run.model_hashes import REWARD_METRICS
-from pipelines.run.models import open_backbone, open_cache, open_reward_model
-from pipelines.run.rounds import labeled_images, reward_before
+from pipelines.run.models import open_backbone, open_cache
 from pipelines.settings.config import Settings
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
@@ -31,22 +30,17 @@ from reward.measuring.evaluation import (
     ScoredImages,
     evaluate,
     learning_curve,
-    measure_staleness,
     model_scorer,
     point,
     score_images,
 )
-from reward.measuring.metrics import Scorer
 from reward.measuring.plots import reliability_figure
 from reward.measuring.report import (
     MODEL,
     UNCALIBRATED,
     Counts,
-    Figures,
     RewardReport,
-    Staleness,
     TypesReport,
-    read_report,
 )
 from reward.measuring.type_comparison import compare_types
 from reward.model import RewardModel
@@ -82,8 +76,6 @@ def train_reward(
     run: RunFolder, settings: Settings, config: RewardConfig, processes: Processes
 ) -> RewardReport:
     """Train, measure and write everything into the folder; `metrics.json` comes last."""
-    folder = reward_before(run)
-    before = None if folder is None else open_reward_model(folder, settings.run)
     backbone = open_backbone(config.backbone, settings.run)
     track = encode_labeled(run, backbone, processes)
     examples = _prepare(run, config, backbone, track)
@@ -111,7 +103,6 @@ def train_reward(
         sources=label_sources(run.latest),
         learning_curve=[*curve, point(model, examples)],
         rater_types=_fit_types(run, model, examples, config, generator),
-        staleness=_staleness(run, before, scorers[MODEL], examples, config.seed),
     )
     with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
@@ -139,19 +130,6 @@ def _prepare(
     if cache.failure:
         print(f"reward: {cache.failure}", file=sys.stderr)
     return examples
-
-
-def _staleness(
-    run: RunFolder, before: RewardModel | None, after: Scorer, examples: Examples, seed: int
-) -> Staleness | None:
-    """Measure the previous round's reward on this round's labeled images."""
-    folder = reward_before(run)
-    if before is None or folder is None:
-        return None
-    earlier, images = model_scorer(before, examples), labeled_images(run)
-    found = measure_staleness(earlier, after, examples, images, number=run.round, seed=seed)
-    own = read_report(folder / REWARD_METRICS).test_seen.model
-    return found.model_copy(update={"own": Figures(**dict(own)) if own.n else None})
 
 
 def _fit_types(
@@ -204,7 +182,5 @@ def _losses(config: RewardConfig, counts: Counts) -> Iterator[str]:
     """Yield the training losses, in words."""
     if counts["good"] + counts["bad"]:
         yield "single labels by the squared error of Lee et al. 2023 (arXiv 2302.12192)"
-    if config.auxiliary_weight and counts["good"]:
-        yield "contrastive prompts"
     if config.ranking_weight and counts["pairs"]:
         yield "rankings by Bradley and Terry"

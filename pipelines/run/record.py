@@ -32,7 +32,6 @@ UNBOUND = frozenset(
         "run.compile",
         "images.batch",
         "tasks",
-        "rounds.least_roc_auc",
         "finetune.strengths",
         "finetune.trackers",
     }

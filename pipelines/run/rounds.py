@@ -5,13 +5,11 @@ with a model of the previous round, collects labels on them, trains a reward on 
 continues tuning from the adapters of the previous round. All rounds share one store of labels.
 """
 
-from collections import Counter
 from pathlib import Path
 
 from data.errors import PictuneError
 from data.files import sha256_of
 from data.runs import RunFolder
-from data.schema import LABELS_RANKING, read_table
 from data.tables.parquet import MANIFEST
 from finetune.settings.adapter_kinds import kind_in
 from pipelines.methods import METHODS
@@ -37,20 +35,6 @@ def labeled_images(run: RunFolder) -> set[str]:
         for image_id, number in round_of_images(run).items()
         if number == run.round and image_id in labeled
     }
-
-
-def labels_by_round(run: RunFolder) -> dict[int, dict[str, int]]:
-    """Return the number of verdicts and rankings on the images of each round, without skips."""
-    rounds = round_of_images(run)
-    verdicts, pairs = read_labels(run.latest)
-    rankings = read_table(run.latest / "labels_ranking.parquet", LABELS_RANKING).to_pandas()
-    learned = rankings[rankings["label_id"].isin(pairs["ranking_label_id"])]
-    counts = {
-        "verdicts": Counter(rounds.get(image_id, 1) for image_id in verdicts["image_id"]),
-        "rankings": Counter(rounds.get(ids[0], 1) for ids in learned["image_ids"]),
-    }
-    numbers = range(1, run.round + 1)
-    return {number: {kind: count[number] for kind, count in counts.items()} for number in numbers}
 
 
 def refuse_unlabeled(run: RunFolder) -> None:
@@ -110,11 +94,3 @@ def adapter_to_go_on_from(run: RunFolder, method: str, model: str) -> Path:
             "mix two; put those back, or use another RUN="
         )
     return folder
-
-
-def reward_before(run: RunFolder) -> Path | None:
-    """Return the folder of the previous round's reward; None if there is none."""
-    before = run.in_round(run.round - 1)
-    if run.round == 1 or not (before.reward_dir / REWARD_METRICS).exists():
-        return None
-    return before.reward_dir

@@ -28,11 +28,6 @@ PRESETS = Path(__file__).parents[1] / "presets"
 
 DEFAULT_PRESET = "emoji"
 
-NESTED_TOO_DEEP = (
-    "tables or lists within each other, too deep to be read; write the settings as the presets do"
-)
-
-
 LIKE = "like"
 """Key of a table that names another table, from which it takes its missing settings."""
 SHARED = ("adapter", "validation")
@@ -142,12 +137,6 @@ def _parsed(path: Path) -> dict[str, Any]:
         line = int(place[1]) if place else len(path.read_text(encoding="utf-8").splitlines())
         reason = str(error).split(" (at ")[0]
         raise PictuneError(f"{path}:{line}: not valid TOML ({reason}); fix that line") from error
-    except RecursionError as error:
-        raise PictuneError(f"{path}: {NESTED_TOO_DEEP}") from error
-    except ValueError as error:  # Python's limit on the digits of a number
-        raise PictuneError(
-            f"{path}: holds a number of too many digits to be read; write a shorter one"
-        ) from error
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:
@@ -161,7 +150,7 @@ def parse_override(text: str) -> tuple[list[str], Any]:
         )
     try:
         parsed = tomllib.loads(f"value = {value}")
-    except (ValueError, RecursionError):
+    except ValueError:
         return keys, value
     return keys, parsed["value"] if len(parsed) == 1 else value
 

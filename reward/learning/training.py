@@ -1,11 +1,11 @@
 """Training of the reward on cached embeddings (Lee et al. 2023, arXiv 2302.12192).
 
-    loss = (y - r)^2 + auxiliary_weight * prompt classification + ranking_weight * rankings
+    loss = (y - r)^2 + ranking_weight * rankings
 
 Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one;
 2. an image's label is the mean over its raters; 3. rankings are training data too, by the loss of
    Bradley and Terry; 4. early stopping and a temperature from the validation part;
-5. the head starts near the CLIP score (`EnsembleHead`).
+5. the head starts near the CLIP score (`EnsembleHead`); 6. there is no loss on wrong prompts.
 """
 
 import math
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from sklearn.metrics import roc_auc_score
 
 from data.errors import PictuneError
 from reward.calibration import fit_temperature
@@ -42,12 +41,9 @@ class RewardMetrics:
     epoch: int
     """Number of the epoch, from 1."""
     binary_loss: float | None
-    prompt_loss: float | None
     ranking_loss: float | None
     val_loss: float | None
-    """Loss of the ensemble's score without the prompt-classification loss; the weights with its
-    lowest value are kept."""
-    val_roc_auc: float | None
+    """Loss of the ensemble's score; the weights with its lowest value are kept."""
 
 
 def new_model(
@@ -99,7 +95,7 @@ def train(
     for epoch in range(1, config.epochs + 1):
         losses = train_epoch(objective, optimizer, labels, config.batch_size, generator)
         val_loss = objective.validation_loss(held_out)
-        yield RewardMetrics(epoch, *losses, val_loss, _validation_auc(model, examples))
+        yield RewardMetrics(epoch, *losses, val_loss)
         if val_loss is not None and val_loss < best_loss:
             best_loss, best_epoch = val_loss, epoch
             best_weights = {name: weight.detach().clone() for name, weight in learned.items()}
@@ -123,8 +119,8 @@ def train_epoch(
     labels: LabelTensors,
     batch_size: int,
     generator: torch.Generator,
-) -> tuple[float | None, float | None, float | None]:
-    """Pass over the labels once; return the mean binary, prompt-classification and ranking loss."""
+) -> tuple[float | None, float | None]:
+    """Pass over the labels once; return the mean binary and ranking loss."""
     steps = steps_per_epoch(labels, batch_size, ranking_weight=objective.config.ranking_weight)
     orders = (
         torch.randperm(n, generator=generator).tensor_split(steps)
@@ -139,17 +135,17 @@ def train_epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        history.append((terms.binary, terms.prompt, terms.ranking))
+        history.append((terms.binary, terms.ranking))
     # Read here, since each read waits for the device.
-    binary, prompt, ranking = (
+    binary, ranking = (
         torch.stack(present).tolist()
         if (present := [one for one in column if one is not None])
         else []
         for column in zip(*history, strict=True)
     )
-    if not np.isfinite([*binary, *prompt, *ranking]).all():
+    if not np.isfinite([*binary, *ranking]).all():
         raise PictuneError("reward: the loss is no longer a number; lower reward.learning_rate")
-    return _mean(binary), _mean(prompt), _mean(ranking)
+    return _mean(binary), _mean(ranking)
 
 
 def steps_per_epoch(labels: LabelTensors, batch_size: int, *, ranking_weight: float) -> int:
@@ -178,11 +174,6 @@ def steps_per_epoch(labels: LabelTensors, batch_size: int, *, ranking_weight: fl
 
 def _mean(values: list[float]) -> float | None:
     return float(np.mean(values)) if values else None
-
-
-def _validation_auc(model: RewardModel, examples: Examples) -> float | None:
-    logits, good = verdict_logits(model, examples, examples.split.val)
-    return float(roc_auc_score(good, logits)) if len(np.unique(good)) == 2 else None
 
 
 def _check_labels(train: FeedbackDataset) -> None:

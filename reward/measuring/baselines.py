@@ -96,9 +96,7 @@ def blind_scorer(
         blind = replace(examples, text_embeddings=torch.zeros_like(examples.text_embeddings))
     else:
         blind = replace(examples, image_features=torch.zeros_like(examples.image_features))
-    # Such a head cannot tell an image's prompts apart.
-    one_head = {"members": 1, "auxiliary_weight": 0.0}
-    model = train_from_scratch(backbone, blind, config.model_copy(update=one_head))
+    model = train_from_scratch(backbone, blind, config.model_copy(update={"members": 1}))
     return model_scorer(model, blind)
 
 

@@ -1,6 +1,6 @@
 """Evaluation of scorers on held-out labels: by part and category, and against raters."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -28,7 +28,6 @@ from reward.measuring.report import (
     Gain,
     HumanFigures,
     PartReport,
-    Staleness,
 )
 from reward.model import RewardModel
 from reward.settings import RewardConfig
@@ -231,50 +230,3 @@ def point(model: RewardModel, examples: Examples) -> CurvePoint:
     counts = examples.split.train.counts
     held_out = {name: row.model_dump(include=CURVE_FIGURES) for name, row in parts.items()}
     return CurvePoint(labels=counts["good"] + counts["bad"], pairs=counts["pairs"], **held_out)
-
-
-def measure_staleness(
-    before: Scorer,
-    after: Scorer,
-    examples: Examples,
-    new_images: Collection[str],
-    *,
-    number: int,
-    seed: int,
-) -> Staleness:
-    """Return the figures of the earlier and the current reward on the labels of `new_images`.
-
-    The earlier reward never saw these images, so it is measured on all their labels. The current
-    reward was trained on most of them, so only its held-out images measure it; the earlier reward
-    is measured on these too.
-
-    Args:
-        before: the scorer of the earlier reward.
-        after: the scorer of the current reward.
-        examples: all labels, with the current reward's split.
-        new_images: ids of the images that were drawn since the earlier reward was trained.
-        number: the round that drew them.
-        seed: of the resamples behind the intervals.
-    """
-    dataset, split = examples.dataset, examples.split
-    is_new = np.isin(dataset.image_ids, list(new_images))
-
-    def of_new(part: FeedbackDataset) -> FeedbackDataset:
-        pairs = part.pairs
-        return part.where(
-            is_new[part.verdicts.image], is_new[pairs.image_0] & is_new[pairs.image_1]
-        )
-
-    def measured(scorer: Scorer, part: FeedbackDataset) -> FiguresWithIntervals:
-        scored = Scored.from_scorer(scorer, part)
-        samples = Resamples.draw(scored, np.random.default_rng(seed), RESAMPLES)
-        return with_intervals(scored, samples.figures(scored), samples)
-
-    drawn, held_out = of_new(dataset), of_new(split.test_seen.joined(split.test_unseen))
-    return Staleness(
-        round=number,
-        images=len(drawn.labeled_images),
-        before=measured(before, drawn),
-        held_out_before=measured(before, held_out),
-        held_out_after=measured(after, held_out),
-    )

@@ -1,11 +1,8 @@
 """The figures of a trained reward, the content of `metrics.json` in its folder."""
 
-from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, ValidationError
-
-from data.errors import PictuneError
+from pydantic import BaseModel, Field
 
 Interval = tuple[float, float]
 """Lower and upper end of a 95 % bootstrap interval."""
@@ -137,34 +134,6 @@ class TypesReport(TypeComparison, frozen=True):
     """Number of raters by their most probable type."""
 
 
-class Staleness(BaseModel, frozen=True):
-    """Figures of the earlier and the current reward on the images drawn between their trainings."""
-
-    round: int
-    """The round that drew the images."""
-    images: int
-    """Number of labeled images of the round."""
-    own: Figures | None = None
-    """The earlier reward on its own held-out images, from its own `metrics.json`."""
-    before: FiguresWithIntervals
-    """The earlier reward on all labels of the round's images, which it never saw."""
-    held_out_before: FiguresWithIntervals
-    """The earlier reward on the images that are held out from the current reward."""
-    held_out_after: FiguresWithIntervals
-    """The current reward on the same images."""
-
-    @property
-    def rows(self) -> dict[str, Figures]:
-        """The figures in the order of the report, by title."""
-        before, after = f"reward of round {self.round - 1}", f"reward of round {self.round}"
-        own = {} if self.own is None else {f"{before}, images of its own round": self.own}
-        return own | {
-            f"{before}, all images of round {self.round}": self.before,
-            f"{before}, those that are held out": self.held_out_before,
-            f"{after}, those that are held out": self.held_out_after,
-        }
-
-
 class Evaluation(BaseModel, frozen=True):
     """Figures on every part of the labels."""
 
@@ -188,21 +157,3 @@ class RewardReport(Evaluation, frozen=True):
     """Labels by source: human, simulated, imported or adjudicator."""
     learning_curve: list[CurvePoint]
     rater_types: TypesReport | None = ABSENT
-    staleness: Staleness | None = ABSENT
-    """Staleness of the previous round's reward, in rounds after the first."""
-
-
-def read_report(path: Path) -> RewardReport:
-    """Read `metrics.json` of a trained reward.
-
-    Raises:
-        PictuneError: the file is missing or holds something else.
-    """
-    try:
-        return RewardReport.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise PictuneError(
-            f"{path}: not the figures of a reward ({reason}); remove {path.parent} and run "
-            "`make reward`"
-        ) from error

@@ -136,7 +136,7 @@ def weights_of(run: RunFolder, method: str) -> dict[str, Tensor]:
 
 def figures_of(run: RunFolder, method: str) -> list[dict[str, Any]]:
     """Return the lines of `metrics.jsonl` without the values that depend on the machine."""
-    machine = ("seconds", "share_of_time", "images_per_second", "peak_memory_gb")
+    machine = ("seconds_in_all", "share_of_time", "peak_memory_gb")
     return [
         {name: value for name, value in line.items() if not name.startswith(machine)}
         for line in read_metrics(run.finetune_dir(method))

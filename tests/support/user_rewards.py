@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from PIL import Image, ImageStat
 from torch import Tensor
 
 NOT_A_FUNCTION = 3
@@ -27,12 +26,6 @@ def first_is_brighter(images: Tensor, _prompts: Sequence[str], others: Tensor) -
 def noted_brightness(images: Tensor, prompts: Sequence[str]) -> Tensor:
     SCORED.extend(prompts)
     return brightness(images, prompts)
-
-
-def brightness_of_pil(images: Tensor, _prompts: Sequence[str]) -> Tensor:
-    pixels = (255 * images).byte().permute(0, 2, 3, 1).numpy()
-    means = [ImageStat.Stat(Image.fromarray(picture)).mean for picture in pixels]
-    return torch.tensor(means).mean(1) / 255
 
 
 def not_a_number(images: Tensor, _prompts: Sequence[str]) -> Tensor:

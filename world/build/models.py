@@ -131,10 +131,7 @@ def build_clip(seed: int) -> None:
 
 
 def build_oracle(seed: int) -> None:
-    """Train the oracle on renders, their round trips, and renders that the base partly denoised.
-
-    Also writes statistics of real renders.
-    """
+    """Train the oracle on renders, their round trips, and renders that the base partly denoised."""
     if not (WORK / "base/unet").exists():
         raise PictuneError(
             f"{WORK / 'base'}: no base model to draw the oracle's training images with; "
@@ -166,7 +163,6 @@ def build_oracle(seed: int) -> None:
         print(f"oracle on {name}: {parts}", flush=True)
     folder = MODELS / "emoji-oracle"
     oracle.save_pretrained(folder)
-    oracle.save_reference(folder, renders.float() / 255)
     write_json(folder / "accuracy.json", accuracy)
 
 
