@@ -70,7 +70,11 @@ def answer(
 def disputed(tmp_path: Path) -> Campaign:
     """Three images that Ann finds good and Dora bad at once; both rank them, in reverse."""
     campaign = Campaign(tmp_path)
-    campaign.store.plan.set_overlap("ranking", 2, campaign.store.add_rater("Boss"))
+    campaign.store.add_rater("Boss")
+    together = NewTask(
+        kind="ranking", prompt="a cat", image_ids=tuple(campaign.image_ids), overlap=2
+    )
+    campaign.store.add_tasks([together])
     order = {image_id: rank for rank, image_id in enumerate(campaign.image_ids, start=1)}
     reverse = {image_id: 4 - rank for image_id, rank in order.items()}
     answer(campaign, "Ann", 3, ranks=order, verdict="good")

@@ -9,8 +9,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from data.errors import PictuneError
-from data.feedback import NewTask
-from data.kinds.registry import TaskKind
 from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
@@ -85,25 +83,19 @@ def test_replicas_that_start_at_once_make_one_campaign(postgres_url: str) -> Non
     assert len({public_id for _, public_id in found}) == 1
 
 
-def test_admins_who_change_one_setting_at_once_get_no_error_and_lose_no_change(
+def test_admins_who_change_one_setting_at_once_get_no_error(
     postgres_url: str,
 ) -> None:
     at_once = Barrier(2, timeout=30)
-    kinds: tuple[TaskKind, ...] = ("binary", "ranking")
 
-    def change(kind: TaskKind) -> None:
+    def change(name: str) -> None:
         with FeedbackStore.open(postgres_url) as store:
-            boss = store.add_rater(f"boss of {kind}")
-            for overlap in range(2, 22):
+            boss = store.add_rater(name)
+            for number in range(20):
                 at_once.wait()
-                store.set_paused(overlap % 2 == 0, by=boss)
-                store.plan.set_overlap(kind, overlap, boss)
+                store.set_paused(number % 2 == 0, by=boss)
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(change, kinds))
+        list(pool.map(change, ("Ann", "Ben")))
     with FeedbackStore.open(postgres_url) as store:
         assert not store.is_paused
-        store.add_tasks(
-            [*binary_tasks(1), NewTask(kind="ranking", prompt="", image_ids=("a", "b"))]
-        )
-        assert {one.smallest_overlap for one in store.plan.overlaps()} == {21}

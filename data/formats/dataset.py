@@ -52,10 +52,9 @@ TABLES_FOLDER = "data"
 IMAGES_AT_ONCE = 100
 """Number of images in a row group, which are held in memory at the same time."""
 CIRCUMSTANCE_COLUMNS = {"wording", *schema_of(OF_REVISIONS).names} - {"submitted_at"}
-REMARK_COLUMNS = {"skip_reason": "reason", "unsafe_image_ids": "unsafe"}
-REMARK_COLUMNS |= {name: name for name in ("comment", "strength", "count")}
+REMARK_COLUMNS = {"skip_reason": "reason", "unsafe_image_ids": "unsafe", "comment": "comment"}
 """Fields of answers by the columns of their tables."""
-PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis", "subject", "reference", "steps")
+PLANNED_COLUMNS = ("overlap", "priority", "gold_source", "axis")
 """Columns of TASKS that are copied as they are; the others need conversion."""
 FACT_COLUMNS = ["created_at", *(one.name for one in IMAGES if one.nullable and one.name != "round")]
 """Columns of IMAGES that are copied; `round` is not copied, since no round of this run drew the

@@ -266,7 +266,7 @@ class _Batch:
         with _faults_named(row, "answer"):
             kind = KINDS[task.kind]
             answer: Answer = kind.from_source(label.answer, task.image_ids, label.remarks)
-            check_answer(answer, task.kind, task.image_ids, task.axis)
+            check_answer(answer, task.kind, task.image_ids)
             return answer
 
     def _label(

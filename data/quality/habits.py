@@ -24,16 +24,7 @@ LEVEL = 0.001
 QUICK, FIRST_PLACE, ONE_SIDE = "quick", "first_place", "one_side"
 """Names of the habits."""
 
-NO_HABITS = {
-    "timed_n": 0,
-    "quick_n": 0,
-    "quick_p": None,
-    "first_place_p": None,
-    "sided_n": 0,
-    "left_n": 0,
-    "one_side_p": None,
-    "flags": (),
-}
+NO_HABITS = {"timed_n": 0, "quick_n": 0, "sided_n": 0, "left_n": 0, "flags": ()}
 """Row of a rater without labels."""
 
 

@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pandas as pd
-
 from data.kinds.registry import kind_of
 from data.store.people.audit import AuditEntry
 from data.store.people.reports import ReportedImage
@@ -30,12 +28,7 @@ BLURRED = "reported"
 # Title of each column -> its type in `gr.Dataframe`; only `markdown` is no plain text.
 COUNTS = {"Done": "number", "Wanted": "number", "Share": "number"}
 BY_CATEGORY = {"Category": "str", "Kind": "str"} | COUNTS
-BY_PROMPT = {"Prompt": "str"} | BY_CATEGORY
 AGREEMENT = {"Kind": "str", "Category": "str", "Alpha": "number", "Tasks": "number"}
-COMPARISONS = {"Question": "str", "Models": "str", "Votes": "number"} | {
-    "The first won": "number",
-    "Enough votes": "str",
-}
 RATERS = {
     "Rater": "str",
     "Flags": "markdown",
@@ -52,7 +45,6 @@ RATERS = {
     "First place": "number",
     "Left": "number",
 }
-ONE_RATER = {"Figure": "str", "Value": "markdown"}
 REPORTS = {"Rater": "str", "Reason": "str", "Comment": "str", "When": "str", "Image": "markdown"}
 FILES = {"File": "markdown", "Rows": "number", "Kilobytes": "number"}
 AUDIT = {"When": "str", "Who": "str", "What": "str", "About": "str", "Change": "str"} | {
@@ -83,30 +75,6 @@ def category_table(summary: Summary) -> Table:
     return table(BY_CATEGORY, rows)
 
 
-def prompt_table(summary: Summary) -> Table:
-    """Return labels done and wanted, by prompt and kind; most missing labels first."""
-    rows = [
-        (one.prompt, one.category, one.kind, *_done(one.done, one.total)) for one in summary.prompts
-    ]
-    return table(BY_PROMPT, rows)
-
-
-def category_plot(summary: Summary) -> pd.DataFrame:
-    """Return labels by category and state, for a plot of stacked bars."""
-    rows: list[tuple[str, int, str]] = []
-    for category in dict.fromkeys(row.category for row in summary.categories):
-        mine = [row for row in summary.categories if row.category == category]
-        done, total = sum(row.done for row in mine), sum(row.total for row in mine)
-        rows += [(category, done, "done"), (category, max(total - done, 0), "still wanted")]
-    return pd.DataFrame(rows, columns=["Category", "Labels", "State"])
-
-
-def hours_plot(summary: Summary, zone: ZoneInfo) -> pd.DataFrame:
-    """Return labels by hour of the clock."""
-    hours = [f"{hour.astimezone(zone):%H}" for hour in summary.hours]
-    return pd.DataFrame({"Hour": hours, "Labels": list(summary.hours.values())})
-
-
 def agreement_table(quality: Quality) -> Table:
     """Return Krippendorff's alpha by kind and category."""
     rows = [
@@ -118,21 +86,6 @@ def agreement_table(quality: Quality) -> Table:
     return table(AGREEMENT, rows)
 
 
-def comparison_table(quality: Quality) -> Table:
-    """Return how each pair of models stands, by question."""
-    rows = [
-        (
-            one["question"],
-            one["models"],
-            one["votes"],
-            (one["won"], _with_interval(one["won"], *(one["interval"] or (None, None)))),
-            one["standing"],
-        )
-        for one in quality.get("comparisons", ())
-    ]
-    return table(COMPARISONS, rows)
-
-
 def people(quality: Quality) -> list[str]:
     """Return the names of the raters who are people."""
     return [rater["name"] for rater in quality["raters"] if rater["source"] == "human"]
@@ -142,16 +95,6 @@ def rater_table(quality: Quality) -> Table:
     """Return each rater's figures, in order of joining."""
     total = sum(rater["n"] for rater in quality["raters"] if rater["source"] == "human")
     return table(RATERS, [_rater_row(rater, total) for rater in quality["raters"]])
-
-
-def one_rater(quality: Quality, name: object) -> Table:
-    """Return the figures of one rater in one column, for phones."""
-    rows = rater_table(quality)["metadata"]["display_value"]
-    mine = [row for row in rows if row[0] == name]
-    return table(
-        ONE_RATER,
-        [(title, str(value)) for row in mine for title, value in zip(RATERS, row, strict=True)][1:],
-    )
 
 
 def report_table(image: ReportedImage | None, zone: ZoneInfo) -> Table:
