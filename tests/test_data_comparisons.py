@@ -26,7 +26,6 @@ from tests.support.data_campaign import (
     good_answer,
     submission,
 )
-from tests.support.exchange_run import ExchangeRun
 
 
 def submit(store: FeedbackStore, rater: str, claim: Claim, answer: Answer) -> None:
@@ -202,14 +201,3 @@ def test_comparisons_change_nothing_that_training_learns_from(tmp_path: Path) ->
     assert after.files["latest/labels_comparisons.parquet"].rows == 6
     assert learned_from_digest(campaign.run) == before
     assert len(pd.read_parquet(campaign.run.latest / "labels_pairs.parquet")) == 3
-
-
-def test_a_dataset_folder_carries_comparisons_to_another_run(tmp_path: Path) -> None:
-    campaign = campaign_with_comparisons(tmp_path / "mine")
-    answer_in_two_ways(campaign)
-    export(campaign.store, campaign.run)
-    mine, other = ExchangeRun(campaign.run.root), ExchangeRun(tmp_path / "other")
-    other.take("dataset", mine.give("dataset", tmp_path / "out"))
-    assert len(other.table("labels_comparisons")) == 6
-    assert other.contents()["labels"] == mine.contents()["labels"]
-    assert other.contents()["tasks"] == mine.contents()["tasks"]

@@ -259,3 +259,18 @@ def test_an_export_keeps_the_one_before_for_readers_that_are_in_it(campaign: Cam
         export(campaign.store, campaign.run)
     assert not first.exists()
     assert len([path for path in campaign.run.snapshots.iterdir() if path.is_dir()]) == 2
+
+
+def test_an_export_takes_the_place_of_a_plain_folder_without_losing_what_others_put_there(
+    campaign: Campaign,
+) -> None:
+    export(campaign.store, campaign.run)
+    folder = campaign.run.latest.resolve()
+    campaign.run.latest.unlink()
+    folder.rename(campaign.run.latest)
+    (campaign.run.latest / "notes.txt").write_text("mine")
+    for name in ("anna", "bert", "carla"):
+        campaign.store.add_rater(name)
+        export(campaign.store, campaign.run)
+    assert campaign.run.latest.is_symlink()
+    assert [path.read_text() for path in campaign.run.snapshots.glob("*/notes.txt")] == ["mine"]

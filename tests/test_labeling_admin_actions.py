@@ -162,12 +162,3 @@ def test_thumbnails_are_small_and_bare_and_for_admins_alone(
     assert (answer.headers["Content-Type"], image.size) == ("image/webp", (320, 160))
     assert b"secret" not in answer.content
     assert client.get("/api/v1/admin/thumbnails/nothing").status_code == 404
-
-
-def test_an_app_without_an_export_has_no_tables(tmp_path: Path) -> None:
-    campaign = Campaign(tmp_path)
-    add_admin(campaign.store)
-    app = app_of(campaign.store)
-    client = as_admin(TestClient(app))
-    assert list_tables(state_of(client)) == []
-    campaign.store.close()

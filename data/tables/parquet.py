@@ -222,6 +222,10 @@ def _switch(run: RunFolder, folder: Path, export_id: str) -> None:
             path.replace(new / path.name)
     else:
         folder.rename(new)
+    # a plain folder, as in a copy of a run that followed links
+    if run.latest.is_dir() and not run.latest.is_symlink():
+        before = f"before-{export_id}"
+        run.latest.rename(run.snapshots / before)
     replace_link(run.latest, new)
     for old in run.snapshots.iterdir():
         if old.is_dir() and old.name not in (before, export_id):

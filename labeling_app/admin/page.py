@@ -22,7 +22,7 @@ ABOUT_AGREEMENT = (
     "Tasks are those with several raters."
 )
 ABOUT_RATERS = (
-    "A click on a rater chooses them below. **Share**: of all labels by people. "
+    "A click on a rater chooses them below. "
     "**Gold accuracy**: with its 95 % interval. **Same again**: repeated questions "
     "answered alike. **Skill**: the chance to be right, estimated from the answers of others "
     "(Dawid-Skene). **Quick**: answers in less than half a second per image. **First place**: "

@@ -35,7 +35,6 @@ RATERS = {
     "Role": "str",
     "Status": "str",
     "Labels": "number",
-    "Share": "number",
     "Skipped": "number",
     "Gold accuracy": "number",
     "Same again": "number",
@@ -93,8 +92,7 @@ def people(quality: Quality) -> list[str]:
 
 def rater_table(quality: Quality) -> Table:
     """Return each rater's figures, in order of joining."""
-    total = sum(rater["n"] for rater in quality["raters"] if rater["source"] == "human")
-    return table(RATERS, [_rater_row(rater, total) for rater in quality["raters"]])
+    return table(RATERS, [_rater_row(rater) for rater in quality["raters"]])
 
 
 def report_table(image: ReportedImage | None, zone: ZoneInfo) -> Table:
@@ -209,18 +207,16 @@ def _part(part: int, n: int, shown: Callable[[float], str]) -> Cell:
     return _number(part / n if n else None, shown)
 
 
-def _rater_row(rater: Mapping[str, Any], total: int) -> tuple[Cell, ...]:
+def _rater_row(rater: Mapping[str, Any]) -> tuple[Cell, ...]:
     gold = _with_interval(*(rater[f"gold_{name}"] for name in ("accuracy", "ci_low", "ci_high")))
     first = [_percent(rater[f"first_place_{name}"]) for name in ("wins", "expected")]
-    is_person = rater["source"] == "human"
     quick, sided = rater["quick_n"], rater["sided_n"]
     return (
         rater["name"],
         f"**{', '.join(rater['flags']).replace('_', ' ')}**" if rater["flags"] else "",
-        rater["role"] if is_person else rater["source"],
+        rater["role"] if rater["source"] == "human" else rater["source"],
         (rater["status"] or NOTHING).replace("_", " "),
         rater["n"],
-        _part(rater["n"], total if is_person else 0, _percent),
         rater["n_skipped"],
         _number(rater["gold_accuracy"], lambda _: f"{gold} of {rater['gold_n']}"),
         _number(rater["self_consistency"], _percent),

@@ -76,14 +76,11 @@ class LatestTotals:
     ) -> Totals:
         """Return the totals; `newest` bypasses the cache."""
         known = self._totals.get(source)
-        if newest or (known is not None and not known.is_large):
+        if newest or known is None or not known.is_large:
             return self._count(connection, source, now)
-        if known is not None and (known.is_fresh(now) or self._counting.locked()):
+        if known.is_fresh(now) or self._counting.locked():
             return known
         with self._counting:
-            counted = self._totals.get(source)  # another thread may have counted meanwhile
-            if counted is not None and counted.is_fresh(now):
-                return counted
             return self._count(connection, source, now)
 
     def _count(self, connection: sa.Connection, source: Source, now: datetime) -> Totals:
