@@ -41,6 +41,7 @@ class ImportedLabel:
     submitted_at: datetime | None = None
     """Time of the answer; None for the time of the import."""
     time_on_task_ms: int | None = None
+    active_ms: int | None = None
     app_version: str | None = None
 
 
@@ -145,6 +146,7 @@ def _row(
         "rater_id": key[1],
         "submission_id": label.submission_id,
         "time_on_task_ms": label.time_on_task_ms,
+        "active_ms": label.active_ms,
         "app_version": label.app_version,
         "lease_late": False,
         "is_live": False,
