@@ -89,7 +89,6 @@ def quality(campaign: Campaign) -> dict[str, Any]:
 def test_a_rater_who_answers_in_tenths_of_a_second_is_flagged(disputed: Campaign) -> None:
     raters = {rater["name"]: rater for rater in quality(disputed)["raters"]}
     assert raters["Dora"]["flags"] == ("quick",)
-    assert (raters["Dora"]["timed_n"], raters["Dora"]["quick_n"]) == (4, 4)
     assert raters["Ann"]["flags"] == raters["Boss"]["flags"] == ()
 
 
@@ -117,12 +116,9 @@ def test_comparisons_at_one_side_or_in_tenths_of_a_second_are_flagged(tmp_path: 
     raters = {rater["name"]: rater for rater in found["raters"]}
     assert raters["Ann"]["flags"] == ()
     assert raters["Dora"]["flags"] == ("quick", "one_side")
-    dora = raters["Dora"]
-    assert (dora["quick_n"], dora["sided_n"], dora["left_n"]) == (120, 120, 120)
     assert raters["Eva"]["flags"] == ("one_side",)
-    assert 0.6 < raters["Eva"]["left_n"] / raters["Eva"]["sided_n"] < 0.75
     cells = {row[0]: row for row in rater_table(found)["metadata"]["display_value"]}
-    assert (cells["Dora"][1], cells["Dora"][-1]) == ("**quick, one side**", "100 % of 120")
+    assert cells["Dora"][1] == "**quick, one side**"
 
 
 def test_disputes_are_found_and_an_adjudicator_is_no_rater(disputed: Campaign) -> None:

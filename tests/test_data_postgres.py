@@ -9,18 +9,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from data.errors import PictuneError
-from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
-from data.tables.parquet import export
-from data.tables.verification import verify
 from tests.support.claim_machine import Campaigning
 from tests.support.data_campaign import (
-    Campaign,
-    Clock,
-    answer_all,
     binary_tasks,
-    claimed,
-    submission,
 )
 
 pytestmark = pytest.mark.slow
@@ -39,23 +31,6 @@ def test_no_history_breaks_the_rules_of_claims(postgres_url: str) -> None:
             super().__init__(postgres_url)
 
     run_state_machine_as_test(OnPostgres, settings=few)
-
-
-def test_edit_undo_and_export_work_as_on_sqlite(postgres_url: str, tmp_path: Path) -> None:
-    campaign = Campaign(tmp_path)
-    with FeedbackStore.open(postgres_url, clock=Clock()) as store:
-        store.add_tasks(binary_tasks(3))
-        rater = store.add_rater("anna")
-        claim = claimed(store, rater)
-        store.submit(submission(claim, rater, "first"))
-        edit = submission(claim, rater, "second", BinaryAnswer(verdict="bad"))
-        assert store.submit(edit).revision == 2
-        assert store.undo(rater) == claim.task
-        answer_all(store, rater)
-        assert store.progress(rater).mine == 3
-        assert export(store, campaign.run) == export(store, campaign.run)
-        faults = verify(store, campaign.run)
-    assert [fault for fault in faults if not fault.startswith("image image")] == []
 
 
 def test_a_server_that_does_not_answer_is_one_clear_line_without_the_password(

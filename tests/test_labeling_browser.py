@@ -116,15 +116,17 @@ def answer_and_undo(page: Page) -> None:
 
 def answer_while_the_server_is_down(page: Page, server: Server) -> None:
     """Gives the eighth answer; it is sent when the server is back."""
-    there = images_of(page)
+    there, banner = images_of(page), page.get_by_text("The server cannot be reached")
     server.end(signal.SIGKILL)
     answer_by_keys(page)
     assert images_of(page) != there  # the next one had been fetched ahead
     expect(page.locator(".saved")).to_have_text("Not saved yet")
-    expect(page.get_by_text("The server cannot be reached")).to_be_visible()
+    expect(banner).to_be_visible()
+    spot = page.locator(".prompt").bounding_box()
     server.start()
     expect_saved(page, 8)
-    expect(page.get_by_text("The server cannot be reached")).to_be_hidden()
+    expect(banner).to_be_hidden()
+    assert page.locator(".prompt").bounding_box() == spot  # nothing moves under the hand
 
 
 def check_what_is_stored(given: list[dict[str, Any]], campaign: Campaign) -> None:

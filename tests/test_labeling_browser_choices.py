@@ -189,22 +189,3 @@ def test_the_left_hand_alone_answers_everything(
         expect(page.locator("[data-slot=keys-of-all]")).to_contain_text("EUndo my last answer")
         page.keyboard.press("s")
         wait_until(lambda: last_answer(campaign, "Ann").get("verdict") == "bad")
-
-
-@pytest.mark.usefixtures("campaign")
-def test_german_fits_a_phone(browser: Browser, tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
-        page = come(browser, server.url, PHONE, locale="de-DE")
-        assert not wider_than_screen(page)
-        enter(page, "Ann")
-        seen: set[str] = set()
-        while seen != {"binary", "ranking"}:
-            seen.add(kind_of(page))
-            assert not wider_than_screen(page)
-            see(page)
-            page.keyboard.press("s" if kind_of(page) == "ranking" else "3")
-            assert not wider_than_screen(page)
-            page.keyboard.press("1")
-            page.wait_for_timeout(100)
-        open_settings(page)
-        assert not wider_than_screen(page)

@@ -25,10 +25,8 @@ ABOUT_RATERS = (
     "A click on a rater chooses them below. "
     "**Gold accuracy**: with its 95 % interval. **Same again**: repeated questions "
     "answered alike. **Skill**: the chance to be right, estimated from the answers of others "
-    "(Dawid-Skene). **Quick**: answers in less than half a second per image. **First place**: "
-    "rankings won by the image shown first, and chance. **Left**: comparisons won by the image at "
-    "the left; chance is half. **Flags** are exact tests at the level 0.001: too many quick "
-    "answers, or too often the same place."
+    "(Dawid-Skene). **Flags** are exact tests at the level 0.001: too many answers in less than "
+    "half a second per image, or too often the same place."
 )
 ABOUT_LEFT_OUT = (
     "The labels of a rater who is left out count for nothing: others are asked in their place, and "

@@ -40,9 +40,6 @@ RATERS = {
     "Same again": "number",
     "Skill": "number",
     "Median time": "number",
-    "Quick": "number",
-    "First place": "number",
-    "Left": "number",
 }
 REPORTS = {"Rater": "str", "Reason": "str", "Comment": "str", "When": "str", "Image": "markdown"}
 FILES = {"File": "markdown", "Rows": "number", "Kilobytes": "number"}
@@ -203,14 +200,8 @@ def _done(done: int, total: int) -> tuple[Cell, Cell, Cell]:
     return done, total, _number(done / total if total else None, _percent)
 
 
-def _part(part: int, n: int, shown: Callable[[float], str]) -> Cell:
-    return _number(part / n if n else None, shown)
-
-
 def _rater_row(rater: Mapping[str, Any]) -> tuple[Cell, ...]:
     gold = _with_interval(*(rater[f"gold_{name}"] for name in ("accuracy", "ci_low", "ci_high")))
-    first = [_percent(rater[f"first_place_{name}"]) for name in ("wins", "expected")]
-    quick, sided = rater["quick_n"], rater["sided_n"]
     return (
         rater["name"],
         f"**{', '.join(rater['flags']).replace('_', ' ')}**" if rater["flags"] else "",
@@ -222,12 +213,6 @@ def _rater_row(rater: Mapping[str, Any]) -> tuple[Cell, ...]:
         _number(rater["self_consistency"], _percent),
         _number(rater["skill"], _percent),
         _number(rater["median_ms"], lambda ms: f"{ms / 1000:.1f} s"),
-        _part(quick, rater["timed_n"], lambda _: f"{quick} of {rater['timed_n']}"),
-        _number(
-            rater["first_place_wins"],
-            lambda _: f"{first[0]} of {rater['first_place_n']}, chance {first[1]}",
-        ),
-        _part(rater["left_n"], sided, lambda left: f"{_percent(left)} of {sided}"),
     )
 
 
