@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, model_validator
+from pydantic import BaseModel, Field, NonNegativeInt, model_validator
 
 from data.comparisons import Axis
 from data.errors import PictuneError
-from data.ids import Identifier, Remark
+from data.ids import Identifier
 from data.kinds.registry import KINDS, AnyAnswer, TaskKind, check_answer
 
 Source = Literal["human", "simulated", "imported", "adjudicator"]
@@ -60,7 +60,7 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     """A task to be added to the store."""
 
     kind: TaskKind
-    """`binary` has one image, `ranking` 2 to 100, `comparison` two (one on the axis count)."""
+    """`binary` has one image, `ranking` 2 to 100, `comparison` two."""
     prompt: str
     """The text shown with the images."""
     image_ids: tuple[Identifier, ...]
@@ -79,14 +79,6 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
     """Axis of a comparison; None for other kinds."""
     models: tuple[Identifier, ...] = ()
     """Names of the models that drew the images of a comparison; raters are never told."""
-    subject: Remark | None = None
-    """On the axis count, the things to count; on the axis detailed, a description that is longer
-    than the prompt."""
-    reference: Identifier | None = None
-    """Reference image of the prompt, on the axis detailed."""
-    steps: Literal[3, 5] | None = None
-    """Number of answers that a comparison of two images offers; None is 3. Five answers distinguish
-    "much better" from "slightly better"."""
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
@@ -97,9 +89,7 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"{kind.plural} compare no models")
         if kind.has_axis and len(self.models) != len(self.image_ids):
             raise ValueError(f"a {self.kind} of models names the model of each of its images")
-        if self.axis == "count" and not self.subject:
-            raise ValueError("the axis count needs a subject, that which is counted")
-        fewest, most = kind.number_of_images(self.axis)
+        fewest, most = kind.images
         if not fewest <= len(self.image_ids) <= most:
             raise ValueError(
                 f"a {self.kind} task takes {fewest} to {most} images, not {len(self.image_ids)}"
@@ -107,20 +97,10 @@ class NewTask(BaseModel, frozen=True, extra="forbid"):
         if len(set(self.image_ids)) != len(self.image_ids):
             raise ValueError("an image stands in the task twice")
         if self.gold is not None:
-            check_answer(self.gold, self.kind, self.image_ids, self.axis)
+            check_answer(self.gold, self.kind, self.image_ids)
         elif self.gold_source is not None:
             raise ValueError("a source of the right answer, but no right answer")
         return self
-
-
-class LeaseConfig(BaseModel, frozen=True, extra="forbid"):
-    """Length of a lease, the time for which a claimed task is kept for its rater."""
-
-    shortest_s: NonNegativeFloat = 300.0
-    """Shortest lease in seconds."""
-    times_median: NonNegativeFloat = 12.0
-    """A lease lasts this many times the median time on task of recent labels, but at least
-    `shortest_s`. A rater without a connection can then answer ten tasks in time."""
 
 
 class ChecksConfig(BaseModel, frozen=True, extra="forbid"):
@@ -155,9 +135,6 @@ class Task:
     prompt: str
     image_ids: tuple[str, ...]
     axis: Axis | None = None
-    subject: str | None = None
-    reference: str | None = None
-    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -202,9 +179,6 @@ class Progress:
     most as many labels as its overlap."""
     total: int
     """Wanted labels: the sum of the overlaps of all tasks except checks."""
-    seconds_left: float | None = None
-    """Estimated active seconds until all labels are given, summed over raters; None while there are
-    too few labels for an estimate."""
     hold: int = 2
     """Largest number of tasks that one rater should hold, the current one included; see
     `fair_hold`."""

@@ -75,20 +75,6 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[TextIO]:
 
 
 @contextmanager
-def locked_to_read(path: Path) -> Iterator[None]:
-    """Take a shared lock that excludes `locked`, but no other reader; writes nothing.
-
-    A missing file needs no lock.
-    """
-    if not path.exists():
-        yield
-        return
-    with path.open("rb") as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield
-
-
-@contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Lock a folder without waiting; the lock ends when the process ends, even if it is killed.
 

@@ -70,24 +70,6 @@ def decode_image(file: IO[bytes]) -> Image.Image:
         return image
 
 
-def open_image(path: Path) -> Image.Image:
-    """Open an image file if the size in its header is allowed; the caller closes it.
-
-    The image is not decoded yet.
-
-    Raises:
-        PictuneError: the image has too many pixels.
-        OSError: the file is missing or is not an image.
-    """
-    image = Image.open(path)
-    try:
-        _check_size(image)
-    except TooManyPixels as error:
-        image.close()
-        raise PictuneError(f"{path}: {error}") from error
-    return image
-
-
 @contextmanager
 def _named(path: Path, advice: str) -> Iterator[None]:
     """Turn an `ImageFault` into a line that names the file."""

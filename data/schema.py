@@ -136,16 +136,10 @@ created_at          moment    when it was planned
 gold_source         string?   where the right answer comes from; such a task is a hidden check
 repeat_of           string?   the task that asked the same before; null otherwise
 withheld_image_ids  strings?  its images that were reported or removed: it is asked of nobody
-axis                string?   what a comparison asks: overall, alignment, appeal, detailed or count;
-    null for other kinds
+axis                string?   what a comparison asks: overall, alignment or appeal; null for other
+    kinds
 models              strings?  the model that drew each image of image_ids, as base, rwl or dpok,
     which raters are not told; null where no models are compared
-subject             string?   what is counted where the axis is count; where it is detailed, a
-    longer text than the prompt, if there is one
-reference           string?   where the axis is detailed, the image that shows what the prompt
-    describes, if any
-steps               int8?     how many answers were offered about two images; null means 3, where
-    nothing tells much better from slightly better
 """)
 
 LABELS_BINARY = schema_of(f"""
@@ -170,18 +164,13 @@ unsafe_image_ids  strings?  the images that the rater reported as unsafe
 
 LABELS_COMPARISONS = schema_of(f"""
 {LABEL_IDENTITY}
-axis              string    what was asked: overall, alignment, appeal, detailed or count
+axis              string    what was asked: overall, alignment or appeal
 wording           string?   SHA-256 of the file with the axis's wording that the rater saw; null for
     labels from elsewhere
-image_ids         strings   the two images compared; one where the axis is count
+image_ids         strings   the two images compared
 models            strings   the model that drew each image of image_ids, as base, rwl or dpok
 shown_order       int8s     the place on the screen, from 0 at the left, of each image of image_ids
-answer            string    first or second of image_ids is better, tie, both_bad, skip or unsafe;
-    count where the axis is count
-strength          string?   slightly or much better, where five answers were offered; null for all
-    others
-count             int8?     how many there are in the image, 0 to 10, 10 for more as well; null for
-    other axes and without an answer
+answer            string    first or second of image_ids is better, tie, both_bad, skip or unsafe
 {LABEL_CIRCUMSTANCES}
 unsafe_image_ids  strings?  the images that the rater reported as unsafe
 """)
@@ -226,25 +215,11 @@ median_ms             float32?  median time on task in milliseconds; null when n
 status                string?   active, paused or left_out (then no labels table has the rater)
 gold_ci_low           float32?  lower bound of gold_accuracy, 95 % Wilson interval
 gold_ci_high          float32?  upper bound of gold_accuracy, 95 % Wilson interval
-gold_good_n           int32?    labels good or bad on gold tasks whose answer is good
-gold_good_accuracy    float32?  share of gold_good_n that say good (sensitivity)
-gold_good_ci_low      float32?  lower bound of gold_good_accuracy, 95 % Wilson interval
-gold_good_ci_high     float32?  upper bound of gold_good_accuracy, 95 % Wilson interval
-gold_bad_n            int32?    labels good or bad on gold tasks whose answer is bad
-gold_bad_accuracy     float32?  share of gold_bad_n that say bad (specificity)
-gold_bad_ci_low       float32?  lower bound of gold_bad_accuracy, 95 % Wilson interval
-gold_bad_ci_high      float32?  upper bound of gold_bad_accuracy, 95 % Wilson interval
 repeat_n              int32?    questions answered twice that can be compared
 self_consistency      float32?  mean share answered alike: the verdict, or the pairs of a ranking
 first_place_n         int32?    rankings with a single best image
 first_place_wins      float32?  share of first_place_n won by the image shown first
-first_place_ci_low    float32?  lower bound of first_place_wins, 95 % Wilson interval
-first_place_ci_high   float32?  upper bound of first_place_wins, 95 % Wilson interval
 first_place_expected  float32?  the same share if the place made no difference
-median_active_ms      float32?  median active time in milliseconds; null when none was measured
-others_n              int32?    pairs of this rater's verdict, good or bad, and another rater's on
-    the same task
-others_agreement      float32?  share of others_n in which the two are equal
 skill                 float32?  probability of a right verdict, estimated from agreement
     (Dawid-Skene)
 ds_sensitivity        float32?  probability of good where good is right (Dawid-Skene)
@@ -261,19 +236,6 @@ value     float32   mv, ds: 1 good, 0 bad, 0.5 undecided; borda: mean share of t
 p_good    float32?  probability that it is good: share of votes, or Dawid-Skene's; null for rankings
 n_raters  int32     raters whose answers count; skips and repeats do not
 entropy   float32?  of p_good, in bits: 0 is certain, 1 is undecided; null for rankings
-""")
-
-AUDIT = schema_of("""
-sequence     int64    counts the actions, in the order in which they were done
-at           moment   when it was done
-actor_id     string?  salted hash of the admin; null for the app itself and for commands at the
-    shell
-action       string   add_rater, set_password, set_role, set_status, set_paused,
-    decide_image, put_back_all, adjudicate, withdraw_adjudication, set_overlap, export or download
-subject      string?  salted hash of a rater, or the id of an image or task, as the action says;
-    null for the campaign
-before_json  string?  what was before, as JSON; null where nothing was
-after_json   string?  what is afterwards, as JSON; null where nothing is
 """)
 
 

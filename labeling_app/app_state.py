@@ -158,7 +158,7 @@ class AppState:
     keep a consistent one."""
 
     def __post_init__(self) -> None:
-        self.words = read_words(self.config.words)
+        self.words = read_words()
         check_language(self.config.language, self.words)
         self.guidelines = Guidelines.read(self.config.guidelines, self.words)
         self.health = Health()

@@ -63,15 +63,9 @@ export interface ImageAddress {
 
 /** What a comparison asks. */
 export interface AxisQuestion {
-  axis: "overall" | "alignment" | "appeal" | "detailed" | "count";
+  axis: "overall" | "alignment" | "appeal";
   /** The words of the axis. */
   html: string;
-  /** A longer text than the prompt. */
-  text?: string;
-  /** The image that shows what the prompt describes. */
-  reference?: ImageAddress;
-  /** 5 where much better is told from slightly better. */
-  steps?: number;
 }
 
 export interface Question {
@@ -150,13 +144,9 @@ export interface RankingAnswer extends Remarks {
 
 export interface ComparisonAnswer extends Remarks {
   kind: "comparison";
-  outcome: "preferred" | "tie" | "both_bad" | "count" | "skip" | "unsafe";
+  outcome: "preferred" | "tie" | "both_bad" | "skip" | "unsafe";
   /** Id of the better image. */
   preferred?: string | null;
-  /** Where that was asked. */
-  strength?: "slightly" | "much";
-  /** 10 for more as well. */
-  count?: number | null;
   /** Ids of the images that nobody should see. */
   unsafe?: string[];
   marks?: undefined;
@@ -196,7 +186,6 @@ export interface Progress {
   /** Labels of all raters. */
   done: number;
   total: number;
-  seconds_left: number | null;
   /** Tasks that the page should hold now at most, the one on the screen included. */
   hold: number;
 }
@@ -275,16 +264,8 @@ export interface LoadedImage {
   broken: boolean;
 }
 
-/** What a comparison asks, with its reference. */
-export interface LoadedQuestion extends AxisQuestion {
-  loadedReference?: LoadedImage;
-}
-
 /** A task or label with its images. */
-export type Loaded<T extends Question> = Omit<T, "question"> & {
-  loaded: LoadedImage[];
-  question?: LoadedQuestion;
-};
+export type Loaded<T extends Question> = T & { loaded: LoadedImage[] };
 
 /** A task that the page holds, ready to be shown. */
 export interface HeldTask extends Loaded<Task> {
@@ -298,7 +279,7 @@ export interface Item {
   prompt: string;
   loaded: LoadedImage[];
   /** Of a comparison. */
-  question?: LoadedQuestion;
+  question?: AxisQuestion;
   /** Missing for a training question. */
   task_id?: string;
   /** An earlier or half-made answer. */
@@ -329,7 +310,7 @@ export interface Unfinished {
 
 /** The part of the page that shows tasks of a kind and takes the answers. */
 export interface OnPage {
-  show(images: LoadedImage[], earlier?: Answer | Draft, question?: LoadedQuestion): void;
+  show(images: LoadedImage[], earlier?: Answer | Draft, question?: AxisQuestion): void;
   /** False when the key stands for nothing there. */
   key(event: KeyboardEvent): boolean;
   /** Shows the images at full size. */

@@ -4,11 +4,11 @@ Labels store the same reason in all languages; raters read it in their language.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, BaseModel, StringConstraints
 
-from labeling_app.words import LANGUAGE, Words
+from labeling_app.words import Words
 
 Question = Literal["bad", "skip", "skip_several", "unsafe"]
 """Questions for a reason: why an image is bad, why one image or several are skipped, and why nobody
@@ -25,23 +25,13 @@ Text = Annotated[
 ]
 
 
-class Reason(BaseModel, frozen=True, extra="forbid"):
-    """A reason: what is stored, and the words that raters read."""
-
-    stored: Text
-    """Reason in labels and in tables."""
-    words: dict[Annotated[str, Field(pattern=f"^{LANGUAGE}$")], Text] = {}
-    """Words by language; raters of other languages read the English words, or else `stored`."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_text(cls, value: Any) -> Any:
-        return {"stored": value} if isinstance(value, str) else value
-
-
-class OfferedReason(Reason, frozen=True):
+class OfferedReason(BaseModel, frozen=True):
     """A reason as the page offers it."""
 
+    stored: str
+    """Reason in labels and in tables."""
+    words: dict[str, str] = {}
+    """Words by language; raters of other languages read the English words, or else `stored`."""
     reports: bool = False
     """Whether the reason reports images of a task with several images; the page then asks which."""
 
@@ -75,13 +65,13 @@ OURS: Mapping[Question, Mapping[str, str]] = {
 """The built-in reasons: stored reason -> key of the words. A bad verdict needs no reason."""
 
 
-def _check(reasons: Mapping[Question, Sequence[Reason]]) -> Mapping[Question, Sequence[Reason]]:
+def _check(reasons: Mapping[Question, Sequence[str]]) -> Mapping[Question, Sequence[str]]:
     for question, offered in reasons.items():
         most = 8 if question == "skip_several" else 9
         if not 0 < len(offered) <= most:
             raise ValueError(f"{question} has {len(offered)} reasons; give 1 to {most}, one a key")
-        stored = [reason.stored.casefold() for reason in offered]
-        twice = [reason.stored for reason in offered if stored.count(reason.stored.casefold()) > 1]
+        stored = [reason.casefold() for reason in offered]
+        twice = [reason for reason in offered if stored.count(reason.casefold()) > 1]
         if twice:
             raise ValueError(f"{question} has {twice[0]!r} twice; name each once")
         if question == "skip_several" and any("unsafe" in one for one in stored):
@@ -91,11 +81,11 @@ def _check(reasons: Mapping[Question, Sequence[Reason]]) -> Mapping[Question, Se
     return reasons
 
 
-Reasons = Annotated[dict[Question, tuple[Reason, ...]], AfterValidator(_check)]
+Reasons = Annotated[dict[Question, tuple[Text, ...]], AfterValidator(_check)]
 
 
 def offered_reasons(
-    reasons: Mapping[Question, Sequence[Reason]], words: Mapping[str, Words]
+    reasons: Mapping[Question, Sequence[str]], words: Mapping[str, Words]
 ) -> dict[Question, list[OfferedReason]]:
     """Return the reasons on the page: from the settings, or else built-in."""
 
@@ -109,7 +99,7 @@ def offered_reasons(
         if question not in reasons:
             offered[question] = [ours(stored, key) for stored, key in own.items()]
             continue
-        offered[question] = [OfferedReason(**dict(reason)) for reason in reasons[question]]
+        offered[question] = [OfferedReason(stored=reason) for reason in reasons[question]]
         if question == "skip_several":
             offered[question].append(ours(REPORT, own[REPORT]))
     return offered

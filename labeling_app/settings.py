@@ -44,15 +44,10 @@ class LabelConfig(ServerConfig, frozen=True, extra="forbid"):
     language: str | None = None
     """Language of the page, such as `de`, for raters who have not chosen a language; by default the
     browser's language if the page has it, else English."""
-    words: Path | None = None
-    """Folder with the page's words in other languages, one file such as `fr.json` for each, as in
-    `labeling_app/words/`; its words replace the built-in words."""
     reasons: Reasons = {}
     """Reasons that raters choose from, in place of the built-in reasons: up to nine each for
     `skip`, `skip_several` (rankings and comparisons, where a report is offered as well), `unsafe`
-    and `bad`. Without reasons for `bad`, the page asks for no reason. Each reason is a text, which
-    labels store, or a table with this text as `stored` and with `words` by language: `{ stored =
-    "blurry", words = { de = "unscharf" } }`."""
+    and `bad`. Without reasons for `bad`, the page asks for no reason. Labels store the text."""
     training: Path | None = None
     """CSV file of questions with answers and explanations, which raters answer before their first
     task."""

@@ -12,7 +12,6 @@ from data.store.feedback_store import FeedbackStore
 from data.store.people.attempts import Limit
 from data.store.tables import sign_in_attempts
 from labeling_app.app_state import AppState
-from labeling_app.passwords import hash_password
 from labeling_app.server import create_app
 from labeling_app.settings import LabelConfig
 from tests.support.data_campaign import Clock
@@ -95,14 +94,6 @@ def visitor(
 ) -> TestClient:
     config = LabelConfig.model_validate(settings)
     return TestClient(create_app(AppState(store, lambda _id: None, config), secret))
-
-
-def test_guesses_at_two_replicas_are_no_more_than_at_one(replicas: Replicas) -> None:
-    replicas[0].raters.set_password(replicas[0].add_rater("Ann"), hash_password("correct horse"))
-    visitors = [visitor(store) for store in replicas]
-    guess = {"rater": "Ann", "password": "a guess"}
-    answers = [visitors[number % 2].post("/api/v1/login", json=guess) for number in range(7)]
-    assert [answer.status_code for answer in answers] == [401] * 5 + [429] * 2
 
 
 def test_a_sign_in_at_one_replica_holds_at_another_port_and_not_in_another_campaign(

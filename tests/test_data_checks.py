@@ -10,8 +10,8 @@ from data.feedback import ChecksConfig, NewTask
 from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, leases, task_images, tasks
-from data.store.views.overview import counts_by_prompt, gold_record, latest_labels
-from tests.support.data_campaign import Clock, binary_tasks, claimed, submission
+from data.store.views.overview import counts_by_category, gold_record
+from tests.support.data_campaign import Clock, binary_tasks, submission
 
 GOLD = BinaryAnswer(verdict="good")
 GOLD_JSON = GOLD.model_dump_json()
@@ -59,7 +59,7 @@ def test_gold_comes_in_between_at_its_share_and_is_nobodys_progress(
     records = [gold_record(checking, rater) for rater in (ann, ben)]
     assert all(5 <= len(record) <= 30 and all(record) for record in records)
     assert (checking.progress().done, checking.progress().total) == (120, 120)
-    assert [(count.done, count.total) for count in counts_by_prompt(checking, {})] == [(120, 120)]
+    assert [(count.done, count.total) for count in counts_by_category(checking, {})] == [(120, 120)]
 
 
 def test_a_planned_task_becomes_gold_and_an_ordinary_one_again(checking: FeedbackStore) -> None:
@@ -145,50 +145,3 @@ def test_without_shares_a_campaign_has_no_checks(tmp_path: Path) -> None:
     with open_checking(tmp_path) as store:
         store.add_tasks([*binary_tasks(20), *gold_tasks(5)])
         assert len(work(store, store.add_rater("ann"))) == 20
-
-
-def test_the_latest_labels_come_newest_first_with_who_gave_them(store: FeedbackStore) -> None:
-    store.add_tasks(binary_tasks(2, overlap=2))
-    ann, ben = store.add_rater("ann"), store.add_rater("ben")
-    first = claimed(store, ann)
-    store.submit(submission(first, ann, "1"))
-    store.submit(submission(claimed(store, ben), ben, "2"))
-    assert [label.rater for label in latest_labels(store, limit=10)] == ["ben", "ann"]
-    (mine,) = latest_labels(store, rater_id=ann, limit=10)
-    assert (mine.task, mine.revision) == (first.task, 1)
-    store.undo(ann)
-    assert latest_labels(store, rater_id=ann, limit=10) == []
-
-
-def test_the_work_left_is_told_once_it_is_steady_and_breaks_do_not_change_it(
-    store: FeedbackStore, clock: Clock
-) -> None:
-    store.add_tasks(binary_tasks(40))
-    pairs = [(f"left{number}", f"right{number}") for number in range(30)]
-    store.add_tasks(
-        NewTask(kind="ranking", prompt="a cat", image_ids=pair, priority=-1) for pair in pairs
-    )
-    raters = [store.add_rater(name) for name in ("ann", "ben")]
-    for number in range(70):
-        claim = claimed(store, rater := raters[number % 2])
-        active_ms = 6000 if claim.task.kind == "binary" else 20_000
-        given = submission(claim, rater, str(number))
-        store.submit(given.model_copy(update={"active_ms": active_ms}))
-        seconds_left = store.progress().seconds_left
-        if number < 59:  # some verdicts, all of them, and too few rankings
-            assert seconds_left is None
-        elif number < 69:
-            assert seconds_left == pytest.approx(20 * (69 - number))
-        clock.pass_seconds((2, 11 * 60, 86_400)[number % 3])
-    assert store.progress().seconds_left is None
-
-
-def test_a_pause_outlives_the_process(tmp_path: Path) -> None:
-    with open_checking(tmp_path) as store:
-        assert not store.is_paused
-        store.set_paused(True)
-        store.set_paused(True)
-    with open_checking(tmp_path) as store:
-        assert store.is_paused
-        store.set_paused(False)
-        assert not store.is_paused

@@ -1,20 +1,14 @@
 """Claims: places, holds and leases; threads at once; a process that is killed; any history."""
 
-import os
 import random
-import signal
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 from hypothesis import HealthCheck, settings
 
 from data.feedback import NewTask, NotFound
 from data.store.feedback_store import FeedbackStore
-from data.store.tables import labels
 from tests.support.claim_machine import Campaigning
 from tests.support.data_campaign import (
     Clock,
@@ -106,32 +100,6 @@ def test_a_task_that_was_put_aside_and_answered_is_aside_no_more(store: Feedback
     store.submit(submission(held, anna, "answer"))
     assert store.own_work.aside(anna) == []
     assert store.claim(anna) is None
-
-
-def test_labels_that_were_acknowledged_outlive_a_killed_process(tmp_path: Path) -> None:
-    program = """
-import sys
-from pathlib import Path
-from tests.support.data_campaign import binary_tasks, claimed, open_store, submission
-store = open_store(Path(sys.argv[1]))
-store.add_tasks(binary_tasks(10_000))
-rater = store.add_rater("anna")
-while True:
-    claim = claimed(store, rater)
-    receipt = store.submit(submission(claim, rater, claim.task.task_id))
-    print(receipt.label_id, flush=True)
-"""
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout is not None
-        acknowledged = [process.stdout.readline().strip() for _ in range(20)]
-        os.kill(process.pid, signal.SIGKILL)
-        acknowledged += process.stdout.read().split("\n")[:-1]
-    with open_store(tmp_path) as store, store.database.read() as connection:
-        saved = list(connection.scalars(sa.select(labels.c.label_id).order_by(labels.c.sequence)))
-    assert saved[: len(acknowledged)] == acknowledged
-    assert len(saved) - len(acknowledged) <= 1
 
 
 def test_stores_of_one_seed_show_the_same_tasks_in_the_same_order(tmp_path: Path) -> None:

@@ -26,7 +26,6 @@ from tests.support.data_campaign import (
     good_answer,
     submission,
 )
-from tests.support.exchange_run import ExchangeRun
 
 
 def submit(store: FeedbackStore, rater: str, claim: Claim, answer: Answer) -> None:
@@ -95,9 +94,6 @@ def test_a_label_keeps_the_words_that_its_rater_saw(store: FeedbackStore, tmp_pa
     [
         {"outcome": "preferred"},
         {"outcome": "tie", "preferred": "a"},
-        {"outcome": "tie", "strength": "much"},
-        {"outcome": "count"},
-        {"outcome": "count", "count": 11},
         {"outcome": "unsafe"},
     ],
 )
@@ -110,21 +106,13 @@ def test_an_answer_that_does_not_fit_its_task_is_refused(
     store: FeedbackStore, tmp_path: Path
 ) -> None:
     images, _ = compared_images(tmp_path)
-    add_comparisons(store, planned(images, ("overall", "count")))
+    add_comparisons(store, planned(images, ("overall",)))
     ann = store.add_rater("ann")
     pair = claimed(store, ann)
     with pytest.raises(InvalidAnswer, match="a comparison asks what people prefer"):
         store.adjudications.decide(pair.task.task_id, good_answer(pair), ann)
-    for answer in (
-        ComparisonAnswer(outcome="preferred", preferred="another"),
-        ComparisonAnswer(outcome="count", count=2),
-    ):
-        with pytest.raises(InvalidAnswer):
-            submit(store, ann, pair, answer)
-    for _ in range(2):
-        submit(store, ann, claimed(store, ann), ComparisonAnswer(outcome="skip"))
-    with pytest.raises(InvalidAnswer, match="axis count"):
-        submit(store, ann, claimed(store, ann), ComparisonAnswer(outcome="tie"))
+    with pytest.raises(InvalidAnswer, match="images another are not of this task"):
+        submit(store, ann, pair, ComparisonAnswer(outcome="preferred", preferred="another"))
 
 
 @pytest.mark.parametrize(
@@ -152,11 +140,10 @@ def campaign_with_comparisons(root: Path) -> Campaign:
     first, second, third = campaign.image_ids
     tasks: list[dict[str, object]] = [
         pair | {"axis": "overall", "image_ids": (first, second), "models": ("base", "rwl")},
+        pair | {"axis": "appeal", "image_ids": (first, third), "models": ("base", "dpok")},
         pair
-        | {"axis": "appeal", "image_ids": (first, third), "models": ("base", "dpok"), "steps": 5},
-        pair
-        | {"axis": "count", "image_ids": (third,), "models": ("dpok",)}
-        | {"subject": "cats", "priority": 1.0},
+        | {"axis": "alignment", "image_ids": (third, second), "models": ("dpok", "rwl")}
+        | {"priority": 1.0},
     ]
     campaign.store.comparisons.set_wordings(read_wordings(CompareConfig()))
     campaign.store.comparisons.add(map(NewTask.model_validate, tasks))
@@ -171,8 +158,8 @@ def answer_in_two_ways(campaign: Campaign) -> None:
     while (claim := store.claim(ben, kind="comparison")) is not None:
         outcome = "both_bad" if claim.task.axis == "overall" else "tie"
         answer = ComparisonAnswer.model_validate({"outcome": outcome, "comment": "so so"})
-        if claim.task.axis == "count":
-            unsafe = claim.task.image_ids
+        if claim.task.axis == "alignment":
+            unsafe = claim.task.image_ids[:1]
             answer = ComparisonAnswer(outcome="unsafe", reason="Violent", unsafe=unsafe)
         submit(store, ben, claim, answer)
 
@@ -186,10 +173,10 @@ def test_the_table_says_who_preferred_which_model_and_where_it_stood(tmp_path: P
     rows = read_table(campaign.run.latest / "labels_comparisons.parquet", LABELS_COMPARISONS)
     table = rows.to_pandas()
     assert sorted(zip(table["axis"], table["answer"], strict=True)) == [
+        ("alignment", "first"),
+        ("alignment", "unsafe"),
         ("appeal", "first"),
         ("appeal", "tie"),
-        ("count", "count"),
-        ("count", "unsafe"),
         ("overall", "both_bad"),
         ("overall", "first"),
     ]
@@ -197,13 +184,7 @@ def test_the_table_says_who_preferred_which_model_and_where_it_stood(tmp_path: P
     assert list(overall["models"]) == ["base", "rwl"]
     assert list(overall["image_ids"]) == campaign.image_ids[:2]
     assert table["wording"].notna().all()
-    assert sorted(table["count"].dropna()) == [3]
-    strength = table[table["strength"].notna()]
-    assert strength[["axis", "answer", "strength"]].values.tolist() == [["appeal", "first", "much"]]
     assert sorted(overall["shown_order"]) == [0, 1]
-    tasks = pd.read_parquet(campaign.run.latest / "tasks.parquet")
-    assert set(tasks["subject"].dropna()) == {"cats"}
-    assert tasks.loc[tasks["steps"] == 5, "axis"].tolist() == ["appeal"]
     raters = pd.read_parquet(campaign.run.latest / "raters.parquet")
     assert sorted(raters["n"]) == [2, 3, 3]  # one image was reported before the third came
     assert raters["n_skipped"].sum() == 1
@@ -220,14 +201,3 @@ def test_comparisons_change_nothing_that_training_learns_from(tmp_path: Path) ->
     assert after.files["latest/labels_comparisons.parquet"].rows == 6
     assert learned_from_digest(campaign.run) == before
     assert len(pd.read_parquet(campaign.run.latest / "labels_pairs.parquet")) == 3
-
-
-def test_a_dataset_folder_carries_comparisons_to_another_run(tmp_path: Path) -> None:
-    campaign = campaign_with_comparisons(tmp_path / "mine")
-    answer_in_two_ways(campaign)
-    export(campaign.store, campaign.run)
-    mine, other = ExchangeRun(campaign.run.root), ExchangeRun(tmp_path / "other")
-    other.take("dataset", mine.give("dataset", tmp_path / "out"))
-    assert len(other.table("labels_comparisons")) == 6
-    assert other.contents()["labels"] == mine.contents()["labels"]
-    assert other.contents()["tasks"] == mine.contents()["tasks"]

@@ -182,18 +182,6 @@ FAULTS: list[tuple[Make, str]] = [
         table("file,prompt,rank,label", "0.png,a cat,1,good"),
         r"row 1, column rank: is given as well as label",
     ),
-    (
-        table("file,rank", "0.png,1"),
-        r"row 1, column prompt: is empty, and there is no caption 0\.txt",
-    ),
-    (
-        table("file,prompt,label", "0.png,a cat,good", "9.png,a cat,good"),
-        r"row 2, column file: no image 9\.png in",
-    ),
-    (
-        ranks({"prompt": "a cat", "images": ["0.png", "1.png"], "ranks": [1]}),
-        r"ranks\.json: row 1, column ranks: has 1 entries where 2",
-    ),
     (ranks({"images": ["0.png", "1.png"]}), r"0\.png: has no prompt; write it into 0\.txt"),
     (write({"good/b.txt": ""}, "good/b.png"), r"good/b\.txt: is empty; write"),
     (write({}, "good/b.png"), r"good/b\.png: has no prompt"),

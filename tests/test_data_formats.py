@@ -15,60 +15,10 @@ from data.feedback import NewTask
 from data.formats.latest import Latest
 from data.formats.registry import export_to
 from data.kinds.ranking import RankingAnswer
-from data.kinds.verdict import BinaryAnswer
-from data.store.imported import Added
 from data.tables.parquet import export
 from tests.support import exchange_files as files
 from tests.support.data_campaign import Campaign, answer_all, submission
-from tests.support.exchange_run import SOURCES, ExchangeRun, pairs_in
-
-
-@pytest.mark.parametrize("source", SOURCES)
-def test_a_dataset_folder_carries_all_of_an_import_to_another_run(
-    tmp_path: Path, exchange: ExchangeRun, source: str
-) -> None:
-    name, make = SOURCES[source]
-    exchange.take(name, make(tmp_path / "source"))
-    other = ExchangeRun(tmp_path / "other")
-    other.take("dataset", exchange.give("dataset", tmp_path / "out"))
-    assert other.contents() == exchange.contents()
-
-
-def test_a_dataset_folder_carries_verdicts_gold_and_circumstances(tmp_path: Path) -> None:
-    campaign = Campaign(tmp_path / "mine")
-    gold = BinaryAnswer(verdict="bad")
-    campaign.store.add_tasks(
-        [
-            NewTask(
-                kind="binary",
-                prompt="a cat",
-                image_ids=(campaign.image_ids[0],),
-                gold=gold,
-                gold_source="me",
-            )
-        ]
-    )
-    for source in ("human", "simulated"):
-        answer_all(campaign.store, campaign.store.add_rater("anna", source=source))
-    export(campaign.store, campaign.run)
-    mine, other = ExchangeRun(campaign.run.root), ExchangeRun(tmp_path / "other")
-    other.take("dataset", mine.give("dataset", tmp_path / "out"))
-    assert other.contents() == mine.contents()
-    assert set(other.table("raters")["source"]) == {"human", "simulated"}
-
-
-def test_a_run_that_imports_its_own_dataset_has_no_new_raters(tmp_path: Path) -> None:
-    campaign = Campaign(tmp_path / "mine")
-    answer_all(campaign.store, campaign.store.add_rater("anna"))
-    export(campaign.store, campaign.run)
-    mine = ExchangeRun(campaign.run.root)
-    again = mine.take("dataset", mine.give("dataset", tmp_path / "out"))
-    assert (again.images, again.prompts, again.feedback) == (
-        0,
-        0,
-        Added(tasks=0, labels=0, raters=0),
-    )
-    assert len(mine.table("raters")) == 1
+from tests.support.exchange_run import ExchangeRun, pairs_in
 
 
 def test_what_is_read_of_an_export_is_of_one_export(tmp_path: Path) -> None:
@@ -112,7 +62,7 @@ def test_pick_a_pic_comes_out_as_it_went_in(tmp_path: Path, exchange: ExchangeRu
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(seed=st.integers(0, 2**32), n_images=st.integers(2, 4))
-def test_rankings_by_people_survive_pairs_and_dataset_folders(
+def test_rankings_by_people_survive_pairs(
     tmp_path_factory: pytest.TempPathFactory, seed: int, n_images: int
 ) -> None:
     """Try rankings as our app collects them, of sets of images that overlap.
@@ -137,16 +87,10 @@ def test_rankings_by_people_survive_pairs_and_dataset_folders(
             campaign.store.submit(submission(claim, rater, f"{rng.getrandbits(64)}", answer))
     export(campaign.store, campaign.run)
     campaign.store.close()
-    exchange, pairs, whole = (
-        ExchangeRun(folder / "run"),
-        ExchangeRun(folder / "pairs"),
-        ExchangeRun(folder / "whole"),
-    )
+    exchange, pairs = ExchangeRun(folder / "run"), ExchangeRun(folder / "pairs")
     as_pairs = exchange.give("pick-a-pic", folder / "as-pairs")
     if list(as_pairs.iterdir()):
         pairs.take("pick-a-pic", as_pairs)
-    whole.take("dataset", exchange.give("dataset", folder / "as-dataset"))
-    assert whole.contents() == exchange.contents()
     assert (_preferences(pairs) if list(as_pairs.iterdir()) else []) == _preferences(exchange)
 
 

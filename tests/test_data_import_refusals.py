@@ -5,17 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from data.errors import PictuneError
-from data.formats.latest import Latest
-from data.formats.registry import export_to
-from data.schema import PROMPTS
 from data.tables.parquet import export
 from tests.support import exchange_files as files
-from tests.support.data_campaign import Campaign, answer_all, open_store
+from tests.support.data_campaign import open_store
 from tests.support.exchange_run import TOO_LARGE_PNG, ExchangeRun
 
 
@@ -32,33 +27,6 @@ def _csv(line: str) -> Callable[[Path], Path]:
 
 def _ranks_json(text: str) -> Callable[[Path], Path]:
     return lambda folder: _text(folder / "ranks.json", text).parent
-
-
-def _dataset(folder: Path, **prompt: str) -> Path:
-    """A dataset folder whose first prompt says something else."""
-    campaign = Campaign(folder / "run")
-    export(campaign.store, campaign.run)
-    export_to("dataset", Latest(campaign.run), folder / "out")
-    path = folder / "out" / "data" / "prompts.parquet"
-    rows = [row | prompt for row in pq.read_table(path).to_pylist()]
-    pq.write_table(pa.Table.from_pylist(rows, schema=PROMPTS), path)
-    return folder / "out"
-
-
-def _labels(table: str, **changes: Any) -> Callable[[Path], Path]:
-    """A dataset folder whose first label of a kind says something else."""
-
-    def make(folder: Path) -> Path:
-        campaign = Campaign(folder / "run")
-        answer_all(campaign.store, campaign.store.add_rater("anna"))
-        export(campaign.store, campaign.run)
-        export_to("dataset", Latest(campaign.run), folder / "out")
-        path = folder / "out" / "data" / f"{table}.parquet"
-        first = pq.read_table(path).to_pylist()[0]
-        pq.write_table(pa.Table.from_pylist([first | changes]), path)
-        return folder / "out"
-
-    return make
 
 
 def _pairs(**changes: Any) -> Callable[[Path], Path]:
@@ -147,18 +115,6 @@ CSV: list[tuple[str, str]] = [
 ]
 """The last line of a folder's CSV file, and the fault."""
 
-LABELS: list[tuple[str, dict[str, Any], str]] = [
-    ("ranking", {"ranks": [1, 2]}, r"column answer: answer: \(1, 2\) has no rank for each of 3"),
-    ("ranking", {"ranks": ["a", "b", "c"]}, r"column answer: .* are not whole numbers"),
-    ("ranking", {"shown_order": [0, 1]}, r"column shown_order: is \[0, 1\], not a place"),
-    ("ranking", {"shown_order": [7, 7, 7]}, r"column shown_order: is \[7, 7, 7\]"),
-    ("binary", {"submitted_at": "noon"}, r"row 1, column submitted_at: is 'noon', which does not"),
-    ("binary", {"submitted_at": None}, r"row 1, column submitted_at: is empty"),
-    ("binary", {"time_on_task_ms": "long"}, r"row 1, column time_on_task_ms: is 'long', which"),
-    ("binary", {"lease_late": None}, r"row 1, column lease_late: is empty"),
-]
-"""Changes of the first label of a dataset folder, and the fault."""
-
 OTHERS: list[Case] = [
     ("folder", _ranks_json('[{"prompt": "x"}]'), r"row 1, column images: is missing"),
     ("pick-a-pic", lambda folder: folder, r"holds no \.parquet file"),
@@ -166,12 +122,6 @@ OTHERS: list[Case] = [
         "folder",
         lambda folder: _text(folder / "a.csv", "photo,prompt\n"),
         r"a\.csv: row 1, column file: is missing",
-    ),
-    ("dataset", lambda folder: folder, r"holds no folder data/"),
-    (
-        "dataset",
-        lambda folder: _dataset(folder, split="../../escaped"),
-        r"prompts\.parquet: row 1, column split: is '\.\./",
     ),
     (
         "pick-a-pic",
@@ -191,7 +141,6 @@ CASES: list[Case] = [
     *(("folder", _ranks(**changes), fault) for changes, fault in RANKS),
     *(("folder", _ranks_json(text), fault) for text, fault in RANKS_JSON),
     *(("folder", _csv(line), fault) for line, fault in CSV),
-    *(("dataset", _labels(f"labels_{of}", **changes), fault) for of, changes, fault in LABELS),
     *OTHERS,
 ]
 

@@ -11,9 +11,9 @@ from data.kinds.kind import InvalidAnswer
 from data.kinds.ranking import RankingAnswer
 from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
-from data.store.plan.planning import KindPlan, task_id_of
+from data.store.plan.planning import task_id_of
 from data.store.tables import labels
-from data.store.views.overview import labels_by_hour, labels_of_tasks, latest_labels
+from data.store.views.overview import labels_of_tasks, latest_labels
 from data.store.views.rows import label_table, rater_facts, task_facts, task_table
 from tests.support.data_campaign import (
     START,
@@ -148,20 +148,6 @@ def test_labels_of_a_rater_who_is_left_out_count_for_nothing_until_the_rater_is_
     assert trail == [("Ann", {"status": "active"}), ("Ann", {"status": "left_out"})]
 
 
-def test_an_overlap_that_was_raised_outlives_the_next_plan(store: FeedbackStore, boss: str) -> None:
-    ranking = NewTask(kind="ranking", prompt="a cat", image_ids=("image0", "image1"))
-    plan = [*binary_tasks(2), ranking]
-    store.add_tasks(plan)
-    answer_all(store, store.add_rater("Ann"))
-    assert store.progress().total == 3
-    store.plan.set_overlap("binary", 3, boss)
-    store.add_tasks([*plan, *binary_tasks(3)])
-    assert store.plan.overlaps() == [KindPlan("binary", 3, 3), KindPlan("ranking", 1, 1)]
-    assert store.progress(newest=True).total == 3 * 3 + 1
-    store.plan.set_overlap("binary", 1, boss)
-    assert store.progress(newest=True).done == 3  # no label is lost
-
-
 def test_every_action_of_an_admin_is_in_the_trail(store: FeedbackStore, clock: Clock) -> None:
     boss = store.add_rater("Boss")
     ann = store.add_rater("Ann", by=boss)
@@ -183,14 +169,3 @@ def test_every_action_of_an_admin_is_in_the_trail(store: FeedbackStore, clock: C
     assert (trail[3].before, trail[4].after) == (None, None)  # a hash of a password is in no trail
     assert (trail[1].at - START).total_seconds() == 60
     assert len(store.audit.latest(2)) == 2
-
-
-def test_labels_are_counted_by_the_hour_of_the_clock(store: FeedbackStore, clock: Clock) -> None:
-    store.add_tasks(binary_tasks(3, overlap=2))
-    ann = store.add_rater("Ann")
-    for number, seconds in enumerate((3599.9, 0.2, 3600)):
-        clock.pass_seconds(seconds)
-        store.submit(submission(claimed(store, ann), ann, str(number)))
-    answer_all(store, store.add_rater("robot", source="simulated"))
-    counts = labels_by_hour(store, START)
-    assert [(hour.hour, count) for hour, count in counts.items()] == [(0, 1), (1, 1), (2, 1)]

@@ -69,7 +69,7 @@ def gold_json(said: str) -> str:
     return BinaryAnswer.model_validate({"verdict": said}).model_dump_json()
 
 
-def test_gold_accuracy_comes_with_wilsons_interval_for_each_class() -> None:
+def test_gold_accuracy_comes_with_wilsons_interval() -> None:
     tasks = [
         task(f"{said}{number}", gold_json=gold_json(said))
         for said in ("good", "bad")
@@ -81,11 +81,9 @@ def test_gold_accuracy_comes_with_wilsons_interval_for_each_class() -> None:
     ]
     answers[-1] |= {"label": "skip", "gold_correct": None}
     row = quality(judgments(tasks, answers), "anna", "bert")["anna"]
-    assert (row["gold_n"], row["gold_good_n"], row["gold_bad_n"]) == (9, 5, 4)
-    accuracies = [row[f"{name}_accuracy"] for name in ("gold", "gold_good", "gold_bad")]
-    assert accuracies == pytest.approx([5 / 9, 1, 0])
-    interval = [row["gold_good_ci_low"], row["gold_good_ci_high"]]
-    assert interval == pytest.approx([0.5655, 1], abs=1e-4)  # Wilson 1927, 5 of 5
+    assert (row["gold_n"], row["gold_accuracy"]) == (9, pytest.approx(5 / 9))
+    interval = [row["gold_ci_low"], row["gold_ci_high"]]
+    assert interval == pytest.approx([0.2667, 0.8112], abs=1e-4)  # Wilson 1927, 5 of 9
     assert (row["n"], row["n_skipped"], row["status"]) == (10, 1, "active")
 
 
@@ -122,18 +120,15 @@ def test_position_bias_is_the_share_won_by_the_first_place() -> None:
     row = quality(judgments(tasks, [], first + second), "anna")["anna"]
     measured = [row[f"first_place_{name}"] for name in ("n", "wins", "expected")]
     assert measured == pytest.approx([3, 2 / 3, 0.5])
-    assert row["first_place_ci_low"] < 0.5 < row["first_place_ci_high"]
 
 
 def test_times_are_medians_and_missing_ones_are_left_out() -> None:
     tasks = [task(name) for name in "abcd"]
-    times = ((100, 50), (300, None), (1000, 150), (None, None))
     answers = [
-        verdict(name, "anna", "good", time_on_task_ms=all_ms, active_ms=ms)
-        for name, (all_ms, ms) in zip("abcd", times, strict=True)
+        verdict(name, "anna", "good", time_on_task_ms=ms)
+        for name, ms in zip("abcd", (100, 300, 1000, None), strict=True)
     ]
-    row = quality(judgments(tasks, answers), "anna")["anna"]
-    assert (row["median_ms"], row["median_active_ms"]) == (300.0, 100.0)
+    assert quality(judgments(tasks, answers), "anna")["anna"]["median_ms"] == 300.0
 
 
 def noisy_campaign(seed: int = 0, count: int = 300) -> Judgments:
@@ -153,15 +148,13 @@ def test_skill_tells_careful_raters_from_careless_ones_without_gold() -> None:
     assert [round(rows[name]["skill"], 1) for name in ("anna", "bert", "carla")] == [
         pytest.approx(x, abs=0.11) for x in (0.95, 0.9, 0.6)
     ]
-    assert rows["anna"]["others_agreement"] > rows["carla"]["others_agreement"]
-    assert rows["anna"]["others_n"] == 600
     assert rows["dora"]["skill"] is None
 
 
 def test_a_rater_who_shares_no_task_has_no_skill() -> None:
     answers = [verdict("a", "anna", "good"), verdict("b", "anna", "bad")]
     row = quality(judgments([task("a"), task("b")], answers), "anna")["anna"]
-    assert (row["others_n"], row["others_agreement"], row["skill"]) == (0, None, None)
+    assert row["skill"] is None
 
 
 def test_consensus_weighs_careful_raters_more_than_a_majority_does() -> None:
@@ -205,7 +198,6 @@ def test_people_and_simulated_raters_are_never_mixed() -> None:
     given = judgments([task("a")], answers)
     rows = consensus(given).to_pylist()
     assert [(row["source"], row["p_good"]) for row in rows] == [("human", 1.0), ("simulated", 0.0)]
-    assert quality(given, "anna")["anna"]["others_n"] == 0
 
 
 def test_alpha_is_one_for_equal_answers_and_about_zero_for_chance() -> None:

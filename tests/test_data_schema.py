@@ -1,7 +1,6 @@
 import unicodedata
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -21,14 +20,6 @@ def test_equal_looking_prompts_have_one_id() -> None:
         unicodedata.normalize("NFC", "café")
     )
     assert prompt_id("a cat") != prompt_id("a dog")
-
-
-def test_a_table_reads_back_in_plain_pandas(tmp_path: Path) -> None:
-    write_table(prompt_table(), PROMPTS, tmp_path / "prompts.parquet")
-    assert pd.read_parquet(tmp_path / "prompts.parquet").columns.tolist() == PROMPTS.names
-    assert (
-        read_table(tmp_path / "prompts.parquet", PROMPTS).to_pylist() == prompt_table().to_pylist()
-    )
 
 
 def test_a_file_carries_the_schema_version_and_describes_its_columns(tmp_path: Path) -> None:

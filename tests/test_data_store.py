@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from data.errors import PictuneError
 from data.feedback import NewTask, NotFound, Progress
 from data.kinds.kind import InvalidAnswer
 from data.kinds.ranking import RankingAnswer
@@ -39,8 +38,6 @@ def revisions(store: FeedbackStore) -> list[tuple[int, bool, bool]]:
 def test_a_rater_is_added_once_for_each_name_and_source(store: FeedbackStore) -> None:
     assert store.add_rater("anna") == store.add_rater(" anna ")
     assert store.add_rater("anna", source="simulated") != store.add_rater("anna")
-    with pytest.raises(PictuneError, match="rater name: empty"):
-        store.add_rater(" ")
 
 
 def test_names_that_differ_in_case_and_spaces_alone_are_one_person(store: FeedbackStore) -> None:
@@ -63,12 +60,6 @@ def test_a_store_with_two_spellings_of_a_name_keeps_both_raters(store: FeedbackS
             connection.execute(sa.insert(raters).values(row))
     assert {name: store.add_rater(name) for name in ids} == ids
     assert store.raters.find("Ann") is None
-
-
-def test_exports_show_neither_name_nor_id_of_a_rater(store: FeedbackStore) -> None:
-    rater = store.add_rater("anna")
-    assert store.public_rater_id(rater) == store.public_rater_id(rater)
-    assert store.public_rater_id(rater) not in (rater, "anna")
 
 
 def test_planning_again_adds_only_what_is_new(store: FeedbackStore) -> None:
@@ -238,7 +229,7 @@ def test_progress_of_a_large_campaign_is_counted_by_one_and_meanwhile_old_for_ot
 
 @pytest.mark.parametrize(("n_tasks", "seconds"), [(LARGE_CAMPAIGN + 1, 1), (1_000_000, 20)])
 def test_progress_may_be_older_the_longer_it_takes_to_count(n_tasks: int, seconds: int) -> None:
-    totals = Totals(START, n_tasks, 0, n_tasks, None, 0)
+    totals = Totals(START, n_tasks, 0, n_tasks, 0)
     assert totals.is_fresh(START + timedelta(seconds=seconds - 0.1))
     assert not totals.is_fresh(START + timedelta(seconds=seconds))
 

@@ -176,7 +176,6 @@ def test_the_page_shows_progress_labels_and_reports(client: TestClient) -> None:
     assert page[PAUSE] == PAUSE
     counts = [done, total, f"{done / total * 100:.0f} %"]
     assert cells(page["Labels by category"]) == [["place", "binary", *counts]]
-    assert cells(page["Labels by prompt"]) == [[HOSTILE, "place", "binary", *counts]]
     thumbnail = f"/api/v1/admin/thumbnails/{image_id}"
     (labeled,) = page["Labeled images"]["value"]
     assert labeled["image"]["url"] == f"http://testserver{thumbnail}#reported"
@@ -199,18 +198,6 @@ def test_figures_that_have_not_changed_are_not_sent_again(client: TestClient) ->
     assert send(client, "update", 7, ["nonsense"], 7, 7, {}, "")["progress"] == first["progress"]
 
 
-def test_one_button_puts_back_all_that_a_rater_reported(
-    client: TestClient, store_with_admin: FeedbackStore
-) -> None:
-    ids = [report(client, name) for name in ("Ann", "ANN")]  # one person
-    choices = look(as_admin(client))["Reported image"]
-    assert [value for _, value in choices["choices"]] == ids
-    assert "still shown" not in str(choices)
-    after = look(client, "put_back_all", "Put back all that Ann reported")
-    assert (after["notice"], after["Reported image"]["choices"]) == ("", [])
-    assert store_with_admin.reports.withheld_images(ids) == set()
-
-
 @pytest.mark.parametrize(
     ("event", "own", "notice"),
     [
@@ -223,8 +210,6 @@ def test_one_button_puts_back_all_that_a_rater_reported(
         ("remove", ["x"], "no report of it is open"),
         ("decide_verdict", ["t", "", "Perhaps"], "verdict: Input should be"),
         ("decide_ranks", ["t", "", *[None] * 9], "task t: not known"),
-        ("set_overlap", ["binary", 0], "overlap: Input should be greater"),
-        ("set_overlap", ["binary", 1001], "overlap: Input should be less"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_words(

@@ -28,7 +28,6 @@ from tests.support.labeling_rater import (
     answer_by_keys,
     answer_by_mouse,
     answers,
-    at_work,
     expect_saved,
     forbid_dialogs,
     keys_for,
@@ -117,15 +116,17 @@ def answer_and_undo(page: Page) -> None:
 
 def answer_while_the_server_is_down(page: Page, server: Server) -> None:
     """Gives the eighth answer; it is sent when the server is back."""
-    there = images_of(page)
+    there, banner = images_of(page), page.get_by_text("The server cannot be reached")
     server.end(signal.SIGKILL)
     answer_by_keys(page)
     assert images_of(page) != there  # the next one had been fetched ahead
     expect(page.locator(".saved")).to_have_text("Not saved yet")
-    expect(page.get_by_text("The server cannot be reached")).to_be_visible()
+    expect(banner).to_be_visible()
+    spot = page.locator(".prompt").bounding_box()
     server.start()
     expect_saved(page, 8)
-    expect(page.get_by_text("The server cannot be reached")).to_be_hidden()
+    expect(banner).to_be_hidden()
+    assert page.locator(".prompt").bounding_box() == spot  # nothing moves under the hand
 
 
 def check_what_is_stored(given: list[dict[str, Any]], campaign: Campaign) -> None:
@@ -352,22 +353,3 @@ def test_an_answer_given_while_others_are_sent_is_not_asked_for_again(
     expect_saved(page, 8)
     assert all(images not in shown[:place] for place, images in enumerate(shown))
     assert {answer["row"].revision for answer in answers(campaign, "Hal")} == {1}
-
-
-def test_on_a_slow_connection_every_task_is_shown_once(browser: Browser, tmp_path: Path) -> None:
-    campaign = prepare(tmp_path, TasksConfig(rankings_per_prompt=4, ranking_size=3), images=14)
-    with serving(tmp_path) as server:
-        page = at_work(browser, server.url, "Ann")
-        network = page.context.new_cdp_session(page)
-        network.send("Network.enable")
-        slow = {"offline": False, "latency": 600, "downloadThroughput": -1, "uploadThroughput": -1}
-        network.send("Network.emulateNetworkConditions", slow)
-        shown = []
-        for number in range(18):
-            kind_of(page)
-            shown.append(images_of(page))
-            page.wait_for_timeout(700 + 400 * (number % 3))
-            answer_by_keys(page)
-        expect(page.get_by_role("heading", name="All done")).to_be_visible()
-    assert all(images not in shown[:place] for place, images in enumerate(shown))
-    assert [answer["row"].revision for answer in answers(campaign, "Ann")] == [1] * 18

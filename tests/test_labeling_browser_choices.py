@@ -97,18 +97,11 @@ def test_a_rater_works_in_german_and_another_one_in_english(
 
 
 @pytest.mark.usefixtures("campaign")
-def test_a_lead_decides_which_language_comes_first_and_adds_one(
-    browser: Browser, tmp_path: Path
-) -> None:
-    folder = tmp_path / "words"
-    folder.mkdir()
-    french = {"language": "Français", "sign_in.start": "Commencer"}
-    (folder / "fr.json").write_text(json.dumps(french), "utf-8")
-    (tmp_path / SETTINGS).write_text(json.dumps({"language": "fr", "words": str(folder)}))
+def test_a_lead_decides_which_language_comes_first(browser: Browser, tmp_path: Path) -> None:
+    (tmp_path / SETTINGS).write_text(json.dumps({"language": "en"}))
     with serving(tmp_path) as server:
         page = come(browser, server.url, locale="de-DE")
-        expect(page.get_by_role("button", name="Commencer")).to_be_visible()
-        expect(page.get_by_text("Your name")).to_be_visible()  # not translated
+        expect(page.get_by_text("Your name")).to_be_visible()
         page.get_by_label("Language").first.select_option("de")
         expect(page.get_by_text("Dein Name")).to_be_visible()
         page.reload()
@@ -196,22 +189,3 @@ def test_the_left_hand_alone_answers_everything(
         expect(page.locator("[data-slot=keys-of-all]")).to_contain_text("EUndo my last answer")
         page.keyboard.press("s")
         wait_until(lambda: last_answer(campaign, "Ann").get("verdict") == "bad")
-
-
-@pytest.mark.usefixtures("campaign")
-def test_german_fits_a_phone(browser: Browser, tmp_path: Path) -> None:
-    with serving(tmp_path) as server:
-        page = come(browser, server.url, PHONE, locale="de-DE")
-        assert not wider_than_screen(page)
-        enter(page, "Ann")
-        seen: set[str] = set()
-        while seen != {"binary", "ranking"}:
-            seen.add(kind_of(page))
-            assert not wider_than_screen(page)
-            see(page)
-            page.keyboard.press("s" if kind_of(page) == "ranking" else "3")
-            assert not wider_than_screen(page)
-            page.keyboard.press("1")
-            page.wait_for_timeout(100)
-        open_settings(page)
-        assert not wider_than_screen(page)

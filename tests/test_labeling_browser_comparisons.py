@@ -2,16 +2,14 @@
 
 import signal
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from data.comparisons import AXES
-from labeling_app.campaign.comparisons import Reference
 from tests.support.comparison_campaign import MODELS, PROMPTS, comparison_campaign
-from tests.support.labeling_browser import DESK, PHONE, Server, add_accounts, see, serving
+from tests.support.labeling_browser import PHONE, Server, add_accounts, see, serving
 from tests.support.labeling_campaign import Campaign
 from tests.support.labeling_rater import PASSWORD, answers, at_work, expect_saved, last_answer
 
@@ -25,8 +23,7 @@ PAIR = "[data-slot=pair] img"
 def campaign(tmp_path_factory: pytest.TempPathFactory) -> Campaign:
     """Comparisons of two models on all axes, for three people."""
     root = tmp_path_factory.mktemp("campaign")
-    reference = {PROMPTS[1]: Reference("A rabbit whose fur is green.")}
-    campaign = comparison_campaign(root, AXES, reference, overlap=len(NAMES))
+    campaign = comparison_campaign(root, AXES, overlap=len(NAMES))
     add_accounts(campaign, NAMES, PASSWORD)
     return campaign
 
@@ -56,8 +53,6 @@ def axis_of(page: Page) -> str:
         "overall": "Imagine you had",
         "alignment": "Which image shows better",
         "appeal": "Which image looks",
-        "detailed": "Which image agrees",
-        "count": "How many wolves are",
     }
     return next(axis for axis, text in openings.items() if words.startswith(text))
 
@@ -73,25 +68,19 @@ def test_a_rater_compares_by_keys_and_each_answer_is_what_was_on_the_screen(
         see(page)
         axis, images = axis_of(page), shown(page)
         told = page.locator("body").inner_text()
-        if axis in ("appeal", "count"):
+        if axis == "appeal":
             expect(page.locator(".prompt")).to_be_hidden()
             assert not any(prompt in told for prompt in PROMPTS)
         else:
             expect(page.locator(".prompt")).to_be_visible()
         assert not any(model in page.content() for model in (f">{m}<" for m in MODELS))
-        if axis == "count":
-            press(page, "0" if mine % 2 else "5")
-            expected.append(
-                {"kind": "comparison", "outcome": "count", "count": 10 if mine % 2 else 5}
-            )
-        else:
-            key = next(keys)
-            press(page, key)
-            side = 0 if key in ("ArrowLeft", "1") else 1
-            preferred = {"kind": "comparison", "outcome": "preferred", "preferred": images[side]}
-            expected.append(
-                {"kind": "comparison", "outcome": outcomes[key]} if key in outcomes else preferred
-            )
+        key = next(keys)
+        press(page, key)
+        side = 0 if key in ("ArrowLeft", "1") else 1
+        preferred = {"kind": "comparison", "outcome": "preferred", "preferred": images[side]}
+        expected.append(
+            {"kind": "comparison", "outcome": outcomes[key]} if key in outcomes else preferred
+        )
         expect_saved(page, mine)
     given = answers(campaign, "Ann")
     assert [{key: one[key] for key in want} for one, want in zip(given, expected, strict=True)] == (
@@ -102,67 +91,17 @@ def test_a_rater_compares_by_keys_and_each_answer_is_what_was_on_the_screen(
 
     page.keyboard.press("h")
     newest = page.locator("[data-slot=labels] li").first
-    expect(newest).to_contain_text("How many wolves are in this image?")
+    expect(newest).to_contain_text("Which image looks")
     newest.get_by_role("button", name="Change").click()
     expect(page.locator("[aria-pressed=true]")).to_be_visible()
     see(page)
-    page.get_by_role("button", name="None").click()
+    page.get_by_role("button", name="Both are bad").click()
     page.locator("[data-show=rest]").wait_for()
     expect(page.locator(".saved")).to_have_text("Saved ✓")
-    assert last_answer(campaign, "Ann")["count"] == 0
+    assert last_answer(campaign, "Ann")["outcome"] == "both_bad"
     page.keyboard.press("u")
-    expect(page.locator(".numbers")).to_be_visible()
+    expect(page.locator(PAIR)).to_have_count(2)
     assert len(answers(campaign, "Ann")) == len(expected) - 1
-
-
-@pytest.mark.parametrize("screen", [DESK, PHONE])
-def test_five_steps_have_buttons_and_digits_from_left_to_right(
-    browser: Browser, tmp_path: Path, screen: dict[str, Any]
-) -> None:
-    campaign = comparison_campaign(tmp_path, ("overall",), seeds=3, steps=5)
-    add_accounts(campaign, ("Ann",), PASSWORD)
-    with serving(tmp_path) as served:
-        page = at_work(browser, served.url, "Ann", screen)
-        steps = page.locator(".steps button:visible")
-        expect(steps).to_have_count(6)
-        expect(page.locator("[data-slot=sides]")).to_be_hidden()
-        expected: list[dict[str, Any]] = []
-        ways = [("1", 0, "much"), ("2", 0, "slightly"), ("ArrowRight", 1, "slightly")]
-        for mine, (key, side, strength) in enumerate(ways, start=1):
-            see(page)
-            chosen = {"preferred": shown(page)[side], "strength": strength}
-            expected.append({"kind": "comparison", "outcome": "preferred"} | chosen)
-            press(page, key)
-            expect_saved(page, mine)
-        see(page)
-        expected.append(
-            {
-                "kind": "comparison",
-                "outcome": "preferred",
-                "preferred": shown(page)[1],
-                "strength": "much",
-            }
-        )
-        steps.nth(4).click()
-        expect_saved(page, 4)
-        press(page, "3")
-        expect_saved(page, 5)
-        press(page, "6")
-        expect(page.get_by_role("heading", name="All done")).to_be_visible()
-        expected += [
-            {"kind": "comparison", "outcome": "tie"},
-            {"kind": "comparison", "outcome": "both_bad"},
-        ]
-        given = answers(campaign, "Ann")
-        assert [
-            {key: one[key] for key in want} for one, want in zip(given, expected, strict=True)
-        ] == expected
-        page.keyboard.press("h")
-        change = page.locator("[data-slot=labels] li").nth(2).get_by_role("button", name="Change")
-        change.click()
-        expect(page.locator("[aria-pressed=true]:visible")).to_have_attribute(
-            "data-strength", "much"
-        )
 
 
 def test_images_are_large_and_open_at_full_size_without_answering(
@@ -203,22 +142,6 @@ def test_images_are_large_and_open_at_full_size_without_answering(
     first_answer, skipped = answers(campaign, "Ben")
     assert first_answer["comment"] == "the sky is 1 color"
     assert (skipped["outcome"], skipped["reason"]) == ("skip", "I cannot tell")
-
-
-def test_arrows_scroll_a_long_text_that_has_the_focus(browser: Browser, tmp_path: Path) -> None:
-    text = Reference("A rabbit whose fur is green. " * 130)
-    campaign = comparison_campaign(tmp_path, ("detailed",), dict.fromkeys(PROMPTS, text))
-    add_accounts(campaign, ("Ann",), PASSWORD)
-    with serving(tmp_path) as served:
-        page = at_work(browser, served.url, "Ann")
-        area = page.locator(".long-text")
-        area.focus()
-        press(page, "ArrowDown", "ArrowDown")
-        page.wait_for_function("document.querySelector('.long-text').scrollTop > 0")
-        assert answers(campaign, "Ann") == []
-        page.locator("h1:visible").click()
-        press(page, "ArrowDown")
-        expect_saved(page, 1)
 
 
 def test_a_phone_stacks_the_images_and_keeps_answers_while_the_server_is_down(

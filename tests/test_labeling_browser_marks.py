@@ -6,8 +6,6 @@ Each mark must lie within one pixel of the original of where it was set.
 import hashlib
 import json
 import signal
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -279,33 +277,3 @@ def test_axe_finds_nothing_and_nothing_to_mark_is_an_answer(
         page.keyboard.press("0")
         wait_until(lambda: last_answer(campaign, "Ann").get("marks") == [])
         assert last_answer(campaign, "Ann")["verdict"] == "bad"
-
-
-def test_seconds_of_a_marked_image_by_keys(
-    browser: Browser, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    campaign = prepare(tmp_path, images=8)
-    seconds = []
-    with serving(tmp_path) as server:
-        page = at_work(browser, server.url, "Ann")
-        for _ in range(8):
-            page.locator("[data-kind]:visible").wait_for()
-            see(page)
-            begun = time.perf_counter()
-            for key in ("2", "hold ArrowLeft", "hold ArrowUp", "Enter", "2", "s", "s", "Space"):
-                for _ in range(9):  # as often as a key that is held down comes again
-                    page.keyboard.down(key.removeprefix("hold "))
-                    page.wait_for_timeout(33)
-                    if not key.startswith("hold"):
-                        break
-                page.keyboard.up(key.removeprefix("hold "))
-                page.wait_for_timeout(167)  # five other keys a second
-            expect(page.locator(OPEN)).to_be_hidden()
-            seconds.append(time.perf_counter() - begun)
-        wait_until(lambda: len(answers(campaign, "Ann")) == 8)
-    with capsys.disabled():
-        print(f"\nmedian of {statistics.median(seconds):.1f} s for a marked image by keys")
-    for answer in answers(campaign, "Ann"):
-        (mark,) = answer["marks"]
-        assert (mark["aspect"], mark["severity"]) == ("misaligned", 2)
-        assert place_of(mark) == pytest.approx((143, 89), abs=1)

@@ -138,38 +138,6 @@ def test_later_works_without_the_server_and_outlives_its_end(
     assert all(images not in seen[:place] for place, images in enumerate(seen))
 
 
-def test_skips_are_found_and_answered(browser: Browser, server: Server, campaign: Campaign) -> None:
-    page = at_work(browser, server.url, "Ann")
-    skipped = {"binary": ["3", "1"], "ranking": ["s", "1"]}
-    mine, kinds = 0, set[str]()
-    while kinds != set(skipped) or mine < 6:
-        kind = kind_of(page)
-        if kind in kinds:
-            answer_by_keys(page)
-        else:
-            kinds.add(kind)
-            see(page)
-            for key in skipped[kind]:
-                page.keyboard.press(key)
-        mine += 1
-        expect_saved(page, mine)
-    open_history(page)
-    expect(page.locator(LABELS)).to_have_count(mine)
-    page.get_by_label("Answer", exact=True).select_option("skipped")
-    expect(page.locator(LABELS)).to_have_count(2)
-    page.get_by_label("Kind of task").select_option("ranking")
-    expect(page.locator(LABELS)).to_have_count(1)
-    expect(page.locator(LABELS)).to_contain_text("Skipped: I cannot tell")
-    page.locator(LABELS).get_by_role("button").click()
-    expect(page.get_by_role("button", name="Later")).to_be_hidden()
-    page.keyboard.press("l")  # an earlier answer is not put aside
-    answer_by_keys(page)
-    expect(page.locator(".banner")).to_be_hidden()
-    expect_saved(page, mine)
-    (changed,) = [given for given in answers(campaign, "Ann") if given["row"].revision == 2]
-    assert sorted(changed["ranks"].values()) == [1, 1, 2]
-
-
 def test_the_history_goes_back_to_the_first_label_and_is_searched(
     browser: Browser, tmp_path: Path
 ) -> None:
@@ -195,6 +163,13 @@ def test_the_history_goes_back_to_the_first_label_and_is_searched(
         expect(page.get_by_text("No label matches.")).to_be_visible()
         expect(page.locator(LABELS)).to_have_count(0)
         search.fill("ONERROR src")
+        expect(page.locator(LABELS)).to_have_count(20)
+        page.get_by_label("Answer", exact=True).select_option("skipped")
+        expect(page.get_by_text("No label matches.")).to_be_visible()
+        page.get_by_label("Answer", exact=True).select_option("")
+        page.get_by_label("Kind of task").select_option("ranking")
+        expect(page.get_by_text("No label matches.")).to_be_visible()
+        page.get_by_label("Kind of task").select_option("binary")
         expect(page.locator(LABELS)).to_have_count(20)
         page.route("**/api/v1/history*", lambda route: route.abort())
         page.get_by_label("Answer", exact=True).select_option("bad")

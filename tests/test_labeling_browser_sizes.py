@@ -13,7 +13,7 @@ from PIL import Image
 from playwright.sync_api import Browser, FloatRect, Page, expect
 
 from data.feedback import NewTask
-from labeling_app.campaign.comparisons import CompareConfig, Reference, read_wordings
+from labeling_app.campaign.comparisons import CompareConfig, read_wordings
 from labeling_app.campaign.tasks import ImageRow
 from tests.support.comparison_campaign import PROMPTS, compared_images, planned
 from tests.support.labeling_browser import PHONE, Server, add_accounts, images_of, see, serving
@@ -235,7 +235,7 @@ def campaign_of_small_images(root: Path) -> tuple[Campaign, list[tuple[int, int,
     """Tasks of every kind, of 64 x 64 px; and the least side, on each of the screens, of each."""
     images, paths = compared_images(root, seeds=2)
     ids = tuple(paths)
-    first, text, image = images[:2], Reference("A rabbit."), Reference(image_id=ids[-1])
+    first = images[:2]
     asked: list[tuple[list[NewTask], tuple[int, int, int]]] = [
         ([ranking_of(ids[:1])], (340, 690, 470)),
         *(([ranking_of(ids[:count])], (160, 290, 270)) for count in (3, 4)),
@@ -243,10 +243,6 @@ def campaign_of_small_images(root: Path) -> tuple[Campaign, list[tuple[int, int,
         ([ranking_of(ids[:2])], (180, 330, 460)),
         *((planned(first, [axis]).tasks, (180, 330, 460)) for axis in ("overall", "appeal")),
         (planned(first, ["alignment"]).tasks, (180, 330, 460)),
-        (planned(first, ["detailed"], references={PROMPTS[0]: text}).tasks, (150, 330, 300)),
-        (planned(images[4:6], ["detailed"], references={PROMPTS[1]: image}).tasks, (180, 230, 410)),
-        (planned(first[:1], ["count"]).tasks, (230, 690, 460)),
-        (planned(images[4:6], ["overall"], steps=5).tasks, (150, 330, 420)),
     ]
     tasks = [
         task.model_copy(update={"priority": -place})
@@ -268,7 +264,7 @@ def ranking_of(image_ids: tuple[str, ...]) -> NewTask:
 
 def answers_are_on_the_screen(page: Page, height: int) -> bool:
     """Whether all answers can be clicked without scrolling."""
-    buttons = page.locator(":is([data-outcome], [data-count]):visible").all()
+    buttons = page.locator("[data-outcome]:visible").all()
     found = [box for button in buttons if (box := button.bounding_box()) is not None]
     return max(box["y"] + box["height"] for box in found) <= height
 

@@ -4,64 +4,23 @@ Connections are lost, other tabs answer or sign in, and the server refuses an an
 """
 
 import json
-from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, Route, expect
+from playwright.sync_api import Page, Route, expect
 
-from labeling_app.campaign.tasks import TasksConfig
-from tests.support.labeling_browser import Server, images_of, kind_of, serving, sign_in
+from tests.support.labeling_browser import Server, images_of, kind_of, sign_in
 from tests.support.labeling_campaign import HOSTILE, Campaign
 from tests.support.labeling_rater import (
     PASSWORD,
     answer_by_keys,
     answers,
-    at_work,
     expect_saved,
     leases_of,
-    prepare,
     rater,
     wait_until,
 )
 
 pytestmark = pytest.mark.slow
-
-
-@rater("Dan")
-def test_an_answer_given_offline_is_sent_when_the_connection_is_back(page: Page) -> None:
-    page.context.set_offline(True)
-    answer_by_keys(page)
-    expect(page.locator(".saved")).to_have_text("Not saved yet")
-    banner = page.get_by_text("The server cannot be reached")
-    expect(banner).to_be_visible()
-    box, there = (spot.bounding_box() for spot in (banner, page.locator(".prompt")))
-    page.context.set_offline(False)
-    expect_saved(page, 1)
-    expect(banner).to_be_hidden()
-    assert box is not None
-    assert box["y"] >= 0
-    assert page.locator(".prompt").bounding_box() == there  # nothing moves under the hand
-
-
-def test_ten_answers_can_be_given_without_a_connection(browser: Browser, tmp_path: Path) -> None:
-    campaign = prepare(tmp_path, TasksConfig(rankings_per_prompt=5, ranking_size=3), images=30)
-    with serving(tmp_path) as server:
-        page = at_work(browser, server.url, "Ann")
-        assert hold_all(page, campaign, "Ann") == 10
-        page.context.set_offline(True)
-        shown = []
-        for _ in range(10):
-            kind_of(page)
-            shown.append(images_of(page))
-            answer_by_keys(page)
-        expect(page.get_by_text("10 answers are kept in this browser")).to_be_visible()
-        assert answers(campaign, "Ann") == []
-        page.context.set_offline(False)
-        expect_saved(page, 10)
-        given = answers(campaign, "Ann")
-    assert all(images not in shown[:place] for place, images in enumerate(shown))
-    assert len({answer["row"].task_id for answer in given}) == len(given) == 10
-    assert {answer["row"].revision for answer in given} == {1}
 
 
 def hold_all(page: Page, campaign: Campaign, name: str) -> int:

@@ -17,7 +17,6 @@ from data.store.feedback_store import FeedbackStore
 from labeling_app.campaign.comparisons import (
     CompareConfig,
     ComparedImage,
-    Reference,
     read_wordings,
 )
 from labeling_app.rater.responses import wording_html
@@ -31,7 +30,6 @@ from tests.support.labeling_calls import claim, sign_in, submission
 from tests.support.labeling_campaign import client_of
 
 THREE = ("base", "rwl", "dpok")
-LONG_TEXT = "A rabbit whose fur is green, on a plain ground."
 
 
 def image(prompt: str, seed: int, model: str) -> ComparedImage:
@@ -40,16 +38,12 @@ def image(prompt: str, seed: int, model: str) -> ComparedImage:
 
 def test_all_pairs_of_models_are_asked_on_each_axis_evenly_over_prompts() -> None:
     images = [image(p, s, m) for p in PROMPTS for s in range(4) for m in THREE]
-    plan = planned(images, ("overall", "appeal", "count"), THREE)
-    pairs = Counter((t.axis, t.prompt, t.models) for t in plan.tasks if len(t.models) == 2)
+    plan = planned(images, ("overall", "appeal"), THREE)
+    pairs = Counter((t.axis, t.prompt, t.models) for t in plan.tasks)
     assert len(pairs) == 2 * 2 * 3
     assert set(pairs.values()) == {4}
-    assert {t.models for t in plan.tasks if t.axis == "count"} == {(m,) for m in THREE}
-    assert {(t.prompt, t.subject) for t in plan.tasks if t.axis == "count"} == {
-        (PROMPTS[0], "wolves")
-    }
     in_order = sorted(plan.tasks, key=lambda task: -task.priority)
-    assert [t.axis for t in in_order] == ["overall"] * 24 + ["appeal"] * 24 + ["count"] * 12
+    assert [t.axis for t in in_order] == ["overall"] * 24 + ["appeal"] * 24
     for first in range(0, 24, 6):  # each pass asks once of every prompt and pair
         one_pass = in_order[first : first + 6]
         assert len({(t.prompt, t.models) for t in one_pass}) == 6
@@ -70,24 +64,15 @@ def test_a_plan_that_asks_nothing_is_refused() -> None:
         CompareConfig(axes=())
 
 
-def test_five_steps_are_offered_where_the_lead_asks_for_them() -> None:
-    images = [image(PROMPTS[0], 0, model) for model in MODELS]
-    tasks = planned(images, ("overall", "count"), steps=5).tasks
-    assert {task.axis: task.steps for task in tasks} == {"overall": 5, "count": None}
-
-
 def test_planning_does_not_depend_on_the_order_of_images() -> None:
     images = [image(p, s, m) for p in PROMPTS for s in range(3) for m in THREE]
     shuffled = random.Random(1).sample(images, len(images))
     assert planned(shuffled, AXES, THREE) == planned(images, AXES, THREE)
 
 
-def test_our_own_words_ask_each_axis_and_name_what_is_counted() -> None:
-    words = read_wordings(CompareConfig())
-    assert set(words) == set(AXES)
-    html = wording_html(words["count"], "<b>wolves</b>")
-    assert "How many &lt;b&gt;wolves&lt;/b&gt; are" in html
-    assert "<script>" not in wording_html("<script>alert(1)</script>", "")
+def test_our_own_words_ask_each_axis_and_html_is_never_taken_from_words() -> None:
+    assert set(read_wordings(CompareConfig())) == set(AXES)
+    assert "<script>" not in wording_html("<script>alert(1)</script>")
 
 
 @pytest.mark.parametrize(
@@ -95,7 +80,6 @@ def test_our_own_words_ask_each_axis_and_name_what_is_counted() -> None:
     [
         ("appeal", None, r"compare.wording.appeal: .*gone.md cannot be read .* name a Markdown"),
         ("appeal", "  \n", r"has no words for the axis appeal; write the question there"),
-        ("count", "How many?", r"lacks \{object\}, which stands for what is counted"),
     ],
 )
 def test_an_axis_without_words_is_named(
@@ -111,9 +95,8 @@ def test_an_axis_without_words_is_named(
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[FeedbackStore]:
-    """Comparisons of two models on all axes; two images are there for the detailed one."""
-    reference = {PROMPTS[1]: Reference(LONG_TEXT, "reference")}
-    campaign = comparison_campaign(tmp_path, AXES, reference)
+    """Comparisons of two models on all axes."""
+    campaign = comparison_campaign(tmp_path, AXES)
     with campaign.open_store() as opened:
         yield opened
 
@@ -124,7 +107,7 @@ def client(store: FeedbackStore) -> TestClient:
 
 
 def answer_everything(client: TestClient) -> list[dict[str, Any]]:
-    """Prefer what stands on the left, and count three; return the tasks as they were claimed."""
+    """Prefer what stands on the left; return the tasks as they were claimed."""
     tasks = []
     while (task := claim(client)["task"]) is not None:
         assert client.post("/api/v1/submissions", json=submission(task)).status_code == 201
@@ -141,22 +124,13 @@ def test_raters_are_told_neither_models_nor_prompts_that_they_must_not_know(
     undone = client.post("/api/v1/undo", json={}).json()["task"]
     for shown in (*tasks, *history):
         axis = shown["question"]["axis"]
-        assert (shown["prompt"] == "") == (axis in ("appeal", "count"))
-        assert len(shown["images"]) == (1 if axis == "count" else 2)
+        assert (shown["prompt"] == "") == (axis == "appeal")
+        assert len(shown["images"]) == 2
         assert "<p>" in shown["question"]["html"]
     assert undone["prompt"] == ""
     for told in (tasks, history, undone):
         assert not any(model in json.dumps(told) for model in MODELS)
     assert {task["question"]["axis"] for task in tasks} == set(AXES)
-    (detailed,) = [
-        task["question"]
-        for task in tasks
-        if task["question"]["axis"] == "detailed" and task["prompt"] == PROMPTS[1]
-    ]
-    assert detailed["text"] == LONG_TEXT
-    assert detailed["reference"]["url"] == "/api/v1/images/reference"
-    counted = [t["question"]["html"] for t in tasks if t["question"]["axis"] == "count"]
-    assert all("How many wolves" in html for html in counted)
 
 
 @pytest.mark.parametrize(
@@ -171,10 +145,6 @@ def test_raters_are_told_neither_models_nor_prompts_that_they_must_not_know(
             {"kind": "comparison", "outcome": "skip", "reason": "x" * 3000},
             "a reason of 3000 characters; give 200 at",
         ),
-        (
-            {"kind": "comparison", "outcome": "preferred", "strength": "much"},
-            "`strength` to a question of three steps",
-        ),
     ],
 )
 def test_an_answer_that_the_page_cannot_give_is_refused(
@@ -182,8 +152,6 @@ def test_an_answer_that_the_page_cannot_give_is_refused(
 ) -> None:
     sign_in(client)
     task = claim(client)["task"]
-    if answer["outcome"] == "preferred":
-        answer = answer | {"preferred": task["images"][0]["image_id"]}
     send = {"submission_id": "odd", "task_id": task["task_id"], "answer": answer}
     refused = client.post("/api/v1/submissions", json=send)
     assert (refused.status_code, reason in refused.text) == (422, True), refused.text

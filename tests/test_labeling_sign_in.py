@@ -95,15 +95,6 @@ def test_only_raters_with_the_right_password_get_in(
     }
 
 
-@pytest.mark.usefixtures("ann")
-def test_too_many_attempts_have_to_wait(campaign: Campaign, store: FeedbackStore) -> None:
-    visitor = client(campaign, store)
-    assert [login(visitor, "Ann", f"guess {number}") for number in range(5)] == [401] * 5
-    answer = visitor.post("/api/v1/login", json={"rater": "Ann", "password": PASSWORD})
-    assert answer.status_code == 429
-    assert 0 < int(answer.headers["Retry-After"]) <= 60
-
-
 @pytest.mark.usefixtures("quick")
 def test_wrong_passwords_from_elsewhere_keep_nobody_out(
     campaign: Campaign, store: FeedbackStore
@@ -116,6 +107,8 @@ def test_wrong_passwords_from_elsewhere_keep_nobody_out(
     assert [login(attacker, "Ann", f"guess {number}") for number in range(8)] == [401] * 5 + [
         429
     ] * 3
+    refused = attacker.post("/api/v1/login", json={"rater": "Ann", "password": PASSWORD})
+    assert 0 < int(refused.headers["Retry-After"]) <= 60
     assert login(TestClient(app, client=("10.0.0.7", 1)), "Ann", PASSWORD) == 200
     assert login(known, "Ann", PASSWORD) == 200  # at the attacker's own address
     assert [login(known, "Ann", f"guess {number}") for number in range(8)] == [401] * 5 + [429] * 3

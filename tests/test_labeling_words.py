@@ -14,7 +14,7 @@ from labeling_app.campaign.tasks import TasksConfig
 from labeling_app.page import skeleton
 from labeling_app.rater.responses import NO_TASK
 from labeling_app.reasons import OURS
-from labeling_app.words import ENGLISH, FOLDER, Word, placeholders, read_words
+from labeling_app.words import ENGLISH, FOLDER, Word, read_words
 from tests.support.labeling_calls import claim, sign_in, submission
 from tests.support.labeling_campaign import client_of, make_campaign
 
@@ -27,6 +27,12 @@ def file_of(language: str) -> dict[str, Word]:
     """Return what a shipped file itself has."""
     words: dict[str, Word] = json.loads((FOLDER / f"{language}.json").read_text(encoding="utf-8"))
     return words
+
+
+def placeholders(word: Word) -> set[str]:
+    """Return the names in braces, in all forms together."""
+    forms = word.values() if isinstance(word, dict) else [word]
+    return {name for form in forms for name in re.findall(r"\{(\w+)\}", form)}
 
 
 @pytest.mark.parametrize("language", SHIPPED)
@@ -52,38 +58,16 @@ def test_every_word_is_used_every_key_has_one_and_the_page_has_none_of_its_own()
     assert set(re.findall(r">\s*([A-Za-z][^<]+?)\s*<", PAGE)) == {"Pictune"}
 
 
-def test_a_lead_adds_a_language_and_changes_single_words(tmp_path: Path) -> None:
-    (tmp_path / "fr.json").write_text('{"language": "Français", "bar.undo": "Annuler"}', "utf-8")
-    (tmp_path / "en.json").write_text('{"bar.guidelines": "Instructions"}', "utf-8")
-    words = read_words(tmp_path)
-    assert list(words) == sorted([*SHIPPED, "fr"])
-    assert words["fr"]["bar.undo"] == "Annuler"
-    assert words["fr"]["bar.guidelines"] == words["en"]["bar.guidelines"] == "Instructions"
-    assert words["de"]["bar.guidelines"] == file_of("de")["bar.guidelines"]
-    assert all(set(words[language]) == set(file_of(ENGLISH)) for language in words)
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "says"),
-    [
-        ("fr.json", '{"language": "Français", "bar.undoo": "x"}', "did you mean bar.undo?"),
-        ("fr.json", '{"language": "Français", "bar.undo": 3}', "bar.undo is not a text"),
-        ("fr.json", '{"language": "Français", "bar.undo": ""}', "do not leave it empty"),
-        ("fr.json", '{"bar.undo": "Annuler"}', 'has no "language"'),
-        ("fr.json", '{"language": "Français", "bar.undo": {"one": "x"}}', "give other"),
-        ("fr.json", '{"language": "Français", "bar.undo": "{n} x"}', "has {n}"),
-        ("fr.json", '{"language": ', "not readable as JSON"),
-        ("fr.json", "[]", "not an object"),
-        ("French.json", "{}", "not named after a language"),
-        ("words.txt", "", "has no file of words"),
-    ],
-)
-def test_a_broken_file_is_one_line(tmp_path: Path, name: str, content: str, says: str) -> None:
-    (tmp_path / name).write_text(content, "utf-8")
-    with pytest.raises(PictuneError, match=re.escape(says)) as error:
-        read_words(tmp_path)
-    assert "\n" not in str(error.value)
-    assert str(tmp_path) in str(error.value)
+def test_a_language_that_lacks_words_has_them_in_english(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "en.json").write_text('{"bar.undo": "Undo", "bar.help": "Help"}', "utf-8")
+    (tmp_path / "fr.json").write_text('{"bar.undo": "Annuler"}', "utf-8")
+    monkeypatch.setattr("labeling_app.words.FOLDER", tmp_path)
+    assert read_words()["fr"] == {"bar.undo": "Annuler", "bar.help": "Help"}
+    (tmp_path / "fr.json").write_text('{"bar.undo": ', "utf-8")
+    with pytest.raises(PictuneError, match=r"fr\.json:1: not valid JSON"):
+        read_words()
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Output and exit status of the stage `dataset`."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -51,34 +49,6 @@ def test_a_check_writes_nothing_and_fails_with_a_line_for_each_fault(
     assert "tasks.parquet: not as it was exported" in printed.out
     assert "dataset: 2 faults" in printed.out
     assert dataset(campaign) == 1  # the export fixes the table, not the image
-
-
-MAY_NOT_WRITE = """
-import ctypes, os, sys
-# CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH: root writes what nobody may write; others lack them
-for right in (1, 2):
-    ctypes.CDLL(None).prctl(24, right, 0, 0, 0)  # PR_CAPBSET_DROP: from the next program on
-os.execv(sys.executable, [sys.executable, "-m", "pipelines", *sys.argv[1:]])
-"""
-
-
-def test_a_check_needs_no_disk_that_can_be_written(campaign: Campaign) -> None:
-    assert dataset(campaign) == 0
-    campaign.store.close()  # which ends the write-ahead log
-    where = ["--runs", str(campaign.root.parent), "--run", "small"]
-    command = [sys.executable, "-c", MAY_NOT_WRITE, "dataset", *where]
-    paths = [path for path in campaign.root.parent.rglob("*") if not path.is_symlink()]
-    for path in paths:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-    refused, checked = (
-        subprocess.run([*command, *words], capture_output=True, text=True, check=False)
-        for words in ([], ["--check"])
-    )
-    for path in paths:
-        path.chmod(0o755 if path.is_dir() else 0o644)
-    assert refused.returncode == 2
-    assert (checked.returncode, checked.stderr) == (0, "")
-    assert "all of it agrees" in checked.stdout
 
 
 def test_a_check_sees_labels_that_stand_in_the_log_alone_and_writes_nothing(

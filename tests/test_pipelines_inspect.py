@@ -1,4 +1,4 @@
-"""The first look at the labels: text for a terminal, and a page that needs nothing but itself."""
+"""The first look at the labels: a page that needs nothing but itself."""
 
 import re
 import shutil
@@ -23,21 +23,16 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return write_labeled_run(tmp_path_factory.mktemp("runs") / "r")
 
 
-def test_inspect_prints_tables_and_writes_a_page_that_holds_all_it_shows(
+def test_inspect_writes_a_page_that_holds_all_it_shows(
     run: RunFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["inspect", "--runs", str(run.root.parent), "--run", "r"]) == 0
     printed = capsys.readouterr().out
-    for text in (
-        "80 verdicts, 20 rankings and 40 comparisons by 4 raters: 105 human, 35 simulated",
-        "share good",
-        "agreement (human)",
-    ):
-        assert text in printed
+    given = "80 verdicts, 20 rankings and 40 comparisons by 4 raters: 105 human, 35 simulated"
+    assert given in printed
     page = (run.labels_dir / "inspection.html").read_text(encoding="utf-8")
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert all(source.startswith("data:") for source in sources)
-    assert sum("svg" in source[:20] for source in sources) == 1
     assert "Disputed images" in page
     disputed = inspection_figures(run)["disputed"]
     marked = inspection_figures(run)["marked"]
@@ -66,20 +61,16 @@ def test_agreement_says_among_whom_and_the_rest_what_it_mixes(
     command[-1] = "s"
     export(campaign.store, campaign.run)
     assert main(command) == 0
-    printed = capsys.readouterr().out
-    assert "agreement: everybody gave the same answer to everything" in printed
-    assert "together" not in printed
+    assert "together" not in capsys.readouterr().out
+    page = campaign.run.labels_dir / "inspection.html"
+    assert "gave the same answer to everything" in page.read_text()
     campaign.store.add_tasks(
         [NewTask(kind="binary", prompt="a cat", image_ids=(campaign.image_ids[0],), overlap=3)]
     )
     answer_all(campaign.store, person)
     export(campaign.store, campaign.run)
     assert main(command) == 0
-    assert "agreement: no task was answered by two people" in capsys.readouterr().out
-    assert (
-        "answered by two people, so agreement"
-        in (campaign.run.labels_dir / "inspection.html").read_text()
-    )
+    assert "answered by two people, so agreement" in page.read_text()
 
 
 def test_figures_are_those_of_the_tables(run: RunFolder) -> None:
@@ -106,24 +97,22 @@ def test_inspect_reads_a_copy_without_the_store_and_without_images(
     shutil.copytree(run.latest, copy.latest)
     shutil.copy(run.images_table, copy.images_table)
     assert main(["inspect", "--runs", str(tmp_path), "--run", "copy"]) == 0
-    assert "agreement (human)" in capsys.readouterr().out
+    assert "by 4 raters: 105 human" in capsys.readouterr().out
     assert not copy.store_file.exists()
 
 
 def test_comparisons_are_counted_and_lead_to_their_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = write_comparison_run(
-        tmp_path / "mine", strengths={"base": 0.0}, axes=(), raters=1, by_chance=0, overlap=1
-    )
+    run = write_comparison_run(tmp_path / "mine", axes=("overall",), raters=1, overlap=1)
     assert main(["inspect", "--runs", str(tmp_path), "--run", "mine"]) == 0
     printed = capsys.readouterr().out
-    assert "0 binary, 0 ranking and 6 comparison tasks" in printed
-    assert "0 verdicts, 0 rankings and 6 comparisons by 1 rater: 6 human" in printed
+    assert "0 binary, 0 ranking and 54 comparison tasks" in printed
+    assert "0 verdicts, 0 rankings and 54 comparisons by 1 rater: 54 human" in printed
     assert "make compare-report RUN=mine" in printed
     assert label_statistics(run.latest)["raters"] == {}  # nobody gave a verdict or a ranking
     page = (run.labels_dir / "inspection.html").read_text()
-    assert "0 verdicts, 0 rankings and 6 comparisons by 1 rater on" in page
+    assert "0 verdicts, 0 rankings and 54 comparisons by 1 rater on" in page
     assert "There are no labels yet" not in page
 
 
@@ -141,10 +130,9 @@ def test_a_run_without_labels_has_a_first_look_too(
 
 
 def test_marks_of_all_raters_lie_over_their_image_with_the_raters_agreement(
-    run: RunFolder, capsys: pytest.CaptureFixture[str]
+    run: RunFolder,
 ) -> None:
     assert main(["inspect", "--runs", str(run.root.parent), "--run", "r"]) == 0
-    assert "marks (human)" in capsys.readouterr().out
     page = (run.labels_dir / "inspection.html").read_text(encoding="utf-8")
     rows = pd.read_parquet(run.latest / "labels_regions.parquet")
     marks = rows[rows["kind"] != "none"]

@@ -11,6 +11,7 @@ import pytest
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
 from pipelines.cli import main
+from pipelines.collect.inspection import inspection_figures
 from pipelines.run.record import STAMP
 from tests.support.tuned_run import copy_of
 
@@ -73,7 +74,7 @@ def label(run: RunFolder, *more: str) -> int:
 
 
 def test_people_label_a_simulated_run_with_their_own_overlap_and_gold_and_agreement_is_told(
-    run: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    run: RunFolder, tmp_path: Path
 ) -> None:
     image = next(run.images_dir.glob("*.png")).relative_to(run.root)
     (tmp_path / "gold.csv").write_text(f"images,answer\n{image},good\n")
@@ -94,8 +95,7 @@ def test_people_label_a_simulated_run_with_their_own_overlap_and_gold_and_agreem
         assert simulated > 0
         assert 0 <= given - progress.done <= len(PEOPLE)  # gold is nobody's progress
         assert progress.done == progress.total
-    assert main(words(run, "inspect")) == 0
-    assert "agreement (human)" in capsys.readouterr().out
+    assert inspection_figures(run)["agreement"]["source"] == "human"
 
 
 def test_simulating_again_adds_nothing_but_what_a_changed_plan_asks_for(

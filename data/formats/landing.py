@@ -176,9 +176,9 @@ class _Batch:
         self.labels += new
         self._answers[task_id] += len(new)
         wanted = self._tasks.setdefault(task_id, task)
-        if "overlap" not in record.task:  # as many raters as it has, so that nobody else is asked
-            overlap = min(max(self._answers[task_id], 1), MOST_RATERS)
-            self._tasks[task_id] = wanted.model_copy(update={"overlap": overlap})
+        # as many raters as it has, so that nobody else is asked
+        overlap = min(max(self._answers[task_id], 1), MOST_RATERS)
+        self._tasks[task_id] = wanted.model_copy(update={"overlap": overlap})
 
     def put_in_place(self) -> None:
         """Move the images to the run and write its tables, `images.parquet` last.
@@ -214,13 +214,9 @@ class _Batch:
         """Return the id of an image, which is among the `new` ones of its record if it is new."""
         row = record.row
         content = image.content.read_bytes() if isinstance(image.content, Path) else image.content
-        image_id = image.image_id if content is None else hashlib.sha256(content).hexdigest()
-        if image_id is None or (image.image_id is not None and image.image_id != image_id):
-            raise row.bad(image.column, "the image is not the one that its SHA-256 names")
+        image_id = hashlib.sha256(content).hexdigest()
         known = self._images.get(image_id) or self.new_images.get(image_id) or new.get(image_id)
         if known is None:
-            if content is None:
-                raise row.bad(image.column, f"no image {image_id} among the images")
             new[image_id] = self._new_image(row, image, content, image_id) | {
                 "prompt_id": prompt_key,
                 "prompt": record.prompt,
@@ -260,13 +256,10 @@ class _Batch:
         if label.rater and len(label.rater) > longest:
             reason = f"the rater's name has {len(label.rater)} characters, more than {longest}"
             raise row.bad("(rater)", reason)
-        places = label.shown_order or range(len(task.image_ids))
-        if sorted(places) != list(range(len(task.image_ids))):
-            raise row.bad("shown_order", f"is {list(places)}, not a place for each image from 0")
         with _faults_named(row, "answer"):
             kind = KINDS[task.kind]
             answer: Answer = kind.from_source(label.answer, task.image_ids, label.remarks)
-            check_answer(answer, task.kind, task.image_ids, task.axis)
+            check_answer(answer, task.kind, task.image_ids)
             return answer
 
     def _label(
@@ -290,12 +283,12 @@ class _Batch:
         return ImportedLabel(
             submission_id=submission_id,
             rater=self._rater_name(label, task_id),
-            source=label.source,
+            source="imported",
             task=task,
             answer=answer,
             shown_order=shown_order,
             submitted_at=label.submitted_at,
-            **label.circumstances,
+            app_version=label.app_version,
         )
 
     def _rater_name(self, label: SourceLabel, task_id: str) -> str:

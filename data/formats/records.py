@@ -13,7 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from data.errors import PictuneError
-from data.feedback import Source
 from data.files import read_json
 from data.ids import control_character
 from data.kinds.registry import TaskKind
@@ -173,10 +172,7 @@ class SourceImage:
 
     column: str
     """Column of the image, for errors."""
-    content: bytes | Path | None
-    """Bytes or file; None if an earlier row had the image with this `image_id`."""
-    image_id: str | None = None
-    """SHA-256 of the bytes, if the source has it."""
+    content: bytes | Path
     facts: Mapping[str, object] = field(default_factory=dict)
     """Known facts about the image, by column of `data.schema.IMAGES`."""
 
@@ -199,14 +195,12 @@ class SourceLabel:
     shown_order: tuple[int, ...] | None = None
     """Position on the screen of each image; None if unknown, which stands for the order of the
     row."""
-    source: Source = "imported"
     submission_id: str | None = None
     """Identity of the answer, if the source has one."""
     number: str = ""
     """Number of the answer in the source; equal answers of a rater with different numbers are
     different labels."""
-    circumstances: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns of `data.store.imported.ImportedLabel`."""
+    app_version: str | None = None
 
 
 def marked(marks: Sequence[Mapping[str, Any]], rater: str | None = None) -> SourceLabel:
@@ -243,12 +237,12 @@ def _shown(value: object) -> str:
 
 
 def fact(row: Row, value: object, field: pa.Field) -> object:
-    """Return `value`, which must fit the column `field`; a moment without a zone is in UTC."""
+    """Return `value`, which must fit the column `field`."""
     try:
-        fitting = pa.scalar(value, field.type)
+        pa.scalar(value, field.type)
     except (OverflowError, pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise row.bad(field.name, f"is {value!r}, which does not fit {field.type}") from error
-    return fitting.as_py() if pa.types.is_timestamp(field.type) else value
+    return value
 
 
 def check_texts(record: Record) -> None:

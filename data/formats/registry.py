@@ -28,7 +28,7 @@ class Format:
 
 FORMATS = {
     "coco": Format(write=regions.write_coco),
-    "dataset": Format(dataset.read, dataset.write),
+    "dataset": Format(write=dataset.write),
     "folder": Format(folder.read),
     "label-studio": Format(regions.read_label_studio, regions.write_label_studio),
     "pick-a-pic": Format(pick_a_pic.read, pick_a_pic.write),

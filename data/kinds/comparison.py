@@ -1,32 +1,23 @@
-"""Comparison: which of two images of one prompt is better, or how many things are in one?"""
+"""Comparison: which of two images of one prompt is better?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from data.comparisons import MOST_COUNTED, Axis, Strength
 from data.ids import Identifier, Remark
 from data.kinds.kind import Answer, Columns, InvalidAnswer, Kind, TaskFacts
 from data.schema import LABELS_COMPARISONS
 
 
-def _is_none(value: object) -> bool:
-    return value is None
-
-
 class ComparisonAnswer(Answer, frozen=True):
-    """Answer to a comparison; on the axis count, the number of things in the image."""
+    """Answer to a comparison."""
 
     kind: Literal["comparison"] = "comparison"
-    outcome: Literal["preferred", "tie", "both_bad", "count", "skip", "unsafe"]
+    outcome: Literal["preferred", "tie", "both_bad", "skip", "unsafe"]
     """`preferred` names an image; `both_bad` is a tie of two bad images."""
     preferred: Identifier | None = None
     """The better image; None for other outcomes."""
-    strength: Annotated[Strength | None, Field(exclude_if=_is_none)] = None
-    """Strength of the preference; None if the rater was not asked for it."""
-    count: Annotated[int, Field(ge=0, le=MOST_COUNTED)] | None = None
-    """Number of things; the highest number means this number or more."""
     reason: Remark | None = None
     """Reason for a skip or a report."""
     comment: Remark | None = None
@@ -39,15 +30,12 @@ class ComparisonAnswer(Answer, frozen=True):
     @model_validator(mode="after")
     def _whole(self) -> Self:
         parts = (
-            ("preferred", "preferred", self.preferred is not None),
-            ("count", "count", self.count is not None),
-            ("unsafe", "unsafe", bool(self.unsafe)),
+            ("preferred", self.preferred is not None),
+            ("unsafe", bool(self.unsafe)),
         )
-        for outcome, name, given in parts:
+        for outcome, given in parts:
             if given != (self.outcome == outcome):
-                raise ValueError(f"the outcome {outcome} and only it comes with `{name}`")
-        if self.strength is not None and self.outcome != "preferred":
-            raise ValueError("only the outcome preferred comes with `strength`")
+                raise ValueError(f"the outcome {outcome} and only it comes with `{outcome}`")
         return self
 
 
@@ -64,18 +52,8 @@ class Comparison(Kind[ComparisonAnswer]):
     has_axis = True
     can_be_decided = False
 
-    def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
-        """Two; one on the axis count."""
-        return (1, 1) if axis == "count" else self.images
-
-    def check(
-        self,
-        answer: ComparisonAnswer,
-        image_ids: Sequence[str],
-        axis: Axis | None,
-        steps: int | None,
-    ) -> None:
-        """Check that the answer names only these images and fits the axis.
+    def check(self, answer: ComparisonAnswer, image_ids: Sequence[str]) -> None:
+        """Check that the answer names only these images.
 
         Raises:
             InvalidAnswer: the answer does not fit.
@@ -86,32 +64,22 @@ class Comparison(Kind[ComparisonAnswer]):
             raise InvalidAnswer(
                 f"answer: images {strangers} are not of this task; name images of it"
             )
-        if not self.is_skip(answer) and (answer.outcome == "count") != (axis == "count"):
-            raise InvalidAnswer(
-                f"answer: {answer.outcome} to a question of the axis {axis}; "
-                "give a count there and nowhere else"
-            )
-        if answer.strength is not None and steps != 5:
-            raise InvalidAnswer(
-                "answer: `strength` to a question of three steps; leave it out there"
-            )
 
     def outcome(self, answer: ComparisonAnswer) -> str:
         """Return the outcome without the name of the better image."""
         return answer.outcome
 
     def agrees(self, answer: ComparisonAnswer, gold: ComparisonAnswer) -> bool | None:
-        """Return whether outcome, image and count equal the right answer; None for a skip."""
+        """Return whether outcome and image equal the right answer; None for a skip."""
         if self.is_skip(answer):
             return None
-        facts = {"outcome", "preferred", "count"}
-        return answer.model_dump(include=facts) == gold.model_dump(include=facts)
+        return (answer.outcome, answer.preferred) == (gold.outcome, gold.preferred)
 
     def in_words(self, answer: ComparisonAnswer, image_ids: Sequence[str]) -> str:
-        """Return which image is better, the count, or another outcome."""
+        """Return which image is better, or another outcome."""
         if answer.preferred is not None:
             return f"image {list(image_ids).index(answer.preferred) + 1}"
-        return answer.outcome.replace("_", " ") if answer.count is None else str(answer.count)
+        return answer.outcome.replace("_", " ")
 
     def columns(self, answers: Sequence[dict[str, Any]], asked: Sequence[TaskFacts]) -> Columns:
         """Return the question and the answer; the answer calls the images `first` and `second`."""
@@ -124,8 +92,6 @@ class Comparison(Kind[ComparisonAnswer]):
                 _answer_in_order(answer, task.image_ids)
                 for answer, task in zip(given, asked, strict=True)
             ],
-            "strength": [answer.strength for answer in given],
-            "count": [answer.count for answer in given],
             "unsafe_image_ids": [list(answer.unsafe) for answer in given],
         }
 

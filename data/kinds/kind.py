@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 import pyarrow as pa
 from pydantic import BaseModel
 
-from data.comparisons import Axis
 from data.errors import PictuneError
 from data.ids import Remark
 from data.schema import LABEL_CIRCUMSTANCES, LABEL_IDENTITY, read_table, schema_of
@@ -94,17 +93,8 @@ class Kind(ABC, Generic[AnswerT]):
         """
         return read_table(folder / f"{self.table}.parquet", self.schema)
 
-    def number_of_images(self, axis: Axis | None) -> tuple[int, int]:
-        """Return the fewest and the most images of a task of this axis."""
-        del axis
-        return self.images
-
-    def check(
-        self, answer: AnswerT, image_ids: Sequence[str], axis: Axis | None, steps: int | None
-    ) -> None:
-        """Check that an answer is about exactly these images and this axis.
-
-        `steps` is 5 if raters distinguish much better from slightly better.
+    def check(self, answer: AnswerT, image_ids: Sequence[str]) -> None:
+        """Check that an answer is about exactly these images.
 
         Raises:
             InvalidAnswer: the answer does not fit.

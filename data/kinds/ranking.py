@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from data.comparisons import Axis
 from data.ids import Identifier, Remark
 from data.kinds.kind import Answer, Columns, InvalidAnswer, Kind, TaskFacts
 from data.schema import LABELS_RANKING
@@ -67,15 +66,12 @@ class Ranking(Kind[RankingAnswer]):
     always_counted = True
     skips_with_reason = False
 
-    def check(
-        self, answer: RankingAnswer, image_ids: Sequence[str], axis: Axis | None, steps: int | None
-    ) -> None:
+    def check(self, answer: RankingAnswer, image_ids: Sequence[str]) -> None:
         """Check that `ranks` has exactly the images of the task.
 
         Raises:
             InvalidAnswer: it does not.
         """
-        del axis, steps
         if different := sorted(set(answer.ranks) ^ set(image_ids)):
             raise InvalidAnswer(
                 f"answer: images {', '.join(different)} are missing or not of this task; "

@@ -8,7 +8,6 @@ from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaH
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, SchemaValidator, core_schema
 
-from data.comparisons import Axis
 from data.kinds.comparison import Comparison
 from data.kinds.kind import Answer, InvalidAnswer, Kind
 from data.kinds.ranking import Ranking
@@ -81,16 +80,8 @@ def parse_answer(kind: str, text: str) -> Answer:
     return answer
 
 
-def check_answer(
-    answer: Answer,
-    kind: str,
-    image_ids: Sequence[str],
-    axis: Axis | None = None,
-    steps: int | None = 5,
-) -> None:
-    """Check that the answer is of this kind, about exactly these images and this axis.
-
-    `steps` is 5 if raters distinguish much better from slightly better.
+def check_answer(answer: Answer, kind: str, image_ids: Sequence[str]) -> None:
+    """Check that the answer is of this kind, about exactly these images.
 
     Raises:
         InvalidAnswer: the answer does not fit.
@@ -99,7 +90,7 @@ def check_answer(
         raise InvalidAnswer(
             f"answer: a {answer.kind} answer to a {kind} task; answer in the task's kind"
         )
-    KINDS[kind].check(answer, image_ids, axis, steps)
+    KINDS[kind].check(answer, image_ids)
 
 
 def is_skip(answer: Answer) -> bool:
@@ -114,6 +105,4 @@ def reported_images(answer: Answer, image_ids: Sequence[str]) -> set[str]:
 
 def agrees_with_gold(answer: Answer, gold: Answer) -> bool | None:
     """Return whether an answer is right; None if it is neither right nor wrong."""
-    if answer.kind != gold.kind:
-        return None if is_skip(answer) else False
     return kind_of(answer).agrees(answer, gold)

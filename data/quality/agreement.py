@@ -26,7 +26,7 @@ Level = Literal["nominal", "ordinal"]
 
 
 def agreement_of(
-    judgments: Judgments, categories: Mapping[str, str] | None = None, *, seed: int = 0
+    judgments: Judgments, categories: Mapping[str, str] | None = None
 ) -> dict[str, Any]:
     """Compute Krippendorff's alpha, nominal for verdicts and ordinal for ranks.
 
@@ -35,7 +35,6 @@ def agreement_of(
     Args:
         judgments: labels by people; without any, labels by simulated raters.
         categories: the category of each prompt id; a prompt without one is `other`.
-        seed: seed of the bootstrap over tasks.
 
     Returns:
         `source`, and under `binary` and `ranking` each `alpha`, `alpha_ci_low`, `alpha_ci_high`
@@ -47,7 +46,7 @@ def agreement_of(
     known = categories or {}
     prompts = mine.tasks.set_index("task_id")["prompt_id"]
     named = prompts.map(lambda prompt_id: known.get(prompt_id, "other"))
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     verdicts = mine.verdicts.assign(
         unit=lambda rows: rows["task_id"], value=lambda rows: rows["good"].astype("int64")
     )

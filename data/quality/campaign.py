@@ -5,7 +5,7 @@ from typing import Any
 
 from data.kinds.registry import KINDS
 from data.quality.agreement import agreement_of, disputes_of
-from data.quality.habits import NO_HABITS, habits_of
+from data.quality.habits import habits_of
 from data.quality.judgments import Judgments
 from data.quality.rater_table import rater_quality
 from data.store.feedback_store import FeedbackStore
@@ -19,7 +19,7 @@ def campaign_quality(
 
     Returns:
         `raters`: one row per rater, by when they joined, with the columns of `data.schema.RATERS`
-        the columns of `habits_of`, `name` and `role`; `rater_id` is the store's own id,
+        `flags` of `habits_of`, `name` and `role`; `rater_id` is the store's own id,
         and the exported one is `public_id`. Adjudicators are no raters.
         `agreement`: see `agreement_of`.
         `disputes`: see `disputes_of`.
@@ -27,10 +27,10 @@ def campaign_quality(
     judgments, everyone = _read_store(store)
     raters = [rater for rater in everyone if rater.source != "adjudicator"]
     rows = rater_quality(judgments, raters).to_pylist()
-    habits = habits_of(judgments).to_dict("index")
+    habits = habits_of(judgments)
     named = [
         row
-        | habits.get((rater.source, rater.public_id), NO_HABITS)
+        | {"flags": habits.get((rater.source, rater.public_id), ())}
         | {"rater_id": rater.rater_id, "public_id": rater.public_id, "name": rater.name}
         | {"role": rater.role}
         for row, rater in zip(rows, raters, strict=True)

@@ -24,42 +24,21 @@ LEVEL = 0.001
 QUICK, FIRST_PLACE, ONE_SIDE = "quick", "first_place", "one_side"
 """Names of the habits."""
 
-NO_HABITS = {
-    "timed_n": 0,
-    "quick_n": 0,
-    "quick_p": None,
-    "first_place_p": None,
-    "sided_n": 0,
-    "left_n": 0,
-    "one_side_p": None,
-    "flags": (),
-}
-"""Row of a rater without labels."""
 
+def habits_of(judgments: Judgments) -> dict[tuple[str, str], tuple[str, ...]]:
+    """Return each rater's habits (`RATER_KEY` to names), by tests at the level `LEVEL`.
 
-def habits_of(judgments: Judgments) -> pd.DataFrame:
-    """Test each rater's habits.
-
-    Returns:
-        By rater (`RATER_KEY`): `timed_n` answers with a time and `quick_n` of them below `QUICK_MS`
-        per image; `quick_p`, the p-value of the binomial test against the share `TOLERATED`;
-        `first_place_p`, the p-value of the wins of the image shown first, if positions make no
-        difference (Poisson binomial test); `sided_n` comparisons that prefer one of two images and
-        `left_n` of them the one at the left; `one_side_p`, the p-value of the binomial test against
-        one half; and `flags`, the habits found.
+    `quick`: a binomial test of the answers below `QUICK_MS` per image against the share
+    `TOLERATED`. `first_place`: a Poisson binomial test of the wins of the image shown first.
+    `one_side`: a binomial test of the comparisons won by the image at the left against one half.
     """
-    parts = (_quick(judgments), _first_place(judgments), _one_side(judgments))
-    table = pd.concat(parts, axis="columns")
-    counts = ["timed_n", "quick_n", "sided_n", "left_n"]
-    table[counts] = table[counts].fillna(0).astype("int64")
-    tests = {name: table[f"{name}_p"] for name in (QUICK, FIRST_PLACE, ONE_SIDE)}
-    flags = [
-        tuple(name for name, p in tests.items() if p.iloc[row] < LEVEL) for row in range(len(table))
-    ]
-    return table.assign(flags=pd.Series(flags, index=table.index, dtype=object))
+    tests = {QUICK: _quick, FIRST_PLACE: _first_place, ONE_SIDE: _one_side}
+    found = pd.concat({name: p(judgments) for name, p in tests.items()}, axis="columns")
+    flags = [tuple(name for name in tests if row[name] < LEVEL) for row in found.to_dict("records")]
+    return dict(zip(found.index, flags, strict=True))
 
 
-def _quick(judgments: Judgments) -> pd.DataFrame:
+def _quick(judgments: Judgments) -> "pd.Series[float]":
     columns = [*RATER_KEY, "time_on_task_ms"]
     tables = [
         table[columns].assign(images=table["image_ids"].map(len) if "image_ids" in table else 1)
@@ -68,28 +47,27 @@ def _quick(judgments: Judgments) -> pd.DataFrame:
     timed = pd.concat(tables).dropna(subset=["time_on_task_ms"])
     is_quick = timed["time_on_task_ms"].astype("float64") < QUICK_MS * timed["images"].astype(int)
     counts = timed.assign(quick=is_quick).groupby(RATER_KEY)["quick"].agg(["size", "sum"])
-    found = counts.rename(columns={"size": "timed_n", "sum": "quick_n"})
     p = [
         float(binomtest(int(quick), int(n), TOLERATED, alternative="greater").pvalue)
-        for n, quick in found.itertuples(index=False)
+        for n, quick in counts.itertuples(index=False)
     ]
-    return found.assign(quick_p=np.array(p, float))
+    return pd.Series(p, counts.index, "float64")
 
 
-def _first_place(judgments: Judgments) -> pd.DataFrame:
+def _first_place(judgments: Judgments) -> "pd.Series[float]":
     found = judgments.won.groupby(RATER_KEY).agg(images=("images", list), wins=("first", "sum"))
     rows = found.itertuples(index=False)
     p = [first_place_p(np.array(images), int(wins)) for images, wins in rows]
-    return found.assign(first_place_p=np.array(p, float))[["first_place_p"]]
+    return pd.Series(p, found.index, "float64")
 
 
-def _one_side(judgments: Judgments) -> pd.DataFrame:
+def _one_side(judgments: Judgments) -> "pd.Series[float]":
     given = judgments.labels["comparison"]
     rows = given[given["answer"].isin(["first", "second"])]
     is_left = (rows["shown_order"].map(lambda order: order[0]) == 0) == (rows["answer"] == "first")
-    found = rows.assign(left=is_left).groupby(RATER_KEY)["left"].agg(sided_n="size", left_n="sum")
+    found = rows.assign(left=is_left).groupby(RATER_KEY)["left"].agg(["size", "sum"])
     p = [float(binomtest(int(left), int(n)).pvalue) for n, left in found.itertuples(index=False)]
-    return pd.DataFrame(found).assign(one_side_p=np.array(p, float))
+    return pd.Series(p, found.index, "float64")
 
 
 def first_place_p(sizes: NDArray[np.int64], wins: int) -> float:

@@ -25,9 +25,8 @@ _SHARED_COLUMNS = [
     "source",
     "gold_correct",
     "time_on_task_ms",
-    "active_ms",
 ]
-_TASK_COLUMNS = ["task_id", "kind", "prompt_id", "gold_json", "repeat_of"]
+_TASK_COLUMNS = ["task_id", "kind", "prompt_id", "repeat_of"]
 
 
 @dataclass(frozen=True, eq=False)

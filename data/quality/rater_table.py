@@ -1,6 +1,5 @@
 """The table RATERS: each rater's activity, accuracy on gold, consistency, habits and skill."""
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
@@ -29,49 +28,25 @@ def rater_quality(judgments: Judgments, raters: Sequence[RaterFacts]) -> pa.Tabl
     return pa.Table.from_pandas(in_order, schema=RATERS, preserve_index=False)
 
 
-def _shares(rows: pd.DataFrame, column: str, name: str, share: str) -> pd.DataFrame:
-    """Count the rows of each rater, and compute the share of rows where `column` is true.
-
-    Returns:
-        By rater: `<name>_n` rows, the column named by `share`, and its 95 % interval.
-    """
-    values = rows.assign(value=rows[column].astype("float64"))
-    table = values.groupby(RATER_KEY)["value"].agg(["size", "mean"])
-    bounds = [wilson_interval(round(p * n), n) for n, p in table.itertuples(index=False)]
-    low, high = zip(*bounds, strict=True) if bounds else ((), ())
-    named = table.rename(columns={"size": f"{name}_n", "mean": share})
-    return named.assign(
-        **{f"{name}_ci_low": np.array(low, float), f"{name}_ci_high": np.array(high, float)}
-    )
-
-
 def _activity(judgments: Judgments) -> pd.DataFrame:
     rows = judgments.skipped
-    timed = rows.astype({"time_on_task_ms": "float64", "active_ms": "float64"})
+    timed = rows.astype({"time_on_task_ms": "float64"})
     return timed.groupby(RATER_KEY).agg(
         n=("label_id", "size"),
         n_skipped=("skipped", "sum"),
         median_ms=("time_on_task_ms", "median"),
-        median_active_ms=("active_ms", "median"),
     )
 
 
 def _gold(judgments: Judgments) -> pd.DataFrame:
     columns = [*RATER_KEY, "gold_correct"]
     given = pd.concat([labels[columns] for labels in judgments.labels.values()])
-    checked = given[given["gold_correct"].notna()]
-    is_binary = judgments.tasks["kind"] == "binary"
-    gold = judgments.tasks[is_binary & judgments.tasks["gold_json"].notna()].set_index("task_id")
-    right = gold["gold_json"].map(lambda text: json.loads(text)["verdict"])
-    verdicts = judgments.labels["binary"]
-    verdicts = verdicts[verdicts["label"].isin(["good", "bad"])]
-    verdicts = verdicts.assign(right=verdicts["task_id"].map(right))
-    parts = [_shares(checked, "gold_correct", "gold", "gold_accuracy")]
-    for verdict in ("good", "bad"):
-        name = f"gold_{verdict}"
-        rows = verdicts[verdicts["right"] == verdict]
-        parts.append(_shares(rows, "gold_correct", name, f"{name}_accuracy"))
-    return pd.concat(parts, axis="columns")
+    checked = given.dropna().astype({"gold_correct": "float64"})
+    by_rater = checked.groupby(RATER_KEY)["gold_correct"]
+    table = pd.DataFrame(by_rater.agg(gold_n="size", gold_accuracy="mean"))
+    bounds = [wilson_interval(round(p * n), n) for n, p in table.itertuples(index=False)]
+    low, high = np.array(bounds, float).reshape(-1, 2).T
+    return table.assign(gold_ci_low=low, gold_ci_high=high)
 
 
 def _repeats(judgments: Judgments) -> pd.DataFrame:
@@ -118,28 +93,20 @@ def _positions(judgments: Judgments) -> pd.DataFrame:
     Images are shown in random order, so every position should win equally often.
     """
     rows = judgments.won.assign(expected=lambda rows: 1.0 / rows["images"])
-    shares = _shares(rows, "first", "first_place", "first_place_wins")
-    return shares.assign(first_place_expected=rows.groupby(RATER_KEY)["expected"].mean())
+    return rows.groupby(RATER_KEY).agg(
+        first_place_n=("first", "size"),
+        first_place_wins=("first", "mean"),
+        first_place_expected=("expected", "mean"),
+    )
 
 
 def _skills(judgments: Judgments) -> pd.DataFrame:
-    """Return each rater's agreement with others, and Dawid-Skene's skills if raters share tasks."""
-    names = ["others_n", "others_agreement", "skill", "ds_sensitivity", "ds_specificity"]
-    parts = [_skills_of_source(mine) for mine in judgments.by_source.values()]
-    if parts:
-        return pd.concat(parts).reindex(columns=names)
+    """Return Dawid-Skene's skills of the raters of each source who share tasks."""
     nobody = pd.MultiIndex.from_arrays([[], []], names=RATER_KEY)
-    return pd.DataFrame(columns=names, index=nobody, dtype="float64")
-
-
-def _skills_of_source(judgments: Judgments) -> pd.DataFrame:
-    verdicts = judgments.verdicts
-    by_task = verdicts.groupby("task_id")["good"].agg(["sum", "size"])
-    votes = by_task.reindex(verdicts["task_id"]).to_numpy()
-    n_good, n = votes[:, 0], votes[:, 1]
-    equal = np.where(verdicts["good"], n_good - 1, n - n_good - 1)
-    compared = verdicts.assign(equal=equal, others_n=n - 1)
-    sums = compared.groupby(RATER_KEY)[["equal", "others_n"]].sum()
-    sums["others_agreement"] = sums["equal"] / sums["others_n"].where(sums["others_n"] > 0)
-    estimate = judgments.dawid_skene
-    return sums if estimate is None else sums.join(estimate.skills, on="rater_id")
+    names = ["skill", "ds_sensitivity", "ds_specificity"]
+    parts = [pd.DataFrame(columns=names, index=nobody, dtype="float64")]
+    for source, mine in judgments.by_source.items():
+        if mine.dawid_skene is not None:
+            skills = mine.dawid_skene.skills
+            parts.append(pd.concat({source: skills}, names=RATER_KEY))
+    return pd.concat(parts)

@@ -23,11 +23,9 @@ from typing import Self
 
 import sqlalchemy as sa
 
-from data.errors import PictuneError
 from data.feedback import (
     ChecksConfig,
     Claim,
-    LeaseConfig,
     NewTask,
     Progress,
     Receipt,
@@ -48,7 +46,7 @@ from data.store.people.raters import Raters, find_or_insert
 from data.store.people.reports import Reports, open_reports
 from data.store.plan import planning
 from data.store.plan.own_work import OwnWork, rows_aside, take_first_aside
-from data.store.plan.planning import Comparisons, PlanChanges
+from data.store.plan.planning import Comparisons
 from data.store.plan.task_queue import draw_check, free_task
 from data.store.queries import load_rater, load_task, read_setting, write_setting
 from data.store.views.progress import LatestTotals, fair_hold
@@ -64,7 +62,6 @@ class FeedbackStore(StorePart):
     """Tasks, leases and labels in one SQL database; made by `FeedbackStore.open`."""
 
     rng: random.Random
-    lease: LeaseConfig
     checks: ChecksConfig
 
     def __post_init__(self) -> None:
@@ -78,8 +75,7 @@ class FeedbackStore(StorePart):
         self.attempts = Attempts(database, clock, self._salt)
         self.adjudications = Adjudications(database, clock, self.rater_id_of)
         self.comparisons = Comparisons(database, clock, self._order_seed)
-        self.plan = PlanChanges(database, clock)
-        self.own_work = OwnWork(database, clock, self.lease)
+        self.own_work = OwnWork(database, clock)
 
     def _read_or_draw(self, connection: sa.Connection, name: str) -> str:
         """Return a setting of 128 random bits, drawn when the store is new."""
@@ -96,7 +92,6 @@ class FeedbackStore(StorePart):
         *,
         clock: Callable[[], datetime] = utc_now,
         rng: random.Random | None = None,
-        lease: LeaseConfig = LeaseConfig(),  # noqa: B008 - frozen
         checks: ChecksConfig = ChecksConfig(),  # noqa: B008 - frozen
     ) -> "FeedbackStore":
         """Open the store at an SQLAlchemy URL (`sqlite:///FILE`); create or migrate its tables.
@@ -107,7 +102,6 @@ class FeedbackStore(StorePart):
             rng: draws the order of a task's images on the screen, the claims that get a check and,
                 for a new store, its salt and order seed. By default it is the operating system's
                 unpredictable randomness.
-            lease: settings of the leases.
             checks: settings of the tasks that check raters.
 
         Raises:
@@ -116,7 +110,7 @@ class FeedbackStore(StorePart):
         """
         database = Database(url)
         database.migrate()
-        return cls(database, clock, rng or random.SystemRandom(), lease, checks)
+        return cls(database, clock, rng or random.SystemRandom(), checks)
 
     def close(self) -> None:
         """Close the store's connections."""
@@ -143,10 +137,6 @@ class FeedbackStore(StorePart):
         `data.store.people.raters.find_named` says which names count as equal. `by` is the admin who
         adds.
         """
-        if not 1 <= len(name.strip()) <= 200:
-            raise PictuneError(
-                "rater name: empty or longer than 200 characters; give a shorter one"
-            )
         rater_id = self.rater_id_of(source, name.strip())
         with self.write() as (connection, now):
             rater_id = find_or_insert(connection, name, source, now, rater_id=rater_id)
@@ -159,11 +149,10 @@ class FeedbackStore(StorePart):
 
         Tasks of the same kind about the same images, in any order, are the same task. A known task
         takes the overlap and the hidden gold of the new one (see
-        `data.store.plan.planning.update_plan`) and keeps all other fields. An overlap that an admin
-        set (`plan`) has precedence.
+        `data.store.plan.planning.update_plan`) and keeps all other fields.
         """
         with self.database.write_alone() as connection:
-            wanted = planning.with_asked_overlap(connection, new_tasks)
+            wanted = list(new_tasks)
             added = planning.insert_tasks(
                 connection, wanted, self.clock(), order_seed=self._order_seed
             )
@@ -212,7 +201,7 @@ class FeedbackStore(StorePart):
         """
         with self.write() as (connection, now):
             rater = load_rater(connection, rater_id)
-            request = ClaimRequest(connection, rater, kind, now, self.lease)
+            request = ClaimRequest(connection, rater, kind, now)
             held = leases.live_lease(request, excluding, wanted)
             if held is not None:
                 return leases.hand_out_again(request, held)
@@ -240,7 +229,7 @@ class FeedbackStore(StorePart):
         with self.write() as (connection, now):
             task = load_task(connection, task_id, lock=True)
             leases.check_hold(connection, load_rater(connection, rater_id), task_id, now)
-            return leases.renew_lease(connection, task, rater_id, now, self.lease)
+            return leases.renew_lease(connection, task, rater_id, now)
 
     def release(self, rater_id: str, task_id: str) -> None:
         """End the rater's lease on a task: from now on other raters can get it.
@@ -275,7 +264,7 @@ class FeedbackStore(StorePart):
             if earlier is not None:
                 return earlier
             answer, rater_id = submission.answer, submission.rater_id
-            check_answer(answer, task.kind, task.image_ids, task.axis, task.steps)
+            check_answer(answer, task.kind, task.image_ids)
             kind_of(answer).check_words(answer, task.prompt)
             lease = leases.find_lease(connection, task.task_id, rater_id)
             if lease is None:
@@ -318,7 +307,7 @@ class FeedbackStore(StorePart):
                     connection, lease, now, {"submission_id": undo_id, **no_answer}
                 )
                 shown = {"shown_order": lease.shown_order, "wording": lease.wording}
-                end = leases.lease_end(connection, task.kind, now, self.lease)
+                end = leases.lease_end(connection, task.kind, now)
                 held = {"shown_at": now, "expires_at": end}
                 leases.give_lease(connection, task.task_id, rater_id, **shown, **held)
                 return task
@@ -335,7 +324,7 @@ class FeedbackStore(StorePart):
         with self.database.read() as connection:
             totals = self._totals.get(connection, source, self.clock(), newest=newest)
             mine = 0 if rater_id is None else revisions.count_live(connection, rater_id)
-        return Progress(mine, totals.done, totals.total, totals.seconds_left, fair_hold(totals))
+        return Progress(mine, totals.done, totals.total, fair_hold(totals))
 
     @property
     def is_paused(self) -> bool:

@@ -8,13 +8,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from data.feedback import InputMode, NewTask, Source
+from data.feedback import NewTask, Source
 from data.ids import uuid7
 from data.kinds.kind import Answer
 from data.store.people.reports import open_reports
 from data.store.plan.planning import task_id_of
 from data.store.queries import insert_rows, load_tasks
-from data.store.revisions import SENT_WITH_AN_ANSWER, answer_values, recount_live, retire_live
+from data.store.revisions import answer_values, recount_live, retire_live
 from data.store.tables import labels, leases, raters
 
 LABELS_AT_ONCE = 500
@@ -40,16 +40,9 @@ class ImportedLabel:
     """Position on the screen, from 0, of each image of `task.image_ids`."""
     submitted_at: datetime | None = None
     """Time of the answer; None for the time of the import."""
-    shown_at: datetime | None = None
-    """Time when the task was shown; None for `submitted_at`."""
     time_on_task_ms: int | None = None
     active_ms: int | None = None
-    lease_late: bool = False
-    input_mode: InputMode | None = None
-    session_id: str | None = None
     app_version: str | None = None
-    guideline_version: str | None = None
-    wording: str | None = None
 
 
 @dataclass(frozen=True)
@@ -134,7 +127,7 @@ def _insert_chunk(
     # An answered lease for each label records what was shown, for an undo.
     leased = sa.select(leases.c.task_id, leases.c.rater_id).where(leases.c.task_id.in_(task_ids))
     known = set(map(tuple, connection.execute(leased)))
-    kept = ("task_id", "rater_id", "shown_order", "shown_at", "wording")
+    kept = ("task_id", "rater_id", "shown_order", "shown_at")
     shown = ({name: row[name] for name in kept} for key, row in last.items() if key not in known)
     insert_rows(connection, leases, shown)
     recount_live(connection, task_ids)
@@ -146,15 +139,18 @@ def _row(
     """Return the columns of a label except its revision, for images in the store's order."""
     places = dict(zip(label.task.image_ids, label.shown_order, strict=True))
     submitted_at = label.submitted_at or now
-    same = {name: getattr(label, name) for name in (*SENT_WITH_AN_ANSWER, "lease_late", "wording")}
     return {
-        **same,
         **answer_values(label.answer),
         "label_id": uuid7(submitted_at, label.submission_id),
         "task_id": key[0],
         "rater_id": key[1],
+        "submission_id": label.submission_id,
+        "time_on_task_ms": label.time_on_task_ms,
+        "active_ms": label.active_ms,
+        "app_version": label.app_version,
+        "lease_late": False,
         "is_live": False,
         "shown_order": [places[image_id] for image_id in image_ids],
-        "shown_at": label.shown_at or submitted_at,
+        "shown_at": submitted_at,
         "submitted_at": submitted_at,
     }

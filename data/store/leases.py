@@ -12,7 +12,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from data.feedback import Claim, LeaseConfig, NotFound, Source, Task
+from data.feedback import Claim, NotFound, Source, Task
 from data.kinds.registry import TaskKind
 from data.store.queries import (
     EXCLUDED_TASKS,
@@ -29,6 +29,13 @@ from data.store.queries import (
     read_setting,
 )
 from data.store.tables import labels, leases, raters, task_images, tasks, wordings
+
+SHORTEST_S = 300.0
+"""Shortest lease in seconds."""
+
+TIMES_MEDIAN = 12
+"""A lease lasts this many times the median time on task of recent labels, but at least
+`SHORTEST_S`. A rater without a connection can then answer ten tasks in time."""
 
 RECENT_LABELS = 101
 """Number of latest labels for the median time on task (the length of a lease) and for the raters at
@@ -67,7 +74,6 @@ class ClaimRequest:
     rater: Row
     kind: TaskKind | None
     now: datetime
-    config: LeaseConfig
 
 
 def find_lease(connection: sa.Connection, task_id: str, rater_id: str) -> Row | None:
@@ -91,25 +97,21 @@ def end_lease(connection: sa.Connection, task_id: str, rater_id: str, end: datet
     connection.execute(_END_AT, {"of_task": task_id, "of_rater": rater_id, "end": end})
 
 
-def renew_lease(
-    connection: sa.Connection, task: Task, rater_id: str, now: datetime, config: LeaseConfig
-) -> datetime:
+def renew_lease(connection: sa.Connection, task: Task, rater_id: str, now: datetime) -> datetime:
     """Restart the rater's lease on the task; return the time of its end."""
-    end = lease_end(connection, task.kind, now, config)
+    end = lease_end(connection, task.kind, now)
     end_lease(connection, task.task_id, rater_id, end)
     return end
 
 
-def lease_end(
-    connection: sa.Connection, kind: TaskKind, now: datetime, config: LeaseConfig
-) -> datetime:
+def lease_end(connection: sa.Connection, kind: TaskKind, now: datetime) -> datetime:
     """Return the end of a lease that begins now.
 
     Its length follows the median time on task of the latest labels of the kind.
     """
     times_ms = connection.scalars(_TIMES, {"of_kind": kind}).all()
     median_s = median(times_ms) / 1000 if times_ms else 0
-    return now + timedelta(seconds=max(config.shortest_s, config.times_median * median_s))
+    return now + timedelta(seconds=max(SHORTEST_S, TIMES_MEDIAN * median_s))
 
 
 def hand_out(
@@ -122,7 +124,7 @@ def hand_out(
     connection, now = request.connection, request.now
     wording = present_wording(connection, task)
     shown = {"shown_order": shown_order, "shown_at": now, "wording": wording}
-    end = lease_end(connection, task.kind, now, request.config)
+    end = lease_end(connection, task.kind, now)
     give_lease(connection, task.task_id, request.rater.rater_id, **shown, expires_at=end)
     words = wording_text(connection, wording)
     return Claim(task, end, tuple(shown_order), now, words, aside_at)
@@ -132,7 +134,7 @@ def hand_out_again(request: ClaimRequest, lease: Row) -> Claim:
     """Renew a live lease; order of images and wording stay the same."""
     connection = request.connection
     task = load_task(connection, lease.task_id)
-    end = renew_lease(connection, task, lease.rater_id, request.now, request.config)
+    end = renew_lease(connection, task, lease.rater_id, request.now)
     words = wording_text(connection, lease.wording)
     return Claim(task, end, tuple(lease.shown_order), lease.shown_at, words)
 

@@ -64,7 +64,7 @@ def _partial_index(
 settings = sa.Table(
     "settings",
     metadata,
-    # salt, order_seed, paused, gold_sources, overlaps; wording AXIS: the present version
+    # salt, order_seed, paused, gold_sources; wording AXIS: the present version
     sa.Column("name", sa.String(100), primary_key=True),
     sa.Column("value", sa.Text, nullable=False),
 )
@@ -146,12 +146,9 @@ tasks = sa.Table(
     sa.Column("gold_source", sa.String(200)),
     sa.Column("repeat_of", sa.String(64)),  # the task that asked the same before
     sa.Column("n_simulated", sa.Integer, nullable=False, server_default="0"),
-    # of comparisons: what is asked, which models drew the images, what is counted or described
+    # of comparisons: what is asked, which models drew the images
     sa.Column("axis", sa.String(20)),
     sa.Column("models", sa.JSON(none_as_null=True)),
-    sa.Column("subject", sa.Text),
-    sa.Column("reference", sa.String(200)),  # image id
-    sa.Column("steps", sa.Integer),  # number of answers of a comparison of two images; null means 3
     sa.CheckConstraint("n_live >= 0", name="n_live"),
 )
 _in_order = (tasks.c.priority.desc(), tasks.c.order_key)

@@ -83,18 +83,16 @@ def export(store: FeedbackStore, run: RunFolder) -> Manifest:
             earlier = read_manifest(run)
         parts = dict(_full_parts(connection, store, run, settled, earlier))
         last, tasks = last_sequence(connection), rows.task_table(connection)
-        audit = rows.audit_table(connection, store.public_rater_id)
         # counted too, as PostgreSQL may commit a lower sequence number later
         revisions = connection.scalar(sa.select(sa.func.count()).select_from(labels))
         raters = rows.rater_facts(connection, store.public_rater_id)
         facts = (last, revisions, list(raters.values()), sorted(parts))
-        inputs = _digest((*known.values(), tasks, audit), facts)
+        inputs = _digest((*known.values(), tasks), facts)
         if earlier is not None and earlier.inputs == inputs and _is_intact(run, earlier):
             return earlier
         with new_folder(run.snapshots) as folder:
             for name, table in known.items():
                 write_table(table, table.schema, folder / f"{name}.parquet")
-            write_table(audit, schema.AUDIT, folder / "audit.parquet")
             _write_feedback(connection, folder, tasks, raters)
             manifest = _manifest_of(folder, inputs, last, parts)
             write_json(folder / MANIFEST, manifest.model_dump())
@@ -224,7 +222,7 @@ def _switch(run: RunFolder, folder: Path, export_id: str) -> None:
             path.replace(new / path.name)
     else:
         folder.rename(new)
-    # a plain folder, as exports were before there were snapshots
+    # a plain folder, as in a copy of a run that followed links
     if run.latest.is_dir() and not run.latest.is_symlink():
         before = f"before-{export_id}"
         run.latest.rename(run.snapshots / before)

@@ -1,65 +1,22 @@
 """Comparison of store, Parquet and image files: `verify` reports all differences."""
 
-import sqlite3
-from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pyarrow as pa
 import sqlalchemy as sa
 
 from data.errors import PictuneError
-from data.files import locked_to_read, sha256_of
+from data.files import locked, sha256_of
 from data.image_files import check_image
 from data.kinds.registry import KINDS
 from data.regions import LABELS_REGIONS, REGIONS_TABLE
 from data.runs import RunFolder
-from data.schema import AUDIT, IMAGES, LABELS_LOG, PROMPTS, TASKS, read_table
+from data.schema import IMAGES, LABELS_LOG, PROMPTS, TASKS, read_table
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels, task_images, tasks
 from data.store.views import rows
 from data.tables.parquet import MANIFEST, PART_ROWS, Manifest, last_sequence, read_manifest
-
-MOST_IDS_NAMED = 3
-"""Largest number of ids in one line; further ids are only counted."""
-
-
-@contextmanager
-def store_to_read(run: RunFolder) -> Iterator[FeedbackStore]:
-    """Open the run's store read-only.
-
-    An SQLite file is copied first, so that it can lie on a read-only disk.
-    """
-    url = sa.make_url(run.store_url)
-    if url.get_backend_name() != "sqlite":
-        with FeedbackStore.open(run.store_url) as store:
-            yield store
-        return
-    assert url.database is not None
-    with TemporaryDirectory(prefix="pictune-") as folder:
-        _copy(Path(url.database), copy := Path(folder) / "feedback.db")
-        with FeedbackStore.open(f"sqlite:///{copy}") as store:
-            yield store
-
-
-def _copy(database: Path, copy: Path) -> None:
-    """Copy all commits, including commits that are only in the write-ahead log."""
-    # Without a log no process has the database open. `immutable` then keeps SQLite from creating a
-    # log.
-    immutable = "" if database.with_name(f"{database.name}-wal").exists() else "&immutable=1"
-    read_only = f"{database.resolve().as_uri()}?mode=ro{immutable}"
-    try:
-        with (
-            closing(sqlite3.connect(read_only, uri=True)) as source,
-            closing(sqlite3.connect(copy)) as target,
-        ):
-            source.backup(target)
-    except sqlite3.Error as error:
-        raise PictuneError(
-            f"{database}: cannot be copied to {copy.parent} for the check ({error}); free that disk"
-        ) from error
 
 
 def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
@@ -73,7 +30,7 @@ def verify(store: FeedbackStore, run: RunFolder) -> list[str]:
     """
     images, prompts = read_table(run.images_table, IMAGES), read_table(run.prompts_table, PROMPTS)
     # The export comes first: hashing the images takes long, and raters may add labels meanwhile.
-    with locked_to_read(run.export_lock):
+    with locked(run.export_lock):
         export_faults = list(_export_faults(store, run))
     return [
         *_image_faults(run, images),
@@ -171,8 +128,8 @@ def _differing_tables(
 ) -> Iterator[str]:
     known_tasks = rows.task_table(connection)
     facts, public = rows.task_facts(known_tasks), store.public_rater_id
-    raters, audit = rows.rater_facts(connection, public), rows.audit_table(connection, public)
-    expected = {"tasks": (TASKS, known_tasks), "audit": (AUDIT, audit)}
+    raters = rows.rater_facts(connection, public)
+    expected = {"tasks": (TASKS, known_tasks)}
     for name, kind in KINDS.items():
         expected[kind.table] = kind.schema, rows.label_table(connection, name, facts, raters)
     marks = list(rows.region_batches(connection, facts, raters))
@@ -196,28 +153,5 @@ def _differing_tables(
 
 
 def _difference(path: Path, exported: pa.Table, stored: pa.Table) -> Iterator[str]:
-    """Report values of the first column whose rows differ in an exported table and the store."""
-    if exported.equals(stored):
-        return
-    key = stored.column_names[0]
-    there, here = (_rows_by(key, table) for table in (exported, stored))
-    different = [row for row in here if row in there and here[row] != there[row]]
-    for found, what in (
-        ([row for row in here if row not in there], "are in the store but not here"),
-        ([row for row in there if row not in here], "are not in the store"),
-        (different, "are not as the store has them"),
-    ):
-        if found:
-            more = ", ..." if len(found) > MOST_IDS_NAMED else ""
-            named = ", ".join(map(str, found[:MOST_IDS_NAMED])) + more
-            yield (
-                f"{path}: {len(found)} rows {what} ({key} {named}); "
-                "remove the file and export the labels again"
-            )
-
-
-def _rows_by(key: str, table: pa.Table) -> dict[object, list[dict[str, object]]]:
-    rows = defaultdict(list)
-    for row in table.to_pylist():
-        rows[row[key]].append(row)
-    return rows
+    if not exported.equals(stored):
+        yield f"{path}: differs from the store; remove the file and export the labels again"

@@ -11,14 +11,13 @@ from typing import Annotated
 
 from fastapi import APIRouter, HTTPException, Query, Response
 from fastapi.responses import FileResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from data.errors import PictuneError
 from data.feedback import Account, Decision, Receipt, Role, Status
 from data.ids import Identifier
-from data.kinds.registry import AnyAnswer, TaskKind
+from data.kinds.registry import AnyAnswer
 from data.regions import Fraction
-from data.store.plan.planning import LARGEST_OVERLAP
 from labeling_app.admin import figures
 from labeling_app.app_state import AppState, State
 from labeling_app.passwords import draw_password, hash_password
@@ -82,13 +81,6 @@ class RoleBody(RaterBody, frozen=True):
     role: Role = "rater"
 
 
-class OverlapBody(_Body, frozen=True):
-    """Body of a new overlap."""
-
-    kind: TaskKind
-    overlap: Annotated[int, Field(ge=1, le=LARGEST_OVERLAP)]
-
-
 class NewPassword(BaseModel, frozen=True):
     """A rater's new password, which nobody can read again."""
 
@@ -136,12 +128,6 @@ def put_back(body: ImageBody, state: State, account: Admin) -> dict[str, Decisio
     """Put a reported or removed image back into circulation, until it is reported again."""
     state.store.reports.decide(body.image_id, "kept", account.rater_id)
     return {"decision": "kept"}
-
-
-@router.post("/put-back-all", responses=ABOUT_SOMETHING)
-def put_back_all(body: RaterBody, state: State, account: Admin) -> dict[str, int]:
-    """Put back all undecided images that only this rater reported."""
-    return {"images": state.store.reports.put_back_all(body.rater, account.rater_id)}
 
 
 @router.post("/remove", responses=ABOUT_SOMETHING)
@@ -228,12 +214,6 @@ def role(body: RoleBody, state: State, account: Admin) -> None:
     if body.role == "admin" and named.password_hash is None:
         raise HTTPException(409, f"{named.name} has no password; give them one first")
     state.store.raters.set_role(named.rater_id, body.role, by=account.rater_id)
-
-
-@router.post("/overlap", status_code=204, responses=OF_A_BODY)
-def overlap(body: OverlapBody, state: State, account: Admin) -> None:
-    """Set the number of people who answer each task of this kind, also after a restart."""
-    state.store.plan.set_overlap(body.kind, body.overlap, account.rater_id)
 
 
 def _set_paused(

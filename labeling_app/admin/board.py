@@ -23,7 +23,6 @@ from data.errors import PictuneError
 from data.feedback import Account, NotFound
 from data.kinds.kind import InvalidAnswer
 from data.store.people.reports import ReportedImage
-from data.store.plan.planning import KindPlan
 from labeling_app.admin import figures
 from labeling_app.admin.figures import (
     Dispute,
@@ -82,11 +81,6 @@ class Snapshot:
         return figures.summarize(self.state)
 
     @cached_property
-    def plan(self) -> dict[str, KindPlan]:
-        """Overlap by kind of task."""
-        return {one.kind: one for one in self.state.store.plan.overlaps()}
-
-    @cached_property
     def reports(self) -> Reports:
         """The reported images."""
         return figures.list_reports(self.state)
@@ -137,7 +131,7 @@ class Board:
         self._shown = gr.JSON([], visible="hidden", label="Shown")
         self._quality_shown = gr.JSON([], visible="hidden", label="Quality shown")
         self._quick: dict[Component, Callable[[Snapshot], Any]] = {}
-        self._slow: dict[Component, Callable[[Quality, object], Any]] = {}
+        self._slow: dict[Component, Callable[[Quality], Any]] = {}
         self.wanted = gr.JSON({}, visible="hidden", label="Wanted")
         self._seen = [
             self._place,
@@ -153,8 +147,8 @@ class Board:
         """Let a component show a figure."""
         self._quick[component] = figure
 
-    def show_quality(self, component: Component, figure: Callable[[Quality, object], Any]) -> None:
-        """Let a component show a figure of the campaign's quality, and of the chosen rater."""
+    def show_quality(self, component: Component, figure: Callable[[Quality], Any]) -> None:
+        """Let a component show a figure of the campaign's quality."""
         self._slow[component] = figure
 
     def on(
@@ -235,7 +229,6 @@ class Board:
         once: dict[str, Any] = {"trigger_mode": "once"}
         gr.on(timer.tick, update, self._seen, self._outputs, **at_once("update"), **once)
         gr.on(timer.tick, self._update_quality, *self._quality_io, **at_once("quality"), **once)
-        gr.on(self.rater.change, self._update_quality, *self._quality_io, **at_once("update_rater"))
 
     @property
     def _outputs(self) -> list[Component]:
@@ -243,7 +236,7 @@ class Board:
 
     @property
     def _quality_io(self) -> tuple[list[Component], list[Component]]:
-        return [self._quality_shown, self.rater], [*self._slow, self._quality_shown, self.notice]
+        return [self._quality_shown], [*self._slow, self._quality_shown, self.notice]
 
     def _update(self, seen: Mapping[Component, Any], notice: str) -> Update:
         """Return the changed quick figures, with a notice or an error."""
@@ -260,13 +253,13 @@ class Board:
             self.notice: notice or notice_html(failed, "alert"),
         }
 
-    def _update_quality(self, shown: JsonValue, rater: JsonValue) -> Update:
+    def _update_quality(self, shown: JsonValue) -> Update:
         """Return the slow figures that have changed."""
         found: Update = {}
 
         def measure() -> None:
             quality = figures.measure_quality(self.state)
-            found.update({one: of(quality, rater) for one, of in self._slow.items()})
+            found.update({one: of(quality) for one, of in self._slow.items()})
 
         failed = _notice_of(measure)
         digests = [_digest(value) for value in found.values()]

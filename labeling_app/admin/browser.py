@@ -49,7 +49,7 @@ def labels(board: Board) -> dict[str, Any]:
 
     filters = _filters()
     board.show_quality(
-        filters["rater"], lambda quality, _: gr.update(choices=[ANY, *tables.people(quality)])
+        filters["rater"], lambda quality: gr.update(choices=[ANY, *tables.people(quality)])
     )
     about = gr.Markdown(elem_classes="soft")
     images = gallery("Labeled images", columns=4, name="labels")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,9 +16,7 @@ from data.store.views.overview import (
     AnswerGroup,
     GivenLabel,
     LabelCount,
-    PromptCount,
-    counts_by_prompt,
-    labels_by_hour,
+    counts_by_category,
     labels_of_tasks,
     latest_labels,
     matching,
@@ -38,12 +36,6 @@ DECIDED_SHOWN = 6
 AUDIT_SHOWN = 100
 """Entries of the trail that are shown."""
 
-PROMPTS_SHOWN = 300
-"""Largest number of prompts whose progress is shown: the prompts with the most labels missing."""
-
-HOURS_SHOWN = 24
-"""Clock hours whose labels are counted."""
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -52,11 +44,6 @@ class Summary:
     paused: bool
     progress: Progress
     categories: list[LabelCount]
-    prompts: list[PromptCount]
-    """The up to 300 prompts with the most labels missing."""
-    n_prompts: int
-    hours: dict[datetime, int]
-    """Labels by people in each of the last 24 clock hours, by the hour's beginning."""
     last_export: datetime | None
     export_error: str | None
 
@@ -131,18 +118,10 @@ class TableFile:
 
 def summarize(state: AppState) -> Summary:
     """Return the state of the campaign."""
-    counts = counts_by_prompt(state.store, state.categories)
-    this_hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
-    hours = [this_hour - timedelta(hours=ago) for ago in reversed(range(HOURS_SHOWN))]
     return Summary(
         paused=state.store.is_paused,
         progress=state.store.progress(),
-        categories=_by_category(counts),
-        prompts=sorted(counts, key=lambda one: (one.done - one.total, one.prompt, one.kind))[
-            :PROMPTS_SHOWN
-        ],
-        n_prompts=len({one.prompt_id for one in counts}),
-        hours=dict.fromkeys(hours, 0) | labels_by_hour(state.store, hours[0]),
+        categories=counts_by_category(state.store, state.categories),
         last_export=state.health.last_export,
         export_error=state.health.export_error,
     )
@@ -245,11 +224,3 @@ def table_file(state: AppState, name: str) -> Path:
     if state.tables is None or name not in {one.name for one in list_tables(state)}:
         raise NotFound(f"{name}: not of the last export; look at the list again")
     return state.tables.resolve() / name
-
-
-def _by_category(counts: Sequence[PromptCount]) -> list[LabelCount]:
-    sums: dict[tuple[str, str], tuple[int, int]] = {}
-    for one in counts:
-        done, total = sums.get((one.category, one.kind), (0, 0))
-        sums[one.category, one.kind] = done + one.done, total + one.total
-    return [LabelCount(*key, *sums[key]) for key in sorted(sums)]

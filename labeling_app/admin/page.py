@@ -1,24 +1,19 @@
-"""The admin page, in Gradio: tables, plots and buttons for the actions of `labeling_app.admin.api`.
+"""The admin page, in Gradio: tables and buttons for the actions of `labeling_app.admin.api`.
 
 A timer in the browser asks for the figures while the page is open (`labeling_app.admin.board`).
 """
 
-import math
 from collections.abc import Callable
-from functools import partial
 from html import escape
 from typing import Any
 
 import gradio as gr
 
-from data.kinds.registry import KINDS
-from data.store.plan.planning import LARGEST_OVERLAP
 from labeling_app.admin import api, browser, figures, review, tables
 from labeling_app.admin.board import Board, Call, Component, Snapshot, Update, listing, notice_html
 from labeling_app.app_state import AppState
 
 PAUSE, RESUME = "Pause the campaign", "Resume the campaign"
-COLORS = {"done": "#4f74d9", "still wanted": "#aab4c6"}
 ROLES = ("rater", "admin")
 LABELS_TAB = "labels"
 
@@ -27,18 +22,11 @@ ABOUT_AGREEMENT = (
     "Tasks are those with several raters."
 )
 ABOUT_RATERS = (
-    "A click on a rater chooses them below. **Share**: of all labels by people. "
+    "A click on a rater chooses them below. "
     "**Gold accuracy**: with its 95 % interval. **Same again**: repeated questions "
     "answered alike. **Skill**: the chance to be right, estimated from the answers of others "
-    "(Dawid-Skene). **Quick**: answers in less than half a second per image. **First place**: "
-    "rankings won by the image shown first, and chance. **Left**: comparisons won by the image at "
-    "the left; chance is half. **Flags** are exact tests at the level 0.001: too many quick "
-    "answers, or too often the same place."
-)
-ABOUT_COMPARISONS = (
-    "By the last export; `make compare` plans comparisons. **The first won**: share of the votes, "
-    "a tie is half, with its 95 % interval. **Enough votes**: by an interval that stays valid at "
-    "any number of looks, with the votes that would decide if the difference is as found."
+    "(Dawid-Skene). **Flags** are exact tests at the level 0.001: too many answers in less than "
+    "half a second per image, or too often the same place."
 )
 ABOUT_LEFT_OUT = (
     "The labels of a rater who is left out count for nothing: others are asked in their place, and "
@@ -65,12 +53,6 @@ def build_admin_page(state: AppState) -> gr.Blocks:
                 _raters(board)
                 _people(board, tabs, filters)
                 _agreement(board)
-            with gr.Tab("Comparisons"):
-                compared = listing("Comparisons of models", tables.COMPARISONS)
-                board.show_quality(compared, lambda quality, _: tables.comparison_table(quality))
-                gr.Markdown(ABOUT_COMPARISONS, elem_classes="soft")
-            with gr.Tab("Plan"):
-                _plan(board)
             with gr.Tab("Tables"):
                 files = listing("Tables of the last export", tables.FILES)
                 board.show(files, lambda _: tables.file_table(figures.list_tables(state)))
@@ -94,7 +76,7 @@ def _top(board: Board) -> None:
     board.show(gr.HTML(elem_id="progress"), _progress_line)
     board.show_quality(
         gr.HTML(elem_id="flags", elem_classes="notices"),
-        lambda quality, _: notice_html(_flags(quality), "alert"),
+        lambda quality: notice_html(_flags(quality), "alert"),
     )
     with gr.Row(elem_classes="actions"):
         pause, export_now = gr.Button(PAUSE), gr.Button("Export now")
@@ -104,46 +86,20 @@ def _top(board: Board) -> None:
 
 
 def _progress(board: Board) -> None:
-    with gr.Row():
-        plot = gr.BarPlot(
-            x="Category",
-            y="Labels",
-            color="State",
-            color_map=COLORS,
-            title="Labels by category",
-            height=260,
-            buttons=[],
-            min_width=320,
-        )
-        hours = gr.BarPlot(
-            x="Hour",
-            y="Labels",
-            title="Labels by hour, the last day",
-            elem_id="hours",
-            x_label_angle=-90,
-            height=260,
-            buttons=[],
-            min_width=320,
-        )
     by_category = listing("Labels by category", tables.BY_CATEGORY)
-    by_prompt = listing("Labels by prompt", tables.BY_PROMPT)
-    board.show(plot, lambda now: tables.category_plot(now.summary))
-    board.show(hours, _hours)
     board.show(by_category, lambda now: tables.category_table(now.summary))
-    board.show(by_prompt, lambda now: tables.prompt_table(now.summary))
-    board.show(gr.Markdown(elem_classes="soft"), lambda now: _prompts_note(now.summary))
 
 
 def _agreement(board: Board) -> None:
     agreement = listing("Agreement", tables.AGREEMENT)
-    board.show_quality(agreement, lambda quality, _: tables.agreement_table(quality))
+    board.show_quality(agreement, tables.agreement_table)
     source = gr.Markdown(elem_classes="soft")
-    board.show_quality(source, lambda quality, _: f"{_agreement_source(quality)} {ABOUT_AGREEMENT}")
+    board.show_quality(source, lambda quality: f"{_agreement_source(quality)} {ABOUT_AGREEMENT}")
 
 
 def _raters(board: Board) -> None:
     raters = listing("Raters", tables.RATERS, pinned=1)
-    board.show_quality(raters, lambda quality, _: tables.rater_table(quality))
+    board.show_quality(raters, tables.rater_table)
     gr.Markdown(ABOUT_RATERS, elem_classes="soft")
 
     def choose(call: Call) -> Update:
@@ -187,7 +143,7 @@ def _people(board: Board, tabs: gr.Tabs, filters: dict[str, Any]) -> None:
             gr.Markdown("## Change a rater")
             board.rater.render()
             board.show_quality(
-                board.rater, lambda quality, _: gr.update(choices=tables.people(quality))
+                board.rater, lambda quality: gr.update(choices=tables.people(quality))
             )
             with gr.Row(elem_classes="actions"):
                 connect("Pause rater", api.pause, one, rater=board.rater)
@@ -202,8 +158,6 @@ def _people(board: Board, tabs: gr.Tabs, filters: dict[str, Any]) -> None:
             with gr.Row(elem_classes="actions"):
                 connect("Set role", api.role, with_role, rater=board.rater, role=role)
         with gr.Column(min_width=320):
-            figures_of = listing("Figures of the rater", tables.ONE_RATER)
-            board.show_quality(figures_of, _figures_of)
             gr.Markdown("## Add a rater")
             name = gr.Textbox(label="Name", max_length=64)
             new_role = gr.Radio(ROLES, value="rater", label="Role of the new rater")
@@ -212,37 +166,14 @@ def _people(board: Board, tabs: gr.Tabs, filters: dict[str, Any]) -> None:
             gr.Markdown("A password is made and shown once.", elem_classes="soft")
 
 
-def _plan(board: Board) -> None:
-    def set_overlap(call: Call, kind: str, overlap: object) -> None:
-        body = api.OverlapBody.model_validate({"kind": kind, "overlap": overlap})
-        api.overlap(body, board.state, call.admin)
-
-    for kind in KINDS:
-        with gr.Row(visible=False, elem_classes="actions") as row:
-            overlap = gr.Number(precision=0, minimum=1, maximum=LARGEST_OVERLAP)
-            button = gr.Button(f"Set overlap of {kind} tasks")
-            of_kind = gr.Textbox(kind, visible="hidden", label="Kind")
-        board.show(row, partial(_is_planned, kind))
-        board.show(overlap, partial(_overlap, kind))
-        board.on(button.click, set_overlap, [of_kind, overlap])
-
-
 def _progress_line(now: Snapshot) -> str:
     """Return the HTML of the campaign's progress, the work that is left, and the last export."""
     done, total = now.summary.progress.done, now.summary.progress.total
     paused = ", paused" if now.summary.paused else ""
-    line = f"{done} of {total} labels{_work_left(now.summary.progress.seconds_left)}{paused}"
+    line = f"{done} of {total} labels{paused}"
     waiting = f"{len(now.reports.open)} reported images and {now.disputes.total} disputes wait"
     bar = f'<progress aria-label="Labels done" max="{max(total, 1)}" value="{done}"></progress>'
     return f"{bar}<p><strong>{line}</strong></p><p>{waiting}; {escape(_exported(now))}</p>"
-
-
-def _work_left(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    minutes = math.ceil(seconds / 60)
-    words = f"{minutes} min" if minutes < 90 else f"{minutes / 60:.0f} h"
-    return f"; about {words} of work left"
 
 
 def _exported(now: Snapshot) -> str:
@@ -251,23 +182,6 @@ def _exported(now: Snapshot) -> str:
     if now.summary.last_export is None:
         return "not exported since the start"
     return f"last export {now.summary.last_export.astimezone(now.zone):%H:%M:%S}"
-
-
-def _hours(now: Snapshot) -> Any:
-    hours = tables.hours_plot(now.summary, now.zone)
-    return gr.update(value=hours, sort=list(hours["Hour"]))
-
-
-def _figures_of(quality: tables.Quality, name: object) -> Any:
-    return gr.update(value=tables.one_rater(quality, name), visible=bool(name))
-
-
-def _prompts_note(summary: figures.Summary) -> str:
-    """Return a note on the number of prompts shown, unless all are shown."""
-    shown = len({one.prompt for one in summary.prompts})
-    if shown >= summary.n_prompts:
-        return ""
-    return f"The {shown} of {summary.n_prompts} prompts of which most is still wanted."
 
 
 def _agreement_source(quality: tables.Quality) -> str:
@@ -283,15 +197,3 @@ def _flags(quality: tables.Quality) -> str:
         if rater["flags"]
     ]
     return f"Look into it: {'; '.join(flagged)}." if flagged else ""
-
-
-def _is_planned(kind: str, now: Snapshot) -> Any:
-    return gr.update(visible=kind in now.plan)
-
-
-def _overlap(kind: str, now: Snapshot) -> Any:
-    if kind not in now.plan:
-        return gr.update(value=None)
-    low, high = now.plan[kind].smallest_overlap, now.plan[kind].largest_overlap
-    present = f"{low} to {high}" if high > low else f"{low}"
-    return gr.update(value=high, label=f"People per {kind} task (now {present})")

@@ -1,7 +1,6 @@
 """The part of the admin page for decisions: reported images and disputed tasks."""
 
 import re
-from collections import Counter
 from functools import partial
 from typing import Any
 
@@ -40,32 +39,22 @@ def reports(board: Board) -> None:
         api.remove(api.ImageBody(image_id=image_id), board.state, call.admin)
         return {board.image: None}
 
-    def put_back_all(call: Call, label: object) -> None:
-        rater = str(label).removeprefix("Put back all that ").removesuffix(" reported")
-        api.put_back_all(api.RaterBody(rater=rater), board.state, call.admin)
-
     gr.Markdown("## Reported images")
     gr.Markdown(ABOUT_REPORTS, elem_classes="soft")
     images = gallery("Images to decide about", columns=6, name="reported")
     board.image.render()
     by_whom = listing("Reports of the image", tables.REPORTS)
     with gr.Row(elem_classes="actions"):
-        back, gone, everything = (
-            gr.Button("Put back"),
-            gr.Button("Remove"),
-            gr.Button(visible=False),
-        )
+        back, gone = gr.Button("Put back"), gr.Button("Remove")
     board.show(images, _reported_images)
     board.show(board.image, _report_choices)
     board.show(by_whom, lambda now: tables.report_table(now.report, now.zone))
     board.show(back, lambda now: gr.update(visible=now.report is not None))
     board.show(gone, lambda now: gr.update(visible=now.report in now.reports.open))
-    board.show(everything, _of_one_rater)
     board.on(images.select, choose)
     board.on(board.image.input, redraw)
     board.on(back.click, put_back, [board.image])
     board.on(gone.click, remove, [board.image])
-    board.on(everything.click, put_back_all, [everything])
 
 
 def disputes(board: Board) -> None:
@@ -159,14 +148,6 @@ def _report_choices(now: Snapshot) -> Any:
     waiting = f"{len(now.reports.open)} wait, {len(now.reports.removed)} removed"
     found = now.report.image_id if now.report else None
     return _choice(choices, f"Reported image: {waiting}", found, now.image_id)
-
-
-def _of_one_rater(now: Snapshot) -> Any:
-    """Return the button for a rater who reported the chosen image and further images."""
-    by_rater = Counter(report.rater for image in now.reports.open for report in image.reports)
-    raters = [one.rater for one in now.report.reports] if now.report else []
-    rater = next((one for one in raters if by_rater[one] > 1), None)
-    return gr.update(value=f"Put back all that {rater} reported", visible=rater is not None)
 
 
 def _dispute_choices(now: Snapshot) -> Any:

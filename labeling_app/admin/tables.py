@@ -5,8 +5,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
-import pandas as pd
-
 from data.kinds.registry import kind_of
 from data.store.people.audit import AuditEntry
 from data.store.people.reports import ReportedImage
@@ -30,29 +28,19 @@ BLURRED = "reported"
 # Title of each column -> its type in `gr.Dataframe`; only `markdown` is no plain text.
 COUNTS = {"Done": "number", "Wanted": "number", "Share": "number"}
 BY_CATEGORY = {"Category": "str", "Kind": "str"} | COUNTS
-BY_PROMPT = {"Prompt": "str"} | BY_CATEGORY
 AGREEMENT = {"Kind": "str", "Category": "str", "Alpha": "number", "Tasks": "number"}
-COMPARISONS = {"Question": "str", "Models": "str", "Votes": "number"} | {
-    "The first won": "number",
-    "Enough votes": "str",
-}
 RATERS = {
     "Rater": "str",
     "Flags": "markdown",
     "Role": "str",
     "Status": "str",
     "Labels": "number",
-    "Share": "number",
     "Skipped": "number",
     "Gold accuracy": "number",
     "Same again": "number",
     "Skill": "number",
     "Median time": "number",
-    "Quick": "number",
-    "First place": "number",
-    "Left": "number",
 }
-ONE_RATER = {"Figure": "str", "Value": "markdown"}
 REPORTS = {"Rater": "str", "Reason": "str", "Comment": "str", "When": "str", "Image": "markdown"}
 FILES = {"File": "markdown", "Rows": "number", "Kilobytes": "number"}
 AUDIT = {"When": "str", "Who": "str", "What": "str", "About": "str", "Change": "str"} | {
@@ -83,30 +71,6 @@ def category_table(summary: Summary) -> Table:
     return table(BY_CATEGORY, rows)
 
 
-def prompt_table(summary: Summary) -> Table:
-    """Return labels done and wanted, by prompt and kind; most missing labels first."""
-    rows = [
-        (one.prompt, one.category, one.kind, *_done(one.done, one.total)) for one in summary.prompts
-    ]
-    return table(BY_PROMPT, rows)
-
-
-def category_plot(summary: Summary) -> pd.DataFrame:
-    """Return labels by category and state, for a plot of stacked bars."""
-    rows: list[tuple[str, int, str]] = []
-    for category in dict.fromkeys(row.category for row in summary.categories):
-        mine = [row for row in summary.categories if row.category == category]
-        done, total = sum(row.done for row in mine), sum(row.total for row in mine)
-        rows += [(category, done, "done"), (category, max(total - done, 0), "still wanted")]
-    return pd.DataFrame(rows, columns=["Category", "Labels", "State"])
-
-
-def hours_plot(summary: Summary, zone: ZoneInfo) -> pd.DataFrame:
-    """Return labels by hour of the clock."""
-    hours = [f"{hour.astimezone(zone):%H}" for hour in summary.hours]
-    return pd.DataFrame({"Hour": hours, "Labels": list(summary.hours.values())})
-
-
 def agreement_table(quality: Quality) -> Table:
     """Return Krippendorff's alpha by kind and category."""
     rows = [
@@ -118,21 +82,6 @@ def agreement_table(quality: Quality) -> Table:
     return table(AGREEMENT, rows)
 
 
-def comparison_table(quality: Quality) -> Table:
-    """Return how each pair of models stands, by question."""
-    rows = [
-        (
-            one["question"],
-            one["models"],
-            one["votes"],
-            (one["won"], _with_interval(one["won"], *(one["interval"] or (None, None)))),
-            one["standing"],
-        )
-        for one in quality.get("comparisons", ())
-    ]
-    return table(COMPARISONS, rows)
-
-
 def people(quality: Quality) -> list[str]:
     """Return the names of the raters who are people."""
     return [rater["name"] for rater in quality["raters"] if rater["source"] == "human"]
@@ -140,18 +89,7 @@ def people(quality: Quality) -> list[str]:
 
 def rater_table(quality: Quality) -> Table:
     """Return each rater's figures, in order of joining."""
-    total = sum(rater["n"] for rater in quality["raters"] if rater["source"] == "human")
-    return table(RATERS, [_rater_row(rater, total) for rater in quality["raters"]])
-
-
-def one_rater(quality: Quality, name: object) -> Table:
-    """Return the figures of one rater in one column, for phones."""
-    rows = rater_table(quality)["metadata"]["display_value"]
-    mine = [row for row in rows if row[0] == name]
-    return table(
-        ONE_RATER,
-        [(title, str(value)) for row in mine for title, value in zip(RATERS, row, strict=True)][1:],
-    )
+    return table(RATERS, [_rater_row(rater) for rater in quality["raters"]])
 
 
 def report_table(image: ReportedImage | None, zone: ZoneInfo) -> Table:
@@ -262,33 +200,19 @@ def _done(done: int, total: int) -> tuple[Cell, Cell, Cell]:
     return done, total, _number(done / total if total else None, _percent)
 
 
-def _part(part: int, n: int, shown: Callable[[float], str]) -> Cell:
-    return _number(part / n if n else None, shown)
-
-
-def _rater_row(rater: Mapping[str, Any], total: int) -> tuple[Cell, ...]:
+def _rater_row(rater: Mapping[str, Any]) -> tuple[Cell, ...]:
     gold = _with_interval(*(rater[f"gold_{name}"] for name in ("accuracy", "ci_low", "ci_high")))
-    first = [_percent(rater[f"first_place_{name}"]) for name in ("wins", "expected")]
-    is_person = rater["source"] == "human"
-    quick, sided = rater["quick_n"], rater["sided_n"]
     return (
         rater["name"],
         f"**{', '.join(rater['flags']).replace('_', ' ')}**" if rater["flags"] else "",
-        rater["role"] if is_person else rater["source"],
+        rater["role"] if rater["source"] == "human" else rater["source"],
         (rater["status"] or NOTHING).replace("_", " "),
         rater["n"],
-        _part(rater["n"], total if is_person else 0, _percent),
         rater["n_skipped"],
         _number(rater["gold_accuracy"], lambda _: f"{gold} of {rater['gold_n']}"),
         _number(rater["self_consistency"], _percent),
         _number(rater["skill"], _percent),
         _number(rater["median_ms"], lambda ms: f"{ms / 1000:.1f} s"),
-        _part(quick, rater["timed_n"], lambda _: f"{quick} of {rater['timed_n']}"),
-        _number(
-            rater["first_place_wins"],
-            lambda _: f"{first[0]} of {rater['first_place_n']}, chance {first[1]}",
-        ),
-        _part(rater["left_n"], sided, lambda left: f"{_percent(left)} of {sided}"),
     )
 
 

@@ -4,11 +4,11 @@ The protocol follows Imagen 3 (arXiv 2408.07009): all pairs of models, each axis
 spread evenly over prompts. Plans depend only on images and settings.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, Field, PositiveInt, field_validator
 
@@ -18,9 +18,6 @@ from data.feedback import NewTask
 
 WORDINGS = Path(__file__).parents[1] / "wordings"
 """Folder of the built-in wordings, one Markdown file for each axis."""
-
-OBJECT = "{object}"
-"""Placeholder of the counted object in the wording of the axis count."""
 
 
 class CompareConfig(BaseModel, frozen=True, extra="forbid"):
@@ -32,12 +29,7 @@ class CompareConfig(BaseModel, frozen=True, extra="forbid"):
     base and all tuned models of the latest round are compared."""
     axes: tuple[Axis, ...] = Field(default=("overall", "alignment", "appeal"), min_length=1)
     """Questions, each asked by itself, one after the other: overall preference; alignment with the
-    prompt; visual appeal, the prompt not shown; detailed alignment, with a reference image or a
-    longer text, if given; count, the number of things in a single image."""
-    steps: Literal[3, 5] = 3
-    """Answers about two images: the first is better, the second is better, or a tie; 5 also
-    distinguishes "much better" from "slightly better", as Imagen 3 does. The report counts both as
-    better."""
+    prompt; visual appeal, the prompt not shown."""
     prompts_file: Path | None = None
     """Text file with one prompt a line; without it, the prompts of the evaluation."""
     images_per_prompt: PositiveInt = 2
@@ -50,11 +42,6 @@ class CompareConfig(BaseModel, frozen=True, extra="forbid"):
     wording: dict[Axis, Path] = {}
     """Markdown file with the wording of an axis, in place of the built-in file in
     `labeling_app/wordings/`. Each label records the version that was shown."""
-    objects: dict[str, str] = {}
-    """Object to count in the images of a prompt, such as "wolves"; the axis count asks about the
-    prompts listed here."""
-    references: dict[str, Path] = {}
-    """Reference of a prompt for the axis detailed: an image or a text file (.txt or .md)."""
 
     @field_validator("models", "axes")
     @classmethod
@@ -76,14 +63,6 @@ class ComparedImage:
 
 
 @dataclass(frozen=True)
-class Reference:
-    """Text or image that the axis detailed shows beside the prompt."""
-
-    text: str | None = None
-    image_id: str | None = None
-
-
-@dataclass(frozen=True)
 class Plan:
     """Comparisons to be added to the store."""
 
@@ -96,10 +75,7 @@ class Plan:
 
 
 def plan_comparisons(
-    images: Sequence[ComparedImage],
-    config: CompareConfig,
-    models: Sequence[str],
-    references: Mapping[str, Reference] | None = None,
+    images: Sequence[ComparedImage], config: CompareConfig, models: Sequence[str]
 ) -> Plan:
     """Return the comparisons of all pairs of models on each axis.
 
@@ -116,39 +92,26 @@ def plan_comparisons(
     same = repeated = 0
     for place, axis in enumerate(reversed(config.axes)):
         for prompt, seeds in sorted(groups.items()):
-            if axis == "count" and prompt not in config.objects:
-                continue
-            common = _shown_beside(axis, prompt, config, references or {})
-            common |= {"kind": "comparison", "axis": axis, "prompt": prompt}
-            if axis != "count" and config.steps == 5:  # None is three, as elsewhere
-                common["steps"] = config.steps
             for number, seed in enumerate(sorted(seeds)):
-                planned = {
-                    "overlap": config.overlap,
-                    "priority": config.priority + place - number / passes,
-                }
                 there = [model for model in models if model in seeds[seed]]
-                for names in combinations(there, 1 if axis == "count" else 2):
-                    images_of = tuple(seeds[seed][name] for name in names)
-                    image_ids = frozenset(images_of)
-                    same += len(image_ids) < len(names)
-                    repeated += (axis, image_ids) in tasks
-                    if len(image_ids) == len(names) and (axis, image_ids) not in tasks:
-                        drawn = {"models": names, "image_ids": images_of}
-                        task = NewTask.model_validate(common | planned | drawn)
-                        tasks[axis, image_ids] = task
+                for names in combinations(there, 2):
+                    image_ids = tuple(seeds[seed][name] for name in names)
+                    pair = axis, frozenset(image_ids)
+                    if image_ids[0] == image_ids[1]:
+                        same += 1
+                    elif pair in tasks:
+                        repeated += 1
+                    else:
+                        tasks[pair] = NewTask(
+                            kind="comparison",
+                            axis=axis,
+                            prompt=prompt,
+                            image_ids=image_ids,
+                            models=names,
+                            overlap=config.overlap,
+                            priority=config.priority + place - number / passes,
+                        )
     return Plan([*tasks.values()], same, repeated)
-
-
-def _shown_beside(
-    axis: Axis, prompt: str, config: CompareConfig, references: Mapping[str, Reference]
-) -> dict[str, object]:
-    if axis == "count":
-        return {"subject": config.objects.get(prompt)}
-    if axis == "detailed":
-        reference = references.get(prompt, Reference())
-        return {"subject": reference.text, "reference": reference.image_id}
-    return {}
 
 
 def read_wordings(config: CompareConfig) -> dict[Axis, str]:
@@ -171,9 +134,4 @@ def _read_wording(axis: Axis, file: Path | None) -> str:
         ) from error
     if not text:
         raise PictuneError(f"{path}: has no words for the axis {axis}; write the question there")
-    if axis == "count" and OBJECT not in text:
-        raise PictuneError(
-            f"{path}: lacks {OBJECT}, which stands for what is counted; "
-            f"write it as in `How many {OBJECT} are there?`"
-        )
     return text

@@ -5,10 +5,9 @@ q + position_bias * (1 - p / (n - 1)). A single image is good when the quality s
 rater's threshold; a slip of attention, of probability `noise`, reverses the verdict. In a ranking a
 slip replaces the quality seen by a random one. Images that are closer to the best of their group
 than the just noticeable difference are tied with it. A comparison is a ranking of two, the place
-counted from the left; a tie of images that are both below the threshold is `both_bad`. A rater
-counts things in an image like the judge; a slip of attention is off by one. Where the campaign asks
-for marks, a rater marks the faults of an image that they find bad: each one may be missed, lies
-somewhat off its place, and there may be a mark where nothing is wrong.
+counted from the left; a tie of images that are both below the threshold is `both_bad`. Where the
+campaign asks for marks, a rater marks the faults of an image that they find bad: each one may be
+missed, lies somewhat off its place, and there may be a mark where nothing is wrong.
 """
 
 import random
@@ -18,7 +17,6 @@ from typing import Annotated
 
 from pydantic import BaseModel, Field, NonNegativeFloat, PositiveFloat
 
-from data.comparisons import MOST_COUNTED, Strength
 from data.feedback import Claim, Receipt, Submission
 from data.kinds.comparison import ComparisonAnswer
 from data.kinds.kind import Answer
@@ -30,17 +28,11 @@ from data.store.feedback_store import FeedbackStore
 Judge = Callable[[str, str], float]
 """Image id and prompt -> quality in 0..1."""
 
-Counter = Callable[[str, str], int | None]
-"""Image id and name of the object -> number of objects; None if unknown."""
-
 Marker = Callable[[str, str], Sequence[Mark]]
 """Image id and prompt -> marks on everything that is wrong."""
 
 FALSE_MARK = 0.25
 """Side of a mark where nothing is wrong, as a share of the image's."""
-
-MUCH = 4.0
-"""Number of just noticeable differences from which an image is much better."""
 
 SECONDS_PER_IMAGE = 2.0
 """Median seconds of all raters for an image; each has a pace of their own around it."""
@@ -84,19 +76,10 @@ class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
     """Median seconds spent on one image."""
 
     def answer(
-        self,
-        claim: Claim,
-        judge: Judge,
-        counter: Counter | None = None,
-        marker: Marker | None = None,
-        *,
-        rng: random.Random,
+        self, claim: Claim, judge: Judge, marker: Marker | None = None, *, rng: random.Random
     ) -> Answer:
         """Answer a claimed task; with a `marker`, a bad verdict has marks."""
         task = claim.task
-        if task.axis == "count":
-            number = counter and counter(task.image_ids[0], task.subject or "")
-            return self.count(number, rng=rng)
         qualities = {image_id: judge(image_id, task.prompt) for image_id in task.image_ids}
         if task.kind == "binary":
             given = self.verdict(qualities[task.image_ids[0]], rng=rng)
@@ -106,7 +89,7 @@ class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
             return given.model_copy(update={"marks": self.marks(faults, rng=rng)})
         if task.kind == "ranking":
             return self.ranking(qualities, claim.shown_order, rng=rng)
-        return self.comparison(qualities, claim.shown_order, rng=rng, steps=task.steps)
+        return self.comparison(qualities, claim.shown_order, rng=rng)
 
     def verdict(self, quality: float, *, rng: random.Random) -> BinaryAnswer:
         """Judge one image."""
@@ -147,17 +130,9 @@ class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
         return RankingAnswer(ranks=dict(tied_ranks(seen, self.just_noticeable_difference)))
 
     def comparison(
-        self,
-        qualities: Mapping[str, float],
-        places: Sequence[int],
-        *,
-        rng: random.Random,
-        steps: int | None = None,
+        self, qualities: Mapping[str, float], places: Sequence[int], *, rng: random.Random
     ) -> ComparisonAnswer:
-        """Compare two images of one prompt; `places` are 0 for the left and 1 for the right.
-
-        With five steps, `MUCH` just noticeable differences or more are "much better".
-        """
+        """Compare two images of one prompt; `places` are 0 for the left and 1 for the right."""
         if rng.random() < self.skip_rate:
             return ComparisonAnswer(outcome="skip")
         seen = self._seen(qualities, places, rng=rng)
@@ -167,19 +142,7 @@ class SimulatedRater(SimulatedRaterConfig, frozen=True, extra="forbid"):
             return ComparisonAnswer(
                 outcome="both_bad" if max(seen.values()) < self.threshold else "tie"
             )
-        is_much = seen[best] - seen[worst] > MUCH * self.just_noticeable_difference
-        strength: Strength = "much" if is_much else "slightly"
-        return ComparisonAnswer(
-            outcome="preferred", preferred=best, strength=strength if steps == 5 else None
-        )
-
-    def count(self, number: int | None, *, rng: random.Random) -> ComparisonAnswer:
-        """Count things in an image; skip if the judge does not know the number."""
-        if rng.random() < self.skip_rate or number is None:
-            return ComparisonAnswer(outcome="skip")
-        if rng.random() < self.noise:
-            number += rng.choice((-1, 1))
-        return ComparisonAnswer(outcome="count", count=min(max(number, 0), MOST_COUNTED))
+        return ComparisonAnswer(outcome="preferred", preferred=best)
 
     def _seen(
         self, qualities: Mapping[str, float], places: Sequence[int], *, rng: random.Random
@@ -232,7 +195,6 @@ def simulate(
     config: SimulatedRaterConfig,
     *,
     rng: random.Random,
-    counter: Counter | None = None,
     marker: Marker | None = None,
 ) -> Iterator[Receipt]:
     """Let the raters take turns until no rater gets another task; they mark if there is a `marker`.
@@ -246,7 +208,7 @@ def simulate(
             claim = store.claim(rater.rater_id)
             if claim is not None:
                 still_working.append(rater)
-                answer = rater.answer(claim, judge, counter, marker, rng=rng)
+                answer = rater.answer(claim, judge, marker, rng=rng)
                 yield store.submit(_submission(rater, claim, answer, rng=rng))
         working = still_working
 

@@ -8,7 +8,7 @@ from fastapi import HTTPException
 from PIL import Image, ImageDraw, ImageOps
 
 from data.errors import PictuneError
-from data.image_files import open_image
+from data.image_files import read_image
 from data.regions import POINT_RADIUS
 
 THUMBNAIL = 320
@@ -25,14 +25,8 @@ def encoded(path: Path | None, encode: Callable[[Path], bytes]) -> bytes:
         raise HTTPException(404, "no such image")
     try:
         return encode(path)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-    ) as error:  # Pillow raises SyntaxError for a broken PNG
-        raise HTTPException(404, "the image's file is missing or damaged") from error
     except PictuneError as error:
-        raise HTTPException(404, "the image has too many pixels to be shown") from error
+        raise HTTPException(404, "the image's file is missing, damaged or too large") from error
 
 
 def thumbnail(path: Path, edges: Sequence[float] = ()) -> bytes:
@@ -64,8 +58,7 @@ def bare_png(path: Path) -> bytes:
     Metadata are EXIF, prompts and names of models.
 
     Raises:
-        OSError: the file is missing or is not an image.
-        PictuneError: the image has too many pixels.
+        PictuneError: the file is missing or is not an image, or has too many pixels.
     """
     pixels = _upright(path)
     pixels.info.clear()
@@ -77,6 +70,6 @@ def bare_png(path: Path) -> bytes:
 
 
 def _upright(path: Path) -> Image.Image:
-    with open_image(path) as image:
-        ImageOps.exif_transpose(image, in_place=True)
-        return image.convert("RGBA" if image.has_transparency_data else "RGB")
+    image = read_image(path, "put the file back")
+    ImageOps.exif_transpose(image, in_place=True)
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")

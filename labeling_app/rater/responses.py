@@ -12,12 +12,11 @@ from markdown_it import MarkdownIt
 from pydantic import BaseModel, Field
 from pydantic.dataclasses import dataclass
 
-from data.comparisons import SHOWN_WITHOUT_PROMPT, Axis
+from data.comparisons import WITHOUT_PROMPT, Axis
 from data.feedback import Claim, Progress, Task
 from data.kinds.registry import AnyAnswer, TaskKind
 from data.store.views.overview import GivenLabel
 from labeling_app.app_state import image_url
-from labeling_app.campaign.comparisons import OBJECT
 from labeling_app.reasons import OfferedReason
 from labeling_app.reasons import Question as ReasonsQuestion
 from labeling_app.sign_in import Identity
@@ -85,12 +84,6 @@ class Question(BaseModel, frozen=True):
     axis: Axis
     html: str
     """Wording of the axis, rendered from Markdown; raw HTML is escaped."""
-    text: Annotated[str | None, OPTIONAL] = None
-    """Description that is longer than the prompt, if any."""
-    reference: Annotated[ShownImage | None, OPTIONAL] = None
-    """Reference image of the prompt, if any."""
-    steps: Annotated[int | None, OPTIONAL] = None
-    """5 if raters distinguish much better from slightly better; otherwise absent."""
 
 
 class TaskToShow(BaseModel, frozen=True):
@@ -99,9 +92,9 @@ class TaskToShow(BaseModel, frozen=True):
     task_id: str
     kind: TaskKind
     prompt: str
-    """The prompt; empty on the axes appeal and count, where it is hidden."""
+    """The prompt; empty on the axis appeal, where it is hidden."""
     images: tuple[ShownImage, ...]
-    """Images in the order on the screen; a single image on the axis count."""
+    """Images in the order on the screen."""
     question: Annotated[Question | None, OPTIONAL] = None
     """Question of a comparison; absent for other kinds."""
 
@@ -123,18 +116,11 @@ class TaskToShow(BaseModel, frozen=True):
         facts: dict[str, object] = {
             "task_id": task.task_id,
             "kind": task.kind,
-            "prompt": "" if task.axis in SHOWN_WITHOUT_PROMPT else task.prompt,
+            "prompt": "" if task.axis == WITHOUT_PROMPT else task.prompt,
             "images": shown_images([image_id for _, image_id in places], withheld),
         }
         if task.axis is not None:
-            reference = () if task.reference is None else shown_images([task.reference], withheld)
-            facts["question"] = Question(
-                axis=task.axis,
-                html=wording_html(wording or "", task.subject or ""),
-                text=task.subject if task.axis == "detailed" else None,
-                reference=reference[0] if reference else None,
-                steps=task.steps,
-            )
+            facts["question"] = Question(axis=task.axis, html=wording_html(wording or ""))
         return cls.model_validate(facts | more)
 
     @classmethod
@@ -250,6 +236,6 @@ def shown_images(
 
 
 @lru_cache(maxsize=256)
-def wording_html(text: str, subject: str) -> str:
-    """Return an axis's Markdown as HTML; raw HTML is escaped. `{object}` becomes the subject."""
-    return str(_MARKDOWN.render(text.replace(OBJECT, subject)))
+def wording_html(text: str) -> str:
+    """Return an axis's Markdown as HTML; raw HTML is escaped."""
+    return str(_MARKDOWN.render(text))

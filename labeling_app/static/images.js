@@ -20,21 +20,14 @@ export function loadImages(images) {
 }
 
 /**
- * Loads the images of a task or label, and the reference of a comparison where there is one.
+ * Loads the images of a task or label.
  *
  * @template {Question} T
  * @param {T} task
  * @returns {Promise<Loaded<T>>}
  */
 export async function loadTask(task) {
-  const { images, question } = task;
-  const reference = question?.reference;
-  const [loaded, beside] = await Promise.all([
-    loadImages(images),
-    loadImages(reference ? [reference] : []),
-  ]);
-  if (!question) return { ...task, loaded, question: undefined };
-  return { ...task, loaded, question: { ...question, loadedReference: beside[0] } };
+  return { ...task, loaded: await loadImages(task.images) };
 }
 
 /**

@@ -22,8 +22,8 @@ export function digitOf(event) {
 }
 
 /**
- * Whether a key press is meant for something else: typing, scrolling, a shortcut of the browser, a
- * key that is held down.
+ * Whether a key press is meant for something else: typing, a shortcut of the browser, a key that is
+ * held down.
  *
  * @param {KeyboardEvent} event
  */
@@ -31,15 +31,7 @@ export function isForeign(event) {
   const shifted = event.shiftKey && event.key !== "?";
   const shortcut = event.ctrlKey || event.metaKey || event.altKey || shifted;
   if (event.repeat || event.isComposing || shortcut) return true;
-  if (["ArrowUp", "ArrowDown"].includes(event.key) && scrolls(closest(event, ".long-text"))) {
-    return true;
-  }
   return closest(event, "input, textarea, select, [contenteditable]") !== null;
-}
-
-/** @param {HTMLElement | null} area */
-function scrolls(area) {
-  return area !== null && area.scrollHeight > area.clientHeight;
 }
 
 /**

@@ -63,8 +63,8 @@ function keepImages() {
     const cache = await globalThis.caches?.open(IMAGES);
     if (!cache) return; // not over HTTPS
     const tasks = kept()?.tasks ?? [];
-    const all = tasks.flatMap(({ images, question }) => [...images, question?.reference]);
-    const wanted = new Set(all.map((image) => image?.url).filter((url) => typeof url === "string"));
+    const all = tasks.flatMap(({ images }) => images.map(({ url }) => url));
+    const wanted = new Set(all.filter((url) => typeof url === "string"));
     for (const { url } of await cache.keys()) {
       if (!wanted.delete(new URL(url).pathname)) await cache.delete(url);
     }

@@ -49,7 +49,6 @@ export const PARTS = {
       both_bad: { words: "keys.both_bad", standard: ["ArrowDown", "4"], left: ["x", "4"] },
       skip: { words: "keys.skip_two", standard: ["s"], left: ["s"] },
     },
-    fixed: [[["1", "…", "9", "0"], "keys.count"], [["1", "…", "6"], "keys.steps"]],
   },
   marking: {
     title: "keys.marking",

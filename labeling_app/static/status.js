@@ -78,18 +78,9 @@ export class Status {
   /** @param {Progress | null} progress */
   progress(progress) {
     if (!progress) return; // nothing was heard yet
-    const { mine, done, total, seconds_left } = progress;
+    const { mine, done, total } = progress;
     this.bar.max = Math.max(total, 1);
     this.bar.value = done;
-    const labels = words("progress.labels", { mine, done, total });
-    this.count.textContent = [labels, timeLeft(seconds_left)].filter(Boolean).join(" · ");
+    this.count.textContent = words("progress.labels", { mine, done, total });
   }
-}
-
-/** @param {number | null} seconds */
-function timeLeft(seconds) {
-  if (!seconds) return "";
-  const minutes = Math.ceil(seconds / 60);
-  if (minutes < 90) return words("progress.minutes", { count: minutes });
-  return words("progress.hours", { count: Math.round(minutes / 60) });
 }

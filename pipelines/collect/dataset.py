@@ -7,7 +7,7 @@ import argparse
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from data.tables.verification import store_to_read, verify
+from data.tables.verification import verify
 from pipelines.run.campaign import export_labels, open_store
 from pipelines.settings.config import Settings
 
@@ -29,8 +29,6 @@ def main(
 ) -> int:
     """Export, then check; return 1 after a line for each error, or 0 without errors.
 
-    With `check` the stage only reads, so it also works on a read-only disk.
-
     Raises:
         PictuneError: there are no labels.
     """
@@ -38,7 +36,7 @@ def main(
         raise PictuneError(
             f"{run.store_file}: no labels yet; run `make label` or `make simulate` first"
         )
-    with store_to_read(run) if check else open_store(run) as store:
+    with open_store(run) as store:
         written = "labels" if check else export_labels(store, run)
         faults = verify(store, run)
     for fault in faults:

@@ -2,13 +2,11 @@
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from functools import lru_cache, partial
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -50,10 +48,7 @@ class Exporter:
         return str(self._ask(None))
 
     def quality(self, categories: Mapping[str, str]) -> dict[str, Any]:
-        """Return `campaign_quality` of the categories, and `comparisons`; raise as `export` does.
-
-        `comparisons` has a row for each question and pair of models, by the last export.
-        """
+        """Return `campaign_quality` of the categories; raise as `export` does."""
         return dict(self._ask(categories))
 
     def _ask(self, request: Request) -> Any:
@@ -98,50 +93,13 @@ class Exporter:
 
 def _export_on_request(connection: "Connection[Any, Any]", run: RunFolder) -> None:
     os.nice(RATERS_FIRST)
-    compared = lru_cache(maxsize=1)(partial(_compared, run))
     with open_store(run) as store, suppress(EOFError, BrokenPipeError):  # the app has ended
         while True:
-            connection.send(_answer(store, run, connection.recv(), compared))
+            connection.send(_answer(store, run, connection.recv()))
 
 
-def _answer(
-    store: FeedbackStore,
-    run: RunFolder,
-    request: Request,
-    compared: Callable[[Path], list[dict[str, Any]]],
-) -> object:
+def _answer(store: FeedbackStore, run: RunFolder, request: Request) -> object:
     try:
-        if request is None:
-            return export_labels(store, run)
-        return campaign_quality(store, request) | {"comparisons": compared(run.latest.resolve())}
+        return export_labels(store, run) if request is None else campaign_quality(store, request)
     except (PictuneError, OSError) as error:
         return PictuneError(str(error))
-
-
-def _compared(run: RunFolder, export: Path) -> list[dict[str, Any]]:
-    """Return how the pairs of models stand by an export; empty without comparisons of models."""
-    if not (export / "labels_comparisons.parquet").exists():
-        return []
-    # takes a second to load
-    from pipelines.compare.arena.analysis import compare, refuse_one_model  # noqa: PLC0415
-    from pipelines.compare.arena.campaign import Campaign  # noqa: PLC0415
-    from pipelines.compare.arena.figures import AXIS_TITLES  # noqa: PLC0415
-
-    try:
-        campaign = Campaign.read(export, run.root.name)
-        refuse_one_model(campaign, run.root.name)
-    except PictuneError:
-        return []
-    figures = compare(campaign, run.root.name)
-    return [
-        {
-            "question": AXIS_TITLES[axis.axis],
-            "models": f"{pair.first} : {pair.second}",
-            "votes": pair.n,
-            "won": pair.won.share,
-            "interval": pair.won.interval,
-            "standing": pair.standing,
-        }
-        for axis in figures.axes
-        for pair in axis.pairs
-    ]

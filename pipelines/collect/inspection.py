@@ -83,11 +83,6 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def by_count(rows: Rows) -> Rows:
-    """Return the rows sorted by falling `n`."""
-    return sorted(rows, key=lambda row: -row["n"])
-
-
 def _listed(parts: Sequence[str]) -> str:
     return " and ".join(part for part in (", ".join(parts[:-1]), parts[-1]) if part)
 

@@ -63,11 +63,6 @@ def main(run: RunFolder, settings: Settings) -> None:
     def judge(image_id: str, prompt: str) -> float:
         return Requirement.parse(prompt).score(readings[image_id])
 
-    def count(image_id: str, name: str) -> int | None:
-        animals = list(Requirement.parse(name).counts)
-        found = readings[image_id].counts
-        return found.get(animals[0], 0) if len(animals) == 1 else None
-
     def marks(image_id: str, prompt: str) -> list[Mark]:
         return faults(prompt, readings[image_id])
 
@@ -79,7 +74,7 @@ def main(run: RunFolder, settings: Settings) -> None:
         add_planned_tasks(store, run, settings)
         with stage.working():
             answered = store.progress(source="simulated")
-            answers = simulate(store, judge, config, rng=rng, counter=count, marker=marker)
+            answers = simulate(store, judge, config, rng=rng, marker=marker)
             open_tasks = answered.total - answered.done
             for _ in progress(answers, "simulate", "label", total=open_tasks):
                 pass

@@ -5,20 +5,10 @@ are drawn. Planning again only adds comparisons; labels are never lost.
 """
 
 import argparse
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from data.errors import PictuneError
-from data.image_files import IMAGE_FORMATS, read_image
 from data.runs import RunFolder
-from labeling_app.campaign.comparisons import (
-    CompareConfig,
-    Reference,
-    plan_comparisons,
-    read_wordings,
-)
+from labeling_app.campaign.comparisons import CompareConfig, plan_comparisons, read_wordings
 from pipelines.evaluate.plan import evaluation_prompts, omitted_prompts
 from pipelines.flags import stands_for_settings
 from pipelines.interruption import ends_at_once
@@ -28,23 +18,16 @@ from pipelines.run.prompts import prompts_of, read_prompts
 from pipelines.run.record import record
 from pipelines.settings.config import Settings
 
-if TYPE_CHECKING:
-    from pipelines.compare.images import ImageStore
-
-TEXTS = (".txt", ".md")
-"""Suffixes of text files among the references."""
-
 
 def main(run: RunFolder, settings: Settings) -> None:
     """Collect the images, add the comparisons to the store, and print the plan.
 
     Raises:
-        PictuneError: models, prompts, words or references are not valid.
+        PictuneError: models, prompts or words are not valid.
     """
     config = settings.table("compare", CompareConfig)
     wordings = read_wordings(config)
     prompts = compared_prompts(settings, config)
-    _refuse_axes_without_questions(config, prompts)
     with ends_at_once():
         from pipelines.compare.images import ImageStore, contenders  # noqa: PLC0415 - loads torch
 
@@ -52,9 +35,7 @@ def main(run: RunFolder, settings: Settings) -> None:
     planned = seeded(prompts, config.images_per_prompt, settings.run.seed, offset=EVALUATION_SEEDS)
     images = ImageStore(run, settings)
     drawn = [image for one in models for image in images.images_of(one, planned)]
-    shown = config.references if "detailed" in config.axes else {}
-    references = {one: _reference(one, shown[one], images) for one in shown if one in prompts}
-    plan = plan_comparisons(drawn, config, [one.name for one in models], references)
+    plan = plan_comparisons(drawn, config, [one.name for one in models])
     if not plan.tasks:
         raise PictuneError(
             "compare.models: all models drew the same images, so nothing can be compared; "
@@ -87,36 +68,6 @@ def compared_prompts(settings: Settings, config: CompareConfig) -> dict[str, str
     known = prompts_of(settings.run)
     listed = read_prompts(config.prompts_file)
     return {one.text: one.category or known.get(one.text) for one in listed}
-
-
-def _refuse_axes_without_questions(config: CompareConfig, prompts: Mapping[str, object]) -> None:
-    if "count" in config.axes and not prompts.keys() & config.objects.keys():
-        first = next(iter(prompts))
-        raise PictuneError(
-            "compare.objects: names none of the prompts, so the axis count has nothing to ask; "
-            f'write what is counted, as {first!r} = "wolves", or leave the axis out'
-        )
-
-
-def _reference(prompt: str, path: Path, images: "ImageStore") -> Reference:
-    if path.suffix.lower() not in TEXTS:
-        advice = "name a PNG, WebP or JPEG image, or a text, in compare.references"
-        image = read_image(path, advice)
-        if image.format not in IMAGE_FORMATS:
-            raise PictuneError(f"{path}: is an image of the format {image.format}; {advice}")
-        facts = {
-            "width": image.width,
-            "height": image.height,
-            "format": IMAGE_FORMATS[image.format],
-            "created_at": datetime.fromtimestamp(path.stat().st_mtime, UTC),
-        }
-        return Reference(image_id=images.add_reference(path, prompt, facts))
-    try:
-        return Reference(text=path.read_text(encoding="utf-8-sig").strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise PictuneError(
-            f"{path}: cannot be read ({error}); name a text in UTF-8 in compare.references"
-        ) from error
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

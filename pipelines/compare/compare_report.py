@@ -9,7 +9,7 @@ from pathlib import Path
 from data.files import write_json
 from data.runs import RunFolder
 from pipelines.collect.label_statistics import RATERS_OF, counted
-from pipelines.compare.arena.analysis import MOST_TIMES, RELEVANT, compare, refuse_one_model
+from pipelines.compare.arena.analysis import MOST_TIMES, RELEVANT, compare, refuse_no_votes
 from pipelines.compare.arena.campaign import Campaign
 from pipelines.compare.arena.figures import (
     AXIS_TITLES,
@@ -30,10 +30,10 @@ def main(run: RunFolder, settings: Settings) -> None:
     """Write the page and its figures, and print the verdicts.
 
     Raises:
-        PictuneError: there are no comparisons, or only one model.
+        PictuneError: there are no comparisons, or no answer is a vote.
     """
     campaign = Campaign.read(run.latest.resolve(), run.root.name)
-    refuse_one_model(campaign, run.root.name)
+    refuse_no_votes(campaign, run.root.name)
     figures = compare(campaign, run.root.name)
     figures = figures.model_copy(update={"verdicts": verdicts(figures)})
     write_json(run.comparison_dir / "metrics.json", figures.model_dump(mode="json"))

@@ -161,19 +161,6 @@ class ImageStore:
             self._drawn.append(path)
         return [ComparedImage(ids[p], p.prompt, p.seed, one.name) for p in planned]
 
-    def add_reference(self, path: Path, prompt: str, row: Row) -> str:
-        """Add a reference image for a prompt; return its id."""
-        image_id = sha256_of(path)
-        place = self._place(path, image_id, path.suffix)
-        self._new[image_id] = row | {
-            "image_id": image_id,
-            "path": place.relative_to(self._run.root).as_posix(),
-            "prompt_id": prompt_id(prompt),
-            "prompt": prompt,
-            "origin": COMPARISON,
-        }
-        return image_id
-
     def write(self, categories: Mapping[str, str | None]) -> None:
         """Add new rows to `images.parquet` and `prompts.parquet`; existing rows stay.
 
@@ -226,17 +213,13 @@ class ImageStore:
 
     def _keep(self, path: Path, image: Planned, by: DrawnBy, number: int) -> str:
         image_id = sha256_of(path)
-        place = self._place(path, image_id, ".png")
-        row = image_row(self._run.in_round(number), place, image, by)
-        self._new.setdefault(image_id, row | {"origin": COMPARISON})
-        return image_id
-
-    def _place(self, path: Path, image_id: str, suffix: str) -> Path:
-        place = self._run.comparison_dir / "images" / f"{image_id}{suffix}"
+        place = self._run.comparison_dir / "images" / f"{image_id}.png"
         if not place.exists():
             with write_atomically(place) as temporary:
                 shutil.copyfile(path, temporary)
-        return place
+        row = image_row(self._run.in_round(number), place, image, by)
+        self._new.setdefault(image_id, row | {"origin": COMPARISON})
+        return image_id
 
 
 def _drawing(row: Mapping[str, object]) -> Drawing:

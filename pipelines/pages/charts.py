@@ -18,7 +18,6 @@ MODEL_COLORS = {"base": GRAY, "best of n": YELLOW}
 """Colors of models that are not tuned; each method has its own."""
 COMPARED_COLORS = (BLUE, RED, YELLOW, "#2a7f62", "#5b4b8a", "#c8553d", "#1b9aaa")
 """Colors of compared models, except for the base."""
-VERDICT_COLORS = {"good": "#2a7f62", "bad": "#c8553d", "skip": "#b9bec6", "unsafe": "#5b4b8a"}
 SMALL = {"height": 2.6, "width": 3.8}
 """Size in inches of a chart beside others; its text stays readable on a phone."""
 LONGEST = 40
@@ -160,24 +159,6 @@ def learning_chart(points: Lines, parts: dict[str, str], figure: str, ylabel: st
     )
     _legend(axes)
     return _svg(drawing)
-
-
-def verdict_chart(rows: Lines) -> str:
-    """Return bars with the shares of verdicts in each row, as SVG.
-
-    A row has a name, n, and a count for each verdict.
-    """
-    figure, axes = _figure(height=0.8 + 0.26 * len(rows))
-    left = [0.0] * len(rows)
-    for verdict, color in VERDICT_COLORS.items():
-        shares = [row[verdict] / max(row["n"], 1) for row in rows]
-        axes.barh(range(len(rows)), shares, 0.7, left=left, color=color, label=verdict)
-        left = [start + share for start, share in zip(left, shares, strict=True)]
-    axes.set_yticks(range(len(rows)), [f"{row['name']} ({row['n']})" for row in rows])
-    axes.invert_yaxis()
-    axes.set(xlim=(0, 1), xlabel="share of verdicts")
-    _legend(axes, columns=4)
-    return _svg(figure)
 
 
 def elo_chart(rows: Lines, colors: Mapping[str, str]) -> str:

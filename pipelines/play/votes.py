@@ -141,7 +141,7 @@ def save_vote(
                         submitted_at=now,
                         shown_order=(0, 1) if row.index(best) < row.index(other) else (1, 0),
                         submission_id=submission,
-                        circumstances={"app_version": PLAYGROUND},
+                        app_version=PLAYGROUND,
                     ),
                 ),
             )

@@ -30,7 +30,6 @@ TABLES: dict[str, tuple[str, pa.Schema]] = {
     "labels_pairs": ("two images of a ranking, derived from it", schema.LABELS_PAIRS),
     "raters": ("a rater", schema.RATERS),
     "consensus": ("what raters say together of an image, by one method", schema.CONSENSUS),
-    "audit": ("something that an admin did", schema.AUDIT),
     "../parts/*": (
         "a revision of a label; parts are written a thousand at a time",
         schema.LABELS_LOG,

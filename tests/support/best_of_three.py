@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from data.comparisons import Axis
 from data.ids import Identifier, Remark
 from data.kinds.kind import Answer, Columns, InvalidAnswer, Kind, TaskFacts
 from data.schema import LABEL_CIRCUMSTANCES, LABEL_IDENTITY, schema_of
@@ -34,10 +33,7 @@ pick         string   the best image, or none
     answer_column = "pick"
     images = (3, 3)
 
-    def check(
-        self, answer: BestAnswer, image_ids: Sequence[str], axis: Axis | None, steps: int | None
-    ) -> None:
-        del axis, steps
+    def check(self, answer: BestAnswer, image_ids: Sequence[str]) -> None:
         if answer.best is not None and answer.best not in image_ids:
             raise InvalidAnswer(f"answer: {answer.best} is not of this task; pick one of it")
 

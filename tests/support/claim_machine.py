@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from data.feedback import Claim, Decision, LeaseConfig, NewTask, NotFound, Source
+from data.feedback import Claim, Decision, NewTask, NotFound, Source
 from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
+from data.store.leases import SHORTEST_S
 from data.store.plan.planning import task_id_of
 from data.store.tables import labels, leases, metadata, raters, tasks
 from tests.support.data_campaign import Clock, submission
@@ -158,7 +159,7 @@ class Campaigning(RuleBasedStateMachine):
             assert self.answered[rater].pop().task == task
             self.reporters[task.task_id].discard(rater)
             if self.is_withheld(task.task_id):  # held again, but not handed out
-                until = self.clock.now + timedelta(seconds=LeaseConfig().shortest_s)
+                until = self.clock.now + timedelta(seconds=SHORTEST_S)
                 self.shown[rater][task.task_id] = Claim(task, until, (0,), self.clock.now)
                 return
             claim = self.store.claim(self.raters[rater])

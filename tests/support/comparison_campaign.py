@@ -9,7 +9,6 @@ from labeling_app.campaign.comparisons import (
     CompareConfig,
     ComparedImage,
     Plan,
-    Reference,
     plan_comparisons,
     read_wordings,
 )
@@ -40,13 +39,11 @@ def planned(
     images: Sequence[ComparedImage],
     axes: Sequence[Axis],
     models: Sequence[str] = MODELS,
-    references: dict[str, Reference] | None = None,
     **settings: object,
 ) -> Plan:
-    """Plan comparisons on these axes; wolves are counted."""
-    objects = {PROMPTS[0]: "wolves"}
-    config = CompareConfig.model_validate({"axes": axes, "objects": objects} | settings)
-    return plan_comparisons(images, config, models, references)
+    """Plan comparisons on these axes."""
+    config = CompareConfig.model_validate({"axes": axes} | settings)
+    return plan_comparisons(images, config, models)
 
 
 def add_comparisons(store: FeedbackStore, plan: Plan) -> int:
@@ -56,17 +53,11 @@ def add_comparisons(store: FeedbackStore, plan: Plan) -> int:
 
 
 def comparison_campaign(
-    root: Path,
-    axes: Sequence[Axis],
-    references: dict[str, Reference] | None = None,
-    *,
-    seeds: int = 1,
-    overlap: int = 1,
-    steps: int = 3,
+    root: Path, axes: Sequence[Axis], *, seeds: int = 1, overlap: int = 1
 ) -> Campaign:
     """Draw images in `root`, plan comparisons of them alone, and add them to a store there."""
     images, paths = compared_images(root, seeds=seeds)
-    plan = planned(images, axes, references=references, overlap=overlap, steps=steps)
+    plan = planned(images, axes, overlap=overlap)
     campaign = Campaign(f"sqlite:///{root / 'feedback.db'}", paths, plan.tasks)
     with campaign.open_store() as store:
         add_comparisons(store, plan)

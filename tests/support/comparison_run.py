@@ -41,11 +41,10 @@ def write_comparison_run(
     by_chance: int = 1,
     overlap: int = 3,
     source: Literal["human", "simulated"] = "human",
-    counts: bool = True,
     skips: bool = False,
     seed: int = 0,
 ) -> RunFolder:
-    """Write images, comparisons on the axes, and counts, and export them.
+    """Write images and comparisons on the axes, and export them.
 
     The last `by_chance` of the raters answer at random. With `skips`, all skip all.
     """
@@ -67,12 +66,7 @@ def write_comparison_run(
     crowd = _Crowd(rng, strengths, raters - by_chance, source)
     crowd.model_of = {image_id: model for (_, model), image_id in ids.items()}
     crowd.luck = {image_id: rng.gauss(0, 0.5) for image_id in crowd.model_of}
-    counted = [text for text in prompts if counts and text.startswith("Four")]
-    config = CompareConfig(
-        axes=(*axes, "count") if counted else tuple(axes),
-        overlap=overlap,
-        objects=dict.fromkeys(counted, "animals"),
-    )
+    config = CompareConfig(axes=tuple(axes), overlap=overlap)
     drawn = [ComparedImage(ids[one], one[0], 0, one[1]) for one in ids]
     tasks = plan_comparisons(drawn, config, list(strengths)).tasks
     labels = [
@@ -123,9 +117,6 @@ class _Crowd:
             self.strengths[self.model_of[image]] + self.luck[image] if honest else 0.0
             for image in task.image_ids
         ]
-        if task.axis == "count":
-            error = self.rng.random() < 1 / (1 + exp(2 * worth[0] + 0.5))
-            return ComparisonAnswer(outcome="count", count=self.rng.choice((3, 5)) if error else 4)
         drawn = self.rng.random()
         if drawn < 0.03:
             return ComparisonAnswer(outcome="skip", reason="cannot tell")

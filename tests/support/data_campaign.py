@@ -15,7 +15,6 @@ import pyarrow as pa
 import sqlalchemy as sa
 from PIL import Image
 
-from data.comparisons import Strength
 from data.feedback import Claim, NewTask, Receipt, Source, Submission
 from data.files import sha256_of
 from data.kinds.comparison import ComparisonAnswer
@@ -62,15 +61,10 @@ def binary_tasks(count: int, overlap: int = 1) -> list[NewTask]:
 def good_answer(claim: Claim) -> Answer:
     """Return good, or the images ranked in the order that they have in the task.
 
-    In a comparison the first one is better, and three things are counted in a single image.
+    In a comparison the first one is better.
     """
-    if claim.task.axis == "count":
-        return ComparisonAnswer(outcome="count", count=3)
     if claim.task.kind == "comparison":
-        strength: Strength | None = "much" if claim.task.steps == 5 else None
-        return ComparisonAnswer(
-            outcome="preferred", preferred=claim.task.image_ids[0], strength=strength
-        )
+        return ComparisonAnswer(outcome="preferred", preferred=claim.task.image_ids[0])
     if claim.task.kind == "binary":
         return BinaryAnswer(verdict="good")
     return RankingAnswer(

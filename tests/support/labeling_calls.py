@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels
 
-FINISHED = {"mine": 4, "done": 4, "total": 4, "seconds_left": None, "hold": 2}
+FINISHED = {"mine": 4, "done": 4, "total": 4, "hold": 2}
 
 
 def sign_in(client: TestClient, name: str = "Ann") -> dict[str, Any]:
@@ -27,7 +27,7 @@ def claim(client: TestClient, kind: str | None = None) -> dict[str, Any]:
 
 
 def answer_to(task: dict[str, Any], *, skip: bool = False) -> dict[str, Any]:
-    """Return an answer of the task's kind: good, all equal, the left image, three, or a skip."""
+    """Return an answer of the task's kind: good, all equal, the left image, or a skip."""
     kind, ids = task["kind"], [image["image_id"] for image in task["images"]]
     if kind == "ranking":
         return {"kind": kind, "ranks": dict.fromkeys(ids, None if skip else 1)}
@@ -36,8 +36,6 @@ def answer_to(task: dict[str, Any], *, skip: bool = False) -> dict[str, Any]:
         return {"kind": kind, name: "skip", "reason": "I cannot tell"}
     if kind == "binary":
         return {"kind": kind, "verdict": "good"}
-    if task["question"]["axis"] == "count":
-        return {"kind": kind, "outcome": "count", "count": 3}
     return {"kind": kind, "outcome": "preferred", "preferred": ids[0]}
 
 

@@ -21,18 +21,14 @@ Action = Literal[
     "set_status",
     "set_paused",
     "decide_image",
-    "put_back_all",
     "adjudicate",
     "withdraw_adjudication",
-    "set_overlap",
     "export",
     "download",
 ]
 Values = Mapping[str, object]
 
-ABOUT_RATERS: frozenset[Action] = frozenset(
-    ("add_rater", "set_password", "set_role", "set_status", "put_back_all")
-)
+ABOUT_RATERS: frozenset[Action] = frozenset(("add_rater", "set_password", "set_role", "set_status"))
 """Actions whose subject is the store's own id of a rater."""
 
 

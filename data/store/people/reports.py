@@ -127,32 +127,6 @@ class Reports(StorePart):
                 after=after,
             )
 
-    def put_back_all(self, rater: str, admin_id: str) -> int:
-        """Close a rater's undecided reports; return the number of images.
-
-        An image stays out if another rater reported it or an admin removed it.
-
-        Raises:
-            NotFound: no rater of this name has an undecided report.
-        """
-        of_rater = (
-            sa.select(labels.c.label_id, labels.c.rater_id)
-            .join(raters, raters.c.rater_id == labels.c.rater_id)
-            .join(reports, reports.c.label_id == labels.c.label_id)
-            .where(raters.c.name == rater, UNDECIDED)
-        )
-        with self.write() as (connection, now):
-            rows = connection.execute(of_rater).all()
-            if not rows:
-                raise NotFound(f"{rater}: no report of theirs is open; look at the list again")
-            own = reports.c.label_id.in_({row.label_id for row in rows})
-            values = {"state": "kept", "decided_by": admin_id, "decided_at": now}
-            change = sa.update(reports).where(own, UNDECIDED).values(values)
-            n_images = connection.execute(change).rowcount
-            who, after = rows[0].rater_id, {"images": n_images}
-            record(connection, "put_back_all", now, admin_id, subject=who, after=after)
-        return n_images
-
 
 def open_reports(
     connection: sa.Connection,

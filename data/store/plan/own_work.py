@@ -6,13 +6,12 @@ other task is left, as long as the lease lasts or the task has a free place.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 
-from data.feedback import Claim, LeaseConfig, NotFound
+from data.feedback import Claim, NotFound
 from data.kinds.registry import TaskKind
 from data.store.database import StorePart
 from data.store.leases import (
@@ -28,11 +27,8 @@ from data.store.queries import IS_WITHHELD, RATER, Row, is_of_kind, load_rater, 
 from data.store.tables import leases, tasks
 
 
-@dataclass(eq=False)
 class OwnWork(StorePart):
     """Tasks that raters have put aside: `FeedbackStore.own_work`."""
-
-    lease: LeaseConfig
 
     def put_aside(self, rater_id: str, task_id: str) -> None:
         """Put a task of the rater aside; a second call changes nothing.
@@ -53,7 +49,7 @@ class OwnWork(StorePart):
             connection.execute(sa.update(leases).where(mine).values(aside_at=now))
             source = load_rater(connection, rater_id).source
             if lease.expires_at > now or has_place(connection, task_id, source, now):
-                renew_lease(connection, task, rater_id, now, self.lease)
+                renew_lease(connection, task, rater_id, now)
 
     def take_back(self, rater_id: str, task_id: str) -> Claim | None:
         """Lease a task that the rater put aside again; None if it has no free place.
@@ -63,7 +59,7 @@ class OwnWork(StorePart):
         """
         with self.write() as (connection, now):
             rater = load_rater(connection, rater_id)
-            request = ClaimRequest(connection, rater, None, now, self.lease)
+            request = ClaimRequest(connection, rater, None, now)
             rows = [row for row in rows_aside(request) if row.task_id == task_id]
             return take_first_aside(request, rows)
 
@@ -74,7 +70,7 @@ class OwnWork(StorePart):
         """
         with self.database.read() as connection:
             rater = load_rater(connection, rater_id)
-            request = ClaimRequest(connection, rater, None, self.clock(), self.lease)
+            request = ClaimRequest(connection, rater, None, self.clock())
             found = []
             for row in rows_aside(request):
                 if _is_open(request, row):

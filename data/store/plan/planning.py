@@ -1,7 +1,6 @@
 """Tasks and the plan behind them: new tasks, and changes of overlap, gold and repeats.
 
-Each function works in its caller's transaction. Changes by admins outlive a restart: the next plan
-from the run's settings keeps them.
+Each function works in its caller's transaction.
 """
 
 import hashlib
@@ -15,12 +14,9 @@ import sqlalchemy as sa
 
 from data.comparisons import Axis
 from data.feedback import NewTask
-from data.kinds.registry import TaskKind
 from data.schema import prompt_id
 from data.store.database import StorePart
-from data.store.people.audit import record
 from data.store.queries import (
-    NO_CHECK,
     Row,
     find_row,
     insert_rows,
@@ -29,52 +25,6 @@ from data.store.queries import (
     write_setting,
 )
 from data.store.tables import prompts, task_images, tasks, wordings
-
-LARGEST_OVERLAP = 1000
-
-
-@dataclass(frozen=True)
-class KindPlan:
-    """Smallest and largest overlap of the tasks of one kind, without checks."""
-
-    kind: TaskKind
-    smallest_overlap: int
-    largest_overlap: int
-
-
-class PlanChanges(StorePart):
-    """Changes of the plan that admins make: `FeedbackStore.plan`."""
-
-    def overlaps(self) -> list[KindPlan]:
-        """Return the overlap of the tasks of each kind."""
-        query = (
-            sa.select(tasks.c.kind, sa.func.min(tasks.c.overlap), sa.func.max(tasks.c.overlap))
-            .where(NO_CHECK)
-            .group_by(tasks.c.kind)
-            .order_by(tasks.c.kind)
-        )
-        with self.database.read() as connection:
-            return [KindPlan(*row) for row in connection.execute(query)]
-
-    def set_overlap(self, kind: TaskKind, overlap: int, admin_id: str) -> None:
-        """Set the number of people who answer each task of this kind, also for tasks planned later.
-
-        Labels beyond a smaller overlap stay.
-        """
-        of_kind = sa.and_(tasks.c.kind == kind, NO_CHECK)
-        # alone: two admins who change two kinds at once must not lose one of the changes
-        with self.database.write_alone() as connection:
-            now = self.clock()
-            earlier = connection.scalars(
-                sa.select(tasks.c.overlap).where(of_kind).distinct().order_by(tasks.c.overlap)
-            ).all()
-            change = sa.update(tasks).where(of_kind, tasks.c.overlap != overlap)
-            connection.execute(change.values(overlap=overlap))
-            asked = _asked_overlaps(connection) | {kind: overlap}
-            write_setting(connection, "overlaps", json.dumps(asked))
-            before = {"kind": kind, "overlap": list(earlier)}
-            after = {"kind": kind, "overlap": overlap}
-            record(connection, "set_overlap", now, admin_id, before=before, after=after)
 
 
 @dataclass(eq=False)
@@ -86,15 +36,14 @@ class Comparisons(StorePart):
     def add(self, new_tasks: Iterable[NewTask]) -> int:
         """Add comparisons, all or none; return how many are new.
 
-        Known comparisons get the overlap, priority, subject, reference and steps of the new ones.
-        Other tasks stay as they are.
+        Known comparisons get the overlap and priority of the new ones. Other tasks stay as they
+        are.
         """
         wanted = {task_id_of(task): task for task in new_tasks}
-        changing = ("overlap", "priority", "subject", "reference", "steps")
         with self.write() as (connection, now):
             for task_id, task in wanted.items():
                 known = sa.update(tasks).where(tasks.c.task_id == task_id)
-                connection.execute(known.values({name: getattr(task, name) for name in changing}))
+                connection.execute(known.values(overlap=task.overlap, priority=task.priority))
             return insert_tasks(connection, wanted.values(), now, order_seed=self.order_seed)
 
     def task_ids(self) -> list[str]:
@@ -112,26 +61,6 @@ class Comparisons(StorePart):
                     row = {"version": version, "axis": axis, "text": text}
                     connection.execute(sa.insert(wordings).values(row))
                 write_setting(connection, f"wording {axis}", version)
-
-
-def _asked_overlaps(connection: sa.Connection) -> dict[TaskKind, int]:
-    """Return the overlaps that admins set, by kind of task."""
-    overlaps: dict[TaskKind, int] = json.loads(read_setting(connection, "overlaps") or "{}")
-    return overlaps
-
-
-def with_asked_overlap(connection: sa.Connection, new_tasks: Iterable[NewTask]) -> list[NewTask]:
-    """Return the tasks with the overlap that an admin set for their kind; gold keeps its own.
-
-    `new_tasks` come from the run's settings.
-    """
-    overlaps = _asked_overlaps(connection)
-    return [
-        task.model_copy(update={"overlap": overlaps[task.kind]})
-        if task.kind in overlaps and task.gold_source is None
-        else task
-        for task in new_tasks
-    ]
 
 
 def task_id_of(task: NewTask) -> str:
@@ -164,10 +93,11 @@ def insert_tasks(
 
 def _task_row(task_id: str, task: NewTask, now: datetime, order_seed: str) -> dict[str, object]:
     order = hashlib.sha256(f"{order_seed}:{task_id}".encode()).digest()[:8]
-    same = ("kind", "priority", "axis", "subject", "reference", "steps")
     return _planned_values(task) | {
-        **{name: getattr(task, name) for name in same},
         "task_id": task_id,
+        "kind": task.kind,
+        "priority": task.priority,
+        "axis": task.axis,
         "prompt_id": prompt_id(task.prompt),
         "n_live": 0,
         "n_simulated": 0,

@@ -1,13 +1,13 @@
-"""Views of the store for the app's pages: labels, counts by prompt and hour, answers to gold."""
+"""Views of the store for the app's pages: labels, counts by category, answers to gold."""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
 
-from data.comparisons import SHOWN_WITHOUT_PROMPT
+from data.comparisons import WITHOUT_PROMPT
 from data.feedback import Source, Task
 from data.kinds.registry import AnyAnswer, TaskKind, agrees_with_gold, parse_answer
 from data.store.feedback_store import FeedbackStore
@@ -50,17 +50,6 @@ class LabelCount:
     """Live labels by people, per task at most its overlap."""
     total: int
 
-
-@dataclass(frozen=True)
-class PromptCount(LabelCount):
-    """Progress of the labeling of one prompt and kind of task."""
-
-    prompt: str
-    prompt_id: str
-
-
-MOST_BY_HOUR = 200_000
-"""Number of latest labels that are counted by the hour, more than one day has."""
 
 _GROUPS: dict[AnswerGroup, sa.ColumnElement[bool]] = {
     "good": labels.c.outcome == "good",
@@ -137,8 +126,8 @@ def matching(
 
     Args:
         before: only labels that were given before the label with this sequence number.
-        words: all words occur in the prompt, in any case, also as parts of words. If the prompt is
-            hidden from raters, only the counted object is searched.
+        words: all words occur in the prompt, in any case, also as parts of words. A prompt that is
+            hidden from raters is not searched.
         kind: kind of the task.
         answer: group of the answer.
         until: only labels that were given until this time.
@@ -155,67 +144,39 @@ def matching(
 
 def _asked(words: list[str]) -> sa.ColumnElement[bool]:
     """Return the condition that the label's task shows all words."""
-    of_prompt = sa.select(prompts.c.prompt_id).where(*(_has(prompts.c.prompt, w) for w in words))
-    hides = tasks.c.axis.in_(SHOWN_WITHOUT_PROMPT)
-    by_prompt = sa.and_(tasks.c.prompt_id.in_(of_prompt), sa.or_(tasks.c.axis.is_(None), ~hides))
-    by_subject = sa.and_(tasks.c.axis == "count", *(_has(tasks.c.subject, w) for w in words))
-    shown = sa.or_(by_prompt, by_subject)
+    of_prompt = sa.select(prompts.c.prompt_id).where(*map(_is_in_prompt, words))
+    is_shown = sa.or_(tasks.c.axis.is_(None), tasks.c.axis != WITHOUT_PROMPT)
+    of_label = sa.exists().where(
+        tasks.c.task_id == labels.c.task_id, tasks.c.prompt_id.in_(of_prompt), is_shown
+    )
     # first, once: without it words that occur nowhere are looked for in every label
-    anywhere = sa.or_(of_prompt.exists(), sa.select(tasks.c.task_id).where(by_subject).exists())
-    return sa.and_(anywhere, sa.exists().where(tasks.c.task_id == labels.c.task_id, shown))
+    return sa.and_(of_prompt.exists(), of_label)
 
 
-def _has(column: sa.Column[str], word: str) -> sa.ColumnElement[bool]:
+def _is_in_prompt(word: str) -> sa.ColumnElement[bool]:
     # SQLite ignores the case of ASCII letters only
     spellings = dict.fromkeys((word, word.lower(), word.upper(), word.capitalize()))
-    return sa.or_(*(column.icontains(spelling, autoescape=True) for spelling in spellings))
+    return sa.or_(*(prompts.c.prompt.icontains(one, autoescape=True) for one in spellings))
 
 
-def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]:
-    """Count people's answers by clock hour since `since`; hours without answers are missing."""
-    # without a limit, SQLite would begin with the raters and read all their labels
-    recent = (
-        sa.select(labels.c.submitted_at, labels.c.rater_id)
-        .where(labels.c.submitted_at >= since, labels.c.is_live)
-        .order_by(labels.c.submitted_at.desc())
-        .limit(MOST_BY_HOUR)
-        .subquery()
-    )
-    second = sa.extract("epoch", recent.c.submitted_at)  # PostgreSQL: with a fraction
-    hour = second - second % 3600
-    query = (
-        sa.select(hour, sa.func.count())
-        .join_from(recent, raters, raters.c.rater_id == recent.c.rater_id)
-        .where(raters.c.source == "human")
-        .group_by(hour)
-        .order_by(hour)
-    )
-    with store.database.read() as connection:
-        return {
-            datetime.fromtimestamp(int(start), UTC): count
-            for start, count in connection.execute(query)
-        }
-
-
-def counts_by_prompt(store: FeedbackStore, categories: Mapping[str, str]) -> list[PromptCount]:
-    """Count the labels done and wanted for each prompt and kind, without checks.
+def counts_by_category(store: FeedbackStore, categories: Mapping[str, str]) -> list[LabelCount]:
+    """Count the labels done and wanted for each category and kind, without checks.
 
     `categories` has the category of each prompt id; a prompt without one is `other`.
     """
     done, total = sa.func.sum(finished_labels("human")), sa.func.sum(wanted_labels("human"))
     query = (
-        sa.select(tasks.c.prompt_id, tasks.c.kind, done.label("done"), total.label("total"))
-        .add_columns(prompts.c.prompt)
-        .join(prompts, prompts.c.prompt_id == tasks.c.prompt_id)
+        sa.select(tasks.c.prompt_id, tasks.c.kind, done, total)
         .where(NO_CHECK)
-        .group_by(tasks.c.prompt_id, tasks.c.kind, prompts.c.prompt)
-        .order_by(tasks.c.prompt_id, tasks.c.kind)
+        .group_by(tasks.c.prompt_id, tasks.c.kind)
     )
+    sums: dict[tuple[str, TaskKind], tuple[int, int]] = {}
     with store.database.read() as connection:
-        return [
-            PromptCount(categories.get(one, "other"), kind, int(done), int(total), prompt, one)
-            for one, kind, done, total, prompt in connection.execute(query)
-        ]
+        for prompt_id, kind, n_done, n_total in connection.execute(query):
+            key = categories.get(prompt_id, "other"), kind
+            before = sums.get(key, (0, 0))
+            sums[key] = before[0] + int(n_done), before[1] + int(n_total)
+    return [LabelCount(*key, *sums[key]) for key in sorted(sums)]
 
 
 def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:

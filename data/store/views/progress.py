@@ -1,6 +1,5 @@
-"""Statistics of the campaign's progress: labels done and wanted, work left, time on task."""
+"""Statistics of the campaign's progress: labels done and wanted, raters at work."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
@@ -10,16 +9,12 @@ from typing import Any
 import sqlalchemy as sa
 
 from data.feedback import Source
-from data.kinds.registry import TaskKind
-from data.store.leases import IN_REACH, LOOK_BACK, RECENT_LABELS
+from data.store.leases import RECENT_LABELS
 from data.store.queries import NO_CHECK, WITHHELD_TASKS, live_labels
 from data.store.tables import labels, raters, tasks
 
 AT_WORK_WITHIN = timedelta(minutes=10)
 """A rater counts as at work if their last label is at most this old."""
-
-FEWEST_FOR_FORECAST = 20
-"""Fewest labels of each unfinished kind for an estimate of the remaining work."""
 
 FEWEST_HELD, MOST_HELD = 2, 10
 """Number of tasks that a rater holds: when few are left (the next task is ready at once), and when
@@ -46,10 +41,6 @@ class Totals:
     """Labels, per task at most its overlap."""
     total: int
     """Labels wanted."""
-    seconds_left: float | None
-    """Estimated active time of the remaining labels, summed over raters, from the mean of the
-    latest labels of each kind. Breaks and changes of raters do not affect it. None while there are
-    too few labels for an estimate."""
     n_raters: int
     """Raters at work."""
 
@@ -85,14 +76,11 @@ class LatestTotals:
     ) -> Totals:
         """Return the totals; `newest` bypasses the cache."""
         known = self._totals.get(source)
-        if newest or (known is not None and not known.is_large):
+        if newest or known is None or not known.is_large:
             return self._count(connection, source, now)
-        if known is not None and (known.is_fresh(now) or self._counting.locked()):
+        if known.is_fresh(now) or self._counting.locked():
             return known
         with self._counting:
-            counted = self._totals.get(source)  # another thread may have counted meanwhile
-            if counted is not None and counted.is_fresh(now):
-                return counted
             return self._count(connection, source, now)
 
     def _count(self, connection: sa.Connection, source: Source, now: datetime) -> Totals:
@@ -134,21 +122,16 @@ def wanted_labels(source: Source) -> sa.ColumnElement[int]:
 
 
 @cache
-def _totals(source: Source) -> sa.Select[Any, int, Any, Any]:
+def _totals(source: Source) -> sa.Select[int, Any, Any]:
     done, wanted = sa.func.sum(finished_labels(source)), sa.func.sum(wanted_labels(source))
-    counts = sa.select(tasks.c.kind, sa.func.count(), done, wanted)
-    return counts.where(NO_CHECK).group_by(tasks.c.kind)
+    return sa.select(sa.func.count(), done, wanted).where(NO_CHECK)
 
 
 def count_totals(connection: sa.Connection, source: Source, now: datetime) -> Totals:
     """Count the labels of all tasks."""
-    rows = connection.execute(_totals(source)).all()
-    n_tasks = sum(count for _, count, _, _ in rows)
-    left = {kind: int(wanted - done) for kind, _, done, wanted in rows if wanted > done}
-    total = sum(int(wanted) for *_, wanted in rows)
-    seconds_left = _seconds_left(connection, source, left)
+    n_tasks, done, wanted = connection.execute(_totals(source)).one()
     n_raters = connection.scalar(_at_work(source), {"since": now - AT_WORK_WITHIN}) or 0
-    return Totals(now, n_tasks, total - sum(left.values()), total, seconds_left, n_raters)
+    return Totals(now, n_tasks, int(done or 0), int(wanted or 0), n_raters)
 
 
 @cache
@@ -158,32 +141,3 @@ def _at_work(source: Source) -> sa.Select[int]:
         .join(raters, raters.c.rater_id == _LATEST_LABELS.c.rater_id)
         .where(_LATEST_LABELS.c.submitted_at > sa.bindparam("since"), raters.c.source == source)
     )
-
-
-@cache
-def _active_times(source: Source) -> sa.Select[Any, Any]:
-    """Return the query of the mean active time for each kind with enough labels."""
-    # without a limit, SQLite would begin with the raters and read all their labels
-    latest = (
-        sa.select(labels.c.kind, labels.c.active_ms, labels.c.rater_id)
-        .where(IN_REACH, labels.c.is_live)
-        .order_by(labels.c.sequence.desc())
-        .limit(LOOK_BACK)
-        .subquery()
-    )
-    return (
-        sa.select(latest.c.kind, sa.func.avg(latest.c.active_ms))
-        .join(raters, raters.c.rater_id == latest.c.rater_id)
-        .where(raters.c.source == source)
-        .group_by(latest.c.kind)
-        .having(sa.func.count(latest.c.active_ms) >= FEWEST_FOR_FORECAST)
-    )
-
-
-def _seconds_left(
-    connection: sa.Connection, source: Source, left: Mapping[TaskKind, int]
-) -> float | None:
-    means = {kind: float(mean) for kind, mean in connection.execute(_active_times(source))}
-    if not left or not left.keys() <= means.keys():
-        return None
-    return sum(count * means[kind] for kind, count in left.items()) / 1000

@@ -14,10 +14,9 @@ from data.kinds.kind import Columns, TaskFacts
 from data.kinds.registry import KINDS, TaskKind, agrees_with_gold, parse_answer
 from data.kinds.verdict import Verdict
 from data.regions import LABELS_REGIONS
-from data.schema import AUDIT, LABELS_LOG, LABELS_PAIRS, ROW_GROUP_ROWS, TASKS
-from data.store.people.audit import ABOUT_RATERS
+from data.schema import LABELS_LOG, LABELS_PAIRS, ROW_GROUP_ROWS, TASKS
 from data.store.queries import WITHHELD_IMAGES
-from data.store.tables import audit, labels, raters, task_images, tasks
+from data.store.tables import labels, raters, task_images, tasks
 
 TableRow = dict[str, object]
 _LEFT_OUT = sa.select(raters.c.rater_id).where(raters.c.status == "left_out")
@@ -187,18 +186,6 @@ def log_table(
     columns = _columns(LABELS_LOG.names, connection.execute(query).all())
     columns["rater_id"] = [public_id(rater_id) for rater_id in columns["rater_id"]]
     return pa.Table.from_pydict(columns, schema=LABELS_LOG)
-
-
-def audit_table(connection: sa.Connection, public_id: Callable[[str], str]) -> pa.Table:
-    """Return AUDIT: every action of an admin."""
-    rows = connection.execute(sa.select(audit).order_by(audit.c.sequence)).all()
-    columns = _columns(tuple(audit.c.keys()), rows)
-    columns["actor_id"] = [who and public_id(who) for who in columns["actor_id"]]
-    columns["subject"] = [
-        public_id(subject) if action in ABOUT_RATERS else subject
-        for action, subject in zip(columns["action"], columns["subject"], strict=True)
-    ]
-    return pa.Table.from_pydict(columns, schema=AUDIT)
 
 
 def _columns(names: Sequence[str], rows: Sequence[sa.Row[Any]]) -> Columns:

@@ -4,22 +4,19 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from data.comparisons import MOST_COUNTED
 from data.errors import PictuneError
 from pipelines.compare.arena.campaign import Campaign
 from pipelines.compare.arena.figures import (
     AxisFigures,
     CategoryFigures,
     Comparison,
-    CountFigures,
     PairFigures,
     StrengthFigures,
 )
 from pipelines.compare.arena.intervals import FEWEST, always_valid, bounds_of, share_of
 from pipelines.compare.arena.ratings import Ratings, is_connected, rate
-from pipelines.compare.arena.votes import Votes, numbered
+from pipelines.compare.arena.votes import Votes
 
 RELEVANT = 70.0
 """Difference in Elo points, a win rate of 60 to 40, on which labeling stops soonest."""
@@ -28,7 +25,7 @@ MOST_TIMES = 10
 
 
 def compare(campaign: Campaign, run: str) -> Comparison:
-    """Return all figures of the campaign of the run named `run`; call `refuse_one_model` first."""
+    """Return all figures of the campaign of the run named `run`; call `refuse_no_votes` first."""
     return Comparison(
         run=run,
         source=campaign.source,
@@ -37,23 +34,16 @@ def compare(campaign: Campaign, run: str) -> Comparison:
         raters=len(np.unique(campaign.all_votes.rater)),
         axes=[_axis(campaign, axis) for axis in campaign.axes],
         unanswered=list(campaign.unanswered),
-        counts=_counts(campaign),
     )
 
 
-def refuse_one_model(campaign: Campaign, run: str) -> None:
-    """Refuse a campaign without a comparison of two models.
+def refuse_no_votes(campaign: Campaign, run: str) -> None:
+    """Refuse a campaign in which no answer is a vote.
 
     Raises:
-        PictuneError: there is only one model, or no answer is a vote.
+        PictuneError: no answer is a vote.
     """
-    models = campaign.drawn_by
-    if len(models) < 2:
-        raise PictuneError(
-            f"{run}: only {' and '.join(models)} was shown to raters; plan a comparison of two "
-            f'models or more with `make compare RUN={run} MODELS="base,..."`'
-        )
-    if not len(campaign.all_votes) and campaign.counts().empty:
+    if not len(campaign.all_votes):
         raise PictuneError(
             f"{run}: all {len(campaign.labels)} comparisons were skipped or reported; "
             f"have more answered with `make label RUN={run}`"
@@ -162,20 +152,3 @@ def _strengths(rated: Ratings, won: Sequence[tuple[int, float]]) -> list[Strengt
         for i, model in enumerate(rated.models)
     ]
     return sorted(rows, key=lambda row: -row.elo)
-
-
-def _counts(campaign: Campaign) -> list[CountFigures]:
-    rows = campaign.counts()
-    return [_count(str(model), part) for model, part in rows.groupby("model")]
-
-
-def _count(model: str, part: pd.DataFrame) -> CountFigures:
-    known = part[part["wanted"].notna()]
-    wanted = known["wanted"].clip(upper=MOST_COUNTED)
-    right = np.equal(known["count"].to_numpy(np.float64), wanted.to_numpy()).astype(np.float64)
-    return CountFigures(
-        model=model,
-        n=len(part),
-        mean=float(part["count"].mean()),
-        right=share_of(right, numbered(known["rater_id"])[0], numbered(known["prompt_id"])[0]),
-    )

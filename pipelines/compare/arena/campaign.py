@@ -1,11 +1,9 @@
 """The labels of a comparison campaign, read from the tables of an export."""
 
-import re
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from data.comparisons import AXES
@@ -22,7 +20,6 @@ from pipelines.compare.arena.votes import Votes, votes_of
 
 SOURCES = ("human", "imported", "simulated")
 """Sources of labels; only the first source with comparisons is used."""
-NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 COMPARISONS = "labels_comparisons.parquet"
 
 
@@ -81,9 +78,9 @@ class Campaign:
 
     @property
     def axes(self) -> list[str]:
-        """The axes with labels on pairs."""
+        """The axes with labels."""
         there = set(self.labels["axis"])
-        return [axis for axis in AXES if axis in there and axis != "count"]
+        return [axis for axis in AXES if axis in there]
 
     def of_axis(self, axis: str) -> pd.DataFrame:
         """Return the labels of an axis."""
@@ -96,7 +93,7 @@ class Campaign:
     @cached_property
     def all_votes(self) -> Votes:
         """The votes of all axes; a pair of images is a separate task for each axis."""
-        return votes_of(self.labels[self.labels["axis"] != "count"], self.categories)
+        return votes_of(self.labels, self.categories)
 
     @cached_property
     def categories(self) -> dict[str, str | None]:
@@ -122,24 +119,3 @@ class Campaign:
             if image in hashes.index:
                 found[model].add(None if pd.isna(hashes[image]) else str(hashes[image]))
         return {model: sorted(found[model], key=str) for model in sorted(found)}
-
-    def counts(self) -> pd.DataFrame:
-        """Return the answers on the axis count, with `model`, `count` and `wanted`.
-
-        `wanted` is the number in the prompt; NaN if the prompt has no number or several.
-        """
-        labels = self.of_axis("count")
-        labels = labels[labels["answer"] == "count"]
-        texts = labels["prompt_id"].map(self.prompts["prompt"])
-        return labels.assign(
-            model=[models[0] for models in labels["models"]],
-            wanted=[_number_in(text) for text in texts],
-        )
-
-
-def _number_in(prompt: object) -> float:
-    """Return the only number in a prompt, as digits or as a word up to ten; otherwise NaN."""
-    words = re.findall(r"[a-z]+|\d+", str(prompt).lower())
-    found = [int(word) for word in words if word.isdecimal()]
-    found += [NUMBERS.index(word) for word in words if word in NUMBERS]
-    return float(found[0]) if len(found) == 1 else np.nan

@@ -6,8 +6,6 @@ AXIS_TITLES = {
     "overall": "Overall preference",
     "alignment": "Prompt-image alignment",
     "appeal": "Visual appeal",
-    "detailed": "Detailed alignment",
-    "count": "Numerical reasoning",
 }
 
 Interval = tuple[float, float] | None
@@ -96,17 +94,6 @@ class AxisFigures(BaseModel, frozen=True):
     categories: list[CategoryFigures]
 
 
-class CountFigures(BaseModel, frozen=True):
-    """Counts in one model's images, on the axis count."""
-
-    model: str
-    n: int
-    mean: float
-    """Mean count; 10 means 10 or more."""
-    right: ShareFigures | None = None
-    """Share of counts equal to the number in the prompt, over prompts with a number."""
-
-
 class Comparison(BaseModel, frozen=True):
     """Content of `comparison/metrics.json`."""
 
@@ -124,4 +111,3 @@ class Comparison(BaseModel, frozen=True):
     """Planned axes without answers."""
     verdicts: list[tuple[str, str]] = []
     """(title of the axis, sentence on the preferred model and its certainty), for the pages."""
-    counts: list[CountFigures] = []
