@@ -41,10 +41,12 @@ class ExamplesConfig(BaseModel, frozen=True, extra="forbid"):
 
     backbone: str = "models/emoji-clip"
     """Folder or hub name of a CLIP or SigLIP model of transformers."""
+    negatives: NonNegativeInt = 9
+    """Number of wrong prompts for each prompt, N - 1 in the paper."""
     split: SplitConfig = SplitConfig()
     """Settings of held-out labels."""
     seed: int = 0
-    """Seed of the head's initial weights, and the order of the labels."""
+    """Seed of the head's initial weights, the order of the labels and the wrong prompts."""
 
 
 LabelWeighting = Literal["equal", "skill", "consensus"]
@@ -53,6 +55,10 @@ LabelWeighting = Literal["equal", "skill", "consensus"]
 class ObjectiveConfig(BaseModel, frozen=True, extra="forbid"):
     """Weights of the losses and of raters."""
 
+    auxiliary_weight: NonNegativeFloat = 0.5
+    """Weight of the prompt-classification loss, lambda in the paper; 0 omits it."""
+    prompt_temperature: PositiveFloat = 2.0
+    """Divisor of the rewards in the prompt-classification loss, T in the paper."""
     ranking_weight: NonNegativeFloat = 0.5
     """Weight of the loss on rankings; 0 omits it."""
     label_weights: LabelWeighting = "equal"

@@ -97,7 +97,8 @@ def test_its_card_says_how_and_on_whose_labels_it_was_trained(
     assert f"{squared}, rankings by Bradley and Terry." in card
     assert "; the verdicts and pairs are 180 simulated." in card
     other = trained.copied(tmp_path, "reward")
-    assert other.again("members=1") == 0
+    changes = ("members=1", "auxiliary_weight=0")
+    assert other.again(*changes) == 0
     card = (other.run.reward_dir / "README.md").read_text()
     assert f"A head\n{on_embeddings}, which stays frozen, trained on" in card
     assert f"trained on single labels by the {squared}, rankings by Bradley and Terry." in card

@@ -22,6 +22,7 @@ from reward.learning.label_tensors import LabelTensors
 from reward.learning.objective import (
     binary_loss,
     bradley_terry_loss,
+    prompt_classification_loss,
 )
 from reward.learning.training import RewardMetrics, new_model, train
 from reward.measuring.evaluation import measure, model_scorer
@@ -199,7 +200,20 @@ def test_shares_multiply_what_raters_count(rankings: FeedbackDataset, run: RunFo
 def test_lee_et_al_by_formula() -> None:
     rewards = torch.tensor([[0.8, 0.2, 0.1]])
     mse = binary_loss(rewards[:, 0], torch.tensor([1.0]), ONE)
+    auxiliary = prompt_classification_loss(
+        rewards, torch.ones(1, 3, dtype=torch.bool), ONE, temperature=2.0
+    )
     assert mse.item() == pytest.approx(0.04, abs=1e-6)
+    assert torch.exp(-auxiliary).item() == pytest.approx(0.408913, abs=1e-6)
+    assert auxiliary.item() == pytest.approx(0.894252, abs=1e-6)
+    assert (mse + 0.5 * auxiliary).item() == pytest.approx(0.487126, abs=1e-6)
+
+
+def test_absent_wrong_prompts_do_not_count_and_bounded_rewards_have_a_floor() -> None:
+    best = torch.tensor([[1.0] + [0.0] * 11])
+    present = torch.arange(12)[None] < 10
+    floor = prompt_classification_loss(best, present, ONE, temperature=2.0)
+    assert 1.86 < floor < 1.87
 
 
 def test_mean_target_has_the_gradient_of_all_raters() -> None:

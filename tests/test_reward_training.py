@@ -74,12 +74,28 @@ def test_learns_which_color_a_prompt_means(examples: Examples, backbone: ClipBac
     model, metrics = _train(examples, backbone, CONFIG)
     measured = measure(model_scorer(model, examples), examples.split.test_seen)
     assert _number(metrics[-1].binary_loss) < _number(metrics[0].binary_loss) / 2
-    off = CONFIG.model_copy(update={"epochs": 1, "ranking_weight": 0.0})
+    off = CONFIG.model_copy(update={"epochs": 1, "auxiliary_weight": 0.0, "ranking_weight": 0.0})
     (without,) = _train(examples, backbone, off)[1]
-    assert without.ranking_loss is None
+    assert without.prompt_loss is without.ranking_loss is None
     assert _number(measured.roc_auc) > 0.85
     assert _number(measured.pairwise_accuracy) > 0.85
     assert model.labels["good"] + model.labels["bad"] < len(examples.dataset.verdicts)
+
+
+def test_no_wrong_prompt_is_one_that_is_held_out(
+    dataset: FeedbackDataset, backbone: ClipBackbone
+) -> None:
+    examples = prepare(dataset, RewardConfig(), backbone)
+    taught = np.unique(examples.split.train.verdicts.prompt)
+    held_out = np.setdiff1d(np.arange(len(dataset.prompts)), taught)
+    wrong = examples.wrong[torch.from_numpy(taught)]
+    likeness = (
+        examples.text_embeddings[wrong[wrong >= 0]]
+        @ examples.text_embeddings[torch.from_numpy(held_out)].T
+    )
+    assert len(likeness) > 20
+    assert likeness.shape[1] == 4
+    assert likeness.max() < 0.9999
 
 
 def test_a_few_verdicts_beside_many_pairs_make_no_giant_step(
@@ -102,6 +118,14 @@ def test_a_few_verdicts_beside_many_pairs_make_no_giant_step(
         assert max(state["step"] for state in optimizer.state.values()) == (
             of_pairs if ranking_weight else of_verdicts
         )
+
+
+def test_prompt_classification_prefers_the_true_prompt(
+    examples: Examples, backbone: ClipBackbone
+) -> None:
+    config = CONFIG.model_copy(update={"epochs": 15, "prompt_temperature": 0.1})
+    _, metrics = _train(examples, backbone, config)
+    assert _number(metrics[-1].prompt_loss) < _number(metrics[0].prompt_loss) - 0.02
 
 
 def test_without_a_validation_part_the_last_epoch_counts(

@@ -182,5 +182,7 @@ def _losses(config: RewardConfig, counts: Counts) -> Iterator[str]:
     """Yield the training losses, in words."""
     if counts["good"] + counts["bad"]:
         yield "single labels by the squared error of Lee et al. 2023 (arXiv 2302.12192)"
+    if config.auxiliary_weight and counts["good"]:
+        yield "contrastive prompts"
     if config.ranking_weight and counts["pairs"]:
         yield "rankings by Bradley and Terry"

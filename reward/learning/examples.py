@@ -1,5 +1,6 @@
 """The data of training and evaluation: split labels, embeddings, and a model's logits."""
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,8 @@ from reward.embedding import (
     embed_prompts,
     file_digests,
 )
-from reward.learning.split import Split, split_feedback
+from reward.learning.contrastive import negatives, vocabulary
+from reward.learning.split import Split, normalized, split_feedback
 from reward.model import RewardModel
 from reward.settings import ExamplesConfig
 
@@ -33,7 +35,10 @@ class Examples:
     image_features: Tensor
     """[images, F], in the order of `dataset.image_ids`."""
     text_embeddings: Tensor
-    """[prompts, D] of unit length, in the order of `dataset.prompts`."""
+    """[prompts + wrong prompts, D] of unit length, `dataset.prompts` first."""
+    wrong: Tensor
+    """[prompts, N - 1] rows of `text_embeddings` with each prompt's wrong versions; -1 for prompts
+    with fewer. On the CPU."""
 
 
 def prepare(
@@ -44,7 +49,7 @@ def prepare(
     track: Track = iter,
     cache: EmbeddingCache | None = None,
 ) -> Examples:
-    """Split the labels, and encode every image and prompt once.
+    """Split the labels, make wrong prompts, and encode every image and prompt once.
 
     `track` wraps the loop over image batches. Images and prompts in `cache` are not encoded.
 
@@ -53,6 +58,12 @@ def prepare(
             finite.
     """
     split = split_feedback(dataset, config.split)
+    wrong_texts = _wrong_prompts(dataset, split, config)
+    distinct = dict.fromkeys(text for texts in wrong_texts for text in texts)
+    row = {text: len(dataset.prompts) + i for i, text in enumerate(distinct)}
+    wrong = torch.full((len(dataset.prompts), config.negatives), -1)
+    for prompt, texts in enumerate(wrong_texts):
+        wrong[prompt, : len(texts)] = torch.tensor([row[text] for text in texts], dtype=torch.long)
     paths = dataset.paths
     digests = file_digests(paths)
     _check_unchanged(dataset, digests)
@@ -63,8 +74,23 @@ def prepare(
         dataset=dataset,
         split=split,
         image_features=images,
-        text_embeddings=embed_prompts(dataset.prompts, backbone, cache=cache),
+        text_embeddings=embed_prompts([*dataset.prompts, *row], backbone, cache=cache),
+        wrong=wrong,
     )
+
+
+def _wrong_prompts(
+    dataset: FeedbackDataset, split: Split, config: ExamplesConfig
+) -> list[list[str]]:
+    """Return the wrong versions of each prompt, without held-out prompts."""
+    taught = split.train.labeled_prompts.tolist()
+    held_out = {normalized(prompt) for i, prompt in enumerate(dataset.prompts) if i not in taught}
+    words = vocabulary(dataset.prompts)
+    rng = random.Random(config.seed)
+    return [
+        negatives(prompt, words, config.negatives, rng, exclude=held_out)
+        for prompt in dataset.prompts
+    ]
 
 
 def _check_unchanged(dataset: FeedbackDataset, digests: Sequence[bytes]) -> None:

@@ -1,8 +1,9 @@
 """The training objective: a weighted sum of losses, which are pure functions of tensors.
 
-Single labels: L = E[(y - r(x, z))^2] of Lee et al. 2023 (arXiv 2302.12192), without the paper's
-prompt-classification loss, which brought nothing (docs/reward.md). Rankings, pair by pair: Bradley
-and Terry 1952, with a tie as half a win for either side.
+Lee et al. 2023 (arXiv 2302.12192):  L = E[(y - r(x, z))^2] + lambda * L_pc, where L_pc is the
+cross-entropy of the true prompt among wrong prompts made by rules, under P(i | x, {z_j}) = exp(r(x,
+z_i) / T) / sum_j exp(r(x, z_j) / T). Rankings, pair by pair: Bradley and Terry 1952, with a tie as
+half a win for either side.
 """
 
 from dataclasses import dataclass
@@ -28,6 +29,19 @@ def binary_loss(rewards: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     return (weights * (targets - rewards) ** 2).sum(-1).div(weights.sum()).mean()
 
 
+def prompt_classification_loss(
+    rewards: Tensor, present: Tensor, weights: Tensor, temperature: float
+) -> Tensor:
+    """Return the weighted mean cross-entropy of the true prompt (index 0) among wrong prompts.
+
+    `rewards` [..., B, N] of N prompts for each image; `present` bool [B, N], false where an image
+    has fewer than N prompts; `weights` [B], the number of raters who answered "good". With rewards
+    in [0, 1] the loss cannot reach 0: at T = 2, N = 10 it stays above 1.86.
+    """
+    log_shares = F.log_softmax((rewards / temperature).masked_fill(~present, -torch.inf), dim=-1)
+    return -(weights * log_shares[..., 0]).sum(-1).div(weights.sum()).mean()
+
+
 def bradley_terry_loss(
     logits_0: Tensor, logits_1: Tensor, labels_0: Tensor, weights: Tensor
 ) -> Tensor:
@@ -48,11 +62,16 @@ class Terms:
     """The terms of a loss, each a scalar; None for a term without labels."""
 
     binary: Tensor | None
+    prompt: Tensor | None
     ranking: Tensor | None
 
     def total(self, config: ObjectiveConfig) -> Tensor | None:
         """Return the weighted sum of the terms that are present."""
-        weighted = ((self.binary, 1.0), (self.ranking, config.ranking_weight))
+        weighted = (
+            (self.binary, 1.0),
+            (self.prompt, config.auxiliary_weight),
+            (self.ranking, config.ranking_weight),
+        )
         present = [weight * term for term, weight in weighted if term is not None]
         return torch.stack(present).sum() if present else None
 
@@ -74,19 +93,26 @@ class Objective:
 
         The losses are on the verdicts `rows` of `labels` and on its ranked `pairs`, by number.
         """
-        binary = ranking = None
+        image, prompt = labels.image[rows], labels.prompt[rows]
+        good, raters = labels.good[rows], labels.raters[rows]
+        binary = auxiliary = ranking = None
         if len(rows):
-            rewards = torch.sigmoid(self._logits_at(labels.image[rows], labels.prompt[rows]))
-            binary = binary_loss(rewards, *self._moved(labels.good[rows], labels.raters[rows]))
+            rewards = torch.sigmoid(self._logits_at(image, prompt))
+            binary = binary_loss(rewards, *self._moved(good, raters))
+        judged = (good > 0) & (self.examples.wrong[prompt] >= 0).any(-1)
+        if self.config.auxiliary_weight and judged.any():
+            good_labels = (good * raters)[judged]
+            auxiliary = self._prompt_term(image[judged], prompt[judged], good_labels)
         if self.config.ranking_weight and len(pairs):
             ranking = self._pairs_term(labels, pairs)
-        return Terms(binary, ranking)
+        return Terms(binary, auxiliary, ranking)
 
     @torch.no_grad()
     def validation_loss(self, labels: LabelTensors) -> float | None:
         """Return the loss of the ensemble's score on all `labels`; None without labels.
 
-        Rankings are scored pair by pair, since the split may have separated their images.
+        The prompt-classification term is omitted. Rankings are scored pair by pair, since the split
+        may have separated their images.
         """
         binary = ranking = None
         if len(labels.image):
@@ -98,8 +124,20 @@ class Objective:
             logits_1 = self._logits_at(labels.image_1, labels.pair_prompt).mean(0)
             moved = self._moved(labels.label_0, labels.weight)
             ranking = bradley_terry_loss(logits_0, logits_1, *moved)
-        total = Terms(binary, ranking).total(self.config)
+        total = Terms(binary, None, ranking).total(self.config)
         return None if total is None else total.item()
+
+    def _prompt_term(self, image: Tensor, prompt: Tensor, good_labels: Tensor) -> Tensor:
+        wrong = self.examples.wrong[prompt]
+        true = prompt[:, None]
+        texts = torch.cat([true, wrong.clamp(min=0)], dim=1)  # [B, N], the true prompt first
+        present = torch.cat([torch.ones_like(true, dtype=torch.bool), wrong >= 0], dim=1)
+        (image,) = self._moved(image)
+        repeated = self.examples.image_features[image].repeat_interleave(texts.shape[1], dim=0)
+        logits = self._member_logits(repeated, texts.flatten()).unflatten(-1, texts.shape)
+        temperature = self.config.prompt_temperature
+        present, good_labels = self._moved(present, good_labels)
+        return prompt_classification_loss(torch.sigmoid(logits), present, good_labels, temperature)
 
     def _pairs_term(self, labels: LabelTensors, pairs: Tensor) -> Tensor:
         prompt = labels.pair_prompt[pairs]
@@ -110,11 +148,14 @@ class Objective:
 
     def _logits_at(self, image: Tensor, prompt: Tensor) -> Tensor:
         """Return [members, B] of rows [B] of `image_features` and rows [B] of `text_embeddings`."""
-        image, prompt = self._moved(image, prompt)
-        return self.model.member_logits(
-            image_features=self.examples.image_features[image],
-            text_embeddings=self.examples.text_embeddings[prompt],
-        )
+        (image,) = self._moved(image)
+        return self._member_logits(self.examples.image_features[image], prompt)
+
+    def _member_logits(self, image: Tensor, prompt: Tensor) -> Tensor:
+        """Return [members, B] of image features [B, F] and rows [B] of `text_embeddings`."""
+        (prompt,) = self._moved(prompt)
+        texts = self.examples.text_embeddings[prompt]
+        return self.model.member_logits(image_features=image, text_embeddings=texts)
 
     def _moved(self, *labels: Tensor) -> list[Tensor]:
         """Return parts of the labels on the model's device, without waiting for it."""

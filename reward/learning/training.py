@@ -1,11 +1,11 @@
 """Training of the reward on cached embeddings (Lee et al. 2023, arXiv 2302.12192).
 
-    loss = (y - r)^2 + ranking_weight * rankings
+    loss = (y - r)^2 + auxiliary_weight * prompt classification + ranking_weight * rankings
 
 Differs from the paper in: 1. an ensemble of heads, each trained on its own loss, instead of one;
 2. an image's label is the mean over its raters; 3. rankings are training data too, by the loss of
    Bradley and Terry; 4. early stopping and a temperature from the validation part;
-5. the head starts near the CLIP score (`EnsembleHead`); 6. there is no loss on wrong prompts.
+5. the head starts near the CLIP score (`EnsembleHead`).
 """
 
 import math
@@ -41,9 +41,11 @@ class RewardMetrics:
     epoch: int
     """Number of the epoch, from 1."""
     binary_loss: float | None
+    prompt_loss: float | None
     ranking_loss: float | None
     val_loss: float | None
-    """Loss of the ensemble's score; the weights with its lowest value are kept."""
+    """Loss of the ensemble's score without the prompt-classification loss; the weights with its
+    lowest value are kept."""
 
 
 def new_model(
@@ -119,8 +121,8 @@ def train_epoch(
     labels: LabelTensors,
     batch_size: int,
     generator: torch.Generator,
-) -> tuple[float | None, float | None]:
-    """Pass over the labels once; return the mean binary and ranking loss."""
+) -> tuple[float | None, float | None, float | None]:
+    """Pass over the labels once; return the mean binary, prompt-classification and ranking loss."""
     steps = steps_per_epoch(labels, batch_size, ranking_weight=objective.config.ranking_weight)
     orders = (
         torch.randperm(n, generator=generator).tensor_split(steps)
@@ -135,17 +137,17 @@ def train_epoch(
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        history.append((terms.binary, terms.ranking))
+        history.append((terms.binary, terms.prompt, terms.ranking))
     # Read here, since each read waits for the device.
-    binary, ranking = (
+    binary, prompt, ranking = (
         torch.stack(present).tolist()
         if (present := [one for one in column if one is not None])
         else []
         for column in zip(*history, strict=True)
     )
-    if not np.isfinite([*binary, *ranking]).all():
+    if not np.isfinite([*binary, *prompt, *ranking]).all():
         raise PictuneError("reward: the loss is no longer a number; lower reward.learning_rate")
-    return _mean(binary), _mean(ranking)
+    return _mean(binary), _mean(prompt), _mean(ranking)
 
 
 def steps_per_epoch(labels: LabelTensors, batch_size: int, *, ranking_weight: float) -> int:

@@ -96,7 +96,9 @@ def blind_scorer(
         blind = replace(examples, text_embeddings=torch.zeros_like(examples.text_embeddings))
     else:
         blind = replace(examples, image_features=torch.zeros_like(examples.image_features))
-    model = train_from_scratch(backbone, blind, config.model_copy(update={"members": 1}))
+    # Such a head cannot tell an image's prompts apart.
+    one_head = {"members": 1, "auxiliary_weight": 0.0}
+    model = train_from_scratch(backbone, blind, config.model_copy(update=one_head))
     return model_scorer(model, blind)
 
 
