@@ -116,7 +116,7 @@ def test_the_lines_of_a_card_draw_the_image_of_the_report(run: RunFolder, tmp_pa
     shown = result.images[0]
     assert f"load_lora_weights('{run.finetune_dir('rwl')}')" in lines
     assert "variant" not in lines
-    assert ("disable_lora" in lines) == (method == "rwl")  # its LoRA draws half of the steps
+    assert "disable_lora" in lines  # this LoRA draws the first half of the steps
     assert repr(shown.prompt) in lines
     assert f"manual_seed({shown.seed})" in lines
     mine, reports = load_images([tmp_path / "image.png", run.root / shown.path])
