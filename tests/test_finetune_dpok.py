@@ -16,6 +16,7 @@ from finetune.learning.method import Method
 from finetune.learning.rollout import Prediction, Step, choose_transitions, collect
 from finetune.learning.training import rate_schedule
 from finetune.methods import ddpo, dpok, policy_gradient
+from finetune.model.diffusion import DiffusionModel
 from finetune.model.sampling import gaussian_kl, noise_per_output, step_distribution
 from finetune.model.schedule import DiffusionSchedule
 from finetune.settings.ddpo import DDPOConfig
@@ -176,6 +177,21 @@ def test_ddpo_is_dpok_without_kl_and_value_function(velocity_folder: Path) -> No
     whole = tuned(velocity_folder, dpok.METHOD, kl_weight=1.0)
     assert all(torch.equal(weight, bare[name]) for name, weight in alone.items())
     assert not all(torch.equal(weight, whole[name]) for name, weight in alone.items())
+
+
+def test_ddpo_never_uses_the_reference_and_logs_no_kl(
+    velocity_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_: DiffusionModel) -> None:
+        raise AssertionError
+
+    model = open_with_adapter(velocity_folder)
+    monkeypatch.setattr(DiffusionModel, "adapter_off", refuse)
+    training = training_of(model, DDPOConfig.model_validate(DDPO), prompts=["a cat"])
+    first, second = trained(ddpo.METHOD, training)
+    assert first.kl is second.kl is None
+    assert first.value_explained_variance is None
+    assert first.first_ratio_gap == second.first_ratio_gap == 0
 
 
 def test_a_decaying_learning_rate_rises_over_the_warmup_and_falls_to_nothing(

@@ -8,6 +8,7 @@ import torch
 
 from finetune.learning.strength import choose_strength, weakest_as_good
 from finetune.learning.validation import Validation, Validator
+from finetune.model.sampler import draw
 from finetune.settings.sampler import Sampler
 from finetune.settings.validation import Measure, ValidationConfig
 from tests.support.small_training import (
@@ -71,6 +72,15 @@ def test_a_strength_to_which_a_guard_objects_is_not_chosen() -> None:
     assert guarded.tried[-1].behind == pytest.approx(-0.6)
     everywhere = dict.fromkeys((0.5, 1.0, 1.5), 0.1)
     assert weakest_as_good(validations(rewards, everywhere, ("diversity",))).strength == 1.5
+
+
+def test_the_strength_is_as_trained_again_after_an_interrupted_block(sd_folder: Path) -> None:
+    model = open_with_adapter(sd_folder)
+    perturb(model)
+    tuned = draw(model, ["a dog"], SAMPLER, seeds=[5])
+    with pytest.raises(KeyboardInterrupt), model.adapter.at_strength(0.5):
+        raise KeyboardInterrupt
+    assert torch.equal(draw(model, ["a dog"], SAMPLER, seeds=[5]), tuned)
 
 
 def test_the_adapter_of_the_model_is_validated_at_0_and_1_as_well(sd_folder: Path) -> None:

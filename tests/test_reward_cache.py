@@ -1,6 +1,8 @@
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -48,6 +50,22 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def _only_file(folder: Path) -> Path:
     (file,) = folder.iterdir()
     return file
+
+
+def test_two_writers_may_write_the_same_at_once(tmp_path: Path) -> None:
+    keys = [i.to_bytes(32, "big") for i in range(150)]
+
+    def write(_: int) -> tuple[int, str | None]:
+        cache = EmbeddingCache(tmp_path)
+        for number, key in enumerate(keys):
+            cache.append("space", [key], np.full((1, 6), number, np.float32))
+        return cache.stored, cache.failure
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(write, range(2))) == [(150, None)] * 2
+    vectors, known = EmbeddingCache(tmp_path).read("space", keys, 6)
+    assert known.all()
+    assert vectors[:, 0].tolist() == list(range(150))
 
 
 def test_a_second_run_encodes_nothing_and_has_the_same_bits(
