@@ -245,7 +245,7 @@ def test_pages_fit_the_screen_and_charts_stay_readable(
         shrunk = shown.evaluate_all(
             "charts => charts.map(one => [one.alt, one.clientWidth / one.naturalWidth])"
         )
-        assert shrunk
+        assert shrunk or path.name == "inspection.html", path  # which has tables alone
         # letters of 8 points become 8 pixels at the smallest
         assert [name for name, scale in shrunk if scale < 0.75] == [], path
         found = Axe().run(

@@ -6,12 +6,7 @@ from pathlib import Path
 
 from data.errors import PictuneError
 from data.files import new_folder
-from data.formats import (
-    dataset,
-    folder,
-    pick_a_pic,
-    regions,
-)
+from data.formats import dataset, folder, pick_a_pic, regions
 from data.formats.latest import Exported, Latest
 from data.formats.records import Records
 

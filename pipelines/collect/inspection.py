@@ -12,14 +12,7 @@ from data.quality.judgments import Judgments
 from data.quality.regions import looks_of, region_agreement
 from data.regions import POINT_RADIUS, Mark, read_regions, words_of
 from data.runs import RunFolder
-from data.schema import (
-    CONSENSUS,
-    IMAGES,
-    PROMPTS,
-    RATERS,
-    TASKS,
-    read_table,
-)
+from data.schema import CONSENSUS, IMAGES, PROMPTS, RATERS, TASKS, read_table
 from data.tables.parquet import MANIFEST
 from pipelines.collect.label_statistics import RATERS_OF, label_statistics
 

@@ -46,7 +46,6 @@ def label_statistics(folder: Path) -> dict[str, Any]:
     given = pd.concat([table[["source", "rater_id"]] for table in (binary, rankings)])
     with_labels = given.drop_duplicates()["source"].value_counts()
     return {
-        "binary": len(binary),
         **{KINDS[name].plural: len(table) for name, table in tables.items()},
         "images": int(binary["image_id"].nunique()),
         "raters": {source: int(count) for source, count in with_labels.items()},

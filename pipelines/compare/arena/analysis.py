@@ -71,8 +71,8 @@ def _axis(campaign: Campaign, axis: str) -> AxisFigures:
     categories = []
     for name in sorted(set(votes.category)):
         part = votes.where(votes.category == name)
-        own, met = pairs_of(part.with_models_there())
-        categories.append(CategoryFigures(category=name, n=len(part), strengths=own, pairs=met))
+        own, _ = pairs_of(part.with_models_there())
+        categories.append(CategoryFigures(category=name, n=len(part), strengths=own))
     return AxisFigures(
         axis=axis,
         n=len(votes),

@@ -73,7 +73,6 @@ class CategoryFigures(BaseModel, frozen=True):
     n: int
     strengths: list[StrengthFigures]
     """Strengths, strongest first; empty if the models are not connected."""
-    pairs: list[PairFigures]
 
 
 class AxisFigures(BaseModel, frozen=True):
