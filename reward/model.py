@@ -233,7 +233,7 @@ class RewardModel(nn.Module):
             PictuneError: the files cannot be written.
         """
         folder = Path(folder)
-        _save(self.head.state_dict(), folder / WEIGHTS_FILE)
+        save_weights(self.head.state_dict(), folder / WEIGHTS_FILE)
         config = RewardModelConfig(
             backbone=self.backbone.name,
             backbone_sha256=self.backbone.fingerprint,
@@ -269,7 +269,7 @@ class RewardModel(nn.Module):
             members=config.members,
             generator=torch.Generator(),
         )
-        _load(model.head.state_dict(), folder / WEIGHTS_FILE)
+        load_weights(model.head.state_dict(), folder / WEIGHTS_FILE)
         model.temperature.fill_(config.temperature)
         model.labels = dict(config.labels)
         return model
@@ -285,15 +285,20 @@ def _check_scores(scores: Tensor) -> Tensor:
     return scores
 
 
-def _save(weights: Mapping[str, Tensor], path: Path) -> None:
+def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors by name as safetensors, in place of an earlier file."""
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
     with write_atomically(path) as temporary:
         save_file(tensors, temporary)
 
 
 @torch.no_grad()
-def _load(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Copy the file's tensors into `weights`, which must have the same names and shapes."""
+def load_weights(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy the file's tensors into `weights`, which must have the same names and shapes.
+
+    Raises:
+        PictuneError: the file is broken, or a number in it is not finite.
+    """
     try:
         saved = load_file(path)
     except SafetensorError as error:

@@ -15,7 +15,13 @@ from finetune.settings.adapter_kinds import BASE, adapter_file
 from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodConfig
 from pipelines.methods import METHODS
 from pipelines.run.campaign import images_digest
-from pipelines.run.model_hashes import content_hash, has_reward, reward_hash, weights_hash
+from pipelines.run.model_hashes import (
+    content_hash,
+    has_reward,
+    maps_hash,
+    reward_hash,
+    weights_hash,
+)
 from pipelines.run.prompts import focus_of, meta_of, prompts_digest, prompts_of
 from pipelines.run.rounds import adapter_to_go_on_from
 from pipelines.settings.config import Settings
@@ -84,14 +90,17 @@ def start_of(run: RunFolder, settings: Settings, name: str) -> str:
     return str(run.finetune_dir(earlier))
 
 
-def _marks_hash(run: RunFolder) -> str:
+def _regions_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
+    """Return the hash of the marks, or of the predictor of maps; refuse where there is none."""
+    if settings.table("finetune", FinetuneConfig).regions == "predicted":
+        return {"maps": maps_hash(run.reward_dir)}
     path = regions_file(run.latest)
     if not path.exists():
         raise PictuneError(
             f"{path}: no such file; let raters mark where images are wrong, or import marks, or "
             'set finetune.regions="off"'
         )
-    return sha256_of(path)
+    return {"marks": sha256_of(path)}
 
 
 def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str]:
@@ -106,7 +115,7 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
     elif has_reward(run.reward_dir) or not isinstance(config, LearnsFromLabels):
         inputs["reward"] = reward_hash(run.reward_dir)
     if has_regions(settings, name):
-        inputs["marks"] = _marks_hash(run)
+        inputs |= _regions_inputs(run, settings)
     if (start := start_of(run, settings, name)) != BASE:
         inputs["start"] = sha256_of(adapter_file(start))
     if isinstance(config, LearnsFromLabels):

@@ -1,4 +1,4 @@
-"""Marks on a run's images, as masks of a model's latents."""
+"""Marks on a run's images, and predicted ones, as masks of a model's latents."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,6 +16,11 @@ from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from finetune.learning.regions import latent_mask
 from finetune.model.diffusion import DiffusionModel
+from pipelines.run.image_io import load_fitted
+from pipelines.run.models import open_reward_model
+from pipelines.settings.config import Settings
+from pipelines.settings.finetune import FinetuneConfig
+from reward.maps.predictor import MapPredictor
 
 
 class MarkedImages:
@@ -42,7 +47,7 @@ class MarkedImages:
                 f'{prompts[0]!r}; mark their images, or set finetune.regions="off"'
             )
 
-    def of_files(self, paths: Sequence[Path]) -> Tensor:
+    def of_files(self, paths: Sequence[Path], _: Sequence[str]) -> Tensor:
         """Return the masks [N, 1, h, w] of image files; 0 where an image has no marks."""
         return torch.stack([self._by_path.get(path, self._none) for path in paths])
 
@@ -53,6 +58,49 @@ class MarkedImages:
         mask.
         """
         return torch.stack([self._by_prompt.get(prompt, self._none) for prompt in prompts])
+
+
+class PredictedRegions:
+    """Masks by the reward's predictor of maps: the places that raters would mark."""
+
+    def __init__(self, predictor: MapPredictor, model: DiffusionModel, least: float) -> None:
+        """Take the places where a map of any aspect is at least `least`."""
+        self._predictor, self._model, self._least = predictor, model, least
+
+    def of_files(self, paths: Sequence[Path], prompts: Sequence[str]) -> Tensor:
+        """Return the masks [N, 1, h, w] of image files and their prompts."""
+        size = self._model.image_size
+        found = [
+            self._masks(load_fitted(path, size)[None], [prompt])
+            for path, prompt in zip(paths, prompts, strict=True)
+        ]
+        return torch.cat(found)
+
+    def of_drawn(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Return the masks [N, 1, h, w] of the images of latents [N, C, h, w]."""
+        with torch.no_grad():
+            return self._masks(self._model.decode(latents), prompts)
+
+    def _masks(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        maps = self._predictor.predict(images, prompts).amax(1)
+        _, height, width = self._model.latent_shape
+        return latent_mask(maps >= self._least, (height, width)).to(self._model.device)
+
+
+def open_regions(
+    run: RunFolder, settings: Settings, model: DiffusionModel, prompts: Sequence[str]
+) -> MarkedImages | PredictedRegions:
+    """Return the masks that `finetune.regions` asks for.
+
+    Raises:
+        PictuneError: there are no marks, or the run's reward has no predictor of maps.
+    """
+    shared = settings.table("finetune", FinetuneConfig)
+    if shared.regions == "marks":
+        return MarkedImages(run, model, prompts)
+    backbone = open_reward_model(run.reward_dir, settings.run).backbone
+    predictor = MapPredictor.from_pretrained(run.reward_dir, backbone)
+    return PredictedRegions(predictor, model, shared.region_threshold)
 
 
 def marked_pixels(run: RunFolder, size: tuple[int, int]) -> Iterator[tuple[dict[str, Any], Tensor]]:

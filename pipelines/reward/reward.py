@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 from data.errors import PictuneError
+from data.files import sha256_of
+from data.regions import regions_file
 from data.runs import RunFolder
 from data.tables.parquet import MANIFEST, learned_from_digest
 from finetune.model.processes import Processes, launched
@@ -92,6 +94,8 @@ def _say_whether_stale(report: RewardReport, settings: Settings) -> None:
 def _inputs(run: RunFolder, config: RewardConfig) -> dict[str, str]:
     """Return digests of all inputs of the reward and its baselines, by name."""
     inputs = {"labels": learned_from_digest(run), "backbone": content_hash(config.backbone)}
+    if (marks := regions_file(run.latest)).exists():
+        inputs["marks"] = sha256_of(marks)
     if (before := reward_before(run)) is not None:
         inputs["reward before"] = reward_hash(before)
     read = [name for source in config.baselines for name in source.read_from]

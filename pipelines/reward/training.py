@@ -10,6 +10,7 @@ from data.files import write_atomically, write_json
 from data.runs import RunFolder
 from finetune.model.processes import Processes
 from pipelines.progress import progress
+from pipelines.reward.maps import gradient_sheets, train_predictor
 from pipelines.reward.page import RELIABILITY, write_report
 from pipelines.reward.sharing import encode_labeled
 from pipelines.reward.text import headline
@@ -105,18 +106,21 @@ def train_reward(
     evaluation = evaluate(scorers, examples, seed=config.seed)
     smaller = learning_curve(backbone, examples, config)
     curve = list(progress(smaller, "learning curve", "training", total=len(SHARES)))
+    maps, sheets = train_predictor(run, model, examples, config)
     report = RewardReport(
         **dict(evaluation),
         temperature=float(model.temperature),
         sources=label_sources(run.latest),
         learning_curve=[*curve, point(model, examples)],
         rater_types=_fit_types(run, model, examples, config, generator),
+        maps=maps,
         staleness=_staleness(run, before, scorers[MODEL], examples, config.seed),
     )
     with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
     images = score_images(model, examples)
-    write_report(run, report, examples, images)
+    sheets = sheets if maps else gradient_sheets(model, examples, images)
+    write_report(run, report, examples, images, sheets)
     with write_atomically(run.reward_dir / "README.md") as path:
         path.write_text(_card(run, config, report, examples, images), encoding="utf-8")
     write_json(run.reward_dir / REWARD_METRICS, report.model_dump(mode="json"))

@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from data.errors import PictuneError
+from reward.maps.metrics import MapFigures
 
 Interval = tuple[float, float]
 """Lower and upper end of a 95 % bootstrap interval."""
@@ -165,6 +166,15 @@ class Staleness(BaseModel, frozen=True):
         }
 
 
+class MapsReport(BaseModel, frozen=True):
+    """The predictor of maps."""
+
+    images: int
+    """Number of training images that raters looked at for faults."""
+    aspects: dict[str, MapFigures]
+    """Figures on held-out images, by what the marks speak of; empty without such images."""
+
+
 class Evaluation(BaseModel, frozen=True):
     """Figures on every part of the labels."""
 
@@ -188,6 +198,8 @@ class RewardReport(Evaluation, frozen=True):
     """Labels by source: human, simulated, imported or adjudicator."""
     learning_curve: list[CurvePoint]
     rater_types: TypesReport | None = ABSENT
+    maps: MapsReport | None = ABSENT
+    """The predictor of maps, if the labels have marks."""
     staleness: Staleness | None = ABSENT
     """Staleness of the previous round's reward, in rounds after the first."""
 
