@@ -17,6 +17,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.record import RESULTS, Row, record, recorded
+from data.files import sha256_of
 from data.regions import Mark, mask_of
 from finetune.learning.method import Method, new_training
 from finetune.learning.regions import Regions
@@ -37,14 +39,12 @@ from finetune.settings.nft import NFTConfig
 from finetune.settings.reward_gradient import RewardGradientConfig
 from finetune.settings.sampler import Sampler
 from labeling_app.campaign.simulated import SimulatedRater
-from pipelines.finetune.regions import PredictedRegions
+from pipelines.finetune.regions import Predict, PredictedRegions
 from pipelines.run.image_io import save_png
 from pipelines.settings.finetune import FinetuneConfig
 from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
-from reward.embedding import file_digests
-from reward.maps.predictor import MapPredictor
-from reward.maps.training import MarkedImages, train_maps
+from reward.maps.training import MarkedImage, train_maps
 from reward.settings import RewardConfig
 
 PAGE = """# Tuning by predicted maps, with a planted fault
@@ -145,7 +145,9 @@ def faults(images: Tensor, at: Tensor) -> float:
     return float((pink(images)[:, at].mean(1) > PINK_ENOUGH).float().mean())
 
 
-def marked(model: DiffusionModel, folder: Path, *, seed: int) -> list[MarkedImages]:
+def marked(
+    model: DiffusionModel, folder: Path, *, seed: int
+) -> tuple[list[MarkedImage], list[MarkedImage]]:
     """Draw images and let the raters mark them; return a part to learn from, and one that chooses.
 
     The raters call an image without the fault good, but for slips of their attention.
@@ -153,32 +155,22 @@ def marked(model: DiffusionModel, folder: Path, *, seed: int) -> list[MarkedImag
     rng, texts = random.Random(seed), [prompt for prompt in PROMPTS for _ in range(MARKED)]
     images = draw(model, texts, SAMPLER, seeds=range(2 * 10**6, 2 * 10**6 + len(texts)))
     folder.mkdir(parents=True, exist_ok=True)
-    entries = []
+    found = []
     for number, (text, image) in enumerate(zip(texts, images, strict=True)):
         save_png(image, path := folder / f"{number}.png")
         is_faulty = faults(image[None], place(model)) == 1
-        looks: dict[str, list[Mark]] = {}
+        looks: dict[str, tuple[Mark, ...]] = {}
         for rater in RATERS:
             is_bad = rater.verdict(0 if is_faulty else 1, rng=rng).verdict == "bad"
-            looks[rater.rater_id] = list(rater.marks([PLACE] * is_faulty, rng=rng)) * is_bad
-        entries.append((path, text, looks))
-    parts = [entries[number] for number in range(len(entries)) if number % 6], entries[::6]
-    return [
-        MarkedImages(
-            paths=tuple(path for path, _, _ in part),
-            digests=tuple(file_digests([path for path, _, _ in part])),
-            prompts=tuple(text for _, text, _ in part),
-            sizes=(model.image_size,) * len(part),
-            looks=tuple(looks for _, _, looks in part),
-        )
-        for part in parts
-    ]
+            looks[rater.rater_id] = rater.marks([PLACE] * is_faulty, rng=rng) * is_bad
+        found.append(MarkedImage(sha256_of(path), path, text, model.image_size, looks))
+    return [found[number] for number in range(len(found)) if number % 6], found[::6]
 
 
-def overlap(predictor: MapPredictor, images: Tensor, at: Tensor) -> Row:
+def overlap(predict: Predict, images: Tensor, at: Tensor) -> Row:
     """Return how well predicted places are those of the fault, where an image has it."""
     texts = [prompt for prompt in PROMPTS for _ in range(DRAWN)]
-    found = predictor.predict(images, texts).amax(1) >= LEAST
+    found = predict(images, texts).amax(1) >= LEAST
     true = (pink(images)[:, at].mean(1) > PINK_ENOUGH)[:, None, None] & at
     clean = found[~true.flatten(1).any(1)].flatten(1)
     return {
@@ -187,18 +179,16 @@ def overlap(predictor: MapPredictor, images: Tensor, at: Tensor) -> Row:
     }
 
 
-def tuned(
-    folder: Path, name: str, predictor: MapPredictor | None, *, before: Tensor, seed: int
-) -> Row:
-    """Tune the spoiled model; without a predictor, without a mask."""
+def tuned(folder: Path, name: str, predict: Predict | None, *, before: Tensor, seed: int) -> Row:
+    """Tune the spoiled model; without `predict`, without a mask."""
     method, config, weight = ARMS[name]
     model, started = DiffusionModel.from_pretrained(folder), time.monotonic()
     generator = torch.Generator().manual_seed(seed)
     model.add_adapter(AdapterSettings(), generator=generator)
     at = place(model)
     training = new_training(model, PROMPTS, reward, config, generator=generator, sampler=SAMPLER)
-    if predictor is not None:
-        found = PredictedRegions(predictor, model, LEAST)
+    if predict is not None:
+        found = PredictedRegions(predict, model, LEAST)
         training = replace(training, regions=Regions(found.of_drawn, weight))
     for _ in method.train(training, method.start(training)):
         pass
@@ -249,13 +239,14 @@ def main() -> None:
     taught, chooses = marked(model, folder / "marked", seed=words.seed)
     settings = RewardConfig(seed=words.seed)
     cache = EmbeddingCache(folder / "embeddings")
-    predictor = train_maps(backbone, taught, chooses, settings, cache=cache)
-    assert predictor is not None
-    spoiled = {"faults": faults(before, at)} | overlap(predictor, before, at)
+    head = train_maps(backbone, taught, chooses, settings, cache=cache)
+    assert head is not None
+    predict = partial(head.predict, backbone)
+    spoiled = {"faults": faults(before, at)} | overlap(predict, before, at)
     rows: dict[str, Row] = {"spoiled": spoiled}
     print("spoiled", rows["spoiled"], flush=True)
     for name in words.methods:
-        for title, maps in ((f"{name}, plain", None), (f"{name}, predicted", predictor)):
+        for title, maps in ((f"{name}, plain", None), (f"{name}, predicted", predict)):
             rows[title] = tuned(folder, name, maps, before=before, seed=words.seed)
             print(title, rows[title], flush=True)
     seeds = recorded("regions").get("seeds", {}) | {str(words.seed): rows}

@@ -16,7 +16,8 @@ from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.weights import check_finite
 from reward.clip.backbone import ClipBackbone
-from reward.files import CONFIG_FILE, WEIGHTS_FILE
+from reward.files import CONFIG_FILE, MAPS_FILE, WEIGHTS_FILE
+from reward.maps.head import MapHead
 
 ROWS = 16_384
 """Rows per pass through the head's layers, which bounds the memory."""
@@ -41,6 +42,10 @@ class RewardModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fa
     """Divides the logit before the sigmoid; fitted on validation labels."""
     labels: dict[str, int]
     """Number of training labels of each kind."""
+    map_aspects: tuple[str, ...] | None = None
+    """What the maps show, in their order; None without a predictor of maps."""
+    maps_sha256: str | None = None
+    """SHA-256 of `maps.safetensors`."""
 
 
 class EnsembleHead(nn.Module):
@@ -151,6 +156,8 @@ class RewardModel(nn.Module):
         self.members = head.members
         self.labels: dict[str, int] = {}
         """Number of training labels of each kind; filled by training."""
+        self.maps: MapHead | None = None
+        """The predictor of maps; None where no label had marks."""
         self.register_buffer("temperature", torch.ones(()))
 
     @classmethod
@@ -233,7 +240,9 @@ class RewardModel(nn.Module):
             PictuneError: the files cannot be written.
         """
         folder = Path(folder)
-        save_weights(self.head.state_dict(), folder / WEIGHTS_FILE)
+        _save(self.head.state_dict(), folder / WEIGHTS_FILE)
+        if self.maps is not None:
+            _save(self.maps.state_dict(), folder / MAPS_FILE)
         config = RewardModelConfig(
             backbone=self.backbone.name,
             backbone_sha256=self.backbone.fingerprint,
@@ -243,6 +252,8 @@ class RewardModel(nn.Module):
             members=self.members,
             temperature=float(self.temperature),
             labels=self.labels,
+            map_aspects=self.maps and self.maps.aspects,
+            maps_sha256=self.maps and sha256_of(folder / MAPS_FILE),
         )
         write_json(folder / CONFIG_FILE, config.model_dump(exclude_none=True))
 
@@ -255,7 +266,7 @@ class RewardModel(nn.Module):
                 the model was trained on another backbone.
         """
         folder = Path(folder)
-        config = _read_config(folder)
+        config = read_config(folder)
         backbone = backbone or ClipBackbone.from_pretrained(config.backbone)
         if backbone.fingerprint != config.backbone_sha256:
             trained_on = f"{config.backbone} ({config.backbone_sha256[:12]})"
@@ -269,9 +280,13 @@ class RewardModel(nn.Module):
             members=config.members,
             generator=torch.Generator(),
         )
-        load_weights(model.head.state_dict(), folder / WEIGHTS_FILE)
+        _load(model.head.state_dict(), folder / WEIGHTS_FILE)
         model.temperature.fill_(config.temperature)
         model.labels = dict(config.labels)
+        if config.map_aspects is not None:
+            model.maps = MapHead(backbone, config.map_aspects, generator=torch.Generator())
+            _load(model.maps.state_dict(), folder / MAPS_FILE)
+            model.maps.to(backbone.device)
         return model
 
 
@@ -285,20 +300,15 @@ def _check_scores(scores: Tensor) -> Tensor:
     return scores
 
 
-def save_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Write tensors by name as safetensors, in place of an earlier file."""
+def _save(weights: Mapping[str, Tensor], path: Path) -> None:
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
     with write_atomically(path) as temporary:
         save_file(tensors, temporary)
 
 
 @torch.no_grad()
-def load_weights(weights: Mapping[str, Tensor], path: Path) -> None:
-    """Copy the file's tensors into `weights`, which must have the same names and shapes.
-
-    Raises:
-        PictuneError: the file is broken, or a number in it is not finite.
-    """
+def _load(weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy the file's tensors into `weights`, which must have the same names and shapes."""
     try:
         saved = load_file(path)
     except SafetensorError as error:
@@ -319,7 +329,12 @@ def load_weights(weights: Mapping[str, Tensor], path: Path) -> None:
         weight.copy_(saved[name])
 
 
-def _read_config(folder: Path) -> RewardModelConfig:
+def read_config(folder: Path) -> RewardModelConfig:
+    """Return the settings of a saved model, whose weights must be beside them.
+
+    Raises:
+        PictuneError: files are missing, broken, or of two trainings.
+    """
     _check_is_there(folder, CONFIG_FILE)
     try:
         config = RewardModelConfig.model_validate_json((folder / CONFIG_FILE).read_bytes())
@@ -330,12 +345,15 @@ def _read_config(folder: Path) -> RewardModelConfig:
             f"{folder / CONFIG_FILE}: {where}: {first['msg']}; remove {folder} and run "
             "`make reward`"
         ) from error
-    _check_is_there(folder, WEIGHTS_FILE)
-    if sha256_of(folder / WEIGHTS_FILE) != config.head_sha256:
-        raise PictuneError(
-            f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} are of two trainings; remove {folder} and "
-            "run `make reward`"
-        )
+    for name, digest in ((WEIGHTS_FILE, config.head_sha256), (MAPS_FILE, config.maps_sha256)):
+        if digest is None:
+            continue
+        _check_is_there(folder, name)
+        if sha256_of(folder / name) != digest:
+            raise PictuneError(
+                f"{folder}: {name} and {CONFIG_FILE} are of two trainings; remove {folder} and run "
+                "`make reward`"
+            )
     return config
 
 

@@ -1,6 +1,7 @@
 """Maps of faults in the stages: a predictor by `reward`, files by `score`, masks of tuning."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ from pipelines.run.image_io import load_fitted
 from pipelines.run.record import read_stamp
 from reward.clip.backbone import ClipBackbone
 from reward.files import MAPS_FILE
-from reward.maps.predictor import MapPredictor
+from reward.maps.head import MapHead
+from reward.model import RewardModel
 from tests.support.tiny_marks import write_marks
 from tests.support.tuned_run import Commands, checkpoint_steps, copy_of, weights_of, words
 
@@ -38,6 +40,7 @@ def marked(ready: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> RunFol
     half = Mark(kind="box", aspect="artifact", x0=0, y0=0, x1=0.5, y1=1)
     bad = [row["image_id"] for row in rows if row["label"] == "bad"]
     write_marks(run, [(image_id, [half]) for image_id in bad], is_of_verdicts=True)
+    run.store_file.unlink()  # the stage would export its labels again, which have no marks
     assert reward(run) == 0
     return run
 
@@ -94,11 +97,11 @@ def test_scores_have_maps_beside_them(
     assert [one.shape for one in found] == [(24, 40), (24, 40), (16, 16), (16, 16)]
     assert not found[0][:, :8].any()  # CLIP sees the middle of a wide image
     assert found[0][:, 8:32].all()
-    backbone = ClipBackbone.from_pretrained(marked.root.parent.parent / "models" / "clip")
-    predictor = MapPredictor.from_pretrained(marked.reward_dir, backbone)
+    model = RewardModel.from_pretrained(marked.reward_dir)
+    assert model.maps is not None
     pixels = torch.from_numpy(np.array(Image.open(tmp_path / "images" / "b.png")))
     image = pixels.permute(2, 0, 1)[None] / 255
-    expected = predictor.predict(image, ["Two dogs."])[0, 0] * 255
+    expected = model.maps.predict(model.backbone, image, ["Two dogs."])[0, 0] * 255
     np.testing.assert_allclose(found[3], expected.numpy(), atol=0.6)
     files[1].unlink()
     assert "score: done" in score(marked, tmp_path, capsys)[-1]
@@ -110,24 +113,25 @@ def test_scores_have_maps_beside_them(
 
 
 def test_the_mask_is_where_any_map_reaches_the_threshold(
-    marked: RunFolder, sd_folder: Path
+    marked: RunFolder, backbone: ClipBackbone, sd_folder: Path
 ) -> None:
     model = DiffusionModel.from_pretrained(sd_folder)
-    backbone = ClipBackbone.from_pretrained(marked.root.parent.parent / "models" / "clip")
     generator = torch.Generator().manual_seed(0)
-    predictor = MapPredictor.create(backbone, ["artifact", "hands"], generator=generator)
+    predict = partial(
+        MapHead(backbone, ["artifact", "hands"], generator=generator).predict, backbone
+    )
     row = read_table(marked.images_table, IMAGES).to_pylist()[0]
     path, prompt = marked.root / row["path"], row["prompt"]
     image = load_fitted(path, model.image_size)[None]
-    maps = predictor.predict(image, [prompt]).amax(1)
+    maps = predict(image, [prompt]).amax(1)
     least = float(maps.median())
-    found = PredictedRegions(predictor, model, least).of_files([path], [prompt])
+    found = PredictedRegions(predict, model, least).of_files([path], [prompt])
     assert torch.equal(found, latent_mask(maps >= least, model.latent_shape[1:]))
     assert 0 < found.mean() < 1
-    assert not PredictedRegions(predictor, model, 1.0).of_files([path], [prompt]).any()
+    assert not PredictedRegions(predict, model, 1.0).of_files([path], [prompt]).any()
     latents = model.encode_images(image)
-    regions = PredictedRegions(predictor, model, least)
-    drawn = predictor.predict(model.decode(latents), [prompt]).amax(1)
+    regions = PredictedRegions(predict, model, least)
+    drawn = predict(model.decode(latents), [prompt]).amax(1)
     wanted = latent_mask(drawn >= least, model.latent_shape[1:])
     assert torch.equal(regions.of_drawn(latents, [prompt]), wanted)
 
@@ -147,7 +151,7 @@ def test_a_reward_without_a_predictor_is_refused(
 ) -> None:
     run = copy_of(ready, tmp_path)
     assert main(words(run, "rwl", [PREDICTED])) == 2
-    refusal = f"{run.reward_dir}: no predictor of maps, which a reward has whose labels have marks"
+    refusal = f"{run.reward_dir}: no reward with a predictor of maps, which learns from marks"
     (line,) = capsys.readouterr().err.splitlines()
     assert refusal in line
     assert not run.finetune_dir("rwl").exists()

@@ -1,6 +1,7 @@
 """Maps of faults: their figures by hand, the targets of training, and what a predictor learns."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,14 @@ from reward.clip.backbone import ClipBackbone
 from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset
 from reward.embedding import embed_patches
-from reward.files import MAPS_FILE, MAPS_WEIGHTS
+from reward.files import MAPS_FILE
 from reward.maps.gradient import gradient_maps
+from reward.maps.head import MapHead, on_image, seen_part
 from reward.maps.metrics import auc_judd, cc, kld, map_figures, nss, similarity
-from reward.maps.predictor import MapPredictor, on_image, seen_part
-from reward.maps.training import MarkedImages, marked_images, measure_maps, train_maps
+from reward.maps.training import MarkedImage, marked_images, measure_maps, target_maps, train_maps
+from reward.model import RewardModel
 from reward.settings import RewardConfig
-from tests.support.tiny_clip import save_tiny_clip, save_tiny_siglip, small_reward
+from tests.support.tiny_clip import save_tiny_siglip, small_reward
 from tests.support.tiny_feedback import make_feedback
 from tests.support.tiny_marks import write_marks
 
@@ -95,15 +97,9 @@ def test_clip_sees_the_middle_of_an_image_and_siglip_all_of_it(
 
 def test_a_target_is_the_share_of_all_raters_on_what_clip_sees(backbone: ClipBackbone) -> None:
     point = Mark(kind="point", aspect="misaligned", x0=0.5, y0=0.5)
-    images = MarkedImages(
-        paths=(Path("a.png"),),
-        digests=(b"",),
-        prompts=("A cat.",),
-        sizes=((32, 40),),
-        looks=({"a": [box(0.1, 0, 0.5, 0.5)], "b": [box(0, 0, 0.3, 1), point], "c": []},),
-    )
-    assert images.aspects == ("artifact", "misaligned")
-    artifact, misaligned = images.targets(backbone, images.aspects)[0]
+    looks = {"a": [box(0.1, 0, 0.5, 0.5)], "b": [box(0, 0, 0.3, 1), point], "c": []}
+    image = MarkedImage("", Path("a.png"), "A cat.", (32, 40), looks)
+    artifact, misaligned = target_maps([image], backbone, ["artifact", "misaligned"])[0]
     # Of 40 columns CLIP sees 4 to 36: the first box ends at half, the second at a quarter.
     expected = torch.zeros(64, 64)
     expected[:32, :32] += 1 / 3
@@ -123,7 +119,7 @@ def test_who_looked_is_who_called_it_good_or_answered_on_marks(tmp_path: Path) -
     marks = [box(0, 0, 0.5, 0.5)]
     write_marks(run, [(first, marks), (first, []), (second, marks)], is_of_verdicts=True)
     images = marked_images(dataset, dataset, run.latest)
-    found = {sha256_of(path): looks for path, looks in zip(images.paths, images.looks, strict=True)}
+    found = {image.image_id: image.looks for image in images}
     assert set(found) == {*good, first, second}
     assert len(bad) > 2
     assert sorted(len(own) for own in found[first].values()) == [0, 1]
@@ -131,10 +127,10 @@ def test_who_looked_is_who_called_it_good_or_answered_on_marks(tmp_path: Path) -
     assert all(len(found[one]) == 2 and not any(found[one].values()) for one in good)
 
 
-def squares(folder: Path, count: int, draws: np.random.Generator) -> MarkedImages:
+def squares(folder: Path, count: int, draws: np.random.Generator) -> list[MarkedImage]:
     """Draw images of which half have a bright square, which two of three raters mark."""
     folder.mkdir()
-    paths, looks = [], []
+    images = []
     for number in range(count):
         image = Image.new("RGB", (32, 32), tuple(draws.integers(20, 90, 3).tolist()))
         marks = []
@@ -143,15 +139,9 @@ def squares(folder: Path, count: int, draws: np.random.Generator) -> MarkedImage
             image.paste((255, 120, 230), (left, top, left + 16, top + 16))
             marks = [box(left / 32, top / 32, (left + 16) / 32, (top + 16) / 32)]
         image.save(path := folder / f"{number}.png")
-        paths.append(path)
-        looks.append({"anna": marks, "ben": marks, "cleo": []})
-    return MarkedImages(
-        tuple(paths),
-        tuple(bytes.fromhex(sha256_of(path)) for path in paths),
-        ("A square.",) * count,
-        ((32, 32),) * count,
-        tuple(looks),
-    )
+        looks = {"anna": marks, "ben": marks, "cleo": []}
+        images.append(MarkedImage(sha256_of(path), path, "A square.", (32, 32), looks))
+    return images
 
 
 def test_a_predictor_finds_faults_in_images_that_it_never_saw(
@@ -163,10 +153,10 @@ def test_a_predictor_finds_faults_in_images_that_it_never_saw(
     )
     config = RewardConfig(epochs=40, learning_rate=3e-3)
     random_state = torch.get_rng_state()
-    predictor = train_maps(backbone, taught, chooses, config, cache=cache)
+    head = train_maps(backbone, taught, chooses, config, cache=cache)
     assert torch.equal(torch.get_rng_state(), random_state)  # others draw as without maps
-    assert predictor is not None
-    found = measure_maps(predictor, held_out, cache=cache, seed=0)["artifact"]
+    assert head is not None
+    found = measure_maps(head, backbone, held_out, cache=cache, seed=0)["artifact"]
     assert (found.n, found.n_marked, found.n_raters_maps) == (24, 12, 36)
     assert found.raters_cc is not None
     assert found.cc is not None
@@ -175,17 +165,17 @@ def test_a_predictor_finds_faults_in_images_that_it_never_saw(
     assert found.mse_clean < 0.01
     again = train_maps(backbone, taught, chooses, config, cache=cache)
     assert again is not None
-    for name, weight in predictor.head.state_dict().items():
-        assert torch.equal(weight, again.head.state_dict()[name])
-    nobody = MarkedImages(*list(vars(taught).values())[:4], ({"anna": []},) * 96)
+    for name, weight in head.state_dict().items():
+        assert torch.equal(weight, again.state_dict()[name])
+    nobody = [replace(image, looks={"anna": []}) for image in taught]
     assert train_maps(backbone, nobody, chooses, config, cache=cache) is None
 
 
 def test_the_prompt_changes_the_map(backbone: ClipBackbone) -> None:
     generator = torch.Generator().manual_seed(0)
-    predictor = MapPredictor.create(backbone, ["artifact"], generator=generator)
+    head = MapHead(backbone, ["artifact"], generator=generator)
     image = torch.rand(1, 3, 32, 32, generator=generator).expand(2, -1, -1, -1)
-    one, other = predictor.predict(image, ["A cat.", "Four wolves in the park."])
+    one, other = head.predict(backbone, image, ["A cat.", "Four wolves in the park."])
     assert not torch.allclose(one, other, atol=1e-3)
 
 
@@ -199,7 +189,7 @@ def test_tokens_of_patches_are_cached_and_have_the_place_of_their_pixels(
     assert cache.stored == 3
     assert torch.equal(embed_patches(paths, backbone, digests=digests, cache=cache), first)
     assert cache.found == 3
-    pixels = torch.rand(1, 3, 32, 32, requires_grad=True)
+    pixels = torch.rand(1, 3, 32, 32)
     vision = backbone.clip.vision_model
     torch.testing.assert_close(
         backbone.patch_tokens(pixels), vision(pixel_values=pixels).last_hidden_state[:, 1:]
@@ -209,27 +199,28 @@ def test_tokens_of_patches_are_cached_and_have_the_place_of_their_pixels(
 def test_a_saved_predictor_is_the_same_and_broken_files_are_one_clear_line(
     backbone: ClipBackbone, tmp_path: Path
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
-    predictor = MapPredictor.create(backbone, ["artifact", "hands"], generator=generator)
-    predictor.head.center(torch.randn(4, 16, 32), torch.tensor([0.1, 0.2]))
-    predictor.save_pretrained(tmp_path)
-    loaded, images = MapPredictor.from_pretrained(tmp_path, backbone), torch.rand(2, 3, 32, 48)
+    generator, model = torch.Generator().manual_seed(0), small_reward(backbone)
+    model.maps = MapHead(backbone, ["artifact", "hands"], generator=generator)
+    model.maps.center(torch.randn(4, 16, 32), torch.tensor([0.1, 0.2]))
+    model.save_pretrained(tmp_path)
+    loaded, images = (
+        RewardModel.from_pretrained(tmp_path, backbone=backbone).maps,
+        torch.rand(2, 3, 32, 48),
+    )
+    assert loaded is not None
     assert loaded.aspects == ("artifact", "hands")
     texts = ["A cat.", "A dog."]
-    assert torch.equal(loaded.predict(images, texts), predictor.predict(images, texts))
-    other = ClipBackbone.from_pretrained(save_tiny_clip(tmp_path / "other", seed=1))
-    with pytest.raises(PictuneError, match="trained on another CLIP model than"):
-        MapPredictor.from_pretrained(tmp_path, other)
-    weights = (tmp_path / MAPS_WEIGHTS).read_bytes()
-    (tmp_path / MAPS_WEIGHTS).write_bytes(weights[:-1])
-    with pytest.raises(PictuneError, match="are of two trainings"):
-        MapPredictor.from_pretrained(tmp_path, backbone)
-    for text in ("{}", "no settings", None):
-        (tmp_path / MAPS_FILE).unlink()
-        if text is not None:
-            (tmp_path / MAPS_FILE).write_text(text)
-        with pytest.raises(PictuneError, match=r"maps.json: not the settings of a predictor"):
-            MapPredictor.from_pretrained(tmp_path, backbone)
+    expected = model.maps.predict(backbone, images, texts)
+    assert torch.equal(loaded.predict(backbone, images, texts), expected)
+    weights = tmp_path / MAPS_FILE
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(PictuneError, match=r"maps.safetensors and config.json are of two"):
+        RewardModel.from_pretrained(tmp_path, backbone=backbone)
+    weights.unlink()
+    with pytest.raises(PictuneError, match=r"no maps.safetensors in this folder"):
+        RewardModel.from_pretrained(tmp_path, backbone=backbone)
+    small_reward(backbone).save_pretrained(tmp_path)
+    assert RewardModel.from_pretrained(tmp_path, backbone=backbone).maps is None
 
 
 def test_the_gradients_map_is_the_rise_of_the_score_without_a_patch(backbone: ClipBackbone) -> None:

@@ -18,7 +18,6 @@ from pipelines.run.campaign import images_digest
 from pipelines.run.model_hashes import (
     content_hash,
     has_reward,
-    maps_hash,
     reward_hash,
     weights_hash,
 )
@@ -27,6 +26,7 @@ from pipelines.run.rounds import adapter_to_go_on_from
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig
 from reward.dataset import FeedbackDataset
+from reward.files import MAPS_FILE
 from reward.settings import SERVICES, RewardSource
 
 IMAGES = "images"
@@ -93,7 +93,12 @@ def start_of(run: RunFolder, settings: Settings, name: str) -> str:
 def _regions_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
     """Return the hash of the marks, or of the predictor of maps; refuse where there is none."""
     if settings.table("finetune", FinetuneConfig).regions == "predicted":
-        return {"maps": maps_hash(run.reward_dir)}
+        if not (run.reward_dir / MAPS_FILE).is_file():
+            raise PictuneError(
+                f"{run.reward_dir}: no reward with a predictor of maps, which learns from marks; "
+                "let raters mark where images are wrong, or import marks, and run `make reward`"
+            )
+        return {"maps": sha256_of(run.reward_dir / MAPS_FILE)}
     path = regions_file(run.latest)
     if not path.exists():
         raise PictuneError(

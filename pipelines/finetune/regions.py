@@ -1,6 +1,7 @@
 """Marks on a run's images, and predicted ones, as masks of a model's latents."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from pipelines.run.image_io import load_fitted
 from pipelines.run.models import open_reward_model
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig
-from reward.maps.predictor import MapPredictor
+
+Predict = Callable[[Tensor, Sequence[str]], Tensor]
 
 
 class MarkedImages:
@@ -63,9 +65,12 @@ class MarkedImages:
 class PredictedRegions:
     """Masks by the reward's predictor of maps: the places that raters would mark."""
 
-    def __init__(self, predictor: MapPredictor, model: DiffusionModel, least: float) -> None:
-        """Take the places where a map of any aspect is at least `least`."""
-        self._predictor, self._model, self._least = predictor, model, least
+    def __init__(self, predict: Predict, model: DiffusionModel, least: float) -> None:
+        """Take the places where a map of any aspect is at least `least`.
+
+        `predict` takes images [N, 3, H, W] and their prompts, and returns maps [N, A, H, W].
+        """
+        self._predict, self._model, self._least = predict, model, least
 
     def of_files(self, paths: Sequence[Path], prompts: Sequence[str]) -> Tensor:
         """Return the masks [N, 1, h, w] of image files and their prompts."""
@@ -82,7 +87,7 @@ class PredictedRegions:
             return self._masks(self._model.decode(latents), prompts)
 
     def _masks(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
-        maps = self._predictor.predict(images, prompts).amax(1)
+        maps = self._predict(images, prompts).amax(1)
         _, height, width = self._model.latent_shape
         return latent_mask(maps >= self._least, (height, width)).to(self._model.device)
 
@@ -93,14 +98,15 @@ def open_regions(
     """Return the masks that `finetune.regions` asks for.
 
     Raises:
-        PictuneError: there are no marks, or the run's reward has no predictor of maps.
+        PictuneError: there are no marks, or none on images of the prompts.
     """
     shared = settings.table("finetune", FinetuneConfig)
     if shared.regions == "marks":
         return MarkedImages(run, model, prompts)
-    backbone = open_reward_model(run.reward_dir, settings.run).backbone
-    predictor = MapPredictor.from_pretrained(run.reward_dir, backbone)
-    return PredictedRegions(predictor, model, shared.region_threshold)
+    reward = open_reward_model(run.reward_dir, settings.run)
+    assert reward.maps is not None  # the plan of the training has looked
+    predict = partial(reward.maps.predict, reward.backbone)
+    return PredictedRegions(predict, model, shared.region_threshold)
 
 
 def marked_pixels(run: RunFolder, size: tuple[int, int]) -> Iterator[tuple[dict[str, Any], Tensor]]:

@@ -100,17 +100,12 @@ def main(
     count = write_batches(scored, SCORES.with_metadata({MADE_FROM: made_from}), target)
     print(f"score: {count} scores of {read} images in {target}, {rows.count(-1)} skipped")
     if maps:
-        count = write_maps(
-            model,
-            trained,
-            request,
-            [pair for pair, path in enumerate(request.path) if rows[path] >= 0],
-            images=folder,
-            image_ids=image_ids,
-            cache=cache,
-            folder=folder_of_maps,
-            digest=made_from,
-        )
+        pairs = [
+            (folder / request.paths[path], request.prompts[prompt])
+            for path, prompt in zip(request.path, request.prompt, strict=True)
+            if rows[path] >= 0
+        ]
+        count = write_maps(model, pairs, folder_of_maps, made_from)
         print(f"score: {count} maps in {folder_of_maps}")
 
 

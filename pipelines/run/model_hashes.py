@@ -5,7 +5,7 @@ from pathlib import Path
 
 from data.errors import PictuneError
 from data.files import sha256_of, sha256_of_files
-from reward.files import CONFIG_FILE, MAPS_FILE
+from reward.files import CONFIG_FILE
 
 REWARD_METRICS = "metrics.json"
 """The last file that a reward's training writes."""
@@ -55,21 +55,6 @@ def reward_hash(folder: Path) -> str:
     if not has_reward(folder):
         raise PictuneError(f"{folder}: no trained reward model; run `make reward` first")
     return sha256_of(folder / CONFIG_FILE)
-
-
-def maps_hash(folder: Path) -> str:
-    """Return a hash of the predictor of maps beside the reward in `folder`.
-
-    Raises:
-        PictuneError: the reward has none.
-    """
-    path = folder / MAPS_FILE
-    if not path.is_file():
-        raise PictuneError(
-            f"{folder}: no predictor of maps, which a reward has whose labels have marks; let "
-            "raters mark where images are wrong, or import marks, and run `make reward`"
-        )
-    return sha256_of(path)
 
 
 def content_hash(name: str) -> str:

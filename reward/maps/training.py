@@ -7,7 +7,7 @@ which they found nothing, has a map of zeros. The loss is the mean squared error
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,8 @@ from reward.clip.cache import EmbeddingCache
 from reward.dataset import FeedbackDataset
 from reward.embedding import ENCODE_BATCH, embed_patches
 from reward.learning.training import PATIENCE, WEIGHT_DECAY
+from reward.maps.head import MapHead, seen_part
 from reward.maps.metrics import MapFigures, map_figures
-from reward.maps.predictor import MapPredictor, seen_part
 from reward.settings import RewardConfig
 
 CENTERED = 256
@@ -37,41 +37,39 @@ Epochs = Callable[[range], Iterable[int]]
 
 
 @dataclass(frozen=True, eq=False)
-class MarkedImages:
-    """Images that raters looked at for faults, one entry for each image and prompt."""
+class MarkedImage:
+    """An image that raters looked at for faults, with its prompt."""
 
-    paths: tuple[Path, ...]
-    digests: tuple[bytes, ...]
-    """SHA-256 of each file."""
-    prompts: tuple[str, ...]
-    sizes: tuple[tuple[int, int], ...]
+    image_id: str
+    path: Path
+    prompt: str
+    size: tuple[int, int]
     """Height and width."""
-    looks: tuple[dict[str, list[Mark]], ...]
+    looks: Mapping[str, Sequence[Mark]]
     """Each rater's marks; empty for a rater who found nothing, or called the image good."""
 
-    @property
-    def aspects(self) -> tuple[str, ...]:
-        """What the marks speak of, sorted."""
-        return tuple(sorted({m.aspect for by in self.looks for own in by.values() for m in own}))
 
-    def targets(self, backbone: ClipBackbone, aspects: Sequence[str]) -> Tensor:
-        """Return the maps of all raters on what CLIP sees, [N, A, MAP_SIZE, MAP_SIZE]."""
-        maps = torch.zeros(len(self.paths), len(aspects), MAP_SIZE, MAP_SIZE)
-        for row, (looks, (height, width)) in enumerate(zip(self.looks, self.sizes, strict=True)):
-            left, top, right, bottom = seen_part(backbone.preprocess, height, width)
-            scale = DRAWN_AT / min(height, width)
-            high, wide = round(scale * height), round(scale * width)
-            seen = (left * wide, top * high, right * wide, bottom * high)
-            for place, aspect in enumerate(aspects):
-                for own in looks.values():
-                    if marks := [mark for mark in own if mark.aspect == aspect]:
-                        drawn = Image.fromarray(mask_of(marks, high, wide)).convert("L")
-                        small = drawn.resize((MAP_SIZE,) * 2, Image.Resampling.BOX, box=seen)
-                        maps[row, place] += torch.from_numpy(np.array(small)) / 255 / len(looks)
-        return maps
+def target_maps(
+    images: Sequence[MarkedImage], backbone: ClipBackbone, aspects: Sequence[str]
+) -> Tensor:
+    """Return the maps of all raters on what CLIP sees, [N, A, MAP_SIZE, MAP_SIZE]."""
+    maps = torch.zeros(len(images), len(aspects), MAP_SIZE, MAP_SIZE)
+    for row, image in enumerate(images):
+        part = seen_part(backbone.preprocess, *image.size)
+        high, wide = (round(DRAWN_AT * side / min(image.size)) for side in image.size)
+        seen = tuple(edge * side for edge, side in zip(part, (wide, high) * 2, strict=True))
+        for place, aspect in enumerate(aspects):
+            for own in image.looks.values():
+                if marks := [mark for mark in own if mark.aspect == aspect]:
+                    drawn = Image.fromarray(mask_of(marks, high, wide)).convert("L")
+                    small = drawn.resize((MAP_SIZE,) * 2, Image.Resampling.BOX, box=seen)
+                    maps[row, place] += torch.from_numpy(np.array(small)) / 255 / len(image.looks)
+    return maps
 
 
-def marked_images(dataset: FeedbackDataset, part: FeedbackDataset, latest: Path) -> MarkedImages:
+def marked_images(
+    dataset: FeedbackDataset, part: FeedbackDataset, latest: Path
+) -> list[MarkedImage]:
     """Return the images of a part of the labels, with the marks of an export.
 
     Marks count whose verdict the reward learns from. A verdict "bad" without an answer on marks
@@ -81,67 +79,65 @@ def marked_images(dataset: FeedbackDataset, part: FeedbackDataset, latest: Path)
     for row in read_regions(latest).to_pylist():
         by_prompt[row["prompt_id"]].append(row)
     given = {text: looks_of(by_prompt[prompt_id(text)]) for text in dataset.prompts}
-    sizes = {
-        row["image_id"]: (row["height"], row["width"])
-        for row in read_table(latest / "images.parquet", IMAGES).to_pylist()
-    }
-    looks: dict[tuple[int, str], dict[str, list[Mark]]] = {}
+    table = read_table(latest / "images.parquet", IMAGES).to_pylist()
+    sizes = {row["image_id"]: (row["height"], row["width"]) for row in table}
+    looks = defaultdict[tuple[int, int], dict[str, list[Mark]]](dict)
     verdicts = part.verdicts
     columns = (verdicts.image, verdicts.prompt, verdicts.rater, verdicts.good)
     for image, prompt, rater, good in np.stack(columns, axis=1).astype(int).tolist():
-        text, name = dataset.prompts[prompt], dataset.raters[rater]
-        own = given[text].get(dataset.image_ids[image], {}).get(name, [] if good else None)
-        if own is not None:
-            looks.setdefault((image, text), {})[name] = own
-    ids = [dataset.image_ids[image] for image, _ in looks]
-    return MarkedImages(
-        paths=tuple(dataset.paths[image] for image, _ in looks),
-        digests=tuple(map(bytes.fromhex, ids)),
-        prompts=tuple(text for _, text in looks),
-        sizes=tuple(sizes[image_id] for image_id in ids),
-        looks=tuple(looks.values()),
-    )
+        marks = given[dataset.prompts[prompt]].get(dataset.image_ids[image], {})
+        name = dataset.raters[rater]
+        if good or name in marks:
+            looks[image, prompt][name] = marks.get(name, [])
+    return [
+        MarkedImage(image_id, dataset.paths[image], dataset.prompts[prompt], sizes[image_id], own)
+        for (image, prompt), own in looks.items()
+        for image_id in (dataset.image_ids[image],)
+    ]
 
 
 def train_maps(
     backbone: ClipBackbone,
-    taught: MarkedImages,
-    held_out: MarkedImages,
+    taught: Sequence[MarkedImage],
+    held_out: Sequence[MarkedImage],
     config: RewardConfig,
     *,
     cache: EmbeddingCache | None = None,
     track: Epochs = iter,
-) -> MapPredictor | None:
-    """Train a predictor; None if nobody marked an image of `taught`.
+) -> MapHead | None:
+    """Train a predictor of maps; None if nobody marked an image of `taught`.
 
     The images held out for validation, if any, choose the epoch. Each batch is read from the cache
     again, so memory holds the tokens of one batch.
     """
-    if not taught.aspects:
+    aspects = sorted({m.aspect for one in taught for own in one.looks.values() for m in own})
+    if not aspects:
         return None
     generator = torch.Generator().manual_seed(config.seed)
-    predictor = MapPredictor.create(backbone, taught.aspects, generator=generator)
-    head, targets = predictor.head, taught.targets(backbone, taught.aspects)
-    some = torch.randperm(len(taught.paths), generator=generator)[:CENTERED].tolist()
-    head.center(_tokens(taught, some, backbone, cache), targets.mean((0, 2, 3)))
+    head = MapHead(backbone, aspects, generator=generator).to(backbone.device)
+    targets, wanted = (
+        target_maps(images, backbone, aspects).to(backbone.device) for images in (taught, held_out)
+    )
+    texts = backbone.text_embedding([image.prompt for image in taught])
+    first = torch.randperm(len(taught), generator=generator)[:CENTERED].tolist()
+    tokens = _tokens([taught[row] for row in first], backbone, cache)
+    head.center(tokens, targets.mean((0, 2, 3)))
     optimizer = torch.optim.AdamW(
         head.parameters(), config.learning_rate, weight_decay=WEIGHT_DECAY
     )
-    wanted = held_out.targets(backbone, taught.aspects).to(backbone.device)
-    targets, texts = targets.to(backbone.device), backbone.text_embedding(taught.prompts)
     best, best_epoch, weights = float("inf"), 0, None
     size = min(config.batch_size, ENCODE_BATCH)
     for epoch in track(range(1, config.epochs + 1)):
         order = torch.randperm(len(targets), generator=generator)
         for rows in order.tensor_split(math.ceil(len(order) / size)):
-            tokens = _tokens(taught, rows.tolist(), backbone, cache)
+            tokens = _tokens([taught[row] for row in rows.tolist()], backbone, cache)
             optimizer.zero_grad()
             loss = (head(tokens, texts[rows]) - targets[rows]).square().mean()
             loss.backward()
             optimizer.step()
-        if not held_out.paths:
+        if not held_out:
             continue
-        found = predicted_maps(predictor, held_out, cache)
+        found = predicted_maps(head, backbone, held_out, cache)
         error = float((found - wanted).square().mean())
         if error < best:
             best, best_epoch = error, epoch
@@ -150,23 +146,28 @@ def train_maps(
             break
     if weights is not None:
         head.load_state_dict(weights)
-    return predictor
+    return head
 
 
 def measure_maps(
-    predictor: MapPredictor, held_out: MarkedImages, *, cache: EmbeddingCache | None, seed: int
+    head: MapHead,
+    backbone: ClipBackbone,
+    held_out: Sequence[MarkedImage],
+    *,
+    cache: EmbeddingCache | None = None,
+    seed: int,
 ) -> dict[str, MapFigures]:
     """Return the figures of each aspect on held-out images, with the raters' own agreement."""
-    rng, figures = np.random.default_rng(seed), {}
-    if not held_out.paths:
+    if not held_out:
         return {}
-    found = predicted_maps(predictor, held_out, cache).double().cpu().numpy()
-    wanted = held_out.targets(predictor.backbone, predictor.aspects).double().numpy()
-    names = [f"{row}" for row in range(len(held_out.paths))]
-    shared = {name: by for name, by in zip(names, held_out.looks, strict=True) if len(by) > 1}
-    sizes = dict(zip(names, held_out.sizes, strict=True))
-    for place, aspect in enumerate(predictor.aspects):
-        raters = figures_of(about(shared, aspect), sizes)
+    rng, figures = np.random.default_rng(seed), {}
+    found = predicted_maps(head, backbone, held_out, cache).double().cpu().numpy()
+    wanted = target_maps(held_out, backbone, head.aspects).double().numpy()
+    shared = {f"{row}": image for row, image in enumerate(held_out) if len(image.looks) > 1}
+    looks = {row: image.looks for row, image in shared.items()}
+    sizes = {row: image.size for row, image in shared.items()}
+    for place, aspect in enumerate(head.aspects):
+        raters = figures_of(about(looks, aspect), sizes)
         ceiling = {"raters_cc": raters["map_cc"], "n_raters_maps": raters["n_maps"]}
         own = map_figures(found[:, place], wanted[:, place], rng=rng)
         figures[aspect] = own.model_copy(update=ceiling)
@@ -175,29 +176,22 @@ def measure_maps(
 
 @torch.no_grad()
 def predicted_maps(
-    predictor: MapPredictor, images: MarkedImages, cache: EmbeddingCache | None
+    head: MapHead,
+    backbone: ClipBackbone,
+    images: Sequence[MarkedImage],
+    cache: EmbeddingCache | None = None,
 ) -> Tensor:
     """Return the predicted maps on what CLIP sees, [N, A, MAP_SIZE, MAP_SIZE]."""
-    texts = predictor.backbone.text_embedding(images.prompts)
-
-    def batches() -> Iterator[Tensor]:
-        for start in range(0, len(images.paths), ENCODE_BATCH):
-            rows = range(start, min(start + ENCODE_BATCH, len(images.paths)))
-            tokens = _tokens(images, rows, predictor.backbone, cache)
-            yield predictor.head(tokens, texts[rows.start : rows.stop])
-
-    return torch.cat(list(batches()))
+    maps = []
+    for start in range(0, len(images), ENCODE_BATCH):
+        some = images[start : start + ENCODE_BATCH]
+        texts = backbone.text_embedding([image.prompt for image in some])
+        maps.append(head(_tokens(some, backbone, cache), texts))
+    return torch.cat(maps)
 
 
 def _tokens(
-    images: MarkedImages,
-    rows: Sequence[int],
-    backbone: ClipBackbone,
-    cache: EmbeddingCache | None,
+    images: Sequence[MarkedImage], backbone: ClipBackbone, cache: EmbeddingCache | None
 ) -> Tensor:
-    return embed_patches(
-        [images.paths[row] for row in rows],
-        backbone,
-        digests=[images.digests[row] for row in rows],
-        cache=cache,
-    )
+    digests = [bytes.fromhex(image.image_id) for image in images]
+    return embed_patches([image.path for image in images], backbone, digests=digests, cache=cache)
