@@ -266,7 +266,7 @@ class RewardModel(nn.Module):
                 the model was trained on another backbone.
         """
         folder = Path(folder)
-        config = read_config(folder)
+        config = _read_config(folder)
         backbone = backbone or ClipBackbone.from_pretrained(config.backbone)
         if backbone.fingerprint != config.backbone_sha256:
             trained_on = f"{config.backbone} ({config.backbone_sha256[:12]})"
@@ -329,12 +329,7 @@ def _load(weights: Mapping[str, Tensor], path: Path) -> None:
         weight.copy_(saved[name])
 
 
-def read_config(folder: Path) -> RewardModelConfig:
-    """Return the settings of a saved model, whose weights must be beside them.
-
-    Raises:
-        PictuneError: files are missing, broken, or of two trainings.
-    """
+def _read_config(folder: Path) -> RewardModelConfig:
     _check_is_there(folder, CONFIG_FILE)
     try:
         config = RewardModelConfig.model_validate_json((folder / CONFIG_FILE).read_bytes())

@@ -15,12 +15,7 @@ from finetune.settings.adapter_kinds import BASE, adapter_file
 from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodConfig
 from pipelines.methods import METHODS
 from pipelines.run.campaign import images_digest
-from pipelines.run.model_hashes import (
-    content_hash,
-    has_reward,
-    reward_hash,
-    weights_hash,
-)
+from pipelines.run.model_hashes import content_hash, has_reward, reward_hash, weights_hash
 from pipelines.run.prompts import focus_of, meta_of, prompts_digest, prompts_of
 from pipelines.run.rounds import adapter_to_go_on_from
 from pipelines.settings.config import Settings

@@ -1,5 +1,6 @@
 """Maps of faults: the predictor's training, overlays for its page, and the files of `score`."""
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -108,7 +109,8 @@ def write_maps(
     for row, (path, prompt) in enumerate(progress(pairs, "maps", "image")):
         for aspect, found in map_of_faults(model, read_image(path), prompt).items():
             grey = Image.fromarray((found * 255).round().byte().numpy())
-            grey.save(folder / f"{row:06d}-{aspect}.png")
+            name = re.sub(r"[^\w-]", "_", aspect)[:40]  # a lead's own names may have any sign
+            grey.save(folder / f"{row:06d}-{name}.png")
             count += 1
     with write_atomically(folder / MAPS_DONE) as done:
         done.write_text(digest)

@@ -102,7 +102,8 @@ def auc_judd(predicted: Maps, marked: Maps, *, rng: np.random.Generator) -> floa
 
 
 def _distribution(values: Maps) -> Maps:
-    return values / (values.sum() + EPSILON)
+    shares: Maps = values / (values.sum() + EPSILON)
+    return shares
 
 
 def _mean(values: Maps | list[float]) -> float | None:
