@@ -116,7 +116,7 @@ def embed_patches(
         cache=cache,
         batch_size=ENCODE_BATCH,
     )
-    return found.unflatten(1, (patches, width))
+    return found.view(len(paths), patches, width)
 
 
 def embed_readable(

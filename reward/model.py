@@ -252,8 +252,8 @@ class RewardModel(nn.Module):
             members=self.members,
             temperature=float(self.temperature),
             labels=self.labels,
-            map_aspects=self.maps and self.maps.aspects,
-            maps_sha256=self.maps and sha256_of(folder / MAPS_FILE),
+            map_aspects=None if self.maps is None else self.maps.aspects,
+            maps_sha256=None if self.maps is None else sha256_of(folder / MAPS_FILE),
         )
         write_json(folder / CONFIG_FILE, config.model_dump(exclude_none=True))
 

@@ -39,4 +39,4 @@ def gradient_maps(model: RewardModel, pixels: Tensor, prompts: Sequence[str]) ->
     rise = (slope * (tokens.mean(1, keepdim=True) - tokens)).sum(-1).clamp(min=0)
     side = round(rise.shape[1] ** 0.5)
     largest = rise.amax(1, keepdim=True).clamp(min=1e-12)
-    return (rise / largest).unflatten(1, (1, side, side))
+    return (rise / largest).view(-1, 1, side, side)

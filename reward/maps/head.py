@@ -7,6 +7,7 @@ et al. 2018, arXiv 1709.07871).
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,8 @@ class MapHead(nn.Module):
         self.aspects = tuple(aspects)
         """What the marks speak of, in the order of the maps."""
         _, tokens = backbone.patch_shape
-        empty = nn.utils.skip_init  # torch's own weights would be drawn from its global generator
+        # torch's own weights would be drawn from its global generator
+        empty: Any = nn.utils.skip_init
         self.enter = empty(nn.Linear, tokens, WIDTH)
         self.film = empty(nn.Linear, backbone.dim, 2 * WIDTH)
         self.convolutions = nn.ModuleList(

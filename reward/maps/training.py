@@ -55,9 +55,9 @@ def target_maps(
     """Return the maps of all raters on what CLIP sees, [N, A, MAP_SIZE, MAP_SIZE]."""
     maps = torch.zeros(len(images), len(aspects), MAP_SIZE, MAP_SIZE)
     for row, image in enumerate(images):
-        part = seen_part(backbone.preprocess, *image.size)
+        left, top, right, bottom = seen_part(backbone.preprocess, *image.size)
         high, wide = (round(DRAWN_AT * side / min(image.size)) for side in image.size)
-        seen = tuple(edge * side for edge, side in zip(part, (wide, high) * 2, strict=True))
+        seen = (left * wide, top * high, right * wide, bottom * high)
         for place, aspect in enumerate(aspects):
             for own in image.looks.values():
                 if marks := [mark for mark in own if mark.aspect == aspect]:
