@@ -124,7 +124,7 @@ def test_the_mask_is_where_any_map_reaches_the_threshold(
     path, prompt = marked.root / row["path"], row["prompt"]
     image = load_fitted(path, model.image_size)[None]
     maps = predict(image, [prompt]).amax(1)
-    least = float(maps.median())
+    least = float(maps.quantile(0.95))
     found = PredictedRegions(predict, model, least).of_files([path], [prompt])
     assert torch.equal(found, latent_mask(maps >= least, model.latent_shape[1:]))
     assert 0 < found.mean() < 1
