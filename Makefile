@@ -24,6 +24,7 @@ MACHINES ?=
 REWARD ?=
 IMAGES ?=
 OUT ?=
+MAPS ?=
 N ?=
 TABLE ?=
 SET ?=
