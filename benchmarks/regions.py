@@ -79,14 +79,14 @@ ARMS: dict[str, tuple[Method[Any], MethodConfig, float]] = {
     "nft": (
         nft.METHOD,
         NFTConfig.model_validate(_SHARED | {"images_per_prompt": 12, "updates": 6}),
-        100.0,
+        30.0,
     ),
     "reward_gradient": (
         reward_gradient.METHOD,
         RewardGradientConfig.model_validate(
             _SHARED | {"iterations": 16, "images_per_prompt": 4, "steps_back": 3}
         ),
-        100.0,
+        300.0,
     ),
 }
 """Method, settings and `outside_weight` by name."""
@@ -246,7 +246,10 @@ def main() -> None:
     rows: dict[str, Row] = {"spoiled": spoiled}
     print("spoiled", rows["spoiled"], flush=True)
     for name in words.methods:
-        for title, maps in ((f"{name}, plain", None), (f"{name}, predicted", predict)):
+        for title, maps in (
+            (f"{name}, plain", None),
+            (f"{name}, predicted, outside {ARMS[name][2]:g}", predict),
+        ):
             rows[title] = tuned(folder, name, maps, before=before, seed=words.seed)
             print(title, rows[title], flush=True)
     seeds = recorded("regions").get("seeds", {}) | {str(words.seed): rows}
