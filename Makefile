@@ -24,6 +24,7 @@ MACHINES ?=
 REWARD ?=
 IMAGES ?=
 OUT ?=
+MAPS ?=
 N ?=
 TABLE ?=
 SET ?=
@@ -54,7 +55,7 @@ SHARED_STAGE = $(if $(strip $(filter-out 1,$(PROCESSES)) $(MACHINES)),$(LAUNCH),
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo '  variables      RUN= METHOD= ($(METHODS)) MODEL= PROMPTS= CONFIG= PORT= OPEN= NAME= ROLE= CHECK= ROUND= ROUNDS='
-	@echo '                 FORMAT= FROM= SKIP_BAD= TO= PROCESSES= MACHINES= REWARD= IMAGES= OUT= N= MODELS= MIX= AXES= TABLE= SET="table.name=value ..."'
+	@echo '                 FORMAT= FROM= SKIP_BAD= TO= PROCESSES= MACHINES= REWARD= IMAGES= OUT= MAPS= N= MODELS= MIX= AXES= TABLE= SET="table.name=value ..."'
 
 setup: $(INSTALLED) ## Make .venv with everything in it (quick when it is there)
 
@@ -92,8 +93,8 @@ export: $(INSTALLED) ## Write the labels for other tools (FORMAT=, TO=)
 reward: $(INSTALLED) ## Train the reward model on the labels (PROCESSES=)
 	$(SHARED_STAGE) reward $(COMMON)
 
-score: $(INSTALLED) ## Score images with a trained reward (REWARD=, IMAGES=, PROMPTS=, OUT=, PROCESSES=)
-	$(SHARED_STAGE) score $(COMMON) $(call flag,reward,$(REWARD)) $(call flag,images,$(IMAGES)) $(call flag,prompts,$(PROMPTS)) $(call flag,out,$(OUT))
+score: $(INSTALLED) ## Score images with a trained reward (REWARD=, IMAGES=, PROMPTS=, OUT=, MAPS=1: where it is wrong, PROCESSES=)
+	$(SHARED_STAGE) score $(COMMON) $(call flag,reward,$(REWARD)) $(call flag,images,$(IMAGES)) $(call flag,prompts,$(PROMPTS)) $(call flag,out,$(OUT)) $(if $(MAPS),--maps)
 
 best-of-n: $(INSTALLED) ## Draw N images a prompt and pick the best (N=, REWARD=, PROMPTS=, OUT=, PROCESSES=)
 	$(SHARED_STAGE) best-of-n $(COMMON) $(INPUTS) $(call flag,n,$(N)) $(call flag,reward,$(REWARD)) $(call flag,out,$(OUT))

@@ -85,6 +85,40 @@ def embed_images(
     )
 
 
+def embed_patches(
+    paths: Sequence[Path],
+    backbone: ClipBackbone,
+    *,
+    digests: Sequence[bytes],
+    cache: EmbeddingCache | None = None,
+) -> Tensor:
+    """Return the patch tokens of each image file, [len(paths), P, W].
+
+    Files in `cache` are not encoded; `digests` are their SHA-256 hashes. One image takes 4 P W
+    bytes, so hand over a batch at a time.
+
+    Raises:
+        PictuneError: an image cannot be read, or a token is not finite.
+    """
+
+    def encode(rows: Sequence[int]) -> Tensor:
+        some = [paths[i] for i in rows]
+        tokens = backbone.patch_tokens(_pixels(some, backbone)).flatten(1)
+        return _check_finite(tokens, some, backbone)
+
+    patches, width = backbone.patch_shape
+    found = _encode_once(
+        digests,
+        encode,
+        space=backbone.patch_space,
+        length=patches * width,
+        backbone=backbone,
+        cache=cache,
+        batch_size=ENCODE_BATCH,
+    )
+    return found.view(len(paths), patches, width)
+
+
 def embed_readable(
     paths: Sequence[Path],
     backbone: ClipBackbone,

@@ -16,7 +16,8 @@ from data.errors import PictuneError
 from data.files import sha256_of, write_atomically, write_json
 from data.weights import check_finite
 from reward.clip.backbone import ClipBackbone
-from reward.files import CONFIG_FILE, WEIGHTS_FILE
+from reward.files import CONFIG_FILE, MAPS_FILE, WEIGHTS_FILE
+from reward.maps.head import MapHead
 
 ROWS = 16_384
 """Rows per pass through the head's layers, which bounds the memory."""
@@ -41,6 +42,10 @@ class RewardModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fa
     """Divides the logit before the sigmoid; fitted on validation labels."""
     labels: dict[str, int]
     """Number of training labels of each kind."""
+    map_aspects: tuple[str, ...] | None = None
+    """What the maps show, in their order; None without a predictor of maps."""
+    maps_sha256: str | None = None
+    """SHA-256 of `maps.safetensors`."""
 
 
 class EnsembleHead(nn.Module):
@@ -151,6 +156,8 @@ class RewardModel(nn.Module):
         self.members = head.members
         self.labels: dict[str, int] = {}
         """Number of training labels of each kind; filled by training."""
+        self.maps: MapHead | None = None
+        """The predictor of maps; None where no label had marks."""
         self.register_buffer("temperature", torch.ones(()))
 
     @classmethod
@@ -234,6 +241,8 @@ class RewardModel(nn.Module):
         """
         folder = Path(folder)
         _save(self.head.state_dict(), folder / WEIGHTS_FILE)
+        if self.maps is not None:
+            _save(self.maps.state_dict(), folder / MAPS_FILE)
         config = RewardModelConfig(
             backbone=self.backbone.name,
             backbone_sha256=self.backbone.fingerprint,
@@ -243,6 +252,8 @@ class RewardModel(nn.Module):
             members=self.members,
             temperature=float(self.temperature),
             labels=self.labels,
+            map_aspects=None if self.maps is None else self.maps.aspects,
+            maps_sha256=None if self.maps is None else sha256_of(folder / MAPS_FILE),
         )
         write_json(folder / CONFIG_FILE, config.model_dump(exclude_none=True))
 
@@ -272,6 +283,10 @@ class RewardModel(nn.Module):
         _load(model.head.state_dict(), folder / WEIGHTS_FILE)
         model.temperature.fill_(config.temperature)
         model.labels = dict(config.labels)
+        if config.map_aspects is not None:
+            model.maps = MapHead(backbone, config.map_aspects, generator=torch.Generator())
+            _load(model.maps.state_dict(), folder / MAPS_FILE)
+            model.maps.to(backbone.device)
         return model
 
 
@@ -325,12 +340,15 @@ def _read_config(folder: Path) -> RewardModelConfig:
             f"{folder / CONFIG_FILE}: {where}: {first['msg']}; remove {folder} and run "
             "`make reward`"
         ) from error
-    _check_is_there(folder, WEIGHTS_FILE)
-    if sha256_of(folder / WEIGHTS_FILE) != config.head_sha256:
-        raise PictuneError(
-            f"{folder}: {WEIGHTS_FILE} and {CONFIG_FILE} are of two trainings; remove {folder} and "
-            "run `make reward`"
-        )
+    for name, digest in ((WEIGHTS_FILE, config.head_sha256), (MAPS_FILE, config.maps_sha256)):
+        if digest is None:
+            continue
+        _check_is_there(folder, name)
+        if sha256_of(folder / name) != digest:
+            raise PictuneError(
+                f"{folder}: {name} and {CONFIG_FILE} are of two trainings; remove {folder} and run "
+                "`make reward`"
+            )
     return config
 
 

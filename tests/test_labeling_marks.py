@@ -112,6 +112,20 @@ def test_each_setting_takes_its_marks_and_refuses_others_in_one_line(
     assert "\n" not in message
 
 
+def test_an_answer_sent_again_is_acknowledged_whatever_is_asked_for_by_then(start: Start) -> None:
+    client = start()
+    body = submission(claim(client)["task"], answer=NOT_ASKED)
+    first = client.post("/api/v1/submissions", json=body)
+    state = client.app.state.labeling  # type: ignore[attr-defined]
+    state.tasks = TasksConfig(marks="required")
+    again = client.post("/api/v1/submissions", json=body)
+    assert (first.status_code, again.status_code) == (201, 200)
+    assert again.json() == first.json()
+    fresh = submission(claim(client)["task"], answer=NOT_ASKED)
+    assert client.post("/api/v1/submissions", json=fresh).status_code == 422
+    assert len(live_labels(state.store)) == 1
+
+
 def test_admins_see_marks_over_a_thumbnail(campaign: Campaign) -> None:
     *_, path = campaign.paths.values()  # the blue one
     edges = (0.25, 0.5, 0.5, 0.75, 0.75, 0.25, 0.75, 0.25)  # a box and a point

@@ -60,7 +60,7 @@ def test_an_images_mask_is_the_union_of_all_its_raters(run: RunFolder, sd_folder
     model = DiffusionModel.from_pretrained(sd_folder)
     marked = MarkedImages(run, model, [PROMPT])
     paths = [run.root / row["path"] for row in rows]
-    masks = marked.of_files(paths)
+    masks = marked.of_files(paths, [PROMPT] * 3)
     assert masks.shape == (3, 1, 8, 8)
     assert masks.sum((1, 2, 3)).tolist() == [8, 4, 0]  # a corner and the cells beside it
     assert masks[0, 0, :2, :2].all()

@@ -58,7 +58,7 @@ def region_agreement(
     shared = {image_id: raters for image_id, raters in looks.items() if len(raters) > 1}
     given = (own for raters in shared.values() for own in raters.values())
     aspects = (ANY, *sorted({mark.aspect for own in given for mark in own}))
-    figures = [{"aspect": name} | figures_of(_about(shared, name), sizes) for name in aspects]
+    figures = [{"aspect": name} | figures_of(about(shared, name), sizes) for name in aspects]
     return {"source": source, "n_images": len(shared), "aspects": figures}
 
 
@@ -186,7 +186,7 @@ def map_correlations(looks: Sequence[Sequence[Mark]], ratio: float) -> list[floa
     return correlations
 
 
-def _about(looks: Looks, aspect: str) -> Looks:
+def about(looks: Looks, aspect: str) -> Looks:
     """Return the looks with the marks of an aspect alone."""
     return {
         image_id: {

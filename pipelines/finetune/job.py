@@ -27,7 +27,7 @@ from pipelines.finetune.plan import (
     method_prompts,
     start_of,
 )
-from pipelines.finetune.regions import MarkedImages
+from pipelines.finetune.regions import open_regions
 from pipelines.finetune.training_data import (
     Encoder,
     labeled_data,
@@ -103,7 +103,7 @@ def open_job(
         settings.table("sampler", Sampler),
         settings.table("images", ImagesConfig).batch,
     )
-    marked = MarkedImages(run, model, prompts) if has_regions(settings, name) else None
+    marked = open_regions(run, settings, model, prompts) if has_regions(settings, name) else None
     encoder = Encoder(model, sampler, batch, marked)
     training = new_training(
         model,

@@ -21,6 +21,7 @@ from pipelines.run.rounds import adapter_to_go_on_from
 from pipelines.settings.config import Settings
 from pipelines.settings.finetune import FinetuneConfig
 from reward.dataset import FeedbackDataset
+from reward.files import MAPS_FILE
 from reward.settings import SERVICES, RewardSource
 
 IMAGES = "images"
@@ -84,14 +85,22 @@ def start_of(run: RunFolder, settings: Settings, name: str) -> str:
     return str(run.finetune_dir(earlier))
 
 
-def _marks_hash(run: RunFolder) -> str:
+def _regions_inputs(run: RunFolder, settings: Settings) -> dict[str, str]:
+    """Return the hash of the marks, or of the predictor of maps; refuse where there is none."""
+    if settings.table("finetune", FinetuneConfig).regions == "predicted":
+        if not (run.reward_dir / MAPS_FILE).is_file():
+            raise PictuneError(
+                f"{run.reward_dir}: no reward with a predictor of maps, which learns from marks; "
+                "let raters mark where images are wrong, or import marks, and run `make reward`"
+            )
+        return {"maps": sha256_of(run.reward_dir / MAPS_FILE)}
     path = regions_file(run.latest)
     if not path.exists():
         raise PictuneError(
             f"{path}: no such file; let raters mark where images are wrong, or import marks, or "
             'set finetune.regions="off"'
         )
-    return sha256_of(path)
+    return {"marks": sha256_of(path)}
 
 
 def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str]:
@@ -106,7 +115,7 @@ def input_hashes(run: RunFolder, settings: Settings, name: str) -> dict[str, str
     elif has_reward(run.reward_dir) or not isinstance(config, LearnsFromLabels):
         inputs["reward"] = reward_hash(run.reward_dir)
     if has_regions(settings, name):
-        inputs["marks"] = _marks_hash(run)
+        inputs |= _regions_inputs(run, settings)
     if (start := start_of(run, settings, name)) != BASE:
         inputs["start"] = sha256_of(adapter_file(start))
     if isinstance(config, LearnsFromLabels):

@@ -1,6 +1,7 @@
-"""Marks on a run's images, as masks of a model's latents."""
+"""Marks on a run's images, and predicted ones, as masks of a model's latents."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,12 @@ from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from finetune.learning.regions import latent_mask
 from finetune.model.diffusion import DiffusionModel
+from pipelines.run.image_io import load_fitted
+from pipelines.run.models import open_reward_model
+from pipelines.settings.config import Settings
+from pipelines.settings.finetune import FinetuneConfig
+
+Predict = Callable[[Tensor, Sequence[str]], Tensor]
 
 
 class MarkedImages:
@@ -42,7 +49,7 @@ class MarkedImages:
                 f'{prompts[0]!r}; mark their images, or set finetune.regions="off"'
             )
 
-    def of_files(self, paths: Sequence[Path]) -> Tensor:
+    def of_files(self, paths: Sequence[Path], _: Sequence[str]) -> Tensor:
         """Return the masks [N, 1, h, w] of image files; 0 where an image has no marks."""
         return torch.stack([self._by_path.get(path, self._none) for path in paths])
 
@@ -53,6 +60,53 @@ class MarkedImages:
         mask.
         """
         return torch.stack([self._by_prompt.get(prompt, self._none) for prompt in prompts])
+
+
+class PredictedRegions:
+    """Masks by the reward's predictor of maps: the places that raters would mark."""
+
+    def __init__(self, predict: Predict, model: DiffusionModel, least: float) -> None:
+        """Take the places where a map of any aspect is at least `least`.
+
+        `predict` takes images [N, 3, H, W] and their prompts, and returns maps [N, A, H, W].
+        """
+        self._predict, self._model, self._least = predict, model, least
+
+    def of_files(self, paths: Sequence[Path], prompts: Sequence[str]) -> Tensor:
+        """Return the masks [N, 1, h, w] of image files and their prompts."""
+        size = self._model.image_size
+        found = [
+            self._masks(load_fitted(path, size)[None], [prompt])
+            for path, prompt in zip(paths, prompts, strict=True)
+        ]
+        return torch.cat(found)
+
+    def of_drawn(self, latents: Tensor, prompts: Sequence[str]) -> Tensor:
+        """Return the masks [N, 1, h, w] of the images of latents [N, C, h, w]."""
+        with torch.no_grad():
+            return self._masks(self._model.decode(latents), prompts)
+
+    def _masks(self, images: Tensor, prompts: Sequence[str]) -> Tensor:
+        maps = self._predict(images, prompts).amax(1)
+        _, height, width = self._model.latent_shape
+        return latent_mask(maps >= self._least, (height, width)).to(self._model.device)
+
+
+def open_regions(
+    run: RunFolder, settings: Settings, model: DiffusionModel, prompts: Sequence[str]
+) -> MarkedImages | PredictedRegions:
+    """Return the masks that `finetune.regions` asks for.
+
+    Raises:
+        PictuneError: there are no marks, or none on images of the prompts.
+    """
+    shared = settings.table("finetune", FinetuneConfig)
+    if shared.regions == "marks":
+        return MarkedImages(run, model, prompts)
+    reward = open_reward_model(run.reward_dir, settings.run)
+    assert reward.maps is not None  # the plan of the training has looked
+    predict = partial(reward.maps.predict, reward.backbone)
+    return PredictedRegions(predict, model, shared.region_threshold)
 
 
 def marked_pixels(run: RunFolder, size: tuple[int, int]) -> Iterator[tuple[dict[str, Any], Tensor]]:

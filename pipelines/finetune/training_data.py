@@ -18,7 +18,7 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.plan import labels_of
-from pipelines.finetune.regions import MarkedImages
+from pipelines.finetune.regions import MarkedImages, PredictedRegions
 from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_io import load_fitted
 from pipelines.run.image_plan import Planned
@@ -37,7 +37,7 @@ class Encoder:
     """Sampler of missing images."""
     batch: int
     """Images per batch, if they fit into the device's memory."""
-    marked: MarkedImages | None = None
+    marked: MarkedImages | PredictedRegions | None = None
     """Masks of the run's images; None to learn from whole images."""
 
     def __post_init__(self) -> None:
@@ -56,7 +56,7 @@ class Encoder:
         title = "score" if reward else "encode"
         parts = list(self._batches.over(len(paths), encoded, title))
         latents, rewards = (torch.cat(some) for some in zip(*parts, strict=True))
-        wrong = None if self.marked is None else self.marked.of_files(paths)
+        wrong = None if self.marked is None else self.marked.of_files(paths, prompts)
         return WeightedData(latents, list(prompts), rewards, wrong)
 
     def _images(self, paths: Sequence[Path]) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+from PIL import Image
 
 from data.files import write_atomically
 from data.image_files import read_image
@@ -40,6 +41,11 @@ def image_uri(path: Path) -> str:
     image = read_image(path, "put the file back, or remove it")
     if max(image.size) <= LARGEST and image.format == "PNG":
         return file_uri(path, "image/png")
+    return small_uri(image)
+
+
+def small_uri(image: Image.Image) -> str:
+    """Return pixels for the `src` of an `<img>`, scaled down to `LARGEST`."""
     small = image.convert("RGB")
     small.thumbnail((LARGEST, LARGEST))
     buffer = io.BytesIO()

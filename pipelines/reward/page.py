@@ -1,6 +1,6 @@
 """The page on the quality of a reward: `reward/report.html`, self-contained."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,15 @@ PAIRS = {
     "pairwise_accuracy": "right",
     "pairwise_accuracy_macro": "right, by prompt",
 }
+MAP_FIGURES = {
+    "cc": "CC",
+    "kld": "KLD",
+    "sim": "SIM",
+    "nss": "NSS",
+    "auc_judd": "AUC-Judd",
+    "mse": "MSE",
+    "mse_clean": "MSE, clean images",
+}
 MAIN_FIGURES: dict[MainFigure, str] = {
     "roc_auc": "ROC-AUC",
     "pairwise_accuracy": "pairwise accuracy",
@@ -54,10 +63,14 @@ IMAGES_PER_SHEET = 4
 
 
 def write_report(
-    run: RunFolder, report: RewardReport, examples: Examples, images: ScoredImages
+    run: RunFolder,
+    report: RewardReport,
+    examples: Examples,
+    images: ScoredImages,
+    maps: Sequence[dict[str, Any]] = (),
 ) -> None:
-    """Write the page from the figures, the training's curves and the images."""
-    context = _context(run, report, examples, images)
+    """Write the page from the figures, the training's curves, the images and overlays of maps."""
+    context = _context(run, report, examples, images) | {"maps": maps, "map_figures": MAP_FIGURES}
     write_page("reward_report.html.jinja", context, run.reward_dir / REPORT_FILE)
 
 

@@ -6,6 +6,8 @@ Several processes share the encoding of the images; the first alone trains, meas
 from pathlib import Path
 
 from data.errors import PictuneError
+from data.files import sha256_of
+from data.regions import regions_file
 from data.runs import RunFolder
 from data.tables.parquet import MANIFEST, learned_from_digest
 from finetune.model.processes import Processes, launched
@@ -68,6 +70,8 @@ def _train_once(run: RunFolder, settings: Settings, processes: Processes) -> Non
 def _inputs(run: RunFolder, config: RewardConfig) -> dict[str, str]:
     """Return digests of all inputs of the reward and its baselines, by name."""
     inputs = {"labels": learned_from_digest(run), "backbone": content_hash(config.backbone)}
+    if (marks := regions_file(run.latest)).exists():
+        inputs["marks"] = sha256_of(marks)
     read = [name for source in config.baselines for name in source.read_from]
     return inputs | {f"baseline {name}": content_hash(name) for name in read}
 

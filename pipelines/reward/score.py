@@ -16,7 +16,15 @@ from data.schema import write_batches
 from finetune.model.processes import launched
 from pipelines.flags import add_path, stands_for_no_setting
 from pipelines.interruption import ends_at_once
-from pipelines.reward.score_request import FILE, MADE_FROM, SCORES, Request, rows_made_from
+from pipelines.reward.score_request import (
+    FILE,
+    MADE_FROM,
+    SCORES,
+    Request,
+    are_made_from,
+    maps_folder,
+    rows_made_from,
+)
 from pipelines.run.model_hashes import content_hash
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
@@ -28,6 +36,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add_path(parser, "--images", "DIR", "the folder with the images (default: the run's)")
     meaning = "the table to write (default: scores.parquet beside the reward)"
     add_path(parser, "--out", "FILE", meaning)
+    meaning = "also write maps of where raters would mark each image, beside the table"
+    parser.add_argument("--maps", action="store_true", help=meaning)
     stands_for_no_setting(parser, "prompts")
 
 
@@ -39,6 +49,7 @@ def main(
     images: Path | None,
     prompts: str | None,
     out: Path | None,
+    maps: bool = False,
 ) -> None:
     """Write the scores; without `images` and `prompts`, score the run's images for their prompts.
 
@@ -62,10 +73,12 @@ def main(
     with launched(settings.run.device) as processes:
         image_ids, unreadable = _image_ids(folder, request.paths)
         made_from = request.digest(image_ids, content_hash(str(trained)))
-        done = rows_made_from(target, made_from)
-        if processes.skips(done is not None, f"score: done, {done} scores in {target}"):
+        done, folder_of_maps = rows_made_from(target, made_from), maps_folder(target)
+        is_done = done is not None and (not maps or are_made_from(folder_of_maps, made_from))
+        if processes.skips(is_done, f"score: done, {done} scores in {target}"):
             return
         with ends_at_once():
+            from pipelines.reward.maps import write_maps  # noqa: PLC0415 - loads torch
             from pipelines.reward.scoring import embed, scores  # noqa: PLC0415 - loads torch
             from pipelines.run.models import open_cache, open_reward_model  # noqa: PLC0415 - loads torch
 
@@ -86,6 +99,14 @@ def main(
     scored = scores(model, request, rows, features, image_ids=image_ids, cache=cache)
     count = write_batches(scored, SCORES.with_metadata({MADE_FROM: made_from}), target)
     print(f"score: {count} scores of {read} images in {target}, {rows.count(-1)} skipped")
+    if maps:
+        pairs = [
+            (folder / request.paths[path], request.prompts[prompt])
+            for path, prompt in zip(request.path, request.prompt, strict=True)
+            if rows[path] >= 0
+        ]
+        count = write_maps(model, pairs, folder_of_maps, made_from)
+        print(f"score: {count} maps in {folder_of_maps}")
 
 
 def _image_ids(folder: Path, paths: Sequence[str]) -> tuple[dict[str, str], list[PictuneError]]:

@@ -20,6 +20,8 @@ FILE = "scores.parquet"
 """Default name of the table; `--out` names another."""
 MADE_FROM = "made_from"
 """Key in the table's metadata for the digest of its inputs."""
+MAPS_DONE = f"{MADE_FROM}.txt"
+"""The last file of a folder of maps: the digest of its inputs."""
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"))
 COLUMNS = "give a table with the columns path and prompt"
 PAIRS = pa.schema([pa.field(name, pa.string(), nullable=False) for name in ("path", "prompt")])
@@ -83,6 +85,17 @@ def rows_made_from(table: Path, digest: str) -> int | None:
         return None  # missing or damaged
     noted = (found.metadata or {}).get(MADE_FROM.encode())
     return found.num_rows if noted == digest.encode() else None
+
+
+def maps_folder(table: Path) -> Path:
+    """Return the folder of the maps that belong to a table of scores."""
+    return table.with_name(f"{table.stem}_maps")
+
+
+def are_made_from(maps: Path, digest: str) -> bool:
+    """Whether the folder has maps, all of them, of inputs with this digest."""
+    done = maps / MAPS_DONE
+    return done.is_file() and done.read_text() == digest
 
 
 def _images_in(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ from data.files import write_atomically, write_json
 from data.runs import RunFolder
 from finetune.model.processes import Processes
 from pipelines.progress import progress
+from pipelines.reward.maps import gradient_sheet, train_predictor
 from pipelines.reward.page import RELIABILITY, write_report
 from pipelines.reward.sharing import encode_labeled
 from pipelines.reward.text import headline
@@ -20,7 +21,7 @@ from pipelines.settings.config import Settings
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, label_sources
 from reward.embedding import Track
-from reward.files import TYPES
+from reward.files import MAPS_FILE, TYPES
 from reward.learning.examples import Examples, prepare
 from reward.learning.rater_types import fit_types
 from reward.learning.training import new_model, train
@@ -86,8 +87,10 @@ def train_reward(
         epochs = train(model, examples, config, generator=generator)
         for metrics in progress(epochs, "reward", "epoch", total=config.epochs):
             log.write(metrics.epoch, asdict(metrics))
+    maps, sheets = train_predictor(run, model, examples, config)
     # The file of an earlier training would mark this training as done.
     (run.reward_dir / REWARD_METRICS).unlink(missing_ok=True)
+    (run.reward_dir / MAPS_FILE).unlink(missing_ok=True)
     model.save_pretrained(run.reward_dir)
     scorers = {
         MODEL: model_scorer(model, examples),
@@ -103,11 +106,13 @@ def train_reward(
         sources=label_sources(run.latest),
         learning_curve=[*curve, point(model, examples)],
         rater_types=_fit_types(run, model, examples, config, generator),
+        maps=maps,
     )
     with write_atomically(run.reward_dir / RELIABILITY) as path:
         reliability_figure(model, examples).savefig(path, dpi=120)
     images = score_images(model, examples)
-    write_report(run, report, examples, images)
+    sheets = sheets if maps else [gradient_sheet(model, examples, images)]
+    write_report(run, report, examples, images, sheets)
     with write_atomically(run.reward_dir / "README.md") as path:
         path.write_text(_card(run, config, report, examples, images), encoding="utf-8")
     write_json(run.reward_dir / REWARD_METRICS, report.model_dump(mode="json"))

@@ -42,11 +42,14 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     validation: SharedValidation = SharedValidation()
     """Validation, which chooses the best weights and can end the training early, for every method.
     A method's own table, such as `[dpok.validation]`, overrides it."""
-    regions: Literal["off", "marks"] = "off"
+    regions: Literal["off", "marks", "predicted"] = "off"
     """Parts of images to learn in. "marks": RWL skips the parts that raters marked as wrong, and
     preference those of better images; NFT and reward_gradient, which draw their images, learn
-    where an image of the same prompt was marked, and pull the rest to the base. Other methods
-    refuse it."""
+    where an image of the same prompt was marked, and pull the rest to the base. "predicted": the
+    same with the places of each image that the reward's predictor of maps finds, also in images
+    that nobody saw. Other methods refuse it."""
+    region_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """With predicted regions, least predicted share of raters who would mark a place."""
     outside_weight: NonNegativeFloat = 1.0
     """With regions, weight of changes outside of them, for NFT (mean squared difference to the
     base's predictions, in units of its `beta`) and reward_gradient (root mean square difference to

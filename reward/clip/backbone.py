@@ -188,6 +188,17 @@ class ClipBackbone(nn.Module):
         """Name of the space of image features, for the cache."""
         return f"{self.fingerprint}-v{PREPROCESSING_VERSION}-features"
 
+    @property
+    def patch_space(self) -> str:
+        """Name of the space of patch tokens, for the cache."""
+        return f"{self.fingerprint}-v{PREPROCESSING_VERSION}-patches"
+
+    @property
+    def patch_shape(self) -> tuple[int, int]:
+        """Number P of an image's patches, and length W of their tokens."""
+        vision = self.clip.config.vision_config
+        return (vision.image_size // vision.patch_size) ** 2, vision.hidden_size
+
     def train(self, mode: bool = True) -> Self:  # noqa: ARG002 (the signature is torch's)
         """Stay in evaluation mode: dropout would make scores random."""
         return super().train(False)
@@ -207,14 +218,25 @@ class ClipBackbone(nn.Module):
 
     def encode_pixels(self, pixels: Tensor) -> Tensor:
         """Return the features [B, F] of preprocessed [B, 3, S, S]."""
-        tokens = self.family.enter(self.clip, pixels)
-        for block in self.clip.vision_model.encoder.layers:
-            tokens = block(tokens, attention_mask=None)
+        tokens = self._image_tokens(pixels)
         embedding = F.normalize(self.family.leave(self.clip, tokens), dim=-1)
         patches = tokens[:, self.family.patches]
         # The square root has no gradient at 0, where all patches are equal.
         spread = (patches.var(1, correction=0) + 1e-8).sqrt()
         return torch.cat([embedding, patches.mean(1), patches.amax(1), spread], dim=-1)
+
+    def patch_tokens(self, pixels: Tensor) -> Tensor:
+        """Return the tokens [B, P, W] of patches after the last block, of pixels [B, 3, S, S].
+
+        The pixels are preprocessed; P patches are a square, row by row.
+        """
+        return self._image_tokens(pixels)[:, self.family.patches]
+
+    def _image_tokens(self, pixels: Tensor) -> Tensor:
+        tokens = self.family.enter(self.clip, pixels)
+        for block in self.clip.vision_model.encoder.layers:
+            tokens = block(tokens, attention_mask=None)
+        return tokens
 
     @torch.no_grad()
     def text_embedding(self, prompts: Sequence[str]) -> Tensor:

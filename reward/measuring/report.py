@@ -4,6 +4,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
+from reward.maps.metrics import MapFigures
+
 Interval = tuple[float, float]
 """Lower and upper end of a 95 % bootstrap interval."""
 
@@ -134,6 +136,15 @@ class TypesReport(TypeComparison, frozen=True):
     """Number of raters by their most probable type."""
 
 
+class MapsReport(BaseModel, frozen=True):
+    """The predictor of maps."""
+
+    images: int
+    """Number of training images that raters looked at for faults."""
+    aspects: dict[str, MapFigures]
+    """Figures on held-out images, by what the marks speak of; empty without such images."""
+
+
 class Evaluation(BaseModel, frozen=True):
     """Figures on every part of the labels."""
 
@@ -157,3 +168,5 @@ class RewardReport(Evaluation, frozen=True):
     """Labels by source: human, simulated, imported or adjudicator."""
     learning_curve: list[CurvePoint]
     rater_types: TypesReport | None = ABSENT
+    maps: MapsReport | None = ABSENT
+    """The predictor of maps, if the labels have marks."""
