@@ -217,6 +217,12 @@ def create_app(page: SessionPage, config: ServerConfig, secret: bytes) -> FastAP
     app.add_middleware(Guard)
     app.include_router(router)
     add_refusals(app)
+    _, files = draw(lambda: _shell(page), DRAWN)
+    add_files(app, files)
+    return app
+
+
+def _shell(page: SessionPage) -> FastAPI:
     blocks: gr.Blocks
     with gr.Blocks(
         title=f"Pictune session: {page.title}", analytics_enabled=False, fill_width=True
@@ -226,10 +232,7 @@ def create_app(page: SessionPage, config: ServerConfig, secret: bytes) -> FastAP
             js_on_load="startSession(element);",
             apply_default_css=False,
         )
-    css, head = STATIC / "session.css", _head(page)
-    _, files = draw(lambda: gradio_app(blocks, "/", house_theme(), css, head=head), DRAWN)
-    add_files(app, files)
-    return app
+    return gradio_app(blocks, "/", house_theme(), STATIC / "session.css", head=_head(page))
 
 
 def _head(page: SessionPage) -> str:

@@ -1,7 +1,6 @@
 """A small run for sessions, and its page in a process of its own that is killed and started."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -72,12 +71,12 @@ class SessionServer:
         self.url, self.port = found.groups()
 
     def kill(self) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait(PATIENCE_S)
+        self.end(signal.SIGKILL)
 
-    def stop(self) -> int:
-        """End it as Ctrl-C does; return its exit status."""
+    def end(self, number: int = signal.SIGINT) -> None:
+        """End it by a signal, as Ctrl-C does."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGINT)
-        return self._process.wait(PATIENCE_S)
+        assert self._process.stdout is not None
+        self._process.send_signal(number)
+        self._process.wait(PATIENCE_S)
+        self._process.stdout.close()
