@@ -29,7 +29,7 @@ per_prompt = 1
 
 [session]
 images = 1
-intents = {json.dumps(INTENTS)}
+intents = "INTENTS"
 """
 UP = re.compile(r"session at (http://127\.0\.0\.1:(\d+))")
 PATIENCE_S = 180
@@ -39,7 +39,9 @@ PATIENCE_S = 180
 def write_session_run(folder: Path) -> RunFolder:
     """Write a run with an image for each prompt."""
     settings, run = folder / "session.toml", RunFolder(folder / "mine")
-    settings.write_text(SETTINGS)
+    intents = folder / "intents.txt"
+    intents.write_text("\n".join(INTENTS))
+    settings.write_text(SETTINGS.replace("INTENTS", str(intents)))
     place = ["--runs", str(folder), "--run", run.root.name]
     assert main(["images", *place, "--config", str(settings)]) == 0
     return run
