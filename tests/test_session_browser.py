@@ -82,8 +82,8 @@ class Person:
 
     def await_turn(self, number: int) -> None:
         self.page.get_by_role("heading", name=f"Turn {number} of 5").wait_for()
+        expect(self.page.locator("#answer")).to_be_visible()  # hidden while the turn is drawn
         expect(self.page.locator(".candidate")).to_have_count(4)
-        expect(self.page.locator("#answer")).to_be_visible()
         self.page.wait_for_function(
             "[...document.querySelectorAll('.candidate img')].every((one) => one.naturalWidth > 0)"
         )

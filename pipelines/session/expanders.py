@@ -93,8 +93,10 @@ def _rephrase(known: Vocabulary, words: Words, _rng: random.Random) -> Iterator[
         swapped[first], swapped[second] = words[second], words[first]
         yield tuple(swapped)
     text = " ".join(words)
-    if not any(text.startswith(form.partition("{")[0] or "\n") for form in REPHRASED):
-        yield from (words_of(form.format(text)) for form in REPHRASED)
+    for form in REPHRASED:  # another form takes the place of one that the prompt has
+        before, _, after = form.partition("{}")
+        text = text.removeprefix(before).removesuffix(after)
+    yield from (words_of(form.format(text)) for form in ("{}", *REPHRASED))
 
 
 def _detail(known: Vocabulary, words: Words, rng: random.Random) -> Iterator[Words]:
@@ -118,11 +120,10 @@ def _style(known: Vocabulary, words: Words, rng: random.Random) -> Iterator[Word
 
 def _subject(known: Vocabulary, words: Words, rng: random.Random) -> Iterator[Words]:
     place = known.subject(words)
-    if place is None:
-        yield from _shuffled(known.prompts, rng)
-        return
-    new = [word for word in known.others(words[place]) if word not in words]
-    yield from ((*words[:place], word, *words[place + 1 :]) for word in _shuffled(new, rng))
+    if place is not None:
+        new = [word for word in known.others(words[place]) if word not in words]
+        yield from ((*words[:place], word, *words[place + 1 :]) for word in _shuffled(new, rng))
+    yield from _shuffled(known.prompts, rng)
 
 
 def _surprise(known: Vocabulary, words: Words, rng: random.Random) -> Iterator[Words]:
