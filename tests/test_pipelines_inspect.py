@@ -28,8 +28,11 @@ def test_inspect_writes_a_page_that_holds_all_it_shows(
 ) -> None:
     assert main(["inspect", "--runs", str(run.root.parent), "--run", "r"]) == 0
     printed = capsys.readouterr().out
-    given = "80 verdicts, 20 rankings and 40 comparisons by 4 raters: 105 human, 35 simulated"
-    assert given in printed
+    for text in (
+        "80 verdicts, 20 rankings and 40 comparisons by 4 raters: 105 human, 35 simulated",
+        "3 sessions (2 human, 1 simulated), 6 turns answered",
+    ):
+        assert text in printed
     page = (run.labels_dir / "inspection.html").read_text(encoding="utf-8")
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert all(source.startswith("data:") for source in sources)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -13,6 +14,7 @@ from data.quality.regions import looks_of, region_agreement
 from data.regions import POINT_RADIUS, Mark, read_regions, words_of
 from data.runs import RunFolder
 from data.schema import CONSENSUS, IMAGES, PROMPTS, RATERS, TASKS, read_table
+from data.sessions import SESSIONS
 from data.tables.parquet import MANIFEST
 from pipelines.collect.label_statistics import RATERS_OF, label_statistics
 
@@ -62,6 +64,7 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
         "asked": _listed([f"{counts[kind.name]} {kind.name}" for kind in shown]),
         "given": _listed([f"{statistics[kind.plural]} {kind.plural}" for kind in shown]),
         "kinds": list(KINDS),
+        "sessions": _sessions(folder),
         "sources": {str(source): int(count) for source, count in sources.items()},
         "images": len(images),
         "prompts": len(prompts),
@@ -74,6 +77,16 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
         "marked": _marked(marks, facts),
         "exported": json.loads((folder / MANIFEST).read_text(encoding="utf-8")),
     }
+
+
+def _sessions(folder: Path) -> str | None:
+    """Return the number of sessions and of their answers, in words; None without sessions."""
+    file = folder / "sessions.parquet"
+    if not file.exists():
+        return None
+    table = read_table(file, SESSIONS).to_pandas()
+    sources = [f"{count} {source}" for source, count in table["source"].value_counts().items()]
+    return f"{len(table)} sessions ({', '.join(sources)}), {table['n_turns'].sum()} turns answered"
 
 
 def _listed(parts: Sequence[str]) -> str:
