@@ -1,0 +1,161 @@
+"""Policies that value candidates by a learned network: greedy, and by implicit Q-learning.
+
+Both learn from the same sessions. The greedy one has discount 0: the reward of the turn alone.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+import numpy as np
+import torch
+from pydantic import BaseModel, NonNegativeFloat, PositiveInt, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from data.errors import PictuneError
+from data.files import sha256_of, write_atomically, write_json
+from data.sessions import Candidate, Session
+from data.weights import check_finite
+from reward.sessions.implicit_q import Transitions, ValueNetwork, train_values
+from reward.sessions.off_policy import Logged
+from reward.sessions.settings import RewardKind, SessionPolicyConfig
+from reward.sessions.slates import Policy, mean_slate_value, slate_chance
+from reward.sessions.states import answered, before, candidates_of, rewards_of, state_of
+from reward.sessions.user_model import UserModel
+
+Learned = Literal["greedy", "value"]
+HIDDEN = 128
+"""Width of the network's hidden layer."""
+
+
+class PolicyConfig(BaseModel, frozen=True, extra="forbid"):
+    """Content of the JSON file of a saved policy."""
+
+    kind: Learned
+    temperature: NonNegativeFloat
+    """Temperature of `draw_slate`."""
+    inputs: tuple[PositiveInt, PositiveInt]
+    """Lengths of a state and of a candidate."""
+    weights_sha256: str
+    """SHA-256 of the weights' file, so that files of two trainings are not mixed."""
+    reward: str
+    """Hash of the reward models whose types the policy knows."""
+
+
+@dataclass(frozen=True, eq=False)
+class ValuePolicy:
+    """Values candidates by a network, for `draw_slate`."""
+
+    kind: Learned
+    network: ValueNetwork
+    user: UserModel
+    temperature: float
+    inputs: tuple[int, int]
+    version: str = "new"
+    """First digits of the hash of the saved weights."""
+
+    @property
+    def name(self) -> str:
+        """Name and version."""
+        return f"{self.kind} {self.version}"
+
+    @torch.no_grad()
+    def values(
+        self, session: Session, prompt: str, candidates: Sequence[Candidate]
+    ) -> Sequence[float]:
+        """Return the network's value of each candidate."""
+        state = state_of(self.user, session, prompt)
+        found: list[float] = self.network(state, candidates_of(self.user, candidates)).tolist()
+        return found
+
+    def save(self, folder: Path, *, reward: str) -> None:
+        """Write `<kind>.safetensors`, then `<kind>.json`; `reward` is the hash of its rewards."""
+        weights = folder / f"{self.kind}.safetensors"
+        with write_atomically(weights) as temporary:
+            save_file(self.network.state_dict(), temporary)
+        config = PolicyConfig(
+            kind=self.kind,
+            temperature=self.temperature,
+            inputs=self.inputs,
+            weights_sha256=sha256_of(weights),
+            reward=reward,
+        )
+        write_json(folder / f"{self.kind}.json", config.model_dump())
+
+    @classmethod
+    def load(cls, folder: Path, kind: Learned, user: UserModel, *, reward: str) -> Self:
+        """Read a saved policy.
+
+        Raises:
+            PictuneError: files are missing, broken, of two trainings, or of another reward.
+        """
+        weights, again = folder / f"{kind}.safetensors", "run `make session-policy`"
+        try:
+            config = PolicyConfig.model_validate_json((folder / f"{kind}.json").read_bytes())
+            saved = load_file(weights)
+        except (OSError, ValidationError, SafetensorError) as error:
+            reason = str(error).splitlines()[0]
+            raise PictuneError(f"{folder}: no policy {kind!r} ({reason}); {again}") from error
+        if (version := sha256_of(weights)) != config.weights_sha256:
+            raise PictuneError(f"{weights}: not of the training of {kind}.json; {again}")
+        if config.reward != reward:
+            raise PictuneError(f"{folder}: learned with another reward than the run's; {again}")
+        check_finite(saved, str(weights))
+        network = ValueNetwork(*config.inputs, HIDDEN, generator=torch.Generator())
+        network.load_state_dict(saved)
+        return cls(kind, network, user, config.temperature, config.inputs, version[:8])
+
+
+def learn_policy(
+    kind: Learned,
+    turns: Transitions,
+    user: UserModel,
+    config: SessionPolicyConfig,
+    *,
+    generator: torch.Generator,
+) -> ValuePolicy:
+    """Return a policy learned from the turns; `generator` (CPU) draws weights and batches."""
+    discount = config.discount if kind == "value" else 0.0
+    network = train_values(turns, discount=discount, hidden=HIDDEN, generator=generator)
+    with torch.no_grad():
+        values = network(turns.states, turns.slates)
+    spread = torch.stack([row[on > 0].std(correction=0) for row, on in zip(values, turns.shown)])
+    return ValuePolicy(
+        kind,
+        network,
+        user,
+        config.temperature * float(spread.mean()),
+        (turns.states.shape[1], turns.slates.shape[2]),
+    )
+
+
+def logged_under(
+    policy: Policy,
+    critic: ValuePolicy,
+    sessions: Sequence[Session],
+    kind: RewardKind,
+) -> Logged:
+    """Return the sessions as the input of off-policy estimates of `policy`.
+
+    `critic` is the model of values that the doubly robust estimate corrects.
+    """
+    turns = [answered(session) for session in sessions]
+    shape = len(sessions), max(map(len, turns))
+    ratios, rewards, slate_values, state_values = np.ones(shape), *np.zeros((3, *shape))
+    for i, session in enumerate(sessions):
+        rewards[i, : len(turns[i])] = rewards_of(critic.user, session, kind)
+        for t, turn in enumerate(turns[i]):
+            path, candidates = before(session, turn), turn.candidates
+            values = policy.values(path, turn.prompt, candidates)
+            of = critic.values(path, turn.prompt, candidates)
+            warm = policy.temperature
+            stored = np.prod([candidates[number].chance for number in turn.shown])
+            ratios[i, t] = slate_chance(candidates, values, temperature=warm) / stored
+            slate_values[i, t] = np.mean([of[number] for number in turn.shown])
+            columns = len(turn.shown)
+            state_values[i, t] = mean_slate_value(
+                candidates, values, of, temperature=warm, columns=columns
+            )
+    return Logged(ratios, rewards, slate_values, state_values)

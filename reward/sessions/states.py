@@ -1,0 +1,111 @@
+"""Sessions as tensors: the state of a turn, its candidates, and its reward.
+
+    state = [embedding of the session's prompt, embedding of the turn's prompt,
+             mean embedding of the images of picked columns,
+             mean embedding of the prompts that were shown and not picked,
+             number of the turn / 5, posterior over types]
+    candidate = [embedding of its prompt, its category]
+
+Embeddings are scaled so that an entry has about unit size.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from data.sessions import CATEGORIES, MOST_TURNS, Candidate, Progress, Session, Turn
+from reward.sessions.implicit_q import Transitions
+from reward.sessions.settings import RewardKind
+from reward.sessions.user_model import UserModel
+
+_REWARDS: dict[Progress, float] = {"better": 1.0, "same": 0.0, "worse": -1.0}
+
+
+def answered(session: Session) -> list[Turn]:
+    """Return the turns that have an answer."""
+    return [turn for turn in session.turns if turn.answer is not None]
+
+
+def before(session: Session, turn: Turn) -> Session:
+    """Return the session with only the turns that lead to `turn`."""
+    by_number = {one.number: one for one in session.turns}
+    path: list[Turn] = []
+    after = turn.after
+    while after:
+        path.insert(0, by_number[after])
+        after = path[0].after
+    return replace(session, turns=tuple(path))
+
+
+def state_of(user: UserModel, path: Session, prompt: str) -> Tensor:
+    """Return the state [S] of a turn that begins with `prompt`, after the turns of `path`."""
+    texts = user.embedder.texts([path.prompt, prompt])
+    dim = texts.shape[1]
+    picked: list[str] = []
+    passed: list[str] = []
+    for turn in path.turns:
+        chosen = turn.answer.chosen if turn.answer is not None else None
+        for number in turn.shown:
+            if number == chosen:
+                picked += turn.candidates[number].image_ids
+            else:
+                passed.append(turn.candidates[number].prompt)
+    nothing = texts.new_zeros(dim)
+    images = user.embedder.images(picked)[:, :dim].mean(0) if picked else nothing
+    others = user.embedder.texts(passed).mean(0) if passed else nothing
+    turn_number = texts.new_tensor([(len(path.turns) + 1) / MOST_TURNS])
+    belief = torch.from_numpy(user.posterior(path.prompt, path.turns)).to(texts)
+    embedded = dim**0.5 * torch.cat([*texts, images, others])
+    return torch.cat([embedded, turn_number, belief]).float().cpu()
+
+
+def candidates_of(user: UserModel, candidates: Sequence[Candidate]) -> Tensor:
+    """Return the candidates as [n, C]."""
+    texts = user.embedder.texts([one.prompt for one in candidates]).float().cpu()
+    categories = torch.tensor([CATEGORIES.index(one.category) for one in candidates])
+    kinds = torch.nn.functional.one_hot(categories, len(CATEGORIES)).float()
+    return torch.cat([texts.shape[1] ** 0.5 * texts, kinds], dim=1)
+
+
+def rewards_of(user: UserModel, session: Session, kind: RewardKind) -> list[float]:
+    """Return the reward of each answered turn of the session; see `SessionPolicyConfig.reward`.
+
+    The posterior is that after all picks of the session.
+    """
+    turns = answered(session)
+    if kind == "utility":
+        belief = user.posterior(session.prompt, turns)
+        return [user.utility_of_pick(session.prompt, turn, belief) for turn in turns]
+    given = [turn.answer for turn in turns if turn.answer is not None]
+    return [
+        _REWARDS[one.progress] if one.progress else -float(one.chosen is None) for one in given
+    ]
+
+
+def transitions(user: UserModel, sessions: Sequence[Session], kind: RewardKind) -> Transitions:
+    """Return the answered turns of sessions as the input of implicit Q-learning.
+
+    A turn is followed by the next one in time, also where a person went back.
+    """
+    states, slates, rewards, follows = [], [], [], []
+    for session in sessions:
+        turns = answered(session)
+        rewards += rewards_of(user, session, kind)
+        for turn in turns:
+            states.append(state_of(user, before(session, turn), turn.prompt))
+            shown = [turn.candidates[number] for number in turn.shown]
+            slates.append(candidates_of(user, shown))
+            follows.append(turn is not turns[-1])
+    together = torch.stack(states)
+    return Transitions(
+        states=together,
+        slates=torch.nn.utils.rnn.pad_sequence(slates, batch_first=True),
+        shown=torch.nn.utils.rnn.pad_sequence(
+            [torch.ones(len(one)) for one in slates], batch_first=True
+        ),
+        rewards=torch.tensor(rewards),
+        next_states=together.roll(-1, 0),
+        goes_on=torch.tensor(follows).float(),
+    )
