@@ -51,6 +51,7 @@ from data.store.plan.own_work import OwnWork, rows_aside, take_first_aside
 from data.store.plan.planning import Comparisons, PlanChanges
 from data.store.plan.task_queue import draw_check, free_task
 from data.store.queries import load_rater, load_task, read_setting, write_setting
+from data.store.sessions import Sessions
 from data.store.views.progress import LatestTotals, fair_hold
 
 
@@ -80,6 +81,7 @@ class FeedbackStore(StorePart):
         self.comparisons = Comparisons(database, clock, self._order_seed)
         self.plan = PlanChanges(database, clock)
         self.own_work = OwnWork(database, clock, self.lease)
+        self.sessions = Sessions(database, clock)
 
     def _read_or_draw(self, connection: sa.Connection, name: str) -> str:
         """Return a setting of 128 random bits, drawn when the store is new."""

@@ -251,3 +251,53 @@ audit = sa.Table(
     sa.Column("after_json", sa.Text),
     sqlite_autoincrement=True,
 )
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    # slates and picks, see `data.sessions`; `ended_sessions` are of browsers and something else
+    sa.Column("session_id", sa.String(200), primary_key=True),
+    sa.Column("rater_id", sa.String(36), sa.ForeignKey(raters.c.rater_id), nullable=False),
+    sa.Column("intent", sa.Text),
+    sa.Column("prompt", sa.Text, nullable=False),
+    sa.Column("started_at", UtcDateTime, nullable=False),
+    sa.Column("ended_at", UtcDateTime),
+)
+
+_of_session = sa.ForeignKey(sessions.c.session_id)
+session_turns = sa.Table(
+    "session_turns",
+    metadata,
+    sa.Column("session_id", sa.String(200), _of_session, primary_key=True),
+    sa.Column("turn", sa.Integer, primary_key=True),
+    sa.Column("after", sa.Integer, nullable=False),
+    sa.Column("prompt", sa.Text, nullable=False),
+    sa.Column("policy", sa.String(200), nullable=False),
+    sa.Column("shown_at", UtcDateTime, nullable=False),
+    # empty until there is an answer; an answer is never changed
+    sa.Column("answer_id", sa.String(200), unique=True),  # made by the sender
+    sa.Column("answered_at", UtcDateTime),
+    sa.Column("chosen", sa.Integer),
+    sa.Column("progress", sa.String(20)),
+    sa.Column("critique", sa.JSON(none_as_null=True)),
+    sa.Column("comment", sa.Text),
+    sa.Column("stops", sa.Boolean),
+    sa.Column("time_on_task_ms", sa.Integer),
+)
+
+session_candidates = sa.Table(
+    "session_candidates",
+    metadata,
+    sa.Column("session_id", sa.String(200), primary_key=True),
+    sa.Column("turn", sa.Integer, primary_key=True),
+    sa.Column("candidate", sa.Integer, primary_key=True),
+    sa.Column("prompt", sa.Text, nullable=False),
+    sa.Column("category", sa.String(20), nullable=False),
+    sa.Column("place", sa.Integer),
+    sa.Column("chance", sa.Double),
+    sa.Column("value", sa.Double),
+    sa.Column("image_ids", sa.JSON, nullable=False),
+    sa.ForeignKeyConstraint(
+        ("session_id", "turn"), (session_turns.c.session_id, session_turns.c.turn)
+    ),
+)

@@ -1,0 +1,115 @@
+"""Turns of a session: the functions that the page and simulated people call.
+
+Expanders propose candidates, a policy values them, a slate is drawn with stated probabilities, and
+its images are drawn. The slate is saved before it is shown, its answer before the next is drawn.
+"""
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from data.sessions import COLUMN_IMAGES, COLUMNS, Candidate, Session, Turn, TurnAnswer
+from data.store.sessions import SessionRefused, Sessions, open_turn
+from reward.sessions.slates import Policy, draw_slate
+
+LARGEST_SEED = 2**31 - 1
+
+Propose = Callable[[Session, str, random.Random], Sequence[Candidate]]
+"""Returns candidates of several categories for a turn that begins with a prompt. The session has
+the answered turns that lead to this one."""
+
+Draw = Callable[[Sequence[str], Sequence[Sequence[int]]], Sequence[Sequence[str]]]
+"""Draws images of each prompt, one for each of its seeds; returns their ids. When it returns, the
+images are on disk and known to the run."""
+
+
+@dataclass(frozen=True)
+class Turns:
+    """Asks and answers the turns of sessions, each of its calls for one session."""
+
+    store: Sessions
+    propose: Propose
+    policy: Policy
+    draw: Draw
+    columns: int = COLUMNS
+    """Largest number of candidates of a slate."""
+    images: int = COLUMN_IMAGES
+    """Images of a candidate."""
+
+    def begin(
+        self, session_id: str, rater_id: str, prompt: str, *, intent: str | None = None
+    ) -> Session:
+        """Begin a session, see `Sessions.begin`."""
+        return self.store.begin(session_id, rater_id, prompt, intent=intent)
+
+    def next_turn(self, session_id: str, rng: random.Random, *, after: int | None = None) -> Turn:
+        """Return the turn that waits for its answer, or draw and save the next one.
+
+        Args:
+            session_id: the session.
+            rng: draws candidates, slate and seeds.
+            after: an answered turn to go on from, or 0 for the prompt of the session; None goes on
+                from the latest turn.
+
+        Raises:
+            SessionRefused: the session is not known or has ended, or has no such turn.
+            PictuneError: nothing was proposed, or the images cannot be drawn.
+        """
+        session = self.store.get(session_id)
+        if (waiting := open_turn(session)) is not None:
+            return waiting
+        if session.ended_at is not None:
+            raise SessionRefused(f"session {session_id}: has ended; begin a new one")
+        if after is None:
+            after = session.turns[-1].number if session.turns else 0
+        path = path_to(session, after)
+        prompt = next_prompt(path)
+        candidates = self.propose(path, prompt, rng)
+        slate = draw_slate(
+            candidates,
+            self.policy.values(path, prompt, candidates),
+            temperature=self.policy.temperature,
+            rng=rng,
+            columns=self.columns,
+        )
+        shown = [number for number, one in enumerate(slate) if one.place is not None]
+        seeds = [[rng.randrange(LARGEST_SEED) for _ in range(self.images)] for _ in shown]
+        drawn = self.draw([slate[number].prompt for number in shown], seeds)
+        images = dict(zip(shown, map(tuple, drawn), strict=True))
+        return self.store.save_slate(
+            session_id,
+            [replace(one, image_ids=images.get(k, ())) for k, one in enumerate(slate)],
+            after=after,
+            prompt=prompt,
+            policy=self.policy.name,
+        )
+
+    def answer(self, session_id: str, turn: int, answer: TurnAnswer, *, answer_id: str) -> Session:
+        """Save the answer to a turn, see `Sessions.save_answer`."""
+        return self.store.save_answer(session_id, turn, answer, answer_id=answer_id)
+
+
+def path_to(session: Session, after: int) -> Session:
+    """Return the session with only the turns that lead to turn `after`, and it; none for 0.
+
+    Raises:
+        SessionRefused: there is no such turn.
+    """
+    by_number = {one.number: one for one in session.turns}
+    turns: list[Turn] = []
+    while after:
+        if after not in by_number:
+            raise SessionRefused(f"session {session.session_id}: has no turn {after} to go on from")
+        turns.append(by_number[after])
+        after = by_number[after].after
+    return replace(session, turns=tuple(reversed(turns)))
+
+
+def next_prompt(path: Session) -> str:
+    """Return the prompt that the next turn begins with: of the latest pick, if there is one."""
+    if not path.turns:
+        return path.prompt
+    last = path.turns[-1]
+    if last.answer is None or last.answer.chosen is None:
+        return last.prompt
+    return last.candidates[last.answer.chosen].prompt
