@@ -115,12 +115,12 @@ adapter_hash      string?   SHA-256 of the adapter's file of the tuned model tha
 stochastic_share  float32?  share of the steps, from the first, that have this eta; null where it is
     not known
 origin            string?   comparison for an image that was drawn to compare models alone and that
-    nothing is trained on, playground for one that somebody drew and voted on there; null for
-    all others
+    nothing is trained on, playground for one that somebody drew and voted on there, session
+    for one of a slate; null for all others
 adapter_strength  float32?  factor of the adapter's update; null means 1, as trained
 """)
 
-COMPARISON, PLAYGROUND = "comparison", "playground"
+COMPARISON, PLAYGROUND, SESSION = "comparison", "playground", "session"
 """Values of the images' column `origin`; such images get no verdict or ranking tasks."""
 
 TASKS = schema_of("""

@@ -114,6 +114,10 @@ STAGES = {
     "play": Stage(
         "serve a playground in the browser: base and tuned models side by side", "play.play"
     ),
+    "session": Stage(
+        "serve sessions in the browser: slates of images, from which people pick turn by turn",
+        "session.session",
+    ),
     "rounds": Stage(
         "rounds of images, labels, reward and tuning, then evaluate; --rounds 3", "rounds.rounds"
     ),

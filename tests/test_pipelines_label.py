@@ -21,8 +21,7 @@ from data.store.tables import tasks
 from data.tables.parquet import MANIFEST
 from pipelines.cli import main
 from pipelines.collect.exporter import Exporter
-from pipelines.collect.label import ImageFiles
-from pipelines.run.campaign import add_planned_tasks, open_store
+from pipelines.run.campaign import ImageFiles, add_planned_tasks, open_store
 from pipelines.settings.config import check, read_toml
 from tests.support.data_campaign import Campaign
 

@@ -17,7 +17,7 @@ from data.errors import PictuneError
 from data.files import locked
 from data.image_files import THREADS
 from data.runs import RunFolder
-from data.schema import IMAGES, PLAYGROUND, PROMPTS, prompt_id, read_table, write_table
+from data.schema import IMAGES, PLAYGROUND, PROMPTS, SESSION, prompt_id, read_table, write_table
 from data.weights import check_model_folder
 from finetune.model.processes import Processes, launched
 from finetune.settings.sampler import Sampler
@@ -256,7 +256,7 @@ def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:
     """Write the rows after the rows of other images, to which labels may refer; return the count.
 
     The lock protects rows that an import or the playground adds at the same time. A row replaces
-    the row of the same image from the playground.
+    the row of the same image from the playground or a session.
     """
     kept: list[dict[str, object]] = []
     with locked(run.import_lock):
@@ -267,7 +267,7 @@ def _write_images(run: RunFolder, rows: Sequence[dict[str, object]]) -> int:
                 row
                 for row in read_table(run.images_table, IMAGES).to_pylist()
                 if row["path"] not in paths
-                and not (row["origin"] == PLAYGROUND and row["image_id"] in drawn)
+                and not (row["origin"] in (PLAYGROUND, SESSION) and row["image_id"] in drawn)
             ]
         write_table(pa.Table.from_pylist([*kept, *rows], schema=IMAGES), IMAGES, run.images_table)
     return len(kept) + len(rows)

@@ -5,13 +5,12 @@ Labels go to the feedback store, and are exported to Parquet.
 
 import argparse
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 from data.errors import PictuneError
-from data.files import locked, write_atomically
+from data.files import locked
 from data.runs import RunFolder
 from data.schema import PROMPTS, read_table
 from data.store.feedback_store import FeedbackStore
@@ -23,7 +22,13 @@ from labeling_app.settings import LabelConfig
 from pipelines.collect.exporter import Exporter
 from pipelines.flags import stands_for_settings
 from pipelines.interruption import INTERRUPTED, TERMINATED, ends_at_once, ends_in_order
-from pipelines.run.campaign import add_planned_tasks, campaign_images, image_files, open_store
+from pipelines.run.campaign import (
+    ImageFiles,
+    add_planned_tasks,
+    campaign_images,
+    cookie_secret,
+    open_store,
+)
 from pipelines.run.record import record
 from pipelines.settings.config import Settings
 
@@ -79,7 +84,7 @@ def main(run: RunFolder, settings: Settings) -> int:
                 quality=exporter.quality,
                 tables=run.latest,
             )
-            serve(create_app(state, _cookie_secret(run)), config, announce)
+            serve(create_app(state, cookie_secret(run)), config, announce)
         except SystemExit as ending:
             if ending.code != TERMINATED:
                 raise
@@ -122,41 +127,10 @@ def _served_alone(store: FeedbackStore) -> Iterator[Callable[[str], None]]:
         yield note
 
 
-class ImageFiles:
-    """Paths of the run's image files, including images that are added while the app runs."""
-
-    def __init__(self, run: RunFolder) -> None:
-        self._run = run
-        self._read()
-
-    def get(self, image_id: str) -> Path | None:
-        """Return the image's file; None if the run does not have the image."""
-        if (
-            image_id not in self._files
-            and self._run.images_table.stat().st_mtime_ns != self._changed_ns
-        ):
-            self._read()
-        return self._files.get(image_id)
-
-    def _read(self) -> None:
-        self._changed_ns = self._run.images_table.stat().st_mtime_ns
-        self._files = image_files(self._run)
-
-
 def _categories(run: RunFolder) -> dict[str, str]:
     table = read_table(run.prompts_table, PROMPTS)
     pairs = zip(table["prompt_id"].to_pylist(), table["category"].to_pylist(), strict=True)
     return {prompt_id: category for prompt_id, category in pairs if category is not None}
-
-
-def _cookie_secret(run: RunFolder) -> bytes:
-    """Return the key that signs cookies; it is saved, so that raters stay signed in."""
-    path = run.labels_dir / "cookie.key"
-    if not path.exists():
-        with write_atomically(path) as temporary:
-            temporary.touch(mode=0o600)
-            temporary.write_bytes(secrets.token_bytes(32))
-    return path.read_bytes()
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -15,19 +15,23 @@ LOGGER = logging.getLogger(__name__)
 FAILED = "The program has failed; its terminal shows where."
 
 
+def message_of(error: Exception) -> str:
+    """Return what a visitor reads about an error; errors of the program also go to the log."""
+    if isinstance(error, VisitorError):
+        return str(error)
+    if isinstance(error, PictuneError):
+        LOGGER.error("%s", error)  # a line, which may name files and servers
+        return FAILED
+    if type(error).__name__ in OUT_OF_MEMORY:
+        return "Out of memory: draw fewer images, or lower images.batch and start again."
+    LOGGER.error("page", exc_info=error)
+    return FAILED
+
+
 @contextmanager
 def visible_errors() -> Iterator[None]:
-    """Turn errors into messages on the page; errors of the program also go to the log."""
+    """Turn errors into messages on the page."""
     try:
         yield
-    except VisitorError as error:
-        raise gr.Error(str(error), print_exception=False) from error
-    except PictuneError as error:
-        LOGGER.error("%s", error)  # noqa: TRY400 - a line, which may name files and servers
-        raise gr.Error(FAILED, print_exception=False) from error
     except Exception as error:
-        if type(error).__name__ in OUT_OF_MEMORY:
-            message = "Out of memory: draw fewer images, or lower images.batch and start again."
-            raise gr.Error(message, print_exception=False) from error
-        LOGGER.exception("playground")
-        raise gr.Error(FAILED, print_exception=False) from error
+        raise gr.Error(message_of(error), print_exception=False) from error

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from data.errors import PictuneError
+from data.formats.records import SourceImage
 from data.ids import control_character
 from data.runs import RunFolder
 from finetune.model.diffusion import DiffusionModel
@@ -26,7 +27,7 @@ from finetune.settings.adapter_kinds import BASE
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.models import TunedModel, mixed_model, tuned_models
 from pipelines.run.image_io import load_images, save_png
-from pipelines.run.image_plan import ImagesConfig
+from pipelines.run.image_plan import DrawnBy, ImagesConfig
 from pipelines.run.judge import open_judge
 from pipelines.run.mixes import is_mix
 from pipelines.run.model_hashes import has_reward
@@ -79,12 +80,23 @@ class DrawnImage:
     met: bool | None = None
     """Whether the image shows everything in the prompt; None if no judge can tell."""
 
+    def source(self, run: RunFolder, model: str, weights: str, origin: str) -> SourceImage:
+        """Return the image with the facts that the run keeps of it; `weights` is a hash."""
+        drawn_by = DrawnBy(model, weights, self.sampler, self.adapter_hash)
+        own = {"round": run.round, "adapter_strength": self.strength, "origin": origin}
+        facts = drawn_by.facts(self.seed, self.file) | own
+        return SourceImage(column="image", content=self.file, facts=facts)
+
 
 class Studio:
     """The models of a run; it draws for one visitor at a time."""
 
-    def __init__(self, run: RunFolder, settings: Settings, folder: Path) -> None:
+    def __init__(
+        self, run: RunFolder, settings: Settings, folder: Path, *, measures: bool = True
+    ) -> None:
         """Open the models of a run in its current round; `folder` is for the image files.
+
+        Without `measures`, images get neither reward nor verdict, and these models stay closed.
 
         Raises:
             PictuneError: a model cannot be opened.
@@ -96,8 +108,9 @@ class Studio:
         for one in self.tuned.values():  # a misfit is reported now, not to visitors
             self.model.load_adapter(one.folder)
         reward = with_reward(run).reward_dir
-        self.reward = open_reward_model(reward, settings.run) if has_reward(reward) else None
-        self.judge = open_judge(settings.run)
+        has_one = measures and has_reward(reward)
+        self.reward = open_reward_model(reward, settings.run) if has_one else None
+        self.judge = open_judge(settings.run) if measures else None
         self._batch = settings.table("images", ImagesConfig).batch
         self._lock, self._is_closed = Lock(), False
 
@@ -117,15 +130,7 @@ class Studio:
         Raises:
             VisitorError: the request cannot be drawn; the message says what to change.
         """
-        text = prompt.strip()
-        if not text:
-            raise VisitorError("The prompt is empty: type what to draw, or pick one below it.")
-        if len(text) > LONGEST_PROMPT:
-            raise VisitorError(
-                f"The prompt has {len(text)} characters: use at most {LONGEST_PROMPT}."
-            )
-        if (control := control_character(text)) is not None:
-            raise VisitorError(f"The prompt has the control character {control}: remove it.")
+        text = checked_prompt(prompt)
         if first_seed is None or not 0 <= first_seed <= LARGEST_SEED:
             raise VisitorError(f"First seed: give a whole number from 0 to {LARGEST_SEED}.")
         names = [name for name in (BASE, *self.tuned) if name in models]
@@ -234,6 +239,22 @@ class Studio:
             yield from (
                 {name: values[i] for name, values in known.items()} for i in range(len(part))
             )
+
+
+def checked_prompt(prompt: str) -> str:
+    """Return a visitor's prompt without spaces around it.
+
+    Raises:
+        VisitorError: it is empty or too long, or has control characters.
+    """
+    text = prompt.strip()
+    if not text:
+        raise VisitorError("The prompt is empty: type what to draw, or pick one below it.")
+    if len(text) > LONGEST_PROMPT:
+        raise VisitorError(f"The prompt has {len(text)} characters: use at most {LONGEST_PROMPT}.")
+    if (control := control_character(text)) is not None:
+        raise VisitorError(f"The prompt has the control character {control}: remove it.")
+    return text
 
 
 def file_name(model: str, wanted: DrawRequest, seed: int) -> str:

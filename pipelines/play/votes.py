@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, ValidationError
 
 from data.files import sha256_of
 from data.formats.landing import import_records
-from data.formats.records import Record, Row, SourceImage, SourceLabel
+from data.formats.records import Record, Row, SourceLabel
 from data.ids import uuid7
 from data.runs import RunFolder
 from data.schema import COMPARISON, PLAYGROUND
@@ -26,7 +26,6 @@ from pipelines.play import words
 from pipelines.play.errors import visible_errors
 from pipelines.play.studio import DrawnImage, Studio, VisitorError
 from pipelines.run.campaign import column_of_images, open_store
-from pipelines.run.image_plan import DrawnBy
 from pipelines.run.model_hashes import weights_hash
 from pipelines.settings.config import Settings
 
@@ -131,7 +130,7 @@ def save_vote(
             yield Record(
                 row=Row(path=Path(PLAYGROUND), number=1, values={}),
                 prompt=best.prompt,
-                images=tuple(_source_of(one, run, model, weights) for one in pair),
+                images=tuple(one.source(run, model, weights, PLAYGROUND) for one in pair),
                 kind="comparison",
                 task={"axis": "overall", "models": tuple(one.model for one in pair)},
                 labels=(
@@ -152,11 +151,3 @@ def save_vote(
             raise VisitorError(f"{VOTES_AN_HOUR} votes came from here within an hour: wait a bit.")
         import_records(records(), PLAYGROUND, run, store, now=now)
     return [uuid7(now, submission) for submission in submissions]
-
-
-def _source_of(one: DrawnImage, run: RunFolder, model: str, weights: str) -> SourceImage:
-    """Return the image with the facts that the run keeps of it; `weights` is the model's hash."""
-    drawn_by = DrawnBy(model, weights, one.sampler, one.adapter_hash)
-    own = {"round": run.round, "adapter_strength": one.strength, "origin": PLAYGROUND}
-    facts = drawn_by.facts(one.seed, one.file) | own
-    return SourceImage(column="image", content=one.file, facts=facts)

@@ -1,15 +1,17 @@
 """The labeling campaign of a run: its feedback store, its tasks, and the export to Parquet."""
 
 import hashlib
+import secrets
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
 
 from data.feedback import ChecksConfig
+from data.files import write_atomically
 from data.kinds.registry import KINDS
 from data.runs import RunFolder
-from data.schema import COMPARISON, IMAGES, PLAYGROUND, read_table
+from data.schema import COMPARISON, IMAGES, PLAYGROUND, SESSION, read_table
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
 from labeling_app.campaign.known_answers import read_gold
@@ -77,7 +79,7 @@ def add_planned_tasks(store: FeedbackStore, run: RunFolder, settings: Settings) 
     """
     config = settings.table("tasks", TasksConfig)
     images, origins = campaign_images(run), column_of_images(run, "origin")
-    drawn = [row for row in images.values() if origins[row.image_id] != PLAYGROUND]
+    drawn = [row for row in images.values() if origins[row.image_id] not in (PLAYGROUND, SESSION)]
     planned = plan_tasks(drawn, config)
     gold = read_gold(config.gold, images) if config.gold else ()
     # gold comes last: of two tasks on the same images the store takes the later task
@@ -89,3 +91,35 @@ def export_labels(store: FeedbackStore, run: RunFolder) -> str:
     files = export(store, run).files
     labels = sum(files[f"latest/{kind.table}.parquet"].rows for kind in KINDS.values())
     return f"{labels} labels in {run.latest}"
+
+
+class ImageFiles:
+    """Paths of the run's image files, including images that are added while the app runs."""
+
+    def __init__(self, run: RunFolder) -> None:
+        self._run = run
+        self._read()
+
+    def get(self, image_id: str) -> Path | None:
+        """Return the image's file; None if the run does not have the image."""
+        if (
+            image_id not in self._files
+            and self._run.images_table.stat().st_mtime_ns != self._changed_ns
+        ):
+            self._read()
+        return self._files.get(image_id)
+
+    def _read(self) -> None:
+        changed_ns = self._run.images_table.stat().st_mtime_ns
+        self._files = image_files(self._run)
+        self._changed_ns = changed_ns  # last: until then, other threads read the table as well
+
+
+def cookie_secret(run: RunFolder) -> bytes:
+    """Return the key that signs cookies; it is saved, so that raters stay signed in."""
+    path = run.labels_dir / "cookie.key"
+    if not path.exists():
+        with write_atomically(path) as temporary:
+            temporary.touch(mode=0o600)
+            temporary.write_bytes(secrets.token_bytes(32))
+    return path.read_bytes()

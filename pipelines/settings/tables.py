@@ -21,5 +21,6 @@ TABLES: dict[str, str] = {
     "evaluate": "pipelines.settings.stages:EvaluateConfig",
     "compare": "labeling_app.campaign.comparisons:CompareConfig",
     "play": "pipelines.play.settings:PlayConfig",
+    "session": "pipelines.session.settings:SessionConfig",
 }
 """Each table's model as `module:class`, in the order in which settings are written."""

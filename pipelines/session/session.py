@@ -1,0 +1,111 @@
+"""Stage `session`: serves the page of sessions until Ctrl-C."""
+
+import argparse
+import os
+from contextlib import closing
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pyarrow.compute as pc
+
+from data.errors import PictuneError
+from data.runs import RunFolder
+from data.schema import IMAGES, read_table
+from data.store.feedback_store import FeedbackStore
+from data.weights import check_model_folder
+from labeling_app.settings import LabelConfig, ServerConfig
+from pipelines.flags import stands_for_settings
+from pipelines.interruption import INTERRUPTED, ends_at_once, ends_in_order
+from pipelines.play.settings import PlayConfig
+from pipelines.run.campaign import ImageFiles, cookie_secret, open_store
+from pipelines.run.prompts import read_prompts
+from pipelines.session.expanders import Rules
+from pipelines.session.settings import SessionConfig
+from pipelines.settings.config import Settings
+from reward.sessions.slates import RandomPolicy
+
+
+def main(run: RunFolder, settings: Settings) -> int:
+    """Open the model and serve the page.
+
+    Returns:
+        The exit status after Ctrl-C; SIGTERM ends the process by an exception.
+
+    Raises:
+        PictuneError: a setting is wrong, the model cannot be opened, nobody could sign in, or the
+            app cannot listen on the address.
+    """
+    config, server = settings.table("session", SessionConfig), settings.table("play", PlayConfig)
+    check_model_folder(settings.run.model)
+    propose, intents = Rules(vocabulary(run)), read_intents(config)
+    with open_store(run) as store:
+        label = _who_may_enter(run, store, settings.table("label", LabelConfig), server)
+        with ends_at_once():
+            from labeling_app.app_state import AppState  # noqa: PLC0415 - loads FastAPI
+            from labeling_app.server import serve  # noqa: PLC0415 - loads Gradio
+            from pipelines.play.studio import Studio  # noqa: PLC0415 - loads torch
+            from pipelines.session.desk import Desk, StudioDraw  # noqa: PLC0415
+            from pipelines.session.server import SessionPage, create_app  # noqa: PLC0415
+            from pipelines.session.turns import Turns  # noqa: PLC0415
+
+        with TemporaryDirectory(prefix="pictune-session-") as folder, ends_in_order():
+            os.environ["GRADIO_TEMP_DIR"] = folder
+            studio = Studio(run, settings, Path(folder), measures=False)
+            draw = StudioDraw(studio, config.model, store)
+            turns = Turns(store.sessions, propose, RandomPolicy(), draw, images=config.images)
+            desk = Desk(turns, draw)
+            page = SessionPage(
+                AppState(store, ImageFiles(run).get, label),
+                turns,
+                desk,
+                intents,
+                config.show_prompts,
+                run.root.name,
+            )
+            with closing(desk), closing(studio):
+                app = create_app(page, server, cookie_secret(run))
+                serve(app, server, lambda address: _announce(config, label, address))
+    return INTERRUPTED
+
+
+def vocabulary(run: RunFolder) -> list[str]:
+    """Return the prompts of the run's images, without those of sessions and visitors."""
+    table = read_table(run.images_table, IMAGES)
+    table = table.filter(pc.field("origin").is_null())
+    return sorted(set(table["prompt"].to_pylist()))
+
+
+def read_intents(config: SessionConfig) -> tuple[str, ...]:
+    """Return the intents, read from their file where they stand in one.
+
+    Raises:
+        PictuneError: the file cannot be read, or is empty.
+    """
+    if isinstance(config.intents, Path):
+        return tuple(one.text for one in read_prompts(config.intents))
+    return config.intents
+
+
+def _who_may_enter(
+    run: RunFolder, store: FeedbackStore, label: LabelConfig, server: ServerConfig
+) -> LabelConfig:
+    """Return the raters' settings; a name is enough where nobody has a password on this machine."""
+    if label.open or store.raters.has_passwords():
+        return label
+    if not server.is_local:
+        raise PictuneError(
+            f"{run.root}: nobody can sign in yet; `make rater NAME=...` adds a rater, "
+            "label.open = true lets in anyone with a name"
+        )
+    return label.model_copy(update={"open": True})
+
+
+def _announce(config: SessionConfig, label: LabelConfig, address: str) -> None:
+    who = "anyone may enter" if label.open else "raters sign in"
+    print(f"session at {address} ({config.model} draws, {who}; Ctrl-C ends)", flush=True)
+
+
+def add_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags of this stage; all of them set settings."""
+    parser.add_argument("--port", type=int, help="port to listen on (play.port)")
+    stands_for_settings(parser, port="play.port")
