@@ -6,6 +6,7 @@ proposals of a turn are prompts of the bank, so that thousands of sessions need 
 
 import itertools
 import json
+import random
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,12 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from data.files import sha256_of, write_atomically, write_json
-from data.sessions import COLUMN_IMAGES, Candidate, Category
+from data.sessions import COLUMN_IMAGES, Candidate, Session
 from finetune.model.sampler import draw_batches
 from finetune.settings.sampler import Sampler
 from pipelines.progress import progress
 from pipelines.run.image_io import load_images, save_png
 from pipelines.run.judge import EMBEDDED_JUDGE, EMBEDDED_MODEL
+from pipelines.session.expanders import Rules
 from pipelines.settings.run import RunConfig
 from reward.clip.backbone import ClipBackbone
 from world.captions import PLACE_PHRASES
@@ -53,30 +55,23 @@ class Wish:
         return f"{article} {tint}{self.animal}{place}"
 
 
-WISHES = [
-    Wish(*parts) for parts in itertools.product(ANIMALS, (None, *TINTS), (None, *PLACES))
-]
+WISHES = [Wish(*parts) for parts in itertools.product(ANIMALS, (None, *TINTS), (None, *PLACES))]
 PROMPTS = {wish.prompt(wording): (wish, wording) for wish in WISHES for wording in (0, 1)}
 """Every prompt of the bank, with its wish and wording."""
 
 
-def proposals(prompt: str) -> list[Candidate]:
-    """Return the candidates of a turn that begins with a prompt of the bank, by rules.
+RULES = Rules(prompt for prompt, (_, wording) in PROMPTS.items() if not wording)
 
-    The prompt in its other wording; other places; other colors; other animals; and both another
-    color and another place.
+
+def propose(session: Session, prompt: str, rng: random.Random) -> list[Candidate]:
+    """Return the candidates of the rules of `make session` that are in the bank.
+
+    The rules put a place where there is none, and exchange colors and animals, but no place. The
+    other wording stands for what they say in other words.
     """
     wish, wording = PROMPTS[prompt]
-    others: dict[Category, list[Wish]] = {
-        "detail": [Wish(wish.animal, wish.tint, place) for place in PLACES],
-        "style": [Wish(wish.animal, tint, wish.place) for tint in TINTS],
-        "subject": [Wish(animal, wish.tint, wish.place) for animal in ANIMALS],
-        "surprise": [Wish(wish.animal, tint, place) for tint in TINTS for place in PLACES],
-    }
-    found = [Candidate(wish.prompt(1 - wording), "rephrase")]
-    for category, wishes in others.items():
-        found += [Candidate(one.prompt(wording), category) for one in wishes if one != wish]
-    return found
+    found = [one for one in RULES(session, wish.prompt(), rng) if one.prompt in PROMPTS]
+    return [Candidate(wish.prompt(1 - wording), "rephrase"), *found]
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,7 +14,7 @@ from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
 from reward.learning.examples import Examples, logits_and_margins
-from reward.learning.rater_types import RaterTypes, fit_types, posterior
+from reward.learning.rater_types import RaterTypes, fit_types
 from reward.learning.split import Split
 from reward.learning.training import train_from_scratch
 from reward.model import RewardModel
@@ -32,7 +32,12 @@ CHOICES = 10
 CONFIG = RewardConfig(
     hidden=(64,), members=3, epochs=40, ranking_weight=1.0, auxiliary_weight=0, rater_types=4
 )
-MISSING = {"count": "object", "nothing": "object", "color": "color", "place": "place"}
+MISSING = {
+    "count": "wrong count",
+    "nothing": "too much in it",
+    "color": "wrong colors",
+    "place": "something is missing",
+}
 """Word of the critique for each part of a prompt."""
 
 
@@ -72,7 +77,12 @@ def choices(bank: Bank, kinds: Sequence[int | None], rng: random.Random) -> Rate
     """Return ten choices of each rater to learn from, and ten that are held out."""
     prompts = [one.prompt() for animal in ANIMALS for one in _halves(animal)]
     by_animal = {
-        animal: [i for p, (wish, _) in PROMPTS.items() if wish.animal == animal for i in bank.image_ids[p]]
+        animal: [
+            i
+            for p, (wish, _) in PROMPTS.items()
+            if wish.animal == animal
+            for i in bank.image_ids[p]
+        ]
         for animal in ANIMALS
     }
     rows: list[tuple[int, ...]] = []

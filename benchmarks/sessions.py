@@ -3,11 +3,8 @@
 import random
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 
-import numpy as np
-
-from benchmarks.session_bank import ANIMALS, PLACES, TINTS, Bank, Wish, proposals
+from benchmarks.session_bank import ANIMALS, PLACES, TINTS, Bank, Wish, propose
 from benchmarks.session_types import LIKED, eye_of
 from data.sessions import Candidate, Session
 from data.store.feedback_store import FeedbackStore
@@ -15,7 +12,6 @@ from pipelines.session.people import Averaging, Satisficing, live_through
 from pipelines.session.turns import Turns
 from reward.sessions.slates import Policy
 
-SURPRISES = 5
 FITS = 0.7
 """Probability that a person wants the color, and the place, that their type likes."""
 PEOPLE = {"averaging": Averaging, "satisficing": Satisficing}
@@ -32,21 +28,16 @@ def wish_of(kind: int, rng: random.Random) -> tuple[Wish, Wish]:
     )
 
 
-def propose(path: Session, prompt: str, rng: random.Random) -> Sequence[Candidate]:
-    """Return the proposals of the bank, with a few of its many surprises."""
-    every = proposals(prompt)
-    surprises = [one for one in every if one.category == "surprise"]
-    kept = rng.sample(surprises, SURPRISES)
-    return [one for one in every if one.category != "surprise"] + kept
-
-
 def hold(bank: Bank, policy: Policy, count: int, *, people: str, seed: int):
     """Return sessions of simulated people under a policy, and what each person's eye sees."""
     found = []
     with tempfile.TemporaryDirectory() as folder:
         with FeedbackStore.open(f"sqlite:///{folder}/feedback.db") as store:
             turns = Turns(
-                store.sessions, propose, policy, lambda prompts, _: [bank.image_ids[p] for p in prompts]
+                store.sessions,
+                propose,
+                policy,
+                lambda prompts, _: [bank.image_ids[p] for p in prompts],
             )
             for number in range(count):
                 rng = random.Random(f"{seed} {number}")
@@ -56,7 +47,13 @@ def hold(bank: Bank, policy: Policy, count: int, *, people: str, seed: int):
                 name = f"person {number}"
                 rater_id = store.add_rater(name, source="simulated")
                 session = live_through(
-                    turns, person, f"session-{number}", rater_id, first.prompt(), intent=wish.prompt(), rng=rng
+                    turns,
+                    person,
+                    f"session-{number}",
+                    rater_id,
+                    first.prompt(),
+                    intent=wish.prompt(),
+                    rng=rng,
                 )
                 found.append((session, person, kind))
     return found

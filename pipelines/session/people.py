@@ -17,16 +17,17 @@ the other.
 """
 
 import random
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import softmax
 
 from data.sessions import Progress, Session, Turn, TurnAnswer
 from pipelines.session.turns import Turns
+
 
 @dataclass(frozen=True)
 class Sight:
@@ -67,28 +68,26 @@ class Habits:
     """Median time on a turn."""
 
 
-class Person(Protocol):
+@dataclass(frozen=True)
+class Person(ABC):
     """A person who answers turns."""
 
-    @property
-    def eye(self) -> Eye: ...
+    eye: Eye
+    habits: Habits = Habits()
 
-    @property
-    def habits(self) -> Habits: ...
-
+    @abstractmethod
     def quality(self, sights: Sequence[Sight]) -> float:
         """Return the quality of a column from what is seen in its images."""
 
+    @abstractmethod
     def pick(self, seen: Sequence[float], turn: int, rng: random.Random) -> int:
         """Return the place of the picked column from the qualities seen in turn `turn`."""
 
 
 @dataclass(frozen=True)
-class Averaging:
+class Averaging(Person):
     """A person who sees the mean of a column, and picks by softmax."""
 
-    eye: Eye
-    habits: Habits = Habits()
     sharpness: float = 20.0
 
     def quality(self, sights: Sequence[Sight]) -> float:
@@ -102,11 +101,9 @@ class Averaging:
 
 
 @dataclass(frozen=True)
-class Satisficing:
+class Satisficing(Person):
     """A person who looks for the best image, and takes the first column that is good enough."""
 
-    eye: Eye
-    habits: Habits = Habits()
     enough: float = 0.5
     """Quality that is good enough in the first turn."""
     more: float = 0.08

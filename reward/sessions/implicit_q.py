@@ -70,17 +70,17 @@ class ValueNetwork(nn.Module):
 
     def of_slates(self, turns: Transitions) -> Tensor:
         """Return q [N], the mean of f over the shown candidates."""
-        values = self(turns.states, turns.slates) * turns.shown
+        values: Tensor = self(turns.states, turns.slates) * turns.shown
         return values.sum(1) / turns.shown.sum(1)
 
 
 def _two_layers(inputs: int, hidden: int, generator: torch.Generator) -> nn.Sequential:
-    layers = nn.Sequential(nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-    for layer in (layers[0], layers[2]):
-        bound = layer.in_features**-0.5
+    first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, 1)
+    for layer in (first, last):
+        bound = float(layer.in_features) ** -0.5
         for weight in layer.parameters():
             nn.init.uniform_(weight, -bound, bound, generator=generator)
-    return layers
+    return nn.Sequential(first, nn.ReLU(), last)
 
 
 def expectile_loss(advantage: Tensor, expectile: float) -> Tensor:

@@ -13,6 +13,7 @@ q_t is a model's value of the shown slate, v_t its mean over the slates of the n
 ~w_0 = 1 / (number of sessions). After a session's end r, q and v are 0 and rho is 1.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,3 +98,29 @@ def estimates(logged: Logged, counts: Values, *, discount: float) -> tuple[Value
 def _summed_up(values: Values, sessions: int) -> Estimate:
     value = float(values[0]) if np.isfinite(values[0]) else None
     return Estimate(value, None if value is None else interval(values[1:], sessions))
+
+
+def table(estimates: Mapping[str, OffPolicy]) -> str:
+    """Return the estimates as lines of text, one for each policy."""
+    titles = ("policy", "weighted importance sampling", "doubly robust", "effective sessions")
+    rows = [titles] + [
+        (
+            name,
+            _in_words(one.weighted),
+            _in_words(one.doubly_robust),
+            f"{one.effective_sessions:.1f} of {one.sessions}",
+        )
+        for name, one in estimates.items()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
+    return "\n".join(lines)
+
+
+def _in_words(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return "no session shows its slates"
+    if estimate.interval is None:
+        return f"{estimate.value:.2f}"
+    low, high = estimate.interval
+    return f"{estimate.value:.2f} ({low:.2f} to {high:.2f})"

@@ -6,7 +6,7 @@ Both learn from the same sessions. The greedy one has discount 0: the reward of 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -20,12 +20,11 @@ from data.sessions import Candidate, Session
 from data.weights import check_finite
 from reward.sessions.implicit_q import Transitions, ValueNetwork, train_values
 from reward.sessions.off_policy import Logged
-from reward.sessions.settings import RewardKind, SessionPolicyConfig
+from reward.sessions.settings import Learned, RewardKind, SessionPolicyConfig
 from reward.sessions.slates import Policy, mean_slate_value, slate_chance
-from reward.sessions.states import answered, before, candidates_of, rewards_of, state_of
+from reward.sessions.states import answered, candidates_of, rewards_of, state_of
 from reward.sessions.user_model import UserModel
 
-Learned = Literal["greedy", "value"]
 HIDDEN = 128
 """Width of the network's hidden layer."""
 
@@ -121,12 +120,13 @@ def learn_policy(
     network = train_values(turns, discount=discount, hidden=HIDDEN, generator=generator)
     with torch.no_grad():
         values = network(turns.states, turns.slates)
-    spread = torch.stack([row[on > 0].std(correction=0) for row, on in zip(values, turns.shown)])
+    means = (values * turns.shown).sum(1, keepdim=True) / turns.shown.sum(1, keepdim=True)
+    spread = ((values - means).square() * turns.shown).sum() / turns.shown.sum()
     return ValuePolicy(
         kind,
         network,
         user,
-        config.temperature * float(spread.mean()),
+        config.temperature * float(spread.sqrt()),
         (turns.states.shape[1], turns.slates.shape[2]),
     )
 
@@ -147,11 +147,11 @@ def logged_under(
     for i, session in enumerate(sessions):
         rewards[i, : len(turns[i])] = rewards_of(critic.user, session, kind)
         for t, turn in enumerate(turns[i]):
-            path, candidates = before(session, turn), turn.candidates
+            path, candidates = session.path_to(turn.after), turn.candidates
             values = policy.values(path, turn.prompt, candidates)
             of = critic.values(path, turn.prompt, candidates)
             warm = policy.temperature
-            stored = np.prod([candidates[number].chance for number in turn.shown])
+            stored = np.prod([one.chance for one in candidates if one.chance is not None])
             ratios[i, t] = slate_chance(candidates, values, temperature=warm) / stored
             slate_values[i, t] = np.mean([of[number] for number in turn.shown])
             columns = len(turn.shown)

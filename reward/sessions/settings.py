@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, NonNegativeFloat
 
 RewardKind = Literal["progress", "utility"]
+Learned = Literal["greedy", "value"]
+PolicyName = Literal["random", Learned]
 
 
 class SessionPolicyConfig(BaseModel, frozen=True, extra="forbid"):

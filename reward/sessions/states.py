@@ -3,19 +3,19 @@
     state = [embedding of the session's prompt, embedding of the turn's prompt,
              mean embedding of the images of picked columns,
              mean embedding of the prompts that were shown and not picked,
-             number of the turn / 5, posterior over types]
+             number of the turn / 5, reward of the last turn by its answer, utility of its pick,
+             posterior over types]
     candidate = [embedding of its prompt, its category]
 
 Embeddings are scaled so that an entry has about unit size.
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from data.sessions import CATEGORIES, MOST_TURNS, Candidate, Progress, Session, Turn
+from data.sessions import CATEGORIES, MOST_TURNS, Candidate, Progress, Session, Turn, TurnAnswer
 from reward.sessions.implicit_q import Transitions
 from reward.sessions.settings import RewardKind
 from reward.sessions.user_model import UserModel
@@ -26,17 +26,6 @@ _REWARDS: dict[Progress, float] = {"better": 1.0, "same": 0.0, "worse": -1.0}
 def answered(session: Session) -> list[Turn]:
     """Return the turns that have an answer."""
     return [turn for turn in session.turns if turn.answer is not None]
-
-
-def before(session: Session, turn: Turn) -> Session:
-    """Return the session with only the turns that lead to `turn`."""
-    by_number = {one.number: one for one in session.turns}
-    path: list[Turn] = []
-    after = turn.after
-    while after:
-        path.insert(0, by_number[after])
-        after = path[0].after
-    return replace(session, turns=tuple(path))
 
 
 def state_of(user: UserModel, path: Session, prompt: str) -> Tensor:
@@ -55,10 +44,13 @@ def state_of(user: UserModel, path: Session, prompt: str) -> Tensor:
     nothing = texts.new_zeros(dim)
     images = user.embedder.images(picked)[:, :dim].mean(0) if picked else nothing
     others = user.embedder.texts(passed).mean(0) if passed else nothing
-    turn_number = texts.new_tensor([(len(path.turns) + 1) / MOST_TURNS])
-    belief = torch.from_numpy(user.posterior(path.prompt, path.turns)).to(texts)
+    belief = user.posterior(path.prompt, path.turns)
+    last = path.turns[-1:]
+    said = [_said(turn.answer) for turn in last if turn.answer is not None] or [0.0]
+    liked = [user.utility_of_pick(path.prompt, turn, belief) for turn in last] or [0.0]
+    numbers = [(len(path.turns) + 1) / MOST_TURNS, *said, *liked, *belief]
     embedded = dim**0.5 * torch.cat([*texts, images, others])
-    return torch.cat([embedded, turn_number, belief]).float().cpu()
+    return torch.cat([embedded, texts.new_tensor(numbers)]).float().cpu()
 
 
 def candidates_of(user: UserModel, candidates: Sequence[Candidate]) -> Tensor:
@@ -78,10 +70,11 @@ def rewards_of(user: UserModel, session: Session, kind: RewardKind) -> list[floa
     if kind == "utility":
         belief = user.posterior(session.prompt, turns)
         return [user.utility_of_pick(session.prompt, turn, belief) for turn in turns]
-    given = [turn.answer for turn in turns if turn.answer is not None]
-    return [
-        _REWARDS[one.progress] if one.progress else -float(one.chosen is None) for one in given
-    ]
+    return [_said(turn.answer) for turn in turns if turn.answer is not None]
+
+
+def _said(answer: TurnAnswer) -> float:
+    return _REWARDS[answer.progress] if answer.progress else -float(answer.chosen is None)
 
 
 def transitions(user: UserModel, sessions: Sequence[Session], kind: RewardKind) -> Transitions:
@@ -94,7 +87,7 @@ def transitions(user: UserModel, sessions: Sequence[Session], kind: RewardKind) 
         turns = answered(session)
         rewards += rewards_of(user, session, kind)
         for turn in turns:
-            states.append(state_of(user, before(session, turn), turn.prompt))
+            states.append(state_of(user, session.path_to(turn.after), turn.prompt))
             shown = [turn.candidates[number] for number in turn.shown]
             slates.append(candidates_of(user, shown))
             follows.append(turn is not turns[-1])

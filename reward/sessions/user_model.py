@@ -95,5 +95,5 @@ class UserModel:
 def updated(belief: Values, utilities: Values, picked: int, sharpness: float) -> Values:
     """Return the belief [k] after a pick, from the utilities [k, L] of the shown columns."""
     likelihoods = softmax(sharpness * utilities, axis=1)[:, picked]
-    together: Values = belief * likelihoods
-    return together / together.sum()
+    following: Values = belief * likelihoods / (belief @ likelihoods)
+    return following
