@@ -32,6 +32,7 @@ from data.schema import read_metadata, read_table, write_batches, write_table
 from data.store.feedback_store import FeedbackStore
 from data.store.tables import labels
 from data.store.views import rows
+from data.store.views.sessions import session_tables
 
 PART_ROWS = 1000
 """Number of sequence numbers per file of `labels/parts/`."""
@@ -87,14 +88,17 @@ def export(store: FeedbackStore, run: RunFolder) -> Manifest:
         # counted too, as PostgreSQL may commit a lower sequence number later
         revisions = connection.scalar(sa.select(sa.func.count()).select_from(labels))
         raters = rows.rater_facts(connection, store.public_rater_id)
+        slates = session_tables(connection, raters)
         facts = (last, revisions, list(raters.values()), sorted(parts))
-        inputs = _digest((*known.values(), tasks, audit), facts)
+        inputs = _digest((*known.values(), tasks, audit, *slates.values()), facts)
         if earlier is not None and earlier.inputs == inputs and _is_intact(run, earlier):
             return earlier
         with new_folder(run.snapshots) as folder:
             for name, table in known.items():
                 write_table(table, table.schema, folder / f"{name}.parquet")
             write_table(audit, schema.AUDIT, folder / "audit.parquet")
+            for name, table in slates.items():
+                write_table(table, table.schema, folder / f"{name}.parquet")
             _write_feedback(connection, folder, tasks, raters)
             manifest = _manifest_of(folder, inputs, last, parts)
             write_json(folder / MANIFEST, manifest.model_dump())

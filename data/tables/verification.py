@@ -18,8 +18,9 @@ from data.regions import LABELS_REGIONS, REGIONS_TABLE
 from data.runs import RunFolder
 from data.schema import AUDIT, IMAGES, LABELS_LOG, PROMPTS, TASKS, read_table
 from data.store.feedback_store import FeedbackStore
-from data.store.tables import labels, task_images, tasks
+from data.store.tables import labels, session_candidates, task_images, tasks
 from data.store.views import rows
+from data.store.views.sessions import SESSION_TABLES, session_tables
 from data.tables.parquet import MANIFEST, PART_ROWS, Manifest, last_sequence, read_manifest
 
 MOST_IDS_NAMED = 3
@@ -113,6 +114,10 @@ def _orphans(store: FeedbackStore, images: pa.Table, prompts: pa.Table) -> Itera
                         f"{name} {key}: {count} labels refer to it but {name}s.parquet does not "
                         "have it; draw the run's images again"
                     )
+        known = set(images["image_id"].to_pylist())
+        for shown in connection.scalars(sa.select(session_candidates.c.image_ids)):
+            for image_id in set(shown) - known:
+                yield f"image {image_id}: a session showed it but images.parquet does not have it"
 
 
 def _unknown_prompts(run: RunFolder, images: pa.Table, prompts: pa.Table) -> Iterator[str]:
@@ -179,6 +184,10 @@ def _differing_tables(
     if marks or f"latest/{REGIONS_TABLE}.parquet" in manifest.files:
         stored = pa.concat_tables([LABELS_REGIONS.empty_table(), *marks])
         expected[REGIONS_TABLE] = LABELS_REGIONS, stored
+    slates = session_tables(connection, raters)
+    if slates or "latest/sessions.parquet" in manifest.files:
+        for name, schema in SESSION_TABLES.items():
+            expected[name] = schema, slates.get(name, schema.empty_table())
     for name, (schema, table) in expected.items():
         file = f"latest/{name}.parquet"
         path = run.labels_dir / file

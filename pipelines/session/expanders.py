@@ -11,7 +11,6 @@ import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from typing import TypeVar
 
 from data.sessions import Candidate, Category, Session
@@ -160,20 +159,20 @@ class Rules:
 
         None is the prompt, or was shown in the turns of `session`.
         """
-        words = words_of(prompt)
-        seen = {words, *(words_of(turn.prompt) for turn in session.turns)}
-        seen |= {
-            words_of(turn.candidates[number].prompt)
-            for turn in session.turns
-            for number in turn.shown
-        }
+        words, seen = words_of(prompt), shown_before(session, prompt)
         found = []
         for category, expander in EXPANDERS.items():
-            proposed = (one for one in expander(self._known, words, rng) if one not in seen)
-            for one in islice(_once(proposed), self._each):
+            proposed = dict.fromkeys(expander(self._known, words, rng))
+            for one in [one for one in proposed if one not in seen][: self._each]:
                 seen.add(one)
                 found.append(Candidate(_text(one, like=prompt), category))
         return found
+
+
+def shown_before(session: Session, prompt: str) -> set[Words]:
+    """Return the words of a prompt, and of all that was shown in the turns of a session."""
+    shown = [turn.candidates[number].prompt for turn in session.turns for number in turn.shown]
+    return {words_of(one) for one in (prompt, *shown, *(turn.prompt for turn in session.turns))}
 
 
 def _added(words: Words, phrases: Sequence[str], rng: random.Random) -> Iterator[Words]:
@@ -185,10 +184,6 @@ def _added(words: Words, phrases: Sequence[str], rng: random.Random) -> Iterator
 
 def _shuffled(values: Sequence[T], rng: random.Random) -> list[T]:
     return rng.sample(values, len(values))
-
-
-def _once(found: Iterable[Words]) -> Iterator[Words]:
-    yield from dict.fromkeys(found)
 
 
 def _text(words: Words, *, like: str) -> str:

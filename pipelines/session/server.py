@@ -5,12 +5,11 @@ front end sends a call again until it is answered, so each call may come twice: 
 answer have ids that the browser makes.
 """
 
-import asyncio
 import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import gradio as gr
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
@@ -21,15 +20,15 @@ from data.feedback import Account
 from data.ids import Identifier, Remark
 from data.sessions import MOST_TURNS, Session, Turn, TurnAnswer
 from data.store.sessions import SessionRefused, open_turn
-from labeling_app.app_state import AppState, State
+from labeling_app.app_state import AppState
 from labeling_app.gradio_pages import draw, gradio_app, house_theme
 from labeling_app.guard import Guard
 from labeling_app.page import DRAWN, add_files
 from labeling_app.passwords import LONGEST
-from labeling_app.rater.images import bare_png, encoded
+from labeling_app.rater.api import image, login
 from labeling_app.refusals import add_refusals
 from labeling_app.settings import ServerConfig
-from labeling_app.sign_in import Identity, Login, Present, sign_in
+from labeling_app.sign_in import Present
 from pipelines.play.studio import LONGEST_PROMPT, VisitorError, checked_prompt
 from pipelines.session.desk import Desk
 from pipelines.session.turns import Turns
@@ -48,6 +47,12 @@ CRITIQUE = (
 """Words for what is wrong with a slate."""
 
 router = APIRouter(prefix="/api/v1")
+router.add_api_route("/login", login, methods=["POST"])
+router.add_api_route("/images/{image_id}", image, response_class=Response)
+
+View = dict[str, Any]
+"""What the page shows of a session: its turns, without prompts where these are hidden, and how far
+its next turn is."""
 
 
 @dataclass(frozen=True)
@@ -88,50 +93,6 @@ class AskBody(BaseModel, frozen=True, extra="forbid"):
     """The turn to go on from, 0 for the first prompt; null for the latest."""
 
 
-class Column(BaseModel, frozen=True):
-    """A candidate as the person sees it."""
-
-    candidate: int
-    prompt: str | None
-    """Null where prompts are not shown."""
-    images: list[str]
-    """Ids, for `images/{image_id}`."""
-
-
-class TurnView(BaseModel, frozen=True):
-    """A turn as the person sees it."""
-
-    turn: int
-    after: int
-    prompt: str | None
-    """What it begins with; null where prompts are not shown, except for the person's own."""
-    columns: list[Column]
-    answer: TurnAnswer | None
-
-
-class Drawing(BaseModel, frozen=True):
-    """How far the next turn is."""
-
-    ahead: int
-    """Sessions that are drawn before this one."""
-    done: int
-    of: int
-    error: str | None
-
-
-class SessionView(BaseModel, frozen=True):
-    """A session as the person sees it."""
-
-    session_id: str
-    intent: str | None
-    prompt: str
-    ended: bool
-    most_turns: int = MOST_TURNS
-    turns: list[TurnView]
-    drawing: Drawing | None
-    """Null while nothing is drawn for the session."""
-
-
 async def _page(request: Request) -> SessionPage:
     page: SessionPage = request.app.state.page
     return page
@@ -151,14 +112,6 @@ def _own(session_id: str, page: ThePage, account: Present) -> Session:
 Own = Annotated[Session, Depends(_own)]
 
 
-@router.post("/login")
-async def login(request: Request, body: Login, state: State) -> Identity:
-    """Sign in and set the cookie, as on the raters' page."""
-    return await asyncio.get_running_loop().run_in_executor(
-        state.signing_in, sign_in, request, state, body
-    )
-
-
 @router.get("/me")
 def me(account: Present) -> str:
     """Return the name of the rater who is signed in."""
@@ -166,7 +119,7 @@ def me(account: Present) -> str:
 
 
 @router.post("/sessions")
-def begin(body: NewSession, page: ThePage, account: Present) -> SessionView:
+def begin(body: NewSession, page: ThePage, account: Present) -> View:
     """Begin a session; its id may be one of the rater's own sessions that has begun."""
     _check_active(account)
     if body.intent is not None and body.intent not in page.intents:
@@ -182,13 +135,13 @@ def begin(body: NewSession, page: ThePage, account: Present) -> SessionView:
 
 
 @router.get("/sessions/{session_id}")
-def look(session: Own, page: ThePage) -> SessionView:
+def look(session: Own, page: ThePage) -> View:
     """Return the session with its turns, and how far its next turn is."""
     return _view(page, session)
 
 
 @router.post("/sessions/{session_id}/turns")
-def ask(body: AskBody, session: Own, page: ThePage, account: Present) -> SessionView:
+def ask(body: AskBody, session: Own, page: ThePage, account: Present) -> View:
     """Have the next turn drawn, unless one waits for its answer or the session has ended."""
     _check_active(account)
     if body.after and body.after not in {one.number for one in session.turns}:
@@ -199,7 +152,7 @@ def ask(body: AskBody, session: Own, page: ThePage, account: Present) -> Session
 
 
 @router.post("/sessions/{session_id}/answers")
-def answer(body: AnswerBody, session: Own, page: ThePage) -> SessionView:
+def answer(body: AnswerBody, session: Own, page: ThePage) -> View:
     """Save the answer to a turn; reply after it is on disk."""
     if not set(body.answer.critique) <= set(CRITIQUE):
         raise HTTPException(422, "no such critique; load the page again")
@@ -212,54 +165,41 @@ def answer(body: AnswerBody, session: Own, page: ThePage) -> SessionView:
     return _view(page, session)
 
 
-@router.get("/images/{image_id}", response_class=Response)
-async def image(image_id: str, state: State, _account: Present) -> Response:
-    """Return an image of the run as PNG, without metadata."""
-    content = await asyncio.get_running_loop().run_in_executor(
-        state.decoding, lambda: encoded(state.image_path(image_id), bare_png)
-    )
-    # the id is a hash of the content, so a browser may cache it forever
-    kept = {"Cache-Control": "private, max-age=31536000, immutable"}
-    return Response(content, media_type="image/png", headers=kept)
-
-
 def _check_active(account: Account) -> None:
     if account.status != "active":
         raise HTTPException(403, "an admin has paused you; ask them")
 
 
-def _view(page: SessionPage, session: Session) -> SessionView:
+def _view(page: SessionPage, session: Session) -> View:
     found = page.desk.find(session.session_id)
-    drawing = None
-    if found is not None and open_turn(session) is None:
-        job, ahead = found
-        drawing = Drawing(ahead=ahead, done=job.done, of=job.of, error=job.error)
-    return SessionView(
-        session_id=session.session_id,
-        intent=session.intent,
-        prompt=session.prompt,
-        ended=session.ended_at is not None,
-        turns=[_turn(page, turn) for turn in session.turns],
-        drawing=drawing,
-    )
+    is_drawing = found is not None and open_turn(session) is None
+    return {
+        "session_id": session.session_id,
+        "intent": session.intent,
+        "prompt": session.prompt,
+        "ended": session.ended_at is not None,
+        "most_turns": MOST_TURNS,
+        "turns": [_turn(page, turn) for turn in session.turns],
+        "drawing": vars(found[0]) | {"ahead": found[1]} if found and is_drawing else None,
+    }
 
 
-def _turn(page: SessionPage, turn: Turn) -> TurnView:
-    shown = page.show_prompts
-    return TurnView(
-        turn=turn.number,
-        after=turn.after,
-        prompt=turn.prompt if shown or turn.after == 0 else None,
-        columns=[
-            Column(
-                candidate=number,
-                prompt=turn.candidates[number].prompt if shown else None,
-                images=list(turn.candidates[number].image_ids),
-            )
-            for number in turn.shown
+def _turn(page: SessionPage, turn: Turn) -> View:
+    shown = [(number, turn.candidates[number]) for number in turn.shown]
+    return {
+        "turn": turn.number,
+        "after": turn.after,
+        "prompt": turn.prompt if page.show_prompts or turn.after == 0 else None,
+        "columns": [
+            {
+                "candidate": number,
+                "prompt": one.prompt if page.show_prompts else None,
+                "images": one.image_ids,
+            }
+            for number, one in shown
         ],
-        answer=turn.answer,
-    )
+        "answer": turn.answer,
+    }
 
 
 def create_app(page: SessionPage, config: ServerConfig, secret: bytes) -> FastAPI:
@@ -277,17 +217,6 @@ def create_app(page: SessionPage, config: ServerConfig, secret: bytes) -> FastAP
     app.add_middleware(Guard)
     app.include_router(router)
     add_refusals(app)
-    _, files = draw(
-        lambda: gradio_app(
-            _build_page(page), "/", house_theme(), STATIC / "session.css", head=_head(page)
-        ),
-        DRAWN,
-    )
-    add_files(app, files)
-    return app
-
-
-def _build_page(page: SessionPage) -> gr.Blocks:
     blocks: gr.Blocks
     with gr.Blocks(
         title=f"Pictune session: {page.title}", analytics_enabled=False, fill_width=True
@@ -297,7 +226,10 @@ def _build_page(page: SessionPage) -> gr.Blocks:
             js_on_load="startSession(element);",
             apply_default_css=False,
         )
-    return blocks
+    css, head = STATIC / "session.css", _head(page)
+    _, files = draw(lambda: gradio_app(blocks, "/", house_theme(), css, head=head), DRAWN)
+    add_files(app, files)
+    return app
 
 
 def _head(page: SessionPage) -> str:

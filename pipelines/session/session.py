@@ -20,6 +20,7 @@ from pipelines.play.settings import PlayConfig
 from pipelines.run.campaign import ImageFiles, cookie_secret, open_store
 from pipelines.run.prompts import read_prompts
 from pipelines.session.expanders import Rules
+from pipelines.session.language_model import LanguageModel
 from pipelines.session.settings import SessionConfig
 from pipelines.settings.config import Settings
 from reward.sessions.slates import RandomPolicy
@@ -37,7 +38,9 @@ def main(run: RunFolder, settings: Settings) -> int:
     """
     config, server = settings.table("session", SessionConfig), settings.table("play", PlayConfig)
     check_model_folder(settings.run.model)
-    propose, intents = Rules(vocabulary(run)), read_intents(config)
+    rules, intents = Rules(vocabulary(run)), read_intents(config)
+    name = config.language_model
+    propose = rules if name is None else LanguageModel(name, rules)
     with open_store(run) as store:
         label = _who_may_enter(run, store, settings.table("label", LabelConfig), server)
         with ends_at_once():
@@ -64,7 +67,9 @@ def main(run: RunFolder, settings: Settings) -> int:
             )
             with closing(desk), closing(studio):
                 app = create_app(page, server, cookie_secret(run))
-                serve(app, server, lambda address: _announce(config, label, address))
+                who = "anyone may enter" if label.open else "raters sign in"
+                about = f"{config.model} draws, {who}; Ctrl-C ends"
+                serve(app, server, lambda at: print(f"session at {at} ({about})", flush=True))
     return INTERRUPTED
 
 
@@ -98,11 +103,6 @@ def _who_may_enter(
             "label.open = true lets in anyone with a name"
         )
     return label.model_copy(update={"open": True})
-
-
-def _announce(config: SessionConfig, label: LabelConfig, address: str) -> None:
-    who = "anyone may enter" if label.open else "raters sign in"
-    print(f"session at {address} ({config.model} draws, {who}; Ctrl-C ends)", flush=True)
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

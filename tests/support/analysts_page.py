@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from data import schema
+from data import schema, sessions
 from data.regions import LABELS_REGIONS
 
 PAGE = Path(__file__).parents[2] / "docs" / "analysts.md"
@@ -30,6 +30,12 @@ TABLES: dict[str, tuple[str, pa.Schema]] = {
     "labels_pairs": ("two images of a ranking, derived from it", schema.LABELS_PAIRS),
     "raters": ("a rater", schema.RATERS),
     "consensus": ("what raters say together of an image, by one method", schema.CONSENSUS),
+    "sessions": ("a session", sessions.SESSIONS),
+    "session_turns": ("a turn of a session: a slate and its answer", sessions.SESSION_TURNS),
+    "session_candidates": (
+        "a prompt that was proposed for a turn, shown or not",
+        sessions.SESSION_CANDIDATES,
+    ),
     "audit": ("something that an admin did", schema.AUDIT),
     "../parts/*": (
         "a revision of a label; parts are written a thousand at a time",

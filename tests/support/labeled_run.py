@@ -5,6 +5,7 @@ They are by people and a simulated rater, with gold, ties, skips, comments and d
 
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from data.kinds.verdict import BinaryAnswer
 from data.regions import Mark
 from data.runs import RunFolder
 from data.schema import IMAGES, PROMPTS, prompt_id, write_table
+from data.sessions import TurnAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.imported import ImportedLabel
 from data.tables.parquet import export
 from tests.support.data_campaign import START, open_store
+from tests.support.session_turns import small_turns
 
 PROMPTS_BY_CATEGORY = {
     "color": "A green colored rabbit.",
@@ -71,6 +74,7 @@ def write_labeled_run(
             raters,
             axes,
         )
+        _hold_sessions(store, rng, [str(row["image_id"]) for row in images["A cat and a dog."]])
         export(store, run)
     return run
 
@@ -129,6 +133,26 @@ def _label(
             moment += timedelta(seconds=rng.randrange(30, 400))
             labels.append(_answered(rng, task, rater, moment))
     store.import_labels([*tasks, *compared], labels, finish=lambda: None)
+
+
+def _hold_sessions(store: FeedbackStore, rng: random.Random, image_ids: Sequence[str]) -> None:
+    """Hold three sessions of two turns; Dora, who is simulated, has one of them."""
+
+    def known(prompts: Sequence[str], _seeds: object) -> list[list[str]]:
+        return [[rng.choice(image_ids)] for _ in prompts]
+
+    turns = replace(small_turns(store.sessions), draw=known)
+    for name, source in (("anna", "human"), ("ben", "human"), ("dora", "simulated")):
+        turns.begin(name, store.add_rater(name, source=source), "A cat and a dog.")  # type: ignore[arg-type]
+        for number in (1, 2):
+            shown = turns.next_turn(name, rng).shown
+            answer = TurnAnswer(
+                chosen=rng.choice(shown),
+                progress="better" if number == 2 else None,
+                stops=number == 2,
+                time_on_task_ms=rng.randrange(1000, 60_000),
+            )
+            turns.answer(name, number, answer, answer_id=f"{name} {number}")
 
 
 def _comparison(prompt: str, image_ids: list[str], axis: Axis) -> NewTask:

@@ -195,7 +195,7 @@ function startSession(root) {
   }
 
   function column(one, place) {
-    const button = element("button", null, { type: "button", className: "column" });
+    const button = element("button", null, { type: "button", className: "candidate" });
     button.setAttribute("role", "radio");
     button.setAttribute("aria-label", `Column ${place + 1}${one.prompt ? `: ${one.prompt}` : ""}`);
     button.dataset.candidate = one.candidate;
@@ -303,7 +303,7 @@ function startSession(root) {
     const label = element("label", null, { className: "chip" });
     label.append(element("input", null, { type: "checkbox", name: "critique", value: word }));
     label.append(` ${word}`);
-    part("critique").append(label);
+    part("comment").before(label);
   }
   signIn.querySelector("[name=password]").maxLength = facts.longest_password;
 
@@ -350,12 +350,12 @@ function startSession(root) {
     const at = columns.findIndex((one) => Number(one.dataset.candidate) === chosen);
     const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[key];
     let place = "1234".indexOf(key);
-    if (by && target.matches(".column")) place = (at + by + columns.length) % columns.length;
+    if (by && target.matches(".candidate")) place = (at + by + columns.length) % columns.length;
     if (key === "0") pick(null);
     else if (place >= 0 && place < columns.length) {
       pick(Number(columns[place].dataset.candidate));
       columns[place].focus();
-    } else if (key === "Enter" && !target.matches("button:not(.column), input")) answer({});
+    } else if (key === "Enter" && !target.matches("button:not(.candidate), input")) answer({});
     else return;
     event.preventDefault();
   });

@@ -1,0 +1,108 @@
+"""Candidates by a language model: an OpenAI-like server, or a function of one's own.
+
+It is asked for prompts of each category, and the rules fill in. Where it does not answer, or has
+another answer, one line says so and the rules alone propose.
+"""
+
+import json
+import logging
+import os
+import pkgutil
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from data.errors import PictuneError
+from data.ids import control_character
+from data.sessions import CATEGORIES, Candidate, Session
+from pipelines.session.expanders import EACH, Rules, shown_before, words_of
+
+LOGGER = logging.getLogger(__name__)
+
+TIMEOUT_S = 30.0
+KEY_NAME = "OPENAI_API_KEY"
+"""Environment variable of the key that a server is asked with, if it is set."""
+LONGEST_PROMPT = 1000
+LONGEST_REASON = 200
+QUESTION = """A person asks a text-to-image model for: {prompt}
+What the person said of the images before: {critique}
+Propose {number} other prompts of each kind: rephrase (the same in other words), detail (one detail
+more), style (another style), subject (another subject), surprise (what nobody expects).
+Answer with JSON alone, as {{"rephrase": ["...", "..."], "detail": [...], ...}}.
+"""
+
+
+class LanguageModel:
+    """Proposes by a language model and by rules; a `pipelines.session.turns.Propose`."""
+
+    def __init__(self, name: str, rules: Rules) -> None:
+        """Ask the server `http://ADDRESS#MODEL`, or the function `module:function`.
+
+        Raises:
+            PictuneError: the name is neither, or the function cannot be imported.
+        """
+        self._name, self._rules = name, rules
+        self._ask: Callable[[str, Sequence[str], int], Any] = self._of_server
+        if not name.startswith(("http://", "https://")):
+            try:
+                self._ask = pkgutil.resolve_name(name)
+            except Exception as error:
+                raise PictuneError(
+                    f"session.language_model: {name} cannot be imported ({error}); give "
+                    "module:function, or http://ADDRESS#MODEL"
+                ) from error
+
+    def __call__(self, session: Session, prompt: str, rng: random.Random) -> list[Candidate]:
+        """Return up to `EACH` candidates a category, those of the language model first."""
+        by_rules = self._rules(session, prompt, rng)
+        said = session.turns[-1].answer if session.turns else None
+        critique = [] if said is None else [*said.critique, *filter(None, [said.comment])]
+        try:
+            own = _candidates(self._ask(prompt, critique, EACH))
+        except Exception as error:  # noqa: BLE001 - whatever it does, the session goes on
+            reason = f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_REASON]
+            LOGGER.warning("%s: %s; the rules alone propose for this turn", self._name, reason)
+            return by_rules
+        seen, found = shown_before(session, prompt), dict[str, list[Candidate]]()
+        for one in [*own, *by_rules]:
+            of_category = found.setdefault(one.category, [])
+            if words_of(one.prompt) not in seen and len(of_category) < EACH:
+                seen.add(words_of(one.prompt))
+                of_category.append(one)
+        return [one for name in CATEGORIES for one in found.get(name, [])]
+
+    def _of_server(self, prompt: str, critique: Sequence[str], number: int) -> Any:
+        url, _, model = self._name.partition("#")
+        question = QUESTION.format(
+            prompt=prompt, critique="; ".join(critique) or "nothing", number=number
+        )
+        key = os.environ.get(KEY_NAME)
+        answer = httpx.post(
+            f"{url.rstrip('/')}/chat/completions",
+            json={"model": model, "messages": [{"role": "user", "content": question}]},
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=TIMEOUT_S,
+        ).raise_for_status()
+        text = answer.json()["choices"][0]["message"]["content"]
+        return json.loads(text[text.index("{") : text.rindex("}") + 1])
+
+
+def _candidates(answer: Any) -> list[Candidate]:
+    """Return the usable prompts of an answer: a list of texts for each category.
+
+    Raises:
+        ValueError: it has none.
+    """
+    given = answer if isinstance(answer, Mapping) else {}
+    found = [
+        Candidate(" ".join(text.split()), category)
+        for category in CATEGORIES
+        for text in (given.get(category) if isinstance(given.get(category), list) else [])
+        if isinstance(text, str) and text.strip() and len(text) <= LONGEST_PROMPT
+        if control_character(text) is None
+    ]
+    if not found:
+        raise ValueError(f"no prompts of {', '.join(CATEGORIES)} in {str(answer)[:100]!r}")
+    return found
