@@ -2,14 +2,14 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks.session_bank import ANIMALS, PLACES, PROMPTS, TINTS, Bank, Wish
-from pipelines.session.people import Eye, Sight
+from benchmarks.session_people import Eye, Sight
 from reward.calibration import Values
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, RankedPairs, Verdicts
@@ -41,11 +41,9 @@ MISSING = {
 """Word of the critique for each part of a prompt."""
 
 
-def quality(kind: int | None, wanted: Requirement, reading: Reading) -> float:
-    """Return in 0..1 how good an image is for a rater of a type; None has no taste of their own."""
+def quality(kind: int, wanted: Requirement, reading: Reading) -> float:
+    """Return in 0..1 how good an image is for a rater of a type."""
     asked = wanted.score(reading)
-    if kind is None:
-        return asked
     tint, place = LIKED[kind]
     likes = (tint in reading.tints.values()) + (reading.place == place)
     return (1 - TASTE) * asked + TASTE * likes / 2 * reading.readable
@@ -73,7 +71,7 @@ class Raters:
     """Choices to learn from are `split.train` and `split.val`, held-out ones `split.test_seen`."""
 
 
-def choices(bank: Bank, kinds: Sequence[int | None], rng: random.Random) -> Raters:
+def choices(bank: Bank, kinds: Sequence[int], rng: random.Random) -> Raters:
     """Return ten choices of each rater to learn from, and ten that are held out."""
     prompts = [one.prompt() for animal in ANIMALS for one in _halves(animal)]
     by_animal = {
@@ -121,7 +119,7 @@ def choices(bank: Bank, kinds: Sequence[int | None], rng: random.Random) -> Rate
     texts = bank.texts(prompts)
     wrong = torch.full((len(prompts), CONFIG.negatives), -1)
     examples = Examples(dataset, split, bank.features, texts, wrong)
-    return Raters([-1 if one is None else one for one in kinds], examples)
+    return Raters(list(kinds), examples)
 
 
 def _halves(animal: str) -> list[Wish]:
@@ -140,6 +138,20 @@ def accuracy(models: Sequence[RewardModel], shares: Values, raters: Raters) -> f
     chances = 1 / (1 + np.exp(-np.stack(margins, axis=1)))
     right = (shares[part.pairs.rater] * chances).sum(1) > 0.5
     return float(right.reshape(-1, 3).all(1).mean())
+
+
+def true_types(backbone: ClipBackbone, raters: Raters) -> list[RewardModel]:
+    """Return a reward for each true type, learned from its raters alone."""
+    kinds, models = np.array(raters.kinds), []
+    for kind in range(len(LIKED)):
+        split = raters.examples.split
+        train, val = (
+            part.where(part.verdicts.rater, kinds[part.pairs.rater] == kind)
+            for part in (split.train, split.val)
+        )
+        examples = replace(raters.examples, split=replace(split, train=train, val=val))
+        models.append(train_from_scratch(backbone, examples, CONFIG))
+    return models
 
 
 def learned_types(

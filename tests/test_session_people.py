@@ -6,9 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from data.sessions import Candidate, Turn
-from data.store.feedback_store import FeedbackStore
-from pipelines.session.people import (
+from benchmarks.session_people import (
     Averaging,
     Habits,
     Mood,
@@ -18,6 +16,8 @@ from pipelines.session.people import (
     answer,
     live_through,
 )
+from data.sessions import Candidate, Turn
+from data.store.feedback_store import FeedbackStore
 from tests.support.session_turns import small_turns
 
 SEEN = {"poor": 0.1, "fair": 0.4, "good": 0.6, "best": 0.9}

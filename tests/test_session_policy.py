@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.session_people import Averaging, Habits, Sight, live_through
 from data.errors import PictuneError
 from data.files import write_json
 from data.runs import RunFolder
@@ -16,7 +17,6 @@ from data.sessions import CATEGORIES, Candidate, Progress, Session, Turn, TurnAn
 from pipelines.cli import main
 from pipelines.run.campaign import open_store
 from pipelines.run.model_hashes import REWARD_METRICS
-from pipelines.session.people import Averaging, Habits, Sight, live_through
 from pipelines.session.policies import open_policy, open_user_model
 from pipelines.session.session_policy import LEAST_SESSIONS
 from pipelines.session.turns import Turns
@@ -24,7 +24,7 @@ from pipelines.settings.config import Settings, check
 from pipelines.settings.tables import TABLES
 from reward.clip.backbone import ClipBackbone
 from reward.sessions.slates import Policy, RandomPolicy
-from reward.sessions.states import rewards_of, transitions
+from reward.sessions.states import transitions
 from tests.support.tiny_clip import small_reward
 from tests.support.tiny_feedback import COLORS, NOON, make_feedback
 
@@ -75,7 +75,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> RunFolde
 
 def learn(run: RunFolder) -> int:
     words = ["--runs", str(run.root.parent), "--run", run.root.name]
-    return main(["session-policy", *words, "--set", "session_policy.reward=progress"])
+    return main(["session-policy", *words])
 
 
 def settings() -> Settings:
@@ -130,8 +130,9 @@ def test_a_turn_is_told_by_the_turns_that_lead_to_it(run: RunFolder) -> None:
     # after the second turn the person goes back to the first
     turns = (turn(1, 0, 1, None), turn(2, 1, None, None), turn(3, 1, 0, "worse"))
     session = Session("one", "rater", "human", None, "A ball.", NOON, turns)
-    learned = transitions(user, [session], "progress")
-    assert learned.rewards.tolist() == [0, -1, -1]
+    learned = transitions(user, [session])
+    of = user.utilities("A ball.", [(ids[1],), (ids[0],)])[0]
+    assert learned.rewards.tolist() == pytest.approx([of[0], -0.3, of[1] - 0.3])
     assert learned.goes_on.tolist() == [1, 1, 0]
     assert learned.states[1].equal(learned.states[2])
     assert not learned.states[0].equal(learned.states[1])
@@ -141,7 +142,3 @@ def test_a_turn_is_told_by_the_turns_that_lead_to_it(run: RunFolder) -> None:
     assert seen.tolist() == pytest.approx(
         (dim**0.5 * user.embedder.images([ids[1]])[0, :dim]).tolist()
     )
-    utilities = rewards_of(user, session, "utility")
-    assert utilities[1] == 0
-    expected = user.utilities("A ball.", [(ids[1],), (ids[0],)])[0]
-    assert [utilities[0], utilities[2]] == pytest.approx(expected.tolist())

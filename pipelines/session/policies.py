@@ -97,7 +97,7 @@ def learn_policies(
     """Return all policies, trained on a part of the sessions, and their estimates on the rest."""
     shuffled = random.Random(seed).sample(sessions, len(sessions))
     count = round(HELD_OUT * len(sessions))
-    held_out, teaching = shuffled[:count], transitions(user, shuffled[count:], config.reward)
+    held_out, teaching = shuffled[:count], transitions(user, shuffled[count:])
     greedy, value = (
         learn_policy(kind, teaching, user, config, generator=torch.Generator().manual_seed(seed))
         for kind in ("greedy", "value")
@@ -106,7 +106,7 @@ def learn_policies(
     rng = np.random.default_rng(seed)
     estimates = {
         name: estimate(
-            logged_under(policy, value, held_out, config.reward),
+            logged_under(policy, value, held_out),
             discount=config.discount,
             rng=rng,
         )

@@ -20,7 +20,7 @@ from data.sessions import Candidate, Session
 from data.weights import check_finite
 from reward.sessions.implicit_q import Transitions, ValueNetwork, train_values
 from reward.sessions.off_policy import Logged
-from reward.sessions.settings import Learned, RewardKind, SessionPolicyConfig
+from reward.sessions.settings import Learned, SessionPolicyConfig
 from reward.sessions.slates import Policy, mean_slate_value, slate_chance
 from reward.sessions.states import answered, candidates_of, rewards_of, state_of
 from reward.sessions.user_model import UserModel
@@ -135,7 +135,6 @@ def logged_under(
     policy: Policy,
     critic: ValuePolicy,
     sessions: Sequence[Session],
-    kind: RewardKind,
 ) -> Logged:
     """Return the sessions as the input of off-policy estimates of `policy`.
 
@@ -145,7 +144,7 @@ def logged_under(
     shape = len(sessions), max(map(len, turns))
     ratios, rewards, slate_values, state_values = np.ones(shape), *np.zeros((3, *shape))
     for i, session in enumerate(sessions):
-        rewards[i, : len(turns[i])] = rewards_of(critic.user, session, kind)
+        rewards[i, : len(turns[i])] = rewards_of(critic.user, session)
         for t, turn in enumerate(turns[i]):
             path, candidates = session.path_to(turn.after), turn.candidates
             values = policy.values(path, turn.prompt, candidates)

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from data.sessions import CATEGORIES, MOST_TURNS, Candidate, Progress, Session, Turn, TurnAnswer
 from reward.sessions.implicit_q import Transitions
-from reward.sessions.settings import RewardKind
 from reward.sessions.user_model import UserModel
 
+PROGRESS_WEIGHT = 0.3
 _REWARDS: dict[Progress, float] = {"better": 1.0, "same": 0.0, "worse": -1.0}
 
 
@@ -61,23 +61,30 @@ def candidates_of(user: UserModel, candidates: Sequence[Candidate]) -> Tensor:
     return torch.cat([texts.shape[1] ** 0.5 * texts, kinds], dim=1)
 
 
-def rewards_of(user: UserModel, session: Session, kind: RewardKind) -> list[float]:
-    """Return the reward of each answered turn of the session; see `SessionPolicyConfig.reward`.
+def rewards_of(user: UserModel, session: Session) -> list[float]:
+    """Return the reward of each answered turn of the session.
 
-    The posterior is that after all picks of the session.
+        utility of the picked column + 0.3 * progress
+
+    The utility is that under the posterior after all picks of the session, and 0 without a pick.
+    Progress is 1, 0 or -1 for better, same or worse than the turn before; where nobody said, -1 if
+    nothing was picked and else 0. Progress alone would reward a bad first slate, after which it is
+    easy to be better; the utility alone knows what the type likes, and not what this person meant.
     """
     turns = answered(session)
-    if kind == "utility":
-        belief = user.posterior(session.prompt, turns)
-        return [user.utility_of_pick(session.prompt, turn, belief) for turn in turns]
-    return [_said(turn.answer) for turn in turns if turn.answer is not None]
+    belief = user.posterior(session.prompt, turns)
+    return [
+        user.utility_of_pick(session.prompt, turn, belief) + PROGRESS_WEIGHT * _said(turn.answer)
+        for turn in turns
+        if turn.answer is not None
+    ]
 
 
 def _said(answer: TurnAnswer) -> float:
     return _REWARDS[answer.progress] if answer.progress else -float(answer.chosen is None)
 
 
-def transitions(user: UserModel, sessions: Sequence[Session], kind: RewardKind) -> Transitions:
+def transitions(user: UserModel, sessions: Sequence[Session]) -> Transitions:
     """Return the answered turns of sessions as the input of implicit Q-learning.
 
     A turn is followed by the next one in time, also where a person went back.
@@ -85,7 +92,7 @@ def transitions(user: UserModel, sessions: Sequence[Session], kind: RewardKind) 
     states, slates, rewards, follows = [], [], [], []
     for session in sessions:
         turns = answered(session)
-        rewards += rewards_of(user, session, kind)
+        rewards += rewards_of(user, session)
         for turn in turns:
             states.append(state_of(user, session.path_to(turn.after), turn.prompt))
             shown = [turn.candidates[number] for number in turn.shown]
