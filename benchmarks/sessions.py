@@ -1,8 +1,8 @@
 """Policies of sessions on simulated people: `python -m benchmarks.sessions`.
 
-Each seed has 200 raters of four hidden types, who choose ten times, and their rewards by EM; 3,000
+Each seed has 200 raters of four hidden types, who choose ten times, and their rewards by EM; 1,500
 sessions with random slates, from which greedy and value learn; then 500 sessions of new people with
-each policy, the same people for every policy. A person wants an animal of a color in a place, and
+each policy (200 of the other form), the same people for every policy. A person wants an animal of a color in a place, and
 types the half of it. Utility is how good the column is with which a session ends, as the person
 sees it without noise; 0 without a pick. Policies learn from people of the form "averaging" alone;
 "satisficing" people are of another form. All sessions go through the store and the functions that
@@ -140,7 +140,9 @@ def rater_types(bank: Bank, clip: ClipBackbone, seed: int) -> tuple[UserModel, R
     return UserModel(types.models, types.prior.tolist(), bank), figures
 
 
-def of_seed(bank: Bank, clip: ClipBackbone, seed: int, *, count: int, logged: int) -> Row:
+def of_seed(
+    bank: Bank, clip: ClipBackbone, seed: int, counts: Mapping[str, int], *, logged: int
+) -> Row:
     """Return the figures of one seed."""
     user, found = rater_types(bank, clip, seed)
     print(f"seed {seed}", found, flush=True)
@@ -155,7 +157,7 @@ def of_seed(bank: Bank, clip: ClipBackbone, seed: int, *, count: int, logged: in
     for form in FORMS:
         row["utility"][form], row["turns"][form] = {}, {}
         for name, policy in policies.items():
-            held = hold(bank, policy, count, form=form, seed=f"test {seed}")
+            held = hold(bank, policy, counts[form], form=form, seed=f"test {seed}")
             row["utility"][form][name] = [round(one.utility, 4) for one in held]
             row["turns"][form][name] = float(np.mean([len(one.session.turns) for one in held]))
             print(seed, form, name, np.mean(row["utility"][form][name]), flush=True)
@@ -170,7 +172,7 @@ def chosen_numbers(bank: Bank, clip: ClipBackbone, seed: int) -> Row:
     for title, kinds in (("four", range(len(LIKED))), ("one", range(1))):
         true = [kinds[rater % len(kinds)] for rater in range(RATERS)]
         examples = choices(bank, true, random.Random(seed)).examples
-        found[title] = choose_types(clip, examples, CONFIG, (2, 4, 6))
+        found[title] = choose_types(clip, examples, CONFIG, (2, 4))
     return found
 
 
@@ -218,12 +220,13 @@ def _mean(values: Any) -> str:
 
 def main() -> None:
     """Run all seeds, and write the results."""
-    words = arguments(__doc__, seeds=[0, 1, 2], sessions=500, logged=3000, folder="runs/sessions")
-    bank, clip = open_bank(Path(words.folder)), ClipBackbone.from_pretrained("models/emoji-clip")
-    kept = {
-        str(seed): of_seed(bank, clip, seed, count=words.sessions, logged=words.logged)
-        for seed in words.seeds
-    }
+    words = arguments(__doc__, seeds=[0, 1, 2], sessions=500, others=200, logged=1500)
+    bank, clip = open_bank(Path("runs/sessions")), ClipBackbone.from_pretrained("models/emoji-clip")
+    counts = {"averaging": words.sessions, "satisficing": words.others}
+    kept: dict[str, Row] = {}
+    for seed in words.seeds:
+        kept[str(seed)] = of_seed(bank, clip, seed, counts, logged=words.logged)
+        record("sessions", {"seeds": kept, "chosen number of types": {}})
     numbers = chosen_numbers(bank, clip, words.seeds[0])
     record("sessions", {"seeds": kept, "chosen number of types": numbers})
     (RESULTS / "sessions.md").write_text(page(recorded("sessions")), encoding="utf-8")

@@ -87,7 +87,9 @@ class Person:
 
     def go_on(self, column: int) -> None:
         self.page.keyboard.press(str(column + 1))
-        expect(self.page.locator(".candidate").nth(column)).to_have_attribute("aria-checked", "true")
+        expect(self.page.locator(".candidate").nth(column)).to_have_attribute(
+            "aria-checked", "true"
+        )
         self.page.keyboard.press("Enter")
 
     def stop(self) -> None:

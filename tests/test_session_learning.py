@@ -95,7 +95,7 @@ def test_implicit_q_learning_finds_the_optimum_of_a_known_process() -> None:
     ]
     at, did, earned, then, goes_on = map(torch.tensor, zip(*rows, strict=True))
     turns = Transitions(
-        states[at], actions[did][:, None], torch.ones(6, 1), earned, states[then], goes_on
+        states[at], actions[did][:, None], *torch.ones(2, 6, 1), earned, states[then], goes_on
     )
 
     def learned(discount: float) -> list[float]:
@@ -111,20 +111,21 @@ def test_implicit_q_learning_finds_the_optimum_of_a_known_process() -> None:
     assert learned(0.0) == pytest.approx([1.0, 0.0], abs=0.05)
 
 
-def test_the_value_of_a_slate_is_learned_through_the_mean_of_its_candidates() -> None:
-    """Candidates of worth 4, 0 and -2; the reward of a slate is the mean worth of what it shows."""
+def test_a_pick_teaches_the_picked_candidate_and_none_teaches_the_mean() -> None:
+    """Candidates earn 4, 0 and -2 where they are picked, and nothing picked earns their mean."""
     worth = torch.tensor([4.0, 0.0, -2.0])
     slates = torch.tensor([[0, 1], [1, 2], [0, 2], [2, 2]])
     shown = torch.tensor([[1.0, 1.0], [1.0, 1.0], [1.0, 1.0], [1.0, 0.0]])
-    rewards = (worth[slates] * shown).sum(1) / shown.sum(1)
+    picked = torch.tensor([[1.0, 0.0], [1.0, 1.0], [1.0, 0.0], [1.0, 0.0]])
+    rewards = (worth[slates] * picked).sum(1) / picked.sum(1)
+    nothing = torch.zeros(4, 1)
     turns = Transitions(
-        torch.zeros(4, 1), torch.eye(3)[slates], shown, rewards, torch.zeros(4, 1), torch.zeros(4)
+        nothing, torch.eye(3)[slates], shown, picked, rewards, nothing, torch.zeros(4)
     )
     network = train_values(turns, discount=0.9, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert network(torch.zeros(1), torch.eye(3)).tolist() == pytest.approx(
-            worth.tolist(), abs=0.1
-        )
+        found = network(torch.zeros(1), torch.eye(3)).tolist()
+    assert found == pytest.approx(worth.tolist(), abs=0.1)
 
 
 def test_off_policy_estimates_are_those_by_hand() -> None:

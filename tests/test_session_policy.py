@@ -134,6 +134,7 @@ def test_a_turn_is_told_by_the_turns_that_lead_to_it(run: RunFolder) -> None:
     of = user.utilities("A ball.", [(ids[1],), (ids[0],)])[0]
     assert learned.rewards.tolist() == pytest.approx([of[0], -0.3, of[1] - 0.3])
     assert learned.goes_on.tolist() == [1, 1, 0]
+    assert learned.picked.tolist() == [[0, 1], [1, 1], [1, 0]]
     assert learned.states[1].equal(learned.states[2])
     assert not learned.states[0].equal(learned.states[1])
     assert learned.next_states[0].equal(learned.states[1])

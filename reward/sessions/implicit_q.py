@@ -1,12 +1,12 @@
 """Implicit Q-learning of the value of slates (Kostrikov et al. 2021, arXiv 2110.06169).
 
     q(h, slate) = mean of f(h, candidate) over the shown candidates (PASTA, arXiv 2412.10419)
-    L_V = E |expectile - 1(u < 0)| u^2,   u = q_target(h, slate) - V(h)
-    L_f = E (r + discount * V(h') - q(h, slate))^2;   V(h') is 0 after the last turn
+    L_V = E |expectile - 1(u < 0)| u^2,   u = f_target(h, picked) - V(h)
+    L_f = E (r + discount * V(h') - f(h, picked))^2;   V(h') is 0 after the last turn
 
-A sample is a whole slate, and f learns through the mean, as q is defined: a person picks the best
-of what is shown, so that the reward is the slate's and no single candidate's. With discount 0, f
-learns the reward of the turn alone.
+A sample is the candidate that was picked, on which reward and next state depend (SlateQ, Ie et al.
+2019, arXiv 1905.12767); where nothing was picked, the mean of all that were shown. With discount 0,
+f learns the reward of the turn alone.
 
 Differs from the paper in: 1. no policy is learned, since the best slate of a finite set is found by
 sorting; 2. f is one network, not the smaller of two.
@@ -37,6 +37,8 @@ class Transitions:
     """[N, L, C], the shown candidates; 0 where there are fewer than L."""
     shown: Tensor
     """[N, L], 1 for a candidate and 0 for none."""
+    picked: Tensor
+    """[N, L], 1 for the candidate that was picked; without a pick, 1 for all that were shown."""
     rewards: Tensor
     """[N]"""
     next_states: Tensor
@@ -68,10 +70,10 @@ class ValueNetwork(nn.Module):
         found: Tensor = self.layers(torch.cat([repeated, candidates], dim=-1))
         return found.squeeze(-1)
 
-    def of_slates(self, turns: Transitions) -> Tensor:
-        """Return q [N], the mean of f over the shown candidates."""
-        values: Tensor = self(turns.states, turns.slates) * turns.shown
-        return values.sum(1) / turns.shown.sum(1)
+    def of_picks(self, turns: Transitions) -> Tensor:
+        """Return f of the picked candidates [N], the mean of those shown where there is none."""
+        values: Tensor = self(turns.states, turns.slates) * turns.picked
+        return values.sum(1) / turns.picked.sum(1)
 
 
 def _two_layers(inputs: int, hidden: int, generator: torch.Generator) -> nn.Sequential:
@@ -93,9 +95,9 @@ def train_values(
     turns: Transitions,
     *,
     discount: float,
-    expectile: float = 0.8,
+    expectile: float = 0.7,
     hidden: int = 128,
-    updates: int = 2000,
+    updates: int = 1000,
     generator: torch.Generator,
 ) -> ValueNetwork:
     """Return f, learned from the turns; `generator` (CPU) draws weights and batches."""
@@ -108,10 +110,10 @@ def train_values(
     for _ in range(updates):
         batch = turns.at(torch.randint(len(turns), (BATCH,), generator=generator))
         with torch.no_grad():
-            wanted = target.of_slates(batch)
+            wanted = target.of_picks(batch)
             following = batch.goes_on * of_state(batch.next_states).squeeze(-1)
         value_loss = expectile_loss(wanted - of_state(batch.states).squeeze(-1), expectile)
-        error = batch.rewards + discount * following - network.of_slates(batch)
+        error = batch.rewards + discount * following - network.of_picks(batch)
         optimizer.zero_grad()
         (value_loss + error.square().mean()).backward()
         optimizer.step()

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from data.sessions import CATEGORIES, MOST_TURNS, Candidate, Progress, Session, Turn, TurnAnswer
 from reward.sessions.implicit_q import Transitions
@@ -89,7 +90,7 @@ def transitions(user: UserModel, sessions: Sequence[Session]) -> Transitions:
 
     A turn is followed by the next one in time, also where a person went back.
     """
-    states, slates, rewards, follows = [], [], [], []
+    states, slates, picks, rewards, follows = [], [], [], list[float](), []
     for session in sessions:
         turns = answered(session)
         rewards += rewards_of(user, session)
@@ -97,14 +98,15 @@ def transitions(user: UserModel, sessions: Sequence[Session]) -> Transitions:
             states.append(state_of(user, session.path_to(turn.after), turn.prompt))
             shown = [turn.candidates[number] for number in turn.shown]
             slates.append(candidates_of(user, shown))
+            chosen = turn.answer.chosen if turn.answer is not None else None
+            picks.append(torch.tensor([float(chosen in (None, one)) for one in turn.shown]))
             follows.append(turn is not turns[-1])
     together = torch.stack(states)
     return Transitions(
         states=together,
-        slates=torch.nn.utils.rnn.pad_sequence(slates, batch_first=True),
-        shown=torch.nn.utils.rnn.pad_sequence(
-            [torch.ones(len(one)) for one in slates], batch_first=True
-        ),
+        slates=pad_sequence(slates, batch_first=True),
+        shown=pad_sequence([torch.ones(len(one)) for one in slates], batch_first=True),
+        picked=pad_sequence(picks, batch_first=True),
         rewards=torch.tensor(rewards),
         next_states=together.roll(-1, 0),
         goes_on=torch.tensor(follows).float(),
