@@ -30,6 +30,7 @@ def test_inspect_prints_tables_and_writes_a_page_that_holds_all_it_shows(
     printed = capsys.readouterr().out
     for text in (
         "80 verdicts, 20 rankings and 40 comparisons by 4 raters: 105 human, 35 simulated",
+        "3 sessions (2 human, 1 simulated), 6 turns answered",
         "share good",
         "agreement (human)",
     ):

@@ -42,7 +42,7 @@ def server(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server = SessionServer(run, tmp_path_factory.mktemp("log") / "log")
     server.start()
     yield server
-    server.stop()
+    server.end()
 
 
 @dataclass

@@ -68,8 +68,8 @@ def at(client: TestClient, path: str = "", body: object = None) -> Any:
     return client.get(address) if body is None else client.post(address, json=body)
 
 
-def drawn(client: TestClient, **body: object) -> dict[str, Any]:
-    at(client, "/turns", body)
+def drawn(client: TestClient, after: str = "") -> dict[str, Any]:
+    at(client, f"/turns{after}", {})
     until = time.monotonic() + 60
     while time.monotonic() < until:
         view: dict[str, Any] = at(client).json()
@@ -170,7 +170,7 @@ def test_what_no_page_answers_is_refused(client: TestClient) -> None:
         answer(1, -1),
     ]
     assert [at(client, "/answers", one).status_code for one in bad] == [409, 409, 422, 422, 422]
-    assert at(client, "/turns", {"after": 3}).status_code == 422
+    assert at(client, "/turns?after=3", {}).status_code == 422
     assert at(client).json()["turns"] == [turn]
 
 
@@ -179,7 +179,7 @@ def test_a_person_goes_back_to_an_earlier_turn(client: TestClient) -> None:
     for number in (1, 2):
         turn = drawn(client)["turns"][-1]
         at(client, "/answers", answer(number, turn["columns"][0]["candidate"], f"a{number}"))
-    turn = drawn(client, after=0)["turns"][-1]
+    turn = drawn(client, "?after=0")["turns"][-1]
     assert (turn["turn"], turn["after"], turn["prompt"]) == (3, 0, "a dog")
 
 

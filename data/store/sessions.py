@@ -57,20 +57,13 @@ class Sessions(StorePart):
         prompt: str,
         policy: str,
     ) -> Turn:
-        """Save the next turn's slate, whose images are saved already; return the turn to show.
+        """Save the next turn, all that was proposed for it; return the turn to show.
 
         Where another process has saved a slate that waits for its answer, that turn is returned,
-        and these candidates are dropped.
-
-        Args:
-            session_id: the session.
-            candidates: all that were proposed, with places and chances of those to show.
-            after: the turn whose pick the turn begins with; 0 for the session's prompt.
-            prompt: the prompt that the turn begins with.
-            policy: name and version of the policy.
+        and these candidates are dropped. `after`, `prompt` and `policy` are those of `Turn`.
 
         Raises:
-            SessionRefused: the session is not known or has ended, or `after` has no answer.
+            SessionRefused: the session is not known or has ended, or has no turn `after`.
         """
         with self.write() as (connection, now):
             _lock(connection, session_id)
@@ -131,7 +124,7 @@ class Sessions(StorePart):
             connection.execute(sa.update(sessions).where(going_on).values(ended_at=now))
 
     def find(self, session_id: str) -> Session | None:
-        """Return the session with all its turns."""
+        """Return the session with all its turns; None if there is no such session."""
         return next(self._read(sessions.c.session_id == session_id), None)
 
     def get(self, session_id: str) -> Session:
@@ -213,16 +206,8 @@ def _turn(row: Row, candidates: tuple[Candidate, ...]) -> Turn:
     if row.answered_at is not None:
         given = {column.name: getattr(row, column.name) for column in _ANSWER}
         answer = TurnAnswer.model_validate(given)
-    return Turn(
-        row.turn,
-        row.after,
-        row.prompt,
-        row.policy,
-        candidates,
-        row.shown_at,
-        answer,
-        row.answered_at,
-    )
+    asked = (row.turn, row.after, row.prompt, row.policy, candidates, row.shown_at)
+    return Turn(*asked, answer, row.answered_at)
 
 
 def _candidate(row: Row) -> Candidate:

@@ -74,6 +74,8 @@ def _summary(seen: dict[str, Any]) -> str:
         f"run {seen['run']}: {seen['images']} images of {seen['prompts']} prompts, {asked}",
         f"{given} by {raters}: {sources}",
     ]
+    if seen["sessions"] is not None:
+        lines.append(seen["sessions"])
     if labels["comparisons"]:
         lines.append(f"what comparisons say of the models: make compare-report RUN={seen['run']}")
     if len(seen["sources"]) > 1:

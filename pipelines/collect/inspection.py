@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -20,6 +21,7 @@ from data.schema import (
     TASKS,
     read_table,
 )
+from data.sessions import SESSIONS
 from data.tables.parquet import MANIFEST
 from pipelines.collect.label_statistics import RATERS_OF, label_statistics
 
@@ -69,6 +71,7 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
         "asked": _listed([f"{counts[kind.name]} {kind.name}" for kind in shown]),
         "given": _listed([f"{statistics[kind.plural]} {kind.plural}" for kind in shown]),
         "kinds": list(KINDS),
+        "sessions": _sessions(folder),
         "sources": {str(source): int(count) for source, count in sources.items()},
         "images": len(images),
         "prompts": len(prompts),
@@ -86,6 +89,16 @@ def inspection_figures(run: RunFolder) -> dict[str, Any]:
 def by_count(rows: Rows) -> Rows:
     """Return the rows sorted by falling `n`."""
     return sorted(rows, key=lambda row: -row["n"])
+
+
+def _sessions(folder: Path) -> str | None:
+    """Return the number of sessions and of their answers, in words; None without sessions."""
+    file = folder / "sessions.parquet"
+    if not file.exists():
+        return None
+    table = read_table(file, SESSIONS).to_pandas()
+    sources = [f"{count} {source}" for source, count in table["source"].value_counts().items()]
+    return f"{len(table)} sessions ({', '.join(sources)}), {table['n_turns'].sum()} turns answered"
 
 
 def _listed(parts: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ import logging
 import os
 import pkgutil
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -25,7 +25,6 @@ TIMEOUT_S = 30.0
 KEY_NAME = "OPENAI_API_KEY"
 """Environment variable of the key that a server is asked with, if it is set."""
 LONGEST_PROMPT = 1000
-LONGEST_REASON = 200
 QUESTION = """A person asks a text-to-image model for: {prompt}
 What the person said of the images before: {critique}
 Propose {number} other prompts of each kind: rephrase (the same in other words), detail (one detail
@@ -62,22 +61,22 @@ class LanguageModel:
         try:
             own = _candidates(self._ask(prompt, critique, EACH))
         except Exception as error:  # noqa: BLE001 - whatever it does, the session goes on
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:LONGEST_REASON]
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
             LOGGER.warning("%s: %s; the rules alone propose for this turn", self._name, reason)
             return by_rules
-        seen, found = shown_before(session, prompt), dict[str, list[Candidate]]()
+        left, seen = dict.fromkeys(CATEGORIES, EACH), shown_before(session, prompt)
+        found = []
         for one in [*own, *by_rules]:
-            of_category = found.setdefault(one.category, [])
-            if words_of(one.prompt) not in seen and len(of_category) < EACH:
+            if words_of(one.prompt) not in seen and left[one.category]:
                 seen.add(words_of(one.prompt))
-                of_category.append(one)
-        return [one for name in CATEGORIES for one in found.get(name, [])]
+                left[one.category] -= 1
+                found.append(one)
+        return found
 
     def _of_server(self, prompt: str, critique: Sequence[str], number: int) -> Any:
         url, _, model = self._name.partition("#")
-        question = QUESTION.format(
-            prompt=prompt, critique="; ".join(critique) or "nothing", number=number
-        )
+        said = "; ".join(critique) or "nothing"
+        question = QUESTION.format(prompt=prompt, critique=said, number=number)
         key = os.environ.get(KEY_NAME)
         answer = httpx.post(
             f"{url.rstrip('/')}/chat/completions",
@@ -90,19 +89,15 @@ class LanguageModel:
 
 
 def _candidates(answer: Any) -> list[Candidate]:
-    """Return the usable prompts of an answer: a list of texts for each category.
-
-    Raises:
-        ValueError: it has none.
-    """
-    given = answer if isinstance(answer, Mapping) else {}
+    """Return the usable prompts of an answer: a list of texts for each category."""
+    lists = {key: value for key, value in answer.items() if isinstance(value, list)}
     found = [
         Candidate(" ".join(text.split()), category)
         for category in CATEGORIES
-        for text in (given.get(category) if isinstance(given.get(category), list) else [])
+        for text in lists.get(category, [])
         if isinstance(text, str) and text.strip() and len(text) <= LONGEST_PROMPT
         if control_character(text) is None
     ]
     if not found:
-        raise ValueError(f"no prompts of {', '.join(CATEGORIES)} in {str(answer)[:100]!r}")
+        raise ValueError(f"no prompts of {', '.join(CATEGORIES)} in its answer")
     return found

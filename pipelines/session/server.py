@@ -86,13 +86,6 @@ class AnswerBody(BaseModel, frozen=True, extra="forbid"):
     answer: TurnAnswer
 
 
-class AskBody(BaseModel, frozen=True, extra="forbid"):
-    """Body of a request for the next turn."""
-
-    after: int | None = None
-    """The turn to go on from, 0 for the first prompt; null for the latest."""
-
-
 async def _page(request: Request) -> SessionPage:
     page: SessionPage = request.app.state.page
     return page
@@ -141,13 +134,16 @@ def look(session: Own, page: ThePage) -> View:
 
 
 @router.post("/sessions/{session_id}/turns")
-def ask(body: AskBody, session: Own, page: ThePage, account: Present) -> View:
-    """Have the next turn drawn, unless one waits for its answer or the session has ended."""
+def ask(session: Own, page: ThePage, account: Present, after: int | None = None) -> View:
+    """Have the next turn drawn, unless one waits for its answer or the session has ended.
+
+    `after` is the turn to go on from, 0 for the first prompt; the latest without it.
+    """
     _check_active(account)
-    if body.after and body.after not in {one.number for one in session.turns}:
-        raise HTTPException(422, f"there is no turn {body.after} to go on from")
+    if after and after not in {one.number for one in session.turns}:
+        raise HTTPException(422, f"there is no turn {after} to go on from")
     if open_turn(session) is None and session.ended_at is None:
-        page.desk.ask(session.session_id, body.after)
+        page.desk.ask(session.session_id, after)
     return _view(page, page.turns.store.get(session.session_id))
 
 
@@ -217,6 +213,12 @@ def create_app(page: SessionPage, config: ServerConfig, secret: bytes) -> FastAP
     app.add_middleware(Guard)
     app.include_router(router)
     add_refusals(app)
+    _, files = draw(lambda: _shell(page), DRAWN)
+    add_files(app, files)
+    return app
+
+
+def _shell(page: SessionPage) -> FastAPI:
     blocks: gr.Blocks
     with gr.Blocks(
         title=f"Pictune session: {page.title}", analytics_enabled=False, fill_width=True
@@ -226,10 +228,7 @@ def create_app(page: SessionPage, config: ServerConfig, secret: bytes) -> FastAP
             js_on_load="startSession(element);",
             apply_default_css=False,
         )
-    css, head = STATIC / "session.css", _head(page)
-    _, files = draw(lambda: gradio_app(blocks, "/", house_theme(), css, head=head), DRAWN)
-    add_files(app, files)
-    return app
+    return gradio_app(blocks, "/", house_theme(), STATIC / "session.css", head=_head(page))
 
 
 def _head(page: SessionPage) -> str:

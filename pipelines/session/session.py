@@ -37,7 +37,8 @@ def main(run: RunFolder, settings: Settings) -> int:
     """
     config, server = settings.table("session", SessionConfig), settings.table("play", PlayConfig)
     check_model_folder(settings.run.model)
-    rules, intents = Rules(vocabulary(run)), read_intents(config)
+    intents = [] if config.intents is None else read_prompts(config.intents)
+    rules = Rules(vocabulary(run))
     name = config.language_model
     propose = rules if name is None else LanguageModel(name, rules)
     with open_store(run) as store:
@@ -62,7 +63,7 @@ def main(run: RunFolder, settings: Settings) -> int:
                 AppState(store, ImageFiles(run).get, label),
                 turns,
                 desk,
-                intents,
+                tuple(one.text for one in intents),
                 config.show_prompts,
                 run.root.name,
             )
@@ -79,17 +80,6 @@ def vocabulary(run: RunFolder) -> list[str]:
     table = read_table(run.images_table, IMAGES)
     table = table.filter(pc.field("origin").is_null())
     return sorted(set(table["prompt"].to_pylist()))
-
-
-def read_intents(config: SessionConfig) -> tuple[str, ...]:
-    """Return the intents, read from their file where they stand in one.
-
-    Raises:
-        PictuneError: the file cannot be read, or is empty.
-    """
-    if isinstance(config.intents, Path):
-        return tuple(one.text for one in read_prompts(config.intents))
-    return config.intents
 
 
 def _who_may_enter(

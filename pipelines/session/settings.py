@@ -16,9 +16,9 @@ class SessionConfig(BaseModel, frozen=True, extra="forbid"):
     """Model that draws: `base`, or a tuned model of the run such as `rwl`."""
     images: int = Field(default=COLUMN_IMAGES, ge=1, le=16)
     """Images of a candidate, which share a column."""
-    intents: tuple[str, ...] | Path = ()
-    """What people are asked to get drawn, so that sessions can be compared: a list, or a file with
-    one a line. Without any, all sessions begin with a wish of the person's own."""
+    intents: Path | None = None
+    """Text file with what people are asked to get drawn, one a line, so that sessions can be
+    compared. Without it, all sessions begin with a wish of the person's own."""
     show_prompts: bool = True
     """Whether people see the prompt of each column. PASTA hides it."""
     policy: PolicyName = "random"

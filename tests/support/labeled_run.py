@@ -14,7 +14,7 @@ import pyarrow as pa
 from PIL import Image
 
 from data.comparisons import Axis
-from data.feedback import NewTask
+from data.feedback import NewTask, Source
 from data.files import sha256_of
 from data.kinds.comparison import ComparisonAnswer
 from data.kinds.kind import Answer
@@ -74,7 +74,8 @@ def write_labeled_run(
             raters,
             axes,
         )
-        _hold_sessions(store, rng, [str(row["image_id"]) for row in images["A cat and a dog."]])
+        shown = [str(row["image_id"]) for row in images["A cat and a dog."]]
+        _hold_sessions(store, rng, shown, [one for one in raters if one != "cleo"])
         export(store, run)
     return run
 
@@ -135,15 +136,18 @@ def _label(
     store.import_labels([*tasks, *compared], labels, finish=lambda: None)
 
 
-def _hold_sessions(store: FeedbackStore, rng: random.Random, image_ids: Sequence[str]) -> None:
-    """Hold three sessions of two turns; Dora, who is simulated, has one of them."""
+def _hold_sessions(
+    store: FeedbackStore, rng: random.Random, image_ids: Sequence[str], raters: Sequence[str]
+) -> None:
+    """Hold a session of two turns with each rater."""
 
     def known(prompts: Sequence[str], _seeds: object) -> list[list[str]]:
         return [[rng.choice(image_ids)] for _ in prompts]
 
     turns = replace(small_turns(store.sessions), draw=known)
-    for name, source in (("anna", "human"), ("ben", "human"), ("dora", "simulated")):
-        turns.begin(name, store.add_rater(name, source=source), "A cat and a dog.")  # type: ignore[arg-type]
+    for name in raters:
+        source: Source = "simulated" if name == "dora" else "human"
+        turns.begin(name, store.add_rater(name, source=source), "A cat and a dog.")
         for number in (1, 2):
             shown = turns.next_turn(name, rng).shown
             answer = TurnAnswer(

@@ -1,7 +1,6 @@
 """A small run for sessions, and its page in a process of its own that is killed and started."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -30,7 +29,7 @@ per_prompt = 1
 
 [session]
 images = 1
-intents = {json.dumps(INTENTS)}
+intents = "INTENTS"
 """
 UP = re.compile(r"session at (http://127\.0\.0\.1:(\d+))")
 PATIENCE_S = 180
@@ -40,7 +39,9 @@ PATIENCE_S = 180
 def write_session_run(folder: Path) -> RunFolder:
     """Write a run with an image for each prompt."""
     settings, run = folder / "session.toml", RunFolder(folder / "mine")
-    settings.write_text(SETTINGS)
+    intents = folder / "intents.txt"
+    intents.write_text("\n".join(INTENTS))
+    settings.write_text(SETTINGS.replace("INTENTS", str(intents)))
     place = ["--runs", str(folder), "--run", run.root.name]
     assert main(["images", *place, "--config", str(settings)]) == 0
     return run
@@ -72,12 +73,12 @@ class SessionServer:
         self.url, self.port = found.groups()
 
     def kill(self) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, signal.SIGKILL)
-        self._process.wait(PATIENCE_S)
+        self.end(signal.SIGKILL)
 
-    def stop(self) -> int:
-        """End it as Ctrl-C does; return its exit status."""
+    def end(self, number: int = signal.SIGINT) -> None:
+        """End it by a signal, as Ctrl-C does."""
         assert self._process is not None
-        self._process.send_signal(signal.SIGINT)
-        return self._process.wait(PATIENCE_S)
+        assert self._process.stdout is not None
+        self._process.send_signal(number)
+        self._process.wait(PATIENCE_S)
+        self._process.stdout.close()

@@ -143,7 +143,8 @@ function startSession(root) {
         await pause(LOOK_MS);
         session = await call("GET", `sessions/${id}`);
       } else {
-        session = await call("POST", `sessions/${id}/turns`, { after });
+        const query = after === null ? "" : `?after=${after}`;
+        session = await call("POST", `sessions/${id}/turns${query}`);
         after = null;
       }
     }
