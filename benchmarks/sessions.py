@@ -2,11 +2,12 @@
 
 Each seed has 200 raters of four hidden types, who choose ten times, and their rewards by EM; 1,500
 sessions with random slates, from which greedy and value learn; then 500 sessions of new people with
-each policy (200 of the other form), the same people for every policy. A person wants an animal of a color in a place, and
-types the half of it. Utility is how good the column is with which a session ends, as the person
-sees it without noise; 0 without a pick. Policies learn from people of the form "averaging" alone;
-"satisficing" people are of another form. All sessions go through the store and the functions that
-the page calls. Differences are of the same person's sessions; "+-" is a standard error.
+each policy (200 of the other form), the same people for every policy. A person wants an animal of a
+color in a place, and types the half of it. Utility is how good the column is with which a session
+ends, as the person sees it without noise; 0 without a pick. Policies learn from people of the form
+"averaging" alone; "satisficing" people are of another form. All sessions go through the store and
+the functions that the page calls. Differences are of the same person's sessions; "+-" is a standard
+error.
 
 It writes `results/sessions.json` and `sessions.md`.
 """

@@ -19,6 +19,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+HIDDEN = 128
+"""Width of the hidden layer."""
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 1e-2
 BATCH = 256
@@ -57,12 +59,10 @@ class Transitions:
 class ValueNetwork(nn.Module):
     """f(state, candidate): two layers with ReLU between them."""
 
-    def __init__(
-        self, state: int, candidate: int, hidden: int, *, generator: torch.Generator
-    ) -> None:
-        """Make an untrained network; `generator` (CPU) draws its weights."""
+    def __init__(self, inputs: int, *, generator: torch.Generator) -> None:
+        """Make an untrained network of S + C inputs; `generator` (CPU) draws its weights."""
         super().__init__()
-        self.layers = _two_layers(state + candidate, hidden, generator)
+        self.layers = _two_layers(inputs, generator)
 
     def forward(self, states: Tensor, candidates: Tensor) -> Tensor:
         """Return f [..., L] of states [..., S] and candidates [..., L, C]."""
@@ -76,8 +76,8 @@ class ValueNetwork(nn.Module):
         return values.sum(1) / turns.picked.sum(1)
 
 
-def _two_layers(inputs: int, hidden: int, generator: torch.Generator) -> nn.Sequential:
-    first, last = nn.Linear(inputs, hidden), nn.Linear(hidden, 1)
+def _two_layers(inputs: int, generator: torch.Generator) -> nn.Sequential:
+    first, last = nn.Linear(inputs, HIDDEN), nn.Linear(HIDDEN, 1)
     for layer in (first, last):
         bound = float(layer.in_features) ** -0.5
         for weight in layer.parameters():
@@ -96,14 +96,13 @@ def train_values(
     *,
     discount: float,
     expectile: float = 0.7,
-    hidden: int = 128,
     updates: int = 1000,
     generator: torch.Generator,
 ) -> ValueNetwork:
     """Return f, learned from the turns; `generator` (CPU) draws weights and batches."""
-    n_state, n_candidate = turns.states.shape[1], turns.slates.shape[2]
-    network = ValueNetwork(n_state, n_candidate, hidden, generator=generator)
-    of_state = _two_layers(n_state, hidden, generator)
+    inputs = turns.states.shape[1]
+    network = ValueNetwork(inputs + turns.slates.shape[2], generator=generator)
+    of_state = _two_layers(inputs, generator)
     target = copy.deepcopy(network)
     learned: list[Any] = [*network.parameters(), *of_state.parameters()]
     optimizer = torch.optim.AdamW(learned, LEARNING_RATE, weight_decay=WEIGHT_DECAY)

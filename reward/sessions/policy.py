@@ -10,7 +10,7 @@ from typing import Self
 
 import numpy as np
 import torch
-from pydantic import BaseModel, NonNegativeFloat, PositiveInt, ValidationError
+from pydantic import BaseModel, NonNegativeFloat, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -25,9 +25,6 @@ from reward.sessions.slates import Policy, mean_slate_value, slate_chance
 from reward.sessions.states import answered, candidates_of, rewards_of, state_of
 from reward.sessions.user_model import UserModel
 
-HIDDEN = 128
-"""Width of the network's hidden layer."""
-
 
 class PolicyConfig(BaseModel, frozen=True, extra="forbid"):
     """Content of the JSON file of a saved policy."""
@@ -35,8 +32,6 @@ class PolicyConfig(BaseModel, frozen=True, extra="forbid"):
     kind: Learned
     temperature: NonNegativeFloat
     """Temperature of `draw_slate`."""
-    inputs: tuple[PositiveInt, PositiveInt]
-    """Lengths of a state and of a candidate."""
     weights_sha256: str
     """SHA-256 of the weights' file, so that files of two trainings are not mixed."""
     reward: str
@@ -51,7 +46,6 @@ class ValuePolicy:
     network: ValueNetwork
     user: UserModel
     temperature: float
-    inputs: tuple[int, int]
     version: str = "new"
     """First digits of the hash of the saved weights."""
 
@@ -77,7 +71,6 @@ class ValuePolicy:
         config = PolicyConfig(
             kind=self.kind,
             temperature=self.temperature,
-            inputs=self.inputs,
             weights_sha256=sha256_of(weights),
             reward=reward,
         )
@@ -102,9 +95,10 @@ class ValuePolicy:
         if config.reward != reward:
             raise PictuneError(f"{folder}: learned with another reward than the run's; {again}")
         check_finite(saved, str(weights))
-        network = ValueNetwork(*config.inputs, HIDDEN, generator=torch.Generator())
+        inputs = saved["layers.0.weight"].shape[1]
+        network = ValueNetwork(inputs, generator=torch.Generator())
         network.load_state_dict(saved)
-        return cls(kind, network, user, config.temperature, config.inputs, version[:8])
+        return cls(kind, network, user, config.temperature, version[:8])
 
 
 def learn_policy(
@@ -117,18 +111,12 @@ def learn_policy(
 ) -> ValuePolicy:
     """Return a policy learned from the turns; `generator` (CPU) draws weights and batches."""
     discount = config.discount if kind == "value" else 0.0
-    network = train_values(turns, discount=discount, hidden=HIDDEN, generator=generator)
+    network = train_values(turns, discount=discount, generator=generator)
     with torch.no_grad():
         values = network(turns.states, turns.slates)
     means = (values * turns.shown).sum(1, keepdim=True) / turns.shown.sum(1, keepdim=True)
     spread = ((values - means).square() * turns.shown).sum() / turns.shown.sum()
-    return ValuePolicy(
-        kind,
-        network,
-        user,
-        config.temperature * float(spread.sqrt()),
-        (turns.states.shape[1], turns.slates.shape[2]),
-    )
+    return ValuePolicy(kind, network, user, config.temperature * float(spread.sqrt()))
 
 
 def logged_under(
