@@ -100,8 +100,8 @@ def choices(bank: Bank, kinds: Sequence[int], rng: random.Random) -> Raters:
                 if place != picked
             ]
     first, second, prompt_of, ranking_of, rater_of, number_of = np.array(rows).T
-    flat = np.ones(len(rows), np.float32)
-    pairs = RankedPairs(first, second, prompt_of, flat, flat / 3, ranking_of, rater_of)
+    won, third = (np.full(len(rows), one, np.float32) for one in (1, 1 / 3))
+    pairs = RankedPairs(first, second, prompt_of, won, third, ranking_of, rater_of)
     none = np.zeros(0, np.int64)
     nothing = Verdicts(none, none, np.zeros(0, np.float32), none)
     dataset = FeedbackDataset(
@@ -114,8 +114,9 @@ def choices(bank: Bank, kinds: Sequence[int], rng: random.Random) -> Raters:
         raters=tuple(f"rater {i}" for i in range(len(kinds))),
     )
     learned, held_out = number_of < CHOICES - 1, number_of >= CHOICES
-    parts = [dataset.where(none, m) for m in (learned, ~learned & ~held_out, held_out)]
-    split = Split(*parts, dataset.where(none, none))
+    masks = learned, ~learned & ~held_out, held_out
+    train, val, seen = (dataset.where(none, mask) for mask in masks)
+    split = Split(train, val, seen, dataset.where(none, none))
     texts = bank.texts(prompts)
     wrong = torch.full((len(prompts), CONFIG.negatives), -1)
     examples = Examples(dataset, split, bank.features, texts, wrong)

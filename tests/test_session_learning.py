@@ -94,9 +94,8 @@ def test_implicit_q_learning_finds_the_optimum_of_a_known_process() -> None:
         (rich, later, 3.0, rich, 0.0),
     ]
     at, did, earned, then, goes_on = map(torch.tensor, zip(*rows, strict=True))
-    turns = Transitions(
-        states[at], actions[did][:, None], *torch.ones(2, 6, 1), earned, states[then], goes_on
-    )
+    one = torch.ones(6, 1)
+    turns = Transitions(states[at], actions[did][:, None], one, one, earned, states[then], goes_on)
 
     def learned(discount: float) -> list[float]:
         generator = torch.Generator().manual_seed(0)
