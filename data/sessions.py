@@ -16,8 +16,8 @@ from data.ids import Identifier, Remark
 from data.schema import schema_of
 
 Category = Literal["rephrase", "detail", "style", "subject", "surprise"]
-"""What an expander does to a prompt: say it in other words, add a detail, change the style, change
-the subject, or something that nobody expects."""
+"""Changes that an expander makes to a prompt: other words, a further detail, another style, another
+subject, or something that nobody expects."""
 CATEGORIES: tuple[Category, ...] = get_args(Category)
 
 Progress = Literal["better", "same", "worse"]
@@ -88,7 +88,7 @@ class Candidate:
 
 
 class TurnAnswer(BaseModel, frozen=True, extra="forbid"):
-    """What a person says to a slate."""
+    """The answer of a person to a slate."""
 
     chosen: Annotated[NonNegativeInt, Field(lt=1000)] | None = None
     """Number of the candidate that is picked, one of those shown; None for none of them."""

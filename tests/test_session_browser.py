@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -28,8 +29,8 @@ SESSIONS = 50
 KILLS = (8, 24, 40)
 """The sessions whose server is killed as soon as their first answer is sent."""
 BACK, WAITING, SHOWN, OFFLINE, LONG = 1, 3, 5, 7, 9
-"""By the last digit of a session's number: goes back, reloads while it waits, or while the slate is
-shown, answers offline, takes all five turns."""
+"""Last digits of the numbers of sessions that go back, reload while they wait, reload while a slate
+is shown, answer offline, or take all five turns."""
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,11 @@ def server(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     server.start()
     yield server
     server.end()
+
+
+def body_of(request: Request) -> dict[str, Any]:
+    body: dict[str, Any] = request.post_data_json or {}
+    return body
 
 
 @dataclass
@@ -60,11 +66,11 @@ class Person:
 
     def _see(self, request: Request) -> None:
         if request.url.endswith("/answers"):
-            self.sent[request.post_data_json["answer_id"]] += 1
+            self.sent[body_of(request)["answer_id"]] += 1
 
     def _hear(self, response: Response) -> None:
         if response.url.endswith("/answers") and response.ok:
-            body = response.request.post_data_json
+            body = body_of(response.request)
             session = response.url.split("/")[-2]
             self.acknowledged.append((session, body["turn"], body["answer"]["chosen"]))
 

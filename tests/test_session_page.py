@@ -58,8 +58,8 @@ def person(page: SessionPage, name: str) -> TestClient:
     return client
 
 
-def begun(client: TestClient, prompt: str = "a dog", **more: object) -> Any:
-    body = {"session_id": MINE, "prompt": prompt} | more
+def begun(client: TestClient, **more: object) -> Any:
+    body = {"session_id": MINE, "prompt": "a dog"} | more
     return client.post("/api/v1/sessions", json=body)
 
 
@@ -97,7 +97,7 @@ def test_where_passwords_are_asked_for_a_name_is_not_enough(
     page: SessionPage, store: FeedbackStore
 ) -> None:
     store.raters.set_password(store.add_rater("ben"), hash_password("long enough"))
-    closed = replace(page, state=AppState(store, {}.get, LabelConfig()))
+    closed = replace(page, state=AppState(store, lambda _: None, LabelConfig()))
     client = TestClient(create_app(closed, ServerConfig(), SECRET), headers=HEADERS)
     assert client.post("/api/v1/login", json={"rater": "ben"}).status_code == 401
     assert '"needs_password": true' in client.get("/").text.replace('\\"', '"')
@@ -109,7 +109,7 @@ def test_where_passwords_are_asked_for_a_name_is_not_enough(
 def test_a_session_begins_once_and_is_its_persons_alone(
     client: TestClient, page: SessionPage
 ) -> None:
-    first = begun(client, " a dog ", intent="a red dog")
+    first = begun(client, prompt=" a dog ", intent="a red dog")
     assert first.status_code == 200
     view = first.json()
     assert (view["prompt"], view["intent"], view["turns"]) == ("a dog", "a red dog", [])

@@ -11,11 +11,14 @@ import pytest
 
 from data.errors import PictuneError
 from data.feedback import NotFound
-from data.sessions import MOST_TURNS, Candidate, TurnAnswer
+from data.schema import read_table
+from data.sessions import MOST_TURNS, SESSION_CANDIDATES, SESSIONS, Candidate, TurnAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.sessions import SessionRefused
+from data.tables.parquet import export
+from data.tables.verification import verify
 from pipelines.session.turns import Turns, next_prompt, path_to
-from tests.support.data_campaign import Clock, open_store
+from tests.support.data_campaign import Campaign, Clock, open_store
 from tests.support.session_turns import named_images, small_turns
 
 PICK = {"progress": "better", "critique": ("the color",), "comment": "nearly"}
@@ -192,3 +195,33 @@ def test_a_candidate_keeps_its_value(turns: Turns) -> None:
     one = Candidate("a cat in snow", "detail", 0, 0.25, 1.5, ("i",))
     turns.store.save_slate("s", [one], after=0, prompt="a cat", policy="p 1")
     assert turns.store.get("s").turns[0].candidates == (one,)
+
+
+def test_sessions_are_exported_and_the_check_finds_what_differs(tmp_path: Path) -> None:
+    campaign = Campaign(tmp_path)
+    store, run = campaign.store, campaign.run
+    export(store, run)
+    assert not (run.latest / "sessions.parquet").exists()
+    turns = small_turns(store.sessions)
+    known = replace(turns, draw=lambda prompts, _: [campaign.image_ids[:2] for _ in prompts])
+    known.begin("s", anna(store), "a cat")
+    known.next_turn("s", random.Random(0))
+    pick(known, 1)
+    assert any("does not name sessions.parquet" in fault for fault in verify(store, run))
+    export(store, run)
+    assert verify(store, run) == []
+    (session,) = read_table(run.latest / "sessions.parquet", SESSIONS).to_pylist()
+    assert session["rater_id"] == store.public_rater_id(anna(store))
+    assert (session["n_turns"], session["source"]) == (1, "human")
+    rows = read_table(run.latest / "session_candidates.parquet", SESSION_CANDIDATES).to_pylist()
+    assert [row["place"] for row in rows if row["chosen"]] == [0]
+    turns.next_turn("s", random.Random(1))  # of images that the run does not have
+    faults = verify(store, run)
+    assert any("session_turns.parquet: 1 rows are not as" in fault for fault in faults)
+    assert (
+        sum("a session showed it but images.parquet does not have it" in one for one in faults) == 8
+    )
+    store.raters.set_status(anna(store), "left_out")
+    export(store, run)
+    assert not (run.latest / "sessions.parquet").exists()
+    store.close()

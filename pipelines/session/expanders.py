@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What stands where in the prompts of a list."""
+    """Words of a list of prompts, and the places where they stand."""
 
     prompts: tuple[Words, ...]
     exchangeable: Mapping[str, frozenset[str]]

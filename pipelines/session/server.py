@@ -51,13 +51,13 @@ router.add_api_route("/login", login, methods=["POST"])
 router.add_api_route("/images/{image_id}", image, response_class=Response)
 
 View = dict[str, Any]
-"""What the page shows of a session: its turns, without prompts where these are hidden, and how far
+"""A session as the page shows it: its turns, without prompts where these are hidden, and how far
 its next turn is."""
 
 
 @dataclass(frozen=True)
 class SessionPage:
-    """What the routes share, as `app.state.page`."""
+    """State that the routes share, as `app.state.page`."""
 
     state: AppState
     turns: Turns

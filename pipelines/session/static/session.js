@@ -6,7 +6,7 @@ const LATEST = "pictune.session";
 const VISITOR = "pictune.visitor";
 const API = "api/v1/";
 const AGAIN_MS = 1000;
-const LOOK_MS = 400;
+const LOOK_MS = 250;
 
 const random = (bytes) =>
   [...crypto.getRandomValues(new Uint8Array(bytes))]
