@@ -115,8 +115,8 @@ def choices(bank: Bank, kinds: Sequence[int], rng: random.Random) -> Raters:
     )
     learned, held_out = number_of < CHOICES - 1, number_of >= CHOICES
     masks = learned, ~learned & ~held_out, held_out
-    train, val, seen = (dataset.where(none, mask) for mask in masks)
-    split = Split(train, val, seen, dataset.where(none, none))
+    train, val, tested = (dataset.where(none, mask) for mask in masks)
+    split = Split(train, val, tested, dataset.where(none, none))
     texts = bank.texts(prompts)
     wrong = torch.full((len(prompts), CONFIG.negatives), -1)
     examples = Examples(dataset, split, bank.features, texts, wrong)
