@@ -5,7 +5,6 @@ import random
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -128,11 +127,10 @@ def test_a_turn_is_told_by_the_turns_that_lead_to_it(run: RunFolder) -> None:
         answer = TurnAnswer(chosen=chosen, progress=progress)
         return Turn(number, after, "A ball.", "random", (*shown,), NOON, answer, NOON)
 
-    begun: tuple[Any, ...] = ("one", "rater", "human", None, "A ball.", NOON)
     # after the second turn the person goes back to the first
     turns = (turn(1, 0, 1, None), turn(2, 1, None, None), turn(3, 1, 0, "worse"))
-    assert [one.number for one in Session(*begun, turns).path_to(3).turns] == [1, 3]
-    session = Session(*begun, turns)
+    session = Session("one", "rater", "human", None, "A ball.", NOON, turns)
+    assert [one.number for one in session.path_to(3).turns] == [1, 3]
     learned = transitions(user, [session])
     of = user.utilities("A ball.", [(ids[1],), (ids[0],)])[0]
     assert learned.rewards.tolist() == pytest.approx([of[0], -0.3, of[1] - 0.3])
