@@ -209,9 +209,9 @@ def page(figures: Mapping[str, Any]) -> str:
         each = [one["rater types"][name] for one in seeds]
         by_seed = ", ".join(f"{one:.3f}" for one in each)
         lines.append(f"| {name} | {np.mean(each):.3f} | {by_seed} |")
-    numbers = figures["chosen number of types"]
-    lines += ["", f"Number of types that is chosen: {numbers['four']} where there are four, "]
-    lines[-1] += f"{numbers['one']} where there is one."
+    if numbers := figures["chosen number of types"]:
+        words = f"{numbers['four']} where there are four, {numbers['one']} where there is one."
+        lines += ["", f"Number of types that is chosen: {words}"]
     return "\n".join(lines) + "\n"
 
 
@@ -227,9 +227,12 @@ def main() -> None:
     kept: dict[str, Row] = {}
     for seed in words.seeds:
         kept[str(seed)] = of_seed(bank, clip, seed, counts, logged=words.logged)
-        record("sessions", {"seeds": kept, "chosen number of types": {}})
-    numbers = chosen_numbers(bank, clip, words.seeds[0])
-    record("sessions", {"seeds": kept, "chosen number of types": numbers})
+        _write(kept, {})
+    _write(kept, chosen_numbers(bank, clip, words.seeds[0]))
+
+
+def _write(seeds: Row, numbers: Row) -> None:
+    record("sessions", {"seeds": seeds, "chosen number of types": numbers})
     (RESULTS / "sessions.md").write_text(page(recorded("sessions")), encoding="utf-8")
 
 
