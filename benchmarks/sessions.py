@@ -1,8 +1,8 @@
 """Policies of sessions on simulated people: `python -m benchmarks.sessions`.
 
-Each seed has 200 raters of four hidden types, who choose ten times, and their rewards by EM; 1,500
+Each seed has 200 raters of four hidden types, who choose ten times, and their rewards by EM; 1,000
 sessions with random slates, from which greedy and value learn; then 500 sessions of new people with
-each policy (200 of the other form), the same people for every policy. A person wants an animal of a
+each policy (100 of the other form), the same people for every policy. A person wants an animal of a
 color in a place, and types the half of it. Utility is how good the column is with which a session
 ends, as the person sees it without noise; 0 without a pick. Policies learn from people of the form
 "averaging" alone; "satisficing" people are of another form. All sessions go through the store and
@@ -221,7 +221,7 @@ def _mean(values: Any) -> str:
 
 def main() -> None:
     """Run all seeds, and write the results."""
-    words = arguments(__doc__, seeds=[0, 1, 2], sessions=500, others=200, logged=1500)
+    words = arguments(__doc__, seeds=[0, 1, 2], sessions=500, others=100, logged=1000)
     bank, clip = open_bank(Path("runs/sessions")), ClipBackbone.from_pretrained("models/emoji-clip")
     counts = {"averaging": words.sessions, "satisficing": words.others}
     kept: dict[str, Row] = {}
