@@ -80,9 +80,9 @@ class Bank:
 
     folder: Path
     image_ids: dict[str, tuple[str, ...]]
-    """By prompt."""
+    """Ids of a prompt's images, by prompt."""
     readings: dict[str, Reading]
-    """What the judge sees, by image id; only simulated people and figures may look."""
+    """Readings of the judge, by image id; only simulated people and figures may look."""
     features: Tensor
     """[images, F] of `ClipBackbone.image_features`, in the order of `readings`."""
     embeddings: Tensor

@@ -31,7 +31,7 @@ from pipelines.session.turns import Turns
 
 @dataclass(frozen=True)
 class Sight:
-    """What a person sees in an image."""
+    """Sight of an image by one person."""
 
     quality: float
     """0 to 1."""
@@ -40,7 +40,7 @@ class Sight:
 
 
 Eye = Callable[[str], Sight]
-"""What this person sees in the image of an id."""
+"""Returns the sight of an image, by its id."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Mood:
 
 @dataclass(frozen=True)
 class Habits:
-    """What people have in common."""
+    """Habits that people have in common."""
 
     threshold: float = 0.15
     """Quality below which no column is picked."""
@@ -107,7 +107,7 @@ class Satisficing(Person):
     enough: float = 0.5
     """Quality that is good enough in the first turn."""
     more: float = 0.08
-    """What is expected in addition in each later turn."""
+    """Quality that is expected in addition in each later turn."""
 
     def quality(self, sights: Sequence[Sight]) -> float:
         """Return the best."""

@@ -66,7 +66,7 @@ class Held:
 
     @property
     def utility(self) -> float:
-        """How good the column is with which the session ends; 0 without a pick."""
+        """Quality of the column with which the session ends; 0 without a pick."""
         picks = [
             turn.candidates[turn.answer.chosen]
             for turn in self.session.turns

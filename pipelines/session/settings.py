@@ -22,7 +22,7 @@ class SessionConfig(BaseModel, frozen=True, extra="forbid"):
     show_prompts: bool = True
     """Whether people see the prompt of each column. PASTA hides it."""
     policy: PolicyName = "random"
-    """What picks the slates: `random`, or `greedy` or `value` by `make session-policy`."""
+    """Policy that picks the slates: `random`, or `greedy` or `value` by `make session-policy`."""
     language_model: str | None = None
     """Language model that proposes candidates besides the rules: the address of an OpenAI-like
     server and a model, such as `http://127.0.0.1:8000/v1#qwen3`, or a function as

@@ -1,4 +1,4 @@
-"""What a policy would earn, estimated from sessions of another policy before it goes live.
+"""Rewards that a policy would earn, estimated from sessions of another policy before it goes live.
 
 With rho_t = (probability of the shown slate under the new policy) / (stored probability),
 w_t = rho_1 ... rho_t and ~w_t = w_t / sum over sessions of w_t, for sessions i and turns t:
