@@ -50,7 +50,7 @@ SHARED_STAGE = $(if $(strip $(filter-out 1,$(PROCESSES)) $(MACHINES)),$(LAUNCH),
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PRECIOUS: runs/%/labels/feedback.db
-.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune rehearse export-adapter evaluate play session rounds compare compare-report report demo settings models screenshots bench bench-methods bench-one-draw bench-compare bench-drawing check test test-quick clean-caches
+.PHONY: help setup images label rater simulate import dataset inspect export reward score best-of-n finetune rehearse export-adapter evaluate play session session-policy rounds compare compare-report report demo settings models screenshots bench bench-methods bench-one-draw bench-compare bench-drawing check test test-quick clean-caches
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -116,6 +116,9 @@ play: $(INSTALLED) ## Try base and tuned models in a browser, side by side (PORT
 
 session: $(INSTALLED) ## Sessions in a browser: people pick from slates, turn by turn (PORT=)
 	$(STAGE) session $(COMMON) $(call flag,port,$(PORT))
+
+session-policy: $(INSTALLED) ## Learn from the run's sessions which slates to show
+	$(STAGE) session-policy $(COMMON)
 
 rounds: $(INSTALLED) ## Rounds of images, labels, reward and tuning, then evaluate (ROUNDS=, METHOD=, PROCESSES=)
 	$(SHARED_STAGE) rounds $(COMMON) $(INPUTS) --rounds '$(ROUNDS)' --method '$(METHOD)'

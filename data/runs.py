@@ -104,6 +104,11 @@ class RunFolder:
         return self.round_dir / "reward"
 
     @property
+    def session_policy_dir(self) -> Path:
+        """The policies that pick the slates of sessions, and their estimates."""
+        return self.root / "session_policy"
+
+    @property
     def evaluation_dir(self) -> Path:
         """The report and its figures, over all rounds."""
         return self.root / "evaluation"

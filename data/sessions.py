@@ -5,7 +5,7 @@ propose candidate prompts, a policy shows a few of them, each as a column of ima
 picks a column. The next turn begins with the prompt of this column.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Annotated, Literal, get_args
 
@@ -136,3 +136,12 @@ class Session:
     started_at: datetime
     turns: tuple[Turn, ...] = ()
     ended_at: datetime | None = None
+
+    def path_to(self, after: int) -> "Session":
+        """Return the session with only the turns that lead to turn `after`, and it; none for 0."""
+        by_number = {one.number: one for one in self.turns}
+        turns: list[Turn] = []
+        while after:
+            turns.append(by_number[after])
+            after = by_number[after].after
+        return replace(self, turns=tuple(reversed(turns)))

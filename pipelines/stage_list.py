@@ -118,6 +118,10 @@ STAGES = {
         "serve sessions in the browser: slates of images, from which people pick turn by turn",
         "session.session",
     ),
+    "session-policy": Stage(
+        "learn from the run's sessions which slates to show, and estimate it",
+        "session.session_policy",
+    ),
     "rounds": Stage(
         "rounds of images, labels, reward and tuning, then evaluate; --rounds 3", "rounds.rounds"
     ),

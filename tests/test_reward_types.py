@@ -11,7 +11,7 @@ from reward.dataset import FeedbackDataset
 from reward.learning.examples import Examples, prepare
 from reward.learning.rater_types import RaterTypes, fit_types, posterior
 from reward.learning.training import new_model, train
-from reward.measuring.type_comparison import compare_types
+from reward.measuring.type_comparison import choose_types, compare_types
 from reward.model import RewardModel
 from reward.settings import RewardConfig, SplitConfig
 from tests.support.tiny_feedback import make_feedback
@@ -135,6 +135,14 @@ def test_two_types_predict_new_raters_better_where_there_are_two(
     assert helped["several"]["roc_auc"] > helped["one"]["roc_auc"] + 0.05
     assert useless["gain"]["value"] < 0.1 * helped["gain"]["value"]
     assert useless["gain"]["interval"][0] < 0
+
+
+def test_the_number_of_types_is_chosen_by_raters_who_were_held_out(
+    of_two_tastes: Examples, alike: Examples, backbone: ClipBackbone
+) -> None:
+    assert choose_types(backbone, of_two_tastes, CONFIG, (2,)) == 2
+    assert choose_types(backbone, of_two_tastes, CONFIG, (11,)) == 1  # too few raters for so many
+    assert choose_types(backbone, alike, CONFIG, (2,)) == 1
 
 
 def test_too_few_raters_are_said(alike: Examples, backbone: ClipBackbone) -> None:

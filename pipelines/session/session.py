@@ -23,7 +23,6 @@ from pipelines.session.expanders import Rules
 from pipelines.session.language_model import LanguageModel
 from pipelines.session.settings import SessionConfig
 from pipelines.settings.config import Settings
-from reward.sessions.slates import RandomPolicy
 
 
 def main(run: RunFolder, settings: Settings) -> int:
@@ -49,14 +48,16 @@ def main(run: RunFolder, settings: Settings) -> int:
             from labeling_app.server import serve  # noqa: PLC0415 - loads Gradio
             from pipelines.play.studio import Studio  # noqa: PLC0415 - loads torch
             from pipelines.session.desk import Desk, StudioDraw  # noqa: PLC0415
+            from pipelines.session.policies import open_policy  # noqa: PLC0415
             from pipelines.session.server import SessionPage, create_app  # noqa: PLC0415
             from pipelines.session.turns import Turns  # noqa: PLC0415
 
         with TemporaryDirectory(prefix="pictune-session-") as folder, ends_in_order():
             os.environ["GRADIO_TEMP_DIR"] = folder
+            policy = open_policy(config.policy, run, settings)
             studio = Studio(run, settings, Path(folder), measures=False)
             draw = StudioDraw(studio, config.model, store)
-            turns = Turns(store.sessions, propose, RandomPolicy(), draw, images=config.images)
+            turns = Turns(store.sessions, propose, policy, draw, images=config.images)
             desk = Desk(turns, draw)
             page = SessionPage(
                 AppState(store, ImageFiles(run).get, label),

@@ -6,6 +6,7 @@ from pydantic import BaseModel, Field
 
 from data.sessions import COLUMN_IMAGES
 from finetune.settings.adapter_kinds import BASE
+from reward.sessions.settings import PolicyName
 
 
 class SessionConfig(BaseModel, frozen=True, extra="forbid"):
@@ -20,6 +21,8 @@ class SessionConfig(BaseModel, frozen=True, extra="forbid"):
     compared. Without it, all sessions begin with a wish of the person's own."""
     show_prompts: bool = True
     """Whether people see the prompt of each column. PASTA hides it."""
+    policy: PolicyName = "random"
+    """Policy that picks the slates: `random`, or `greedy` or `value` by `make session-policy`."""
     language_model: str | None = None
     """Language model that proposes candidates besides the rules: the address of an OpenAI-like
     server and a model, such as `http://127.0.0.1:8000/v1#qwen3`, or a function as

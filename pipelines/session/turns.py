@@ -95,14 +95,12 @@ def path_to(session: Session, after: int) -> Session:
     Raises:
         SessionRefused: there is no such turn.
     """
-    by_number = {one.number: one for one in session.turns}
-    turns: list[Turn] = []
-    while after:
-        if after not in by_number:
-            raise SessionRefused(f"session {session.session_id}: has no turn {after} to go on from")
-        turns.append(by_number[after])
-        after = by_number[after].after
-    return replace(session, turns=tuple(reversed(turns)))
+    try:
+        return session.path_to(after)
+    except KeyError as error:
+        raise SessionRefused(
+            f"session {session.session_id}: has no turn {after} to go on from"
+        ) from error
 
 
 def next_prompt(path: Session) -> str:

@@ -22,5 +22,6 @@ TABLES: dict[str, str] = {
     "compare": "labeling_app.campaign.comparisons:CompareConfig",
     "play": "pipelines.play.settings:PlayConfig",
     "session": "pipelines.session.settings:SessionConfig",
+    "session_policy": "reward.sessions.settings:SessionPolicyConfig",
 }
 """Each table's model as `module:class`, in the order in which settings are written."""
