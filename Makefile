@@ -139,7 +139,7 @@ settings: $(INSTALLED) ## Explain all settings (TABLE=: those of one table)
 	$(STAGE) settings $(TABLE)
 
 models: $(INSTALLED) ## Train the embedded models again, for hours (needs fonts-noto-color-emoji)
-	bash -o pipefail -c '$(PYTHON) -m world.build.models 2>&1 | tee models/training.log'
+	bash -o pipefail -c '$(PYTHON) -m benchmarks.emoji.models 2>&1 | tee models/training.log'
 	$(PYTHON) -m benchmarks.embedded_models
 
 screenshots: $(INSTALLED) ## Take the images of docs/raters.md again (look at them before they are kept)

@@ -20,10 +20,9 @@ from PIL import Image
 from pydantic import BaseModel
 from torch import Tensor
 
+from benchmarks.emoji.models import MODELS
 from data.files import write_json
-from world.build.models import MODELS
 from world.captions import EXACT, caption
-from world.drawing import SIZE
 from world.oracle import Oracle
 from world.prompts import (
     FAMILIES,
@@ -31,7 +30,7 @@ from world.prompts import (
     held_out_prompts,
     scenes_by_family,
 )
-from world.scenes import Reading, is_held_out
+from world.scenes import SIZE, Reading, is_held_out
 
 SAMPLER: dict[str, Any] = {"steps": 10, "guidance": 2.0, "eta": 0.0}
 HARD = FAMILIES[1:]

@@ -6,10 +6,10 @@ import random
 import numpy as np
 import torch
 
-from world.build.clip import contrastive_loss
-from world.build.oracle_training import CELL, UNKNOWN, sample_any_scene, targets
-from world.drawing import RGB, SIZE, draw_many, draw_world, render
-from world.scenes import ANIMALS, PLACES, TINTS, Animal, Scene
+from benchmarks.emoji.clip import contrastive_loss
+from benchmarks.emoji.drawing import RGB, draw_many, draw_world, render
+from benchmarks.emoji.oracle_training import CELL, UNKNOWN, sample_any_scene, targets
+from world.scenes import ANIMALS, PLACES, SIZE, TINTS, Animal, Scene
 
 
 def test_drawing_is_deterministic_in_the_seed() -> None:

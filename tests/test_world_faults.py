@@ -6,6 +6,8 @@ from statistics import pstdev
 
 import pytest
 
+from benchmarks.emoji.drawing import draw_many
+from benchmarks.emoji.models import as_tensor
 from data.kinds.verdict import BinaryAnswer
 from data.regions import Mark, words_of
 from data.store.views.overview import latest_labels
@@ -13,8 +15,6 @@ from labeling_app.campaign.simulated import SimulatedRater, SimulatedRaterConfig
 from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from pipelines.run.judge import EMBEDDED_JUDGE
 from tests.support.data_campaign import open_store
-from world.build.models import as_tensor
-from world.drawing import draw_many
 from world.faults import faults
 from world.oracle import Oracle
 from world.scenes import Animal, Reading, Scene, SeenFace

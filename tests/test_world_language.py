@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.embedded_models import PAPER_PROMPTS
-from world.build.tokenizer import MAX_TOKENS, build_tokenizer, token_ids
+from benchmarks.emoji.tokenizer import MAX_TOKENS, build_tokenizer, token_ids
 from world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
 from world.prompts import (
     FAMILIES,

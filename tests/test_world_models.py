@@ -10,11 +10,11 @@ from diffusers import StableDiffusionPipeline
 from safetensors.torch import load_file, save_file
 
 from benchmarks.embedded_models import agreement, draw, load_audit
+from benchmarks.emoji.drawing import draw_many, draw_world
+from benchmarks.emoji.models import MODELS, as_tensor, save_pipeline
+from benchmarks.emoji.oracle_training import read_accuracy
 from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
-from world.build.models import MODELS, as_tensor, save_pipeline
-from world.build.oracle_training import read_accuracy
-from world.drawing import draw_many, draw_world
 from world.oracle import Oracle
 from world.prompts import Requirement
 from world.scenes import ANIMALS, Animal, Scene

@@ -1,9 +1,8 @@
 """Places where an image of the embedded world does not fit its prompt, as marks."""
 
 from data.regions import ARTIFACT, MISALIGNED, Mark, words_of
-from world.drawing import FACE_SIZES, SIZE
 from world.prompts import COUNTS, SINGULAR, Requirement
-from world.scenes import PLACES, TINTS, Reading, SeenFace
+from world.scenes import FACE_SIZES, PLACES, SIZE, TINTS, Reading, SeenFace
 
 
 def faults(prompt: str, reading: Reading) -> list[Mark]:

@@ -27,6 +27,10 @@ ANIMALS = (
 TINTS = ("red", "green", "blue", "yellow", "purple", "pink")
 PLACES = ("plain", "park", "beach", "moon", "street", "snow")
 MAX_COUNT = 4
+SIZE = 64
+"""Side of an image in pixels."""
+FACE_SIZES = {1: (32, 36), 2: (26, 26), 3: (22, 22), 4: (20, 20), 5: (17, 17), 6: (16, 16)}
+"""Sides of a face in pixels, one of which is drawn, by the number of faces."""
 
 NATURAL_TINTS = frozenset(
     {

@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
-from world.build.training import Average, steps_with_log, warmup_cosine
+from benchmarks.emoji.training import Average, steps_with_log, warmup_cosine
 
 CHANNELS = (16, 48, 64)
 LATENT_CHANNELS = 8

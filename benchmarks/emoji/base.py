@@ -11,8 +11,8 @@ from diffusers.models.attention_processor import AttnProcessor
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from world.build.tokenizer import MAX_TOKENS, token_ids
-from world.build.training import Average, steps_with_log, warmup_cosine
+from benchmarks.emoji.tokenizer import MAX_TOKENS, token_ids
+from benchmarks.emoji.training import Average, steps_with_log, warmup_cosine
 
 UNET_CHANNELS = (48, 96, 128)
 TEXT_WIDTH = 128

@@ -15,10 +15,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from data.errors import PictuneError
-from world.scenes import Animal, Scene, sample_scene
-
-SIZE = 64
-"""Side of an image in pixels."""
+from world.scenes import FACE_SIZES, SIZE, Animal, Scene, sample_scene
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 FONT_SIZE = 109  # the only bitmap size the font holds
@@ -44,7 +41,6 @@ RGB = {
     "purple": (150, 60, 200),
     "pink": (250, 130, 185),
 }
-FACE_SIZES = {1: (32, 36), 2: (26, 26), 3: (22, 22), 4: (20, 20), 5: (17, 17), 6: (16, 16)}
 OUTLINE = (35, 30, 40)
 
 Color = tuple[int, int, int]

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-from world.build.tokenizer import MAX_TOKENS, token_ids
-from world.build.training import steps_with_log, warmup_cosine
+from benchmarks.emoji.tokenizer import MAX_TOKENS, token_ids
+from benchmarks.emoji.training import steps_with_log, warmup_cosine
 from world.captions import CaptionNoise, caption
 from world.scenes import Scene
 

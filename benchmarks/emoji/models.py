@@ -1,4 +1,4 @@
-"""Training of the embedded models: `python -m world.build.models [PART ...]`.
+"""Training of the embedded models: `python -m benchmarks.emoji.models [PART ...]`.
 
 `make models` builds all parts, one after the other; each is kept under `runs/models/`, where the
 later ones find it.
@@ -13,20 +13,20 @@ from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNe
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPProcessor, CLIPTextModel, CLIPTokenizer
 
-from data.errors import PictuneError
-from data.files import write_json
-from world.build import base, clip, oracle_training
-from world.build.autoencoder import decode, encode, train_autoencoder
-from world.build.base import new_scheduler
-from world.build.oracle_training import (
+from benchmarks.emoji import base, clip, oracle_training
+from benchmarks.emoji.autoencoder import decode, encode, train_autoencoder
+from benchmarks.emoji.base import new_scheduler
+from benchmarks.emoji.drawing import Drawn, draw_many, draw_world
+from benchmarks.emoji.oracle_training import (
     read_accuracy,
     sample_any_scene,
     targets,
     train_oracle,
 )
-from world.build.tokenizer import build_tokenizer, compact, token_ids
+from benchmarks.emoji.tokenizer import build_tokenizer, compact, token_ids
+from data.errors import PictuneError
+from data.files import write_json
 from world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
-from world.drawing import Drawn, draw_many, draw_world
 
 WORK = Path("runs/models")
 MODELS = Path("models")

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from world.build.training import Average, steps_with_log, warmup_cosine
-from world.drawing import Drawn, Face
+from benchmarks.emoji.drawing import Drawn, Face
+from benchmarks.emoji.training import Average, steps_with_log, warmup_cosine
 from world.oracle import GRID, Heads, Oracle, OracleConfig
 from world.scenes import ANIMALS, NATURAL_TINTS, PLACES, TINTS, Animal, Scene
 
