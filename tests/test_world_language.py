@@ -8,15 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.embedded_models import PAPER_PROMPTS
+from benchmarks.emoji.drawing import sample_scene
+from benchmarks.emoji.models import WORDS, can_be_said
 from benchmarks.emoji.tokenizer import MAX_TOKENS, build_tokenizer, token_ids
-from world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
+from world.captions import EXACT, CaptionNoise, caption
 from world.prompts import (
     FAMILIES,
     Requirement,
     family_of,
     held_out_prompts,
 )
-from world.scenes import NATURAL_TINTS, Animal, Reading, Scene, is_held_out, sample_scene
+from world.scenes import NATURAL_TINTS, Animal, Reading, Scene, is_held_out
 
 
 def perfect_reading(scene: Scene) -> Reading:

@@ -21,11 +21,6 @@ PLACE_PHRASES = {
     "street": "in the street",
     "snow": "in the snow",
 }
-WORDS = sorted(
-    {"a", "an", "and", "in", "on", "the", "some", "many", "colored", "picture", "of", ".", ","}
-    | {*ANIMALS, *PLURALS.values(), *TINTS, *PLACES, *COUNT_WORDS.values()}
-)
-"""Every word that a caption can hold."""
 
 
 class CaptionNoise(BaseModel, frozen=True, extra="forbid"):
@@ -69,15 +64,6 @@ def _group(animal: Animal, n: int, rng: random.Random, noise: CaptionNoise) -> s
     if rng.random() < noise.wrong_count:
         n = rng.choice([2, 3, 4])
     return f"{COUNT_WORDS[n]} {adjective}{PLURALS[animal.species]}"
-
-
-def can_be_said(scene: Scene) -> bool:
-    """Whether a caption can describe the whole scene.
-
-    It can for up to four animals of one kind, or one animal each of two species.
-    """
-    kinds, n = set(scene.animals), len(scene.animals)
-    return (len(kinds) == 1 and n <= max(COUNT_WORDS)) or (n == 2 and len(scene.counts()) == 2)
 
 
 def caption(scene: Scene, rng: random.Random, noise: CaptionNoise) -> str:

@@ -7,7 +7,6 @@ describe: wrong color, wrong count, missing object, wrong place.
 """
 
 import itertools
-import random
 from dataclasses import dataclass, field
 
 ANIMALS = (
@@ -130,26 +129,3 @@ def is_held_out(scene: Scene) -> bool:
         or any(item in HELD_OUT_COUNTS for item in scene.counts().items())
         or frozenset(species) in HELD_OUT_PAIRS
     )
-
-
-def _sample_animals(rng: random.Random) -> tuple[Animal, ...]:
-    kind = rng.random()
-    if kind < 0.45:
-        return (Animal(rng.choice(ANIMALS), rng.choice(TINTS) if rng.random() < 0.5 else None),)
-    if kind < 0.75:
-        animal = Animal(rng.choice(ANIMALS), rng.choice(TINTS) if rng.random() < 0.2 else None)
-        return (animal,) * rng.randint(2, MAX_COUNT)
-    return tuple(
-        Animal(s, rng.choice(TINTS) if rng.random() < 0.2 else None) for s in rng.sample(ANIMALS, 2)
-    )
-
-
-def sample_scene(rng: random.Random, *, held_out: bool) -> Scene:
-    """Draw a random scene; without `held_out`, a scene that the base may see."""
-    while True:
-        place = "plain" if rng.random() < 0.3 else rng.choice(PLACES[1:])
-        scene = Scene(_sample_animals(rng), place)
-        if any((a.species, a.tint) in NATURAL_TINTS for a in scene.animals):
-            continue
-        if held_out or not is_held_out(scene):
-            return scene

@@ -15,7 +15,18 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from data.errors import PictuneError
-from world.scenes import FACE_SIZES, SIZE, Animal, Scene, sample_scene
+from world.scenes import (
+    ANIMALS,
+    FACE_SIZES,
+    MAX_COUNT,
+    NATURAL_TINTS,
+    PLACES,
+    SIZE,
+    TINTS,
+    Animal,
+    Scene,
+    is_held_out,
+)
 
 FONT = Path("/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf")
 FONT_SIZE = 109  # the only bitmap size the font holds
@@ -270,6 +281,29 @@ def draw_many(
         scenes.append(scene)
         faces.append(placed)
     return Drawn(pixels, scenes, faces)
+
+
+def _sample_animals(rng: random.Random) -> tuple[Animal, ...]:
+    kind = rng.random()
+    if kind < 0.45:
+        return (Animal(rng.choice(ANIMALS), rng.choice(TINTS) if rng.random() < 0.5 else None),)
+    if kind < 0.75:
+        animal = Animal(rng.choice(ANIMALS), rng.choice(TINTS) if rng.random() < 0.2 else None)
+        return (animal,) * rng.randint(2, MAX_COUNT)
+    return tuple(
+        Animal(s, rng.choice(TINTS) if rng.random() < 0.2 else None) for s in rng.sample(ANIMALS, 2)
+    )
+
+
+def sample_scene(rng: random.Random, *, held_out: bool) -> Scene:
+    """Draw a random scene; without `held_out`, a scene that the base may see."""
+    while True:
+        place = "plain" if rng.random() < 0.3 else rng.choice(PLACES[1:])
+        scene = Scene(_sample_animals(rng), place)
+        if any((a.species, a.tint) in NATURAL_TINTS for a in scene.animals):
+            continue
+        if held_out or not is_held_out(scene):
+            return scene
 
 
 def draw_world(n: int, seed: int, *, held_out: bool) -> Drawn:

@@ -26,12 +26,27 @@ from benchmarks.emoji.oracle_training import (
 from benchmarks.emoji.tokenizer import build_tokenizer, compact, token_ids
 from data.errors import PictuneError
 from data.files import write_json
-from world.captions import EXACT, WORDS, CaptionNoise, can_be_said, caption
+from world.captions import COUNT_WORDS, EXACT, PLURALS, CaptionNoise, caption
+from world.scenes import ANIMALS, PLACES, TINTS, Scene
 
+WORDS = sorted(
+    {"a", "an", "and", "in", "on", "the", "some", "many", "colored", "picture", "of", ".", ","}
+    | {*ANIMALS, *PLURALS.values(), *TINTS, *PLACES, *COUNT_WORDS.values()}
+)
+"""Every word that a caption can hold."""
 WORK = Path("runs/models")
 MODELS = Path("models")
 LATENT_NOISE = 0.3
 """Most noise on the latents of a round trip, in standard deviations: a sampler's small faults."""
+
+
+def can_be_said(scene: Scene) -> bool:
+    """Whether a caption can describe the whole scene.
+
+    It can for up to four animals of one kind, or one animal each of two species.
+    """
+    kinds, n = set(scene.animals), len(scene.animals)
+    return (len(kinds) == 1 and n <= max(COUNT_WORDS)) or (n == 2 and len(scene.counts()) == 2)
 
 
 def as_tensor(drawn: Drawn) -> Tensor:
