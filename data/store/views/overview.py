@@ -200,16 +200,13 @@ def active_times(store: FeedbackStore) -> dict[TaskKind, float]:
 
 
 def _of_people(
-    store: FeedbackStore,
-    group: sa.ColumnElement[Any],
-    most: int,
-    *conditions: sa.ColumnElement[bool],
+    store: FeedbackStore, group: sa.ColumnElement[Any], most: int, *among: sa.ColumnElement[bool]
 ) -> Sequence[Any]:
     """Return the count and the mean active time of the latest labels by people, by group."""
     # without a limit, SQLite would begin with the raters and read all their labels
     latest = (
         sa.select(group.label("group"), labels.c.active_ms, labels.c.rater_id)
-        .where(labels.c.is_live, *conditions)
+        .where(labels.c.is_live, *among)
         .order_by(labels.c.submitted_at.desc())
         .limit(most)
         .subquery()
