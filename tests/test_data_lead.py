@@ -13,7 +13,7 @@ from data.kinds.verdict import BinaryAnswer
 from data.store.feedback_store import FeedbackStore
 from data.store.plan.planning import task_id_of
 from data.store.tables import labels
-from data.store.views.overview import labels_of_tasks, latest_labels
+from data.store.views.overview import active_times, labels_by_hour, labels_of_tasks, latest_labels
 from data.store.views.rows import label_table, rater_facts, task_facts, task_table
 from tests.support.data_campaign import (
     START,
@@ -169,3 +169,24 @@ def test_every_action_of_an_admin_is_in_the_trail(store: FeedbackStore, clock: C
     assert (trail[3].before, trail[4].after) == (None, None)  # a hash of a password is in no trail
     assert (trail[1].at - START).total_seconds() == 60
     assert len(store.audit.latest(2)) == 2
+
+
+def test_labels_are_counted_by_the_hour_of_the_clock(store: FeedbackStore, clock: Clock) -> None:
+    store.add_tasks(binary_tasks(3, overlap=2))
+    ann = store.add_rater("Ann")
+    for number, seconds in enumerate((3599.9, 0.2, 3600)):
+        clock.pass_seconds(seconds)
+        store.submit(submission(claimed(store, ann), ann, str(number)))
+    answer_all(store, store.add_rater("robot", source="simulated"))
+    counts = labels_by_hour(store, START)
+    assert {hour.hour: count for hour, count in counts.items()} == {0: 1, 1: 1, 2: 1}
+
+
+def test_active_times_are_means_of_kinds_with_enough_labels_by_people(store: FeedbackStore) -> None:
+    store.add_tasks(binary_tasks(21))
+    ann, robot = store.add_rater("Ann"), store.add_rater("robot", source="simulated")
+    for number in range(21):
+        for rater, ms in ((robot, 7), (ann, 1000 * number)):
+            given = submission(claimed(store, rater), rater, f"{rater} {number}")
+            store.submit(given.model_copy(update={"active_ms": ms}))
+        assert active_times(store) == ({"binary": 500.0 * number} if number >= 19 else {})

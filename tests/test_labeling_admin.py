@@ -1,6 +1,8 @@
 import copy
+from datetime import datetime
 from pathlib import Path
 from typing import cast
+from zoneinfo import ZoneInfo
 
 import pytest
 from fastapi import FastAPI
@@ -15,6 +17,7 @@ from data.store.views.overview import LabelCount
 from labeling_app.admin.api import router as admin_router
 from labeling_app.admin.figures import WantedLabels, find_labels, measure_quality, summarize
 from labeling_app.admin.gate import EVENTS
+from labeling_app.admin.tables import category_plot, hours_plot
 from labeling_app.app_state import AppState
 from labeling_app.campaign.tasks import TasksConfig
 from tests.support.labeling_campaign import (
@@ -114,6 +117,11 @@ def test_the_summary_tells_how_the_campaign_goes(client: TestClient, state: AppS
     summary, quality = summarize(state), measure_quality(state)
     progress = summary.progress
     assert (progress.done, progress.total) == (4, 6)
+    by_hour = hours_plot(summary, ZoneInfo("Asia/Tokyo"))
+    assert (by_hour["Labels"].sum(), by_hour["Hour"].nunique()) == (4, 24)
+    assert by_hour["Hour"].iloc[-1] == f"{datetime.now(ZoneInfo('Asia/Tokyo')):%H}"
+    bars = category_plot(summary).to_numpy().tolist()
+    assert bars == [["place", 4, "done"], ["place", 2, "still wanted"]]
     assert summary.categories == [LabelCount("place", "binary", 4, 6)]
     counts = {
         rater["name"]: (rater["n"], rater["median_ms"], rater["status"])

@@ -186,6 +186,24 @@ def test_the_page_shows_progress_labels_and_reports(client: TestClient) -> None:
     assert (image["image"]["url"], image["caption"]) == (f"http://testserver{thumbnail}", HOSTILE)
 
 
+def test_the_work_left_is_told_once_enough_labels_tell_it(tmp_path: Path) -> None:
+    config = TasksConfig(rankings_per_prompt=1)
+    made = make_campaign(tmp_path, prompts=("a dog",), images=24, config=config)
+    with made.open_store() as store:
+        add_admin(store)
+        app = app_of(store, made.paths)
+        ann, boss = as_rater(TestClient(app), "Ann"), as_admin(TestClient(app))
+        told = {}
+        for done, kind in enumerate(("ranking", *["binary"] * 24), start=1):
+            task = ann.post("/api/v1/claim", json={"kind": kind}).json()["task"]
+            ann.post("/api/v1/submissions", json=submission(task, active_ms=120_000))
+            if done in (20, 21, 25):
+                told[done] = look(boss)["progress"]
+    assert "<strong>20 of 25 labels</strong>" in told[20]
+    assert "<strong>21 of 25 labels; about 8 min of work left</strong>" in told[21]
+    assert "<strong>25 of 25 labels</strong>" in told[25]
+
+
 def test_figures_that_have_not_changed_are_not_sent_again(client: TestClient) -> None:
     first = look(as_admin(client))
     again = send(client, "update", PLACE, first["Shown"], None, None, {}, "a notice")

@@ -1,6 +1,7 @@
 """The stage `compare-report` on a run with real labels of known truth."""
 
 import re
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from data.feedback import NewTask
 from data.runs import RunFolder
 from data.schema import IMAGES, read_table
 from data.tables.parquet import export
+from labeling_app.admin.tables import comparison_table
+from pipelines.collect.exporter import Exporter
+from pipelines.compare.arena.figures import AXIS_TITLES
 from pipelines.evaluate.page import peoples_verdict
 from tests.support.comparison_run import write_comparison_run
 from tests.support.data_campaign import open_store
@@ -40,6 +44,28 @@ def test_the_strongest_model_is_found_on_every_axis(run: RunFolder) -> None:
         for row in axis["strengths"]:
             low, high = row["interval"]
             assert low < row["elo"] < high
+
+
+def test_admins_see_how_each_pair_stands_while_people_still_compare(run: RunFolder) -> None:
+    with closing(Exporter(run)) as exporter:
+        quality = exporter.quality({})
+        assert exporter.quality({})["comparisons"] == quality["comparisons"]
+    shown = comparison_table(quality)
+    axes = metrics_of(run.comparison_dir)["axes"]
+    pairs = [(axis, pair) for axis in axes for pair in axis["pairs"]]
+    assert len(pairs) == 6
+    assert [row[:4] for row in shown["data"]] == [
+        [
+            AXIS_TITLES[axis["axis"]],
+            f"{pair['first']} : {pair['second']}",
+            pair["n"],
+            pair["won"]["share"],
+        ]
+        for axis, pair in pairs
+    ]
+    *_, won, standing = shown["metadata"]["display_value"][0]
+    assert re.fullmatch(r"\d+\N{NO-BREAK SPACE}?\s?% \(.* to .*\)", won)
+    assert standing == "enough" or standing.startswith("not yet: about ")
 
 
 def test_every_vote_is_counted_once(run: RunFolder) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +16,9 @@ from data.store.views.overview import (
     AnswerGroup,
     GivenLabel,
     LabelCount,
+    active_times,
     counts_by_category,
+    labels_by_hour,
     labels_of_tasks,
     latest_labels,
     matching,
@@ -36,6 +38,9 @@ DECIDED_SHOWN = 6
 AUDIT_SHOWN = 100
 """Entries of the trail that are shown."""
 
+HOURS_SHOWN = 24
+"""Clock hours whose labels are counted."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -44,6 +49,11 @@ class Summary:
     paused: bool
     progress: Progress
     categories: list[LabelCount]
+    seconds_left: float | None
+    """Active time of the labels that are still wanted, summed over raters, from the mean of recent
+    labels of each kind; None while a wanted kind has too few."""
+    hours: dict[datetime, int]
+    """Labels by people in each of the last 24 clock hours, by the hour's beginning."""
     last_export: datetime | None
     export_error: str | None
 
@@ -118,10 +128,17 @@ class TableFile:
 
 def summarize(state: AppState) -> Summary:
     """Return the state of the campaign."""
+    counts, times = counts_by_category(state.store, state.categories), active_times(state.store)
+    left = [(one.kind, one.total - one.done) for one in counts if one.total > one.done]
+    is_known = all(kind in times for kind, _ in left)
+    this_hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
+    hours = [this_hour - timedelta(hours=ago) for ago in reversed(range(HOURS_SHOWN))]
     return Summary(
         paused=state.store.is_paused,
         progress=state.store.progress(),
-        categories=counts_by_category(state.store, state.categories),
+        categories=counts,
+        seconds_left=sum(n * times[kind] for kind, n in left) / 1000 if is_known else None,
+        hours=dict.fromkeys(hours, 0) | labels_by_hour(state.store, hours[0]),
         last_export=state.health.last_export,
         export_error=state.health.export_error,
     )

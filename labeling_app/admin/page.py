@@ -1,8 +1,9 @@
-"""The admin page, in Gradio: tables and buttons for the actions of `labeling_app.admin.api`.
+"""The admin page, in Gradio: tables, plots and buttons for the actions of `labeling_app.admin.api`.
 
 A timer in the browser asks for the figures while the page is open (`labeling_app.admin.board`).
 """
 
+import math
 from collections.abc import Callable
 from html import escape
 from typing import Any
@@ -14,6 +15,7 @@ from labeling_app.admin.board import Board, Call, Component, Snapshot, Update, l
 from labeling_app.app_state import AppState
 
 PAUSE, RESUME = "Pause the campaign", "Resume the campaign"
+COLORS = {"done": "#4f74d9", "still wanted": "#aab4c6"}
 ROLES = ("rater", "admin")
 LABELS_TAB = "labels"
 
@@ -27,6 +29,11 @@ ABOUT_RATERS = (
     "answered alike. **Skill**: the chance to be right, estimated from the answers of others "
     "(Dawid-Skene). **Flags** are exact tests at the level 0.001: too many answers in less than "
     "half a second per image, or too often the same place."
+)
+ABOUT_COMPARISONS = (
+    "By the last export; `make compare` plans comparisons. **The first won**: share of the votes, "
+    "a tie is half, with its 95 % interval. **Enough votes**: by an interval that stays valid at "
+    "any number of looks, with the votes that would decide if the difference is as found."
 )
 ABOUT_LEFT_OUT = (
     "The labels of a rater who is left out count for nothing: others are asked in their place, and "
@@ -53,6 +60,10 @@ def build_admin_page(state: AppState) -> gr.Blocks:
                 _raters(board)
                 _people(board, tabs, filters)
                 _agreement(board)
+            with gr.Tab("Comparisons"):
+                compared = listing("Comparisons of models", tables.COMPARISONS)
+                board.show_quality(compared, tables.comparison_table)
+                gr.Markdown(ABOUT_COMPARISONS, elem_classes="soft")
             with gr.Tab("Tables"):
                 files = listing("Tables of the last export", tables.FILES)
                 board.show(files, lambda _: tables.file_table(figures.list_tables(state)))
@@ -86,6 +97,13 @@ def _top(board: Board) -> None:
 
 
 def _progress(board: Board) -> None:
+    bars: dict[str, Any] = {"y": "Labels", "y_aggregate": "sum", "height": 260, "min_width": 320}
+    titles = "Labels by category", "Labels by hour, the last day"
+    with gr.Row():
+        plot = gr.BarPlot(x="Category", color="State", color_map=COLORS, title=titles[0], **bars)
+        hours = gr.BarPlot(x="Hour", title=titles[1], elem_id="hours", x_label_angle=-90, **bars)
+    board.show(plot, lambda now: tables.category_plot(now.summary))
+    board.show(hours, _hours)
     by_category = listing("Labels by category", tables.BY_CATEGORY)
     board.show(by_category, lambda now: tables.category_table(now.summary))
 
@@ -170,10 +188,23 @@ def _progress_line(now: Snapshot) -> str:
     """Return the HTML of the campaign's progress, the work that is left, and the last export."""
     done, total = now.summary.progress.done, now.summary.progress.total
     paused = ", paused" if now.summary.paused else ""
-    line = f"{done} of {total} labels{paused}"
+    line = f"{done} of {total} labels{_work_left(now.summary.seconds_left)}{paused}"
     waiting = f"{len(now.reports.open)} reported images and {now.disputes.total} disputes wait"
     bar = f'<progress aria-label="Labels done" max="{max(total, 1)}" value="{done}"></progress>'
     return f"{bar}<p><strong>{line}</strong></p><p>{waiting}; {escape(_exported(now))}</p>"
+
+
+def _work_left(seconds: float | None) -> str:
+    if not seconds:
+        return ""
+    minutes = math.ceil(seconds / 60)
+    words = f"{minutes} min" if minutes < 90 else f"{minutes / 60:.0f} h"
+    return f"; about {words} of work left"
+
+
+def _hours(now: Snapshot) -> Any:
+    hours = tables.hours_plot(now.summary, now.zone)
+    return gr.update(value=hours, sort=list(hours["Hour"]))
 
 
 def _exported(now: Snapshot) -> str:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 from zoneinfo import ZoneInfo
 
+import pandas as pd
+
 from data.kinds.registry import kind_of
 from data.store.people.audit import AuditEntry
 from data.store.people.reports import ReportedImage
@@ -29,6 +31,10 @@ BLURRED = "reported"
 COUNTS = {"Done": "number", "Wanted": "number", "Share": "number"}
 BY_CATEGORY = {"Category": "str", "Kind": "str"} | COUNTS
 AGREEMENT = {"Kind": "str", "Category": "str", "Alpha": "number", "Tasks": "number"}
+COMPARISONS = {"Question": "str", "Models": "str", "Votes": "number"} | {
+    "The first won": "number",
+    "Enough votes": "str",
+}
 RATERS = {
     "Rater": "str",
     "Flags": "markdown",
@@ -71,6 +77,22 @@ def category_table(summary: Summary) -> Table:
     return table(BY_CATEGORY, rows)
 
 
+def category_plot(summary: Summary) -> pd.DataFrame:
+    """Return labels by category and state; the plot adds up the kinds."""
+    rows = [
+        (one.category, count, state)
+        for one in summary.categories
+        for count, state in ((one.done, "done"), (one.total - one.done, "still wanted"))
+    ]
+    return pd.DataFrame(rows, columns=["Category", "Labels", "State"])
+
+
+def hours_plot(summary: Summary, zone: ZoneInfo) -> pd.DataFrame:
+    """Return labels by hour of the clock."""
+    hours = [f"{hour.astimezone(zone):%H}" for hour in summary.hours]
+    return pd.DataFrame({"Hour": hours, "Labels": list(summary.hours.values())})
+
+
 def agreement_table(quality: Quality) -> Table:
     """Return Krippendorff's alpha by kind and category."""
     rows = [
@@ -80,6 +102,15 @@ def agreement_table(quality: Quality) -> Table:
         for part in (found, *found["categories"])
     ]
     return table(AGREEMENT, rows)
+
+
+def comparison_table(quality: Quality) -> Table:
+    """Return how each pair of models stands, by question."""
+    rows = [
+        (title, f"{pair.first} : {pair.second}", pair.n, _won(pair.won), pair.standing)
+        for title, pair in quality.get("comparisons", ())
+    ]
+    return table(COMPARISONS, rows)
 
 
 def people(quality: Quality) -> list[str]:
@@ -214,6 +245,10 @@ def _rater_row(rater: Mapping[str, Any]) -> tuple[Cell, ...]:
         _number(rater["skill"], _percent),
         _number(rater["median_ms"], lambda ms: f"{ms / 1000:.1f} s"),
     )
+
+
+def _won(won: Any) -> Cell:
+    return won.share, _with_interval(won.share, *(won.interval or (None, None)))
 
 
 def _alpha(part: Mapping[str, Any]) -> Cell:

@@ -4,9 +4,11 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import lru_cache
 from multiprocessing import get_context, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -14,6 +16,9 @@ from data.errors import PictuneError
 from data.quality.campaign import campaign_quality
 from data.runs import RunFolder
 from data.store.feedback_store import FeedbackStore
+from pipelines.compare.arena.analysis import pairs_of
+from pipelines.compare.arena.campaign import Campaign
+from pipelines.compare.arena.figures import AXIS_TITLES, PairFigures
 from pipelines.run.campaign import export_labels, open_store
 
 Request = Mapping[str, str] | None
@@ -48,7 +53,10 @@ class Exporter:
         return str(self._ask(None))
 
     def quality(self, categories: Mapping[str, str]) -> dict[str, Any]:
-        """Return `campaign_quality` of the categories; raise as `export` does."""
+        """Return `campaign_quality` of the categories, and `comparisons`; raise as `export` does.
+
+        `comparisons` has (title of the question, `PairFigures`) for each pair of the last export.
+        """
         return dict(self._ask(categories))
 
     def _ask(self, request: Request) -> Any:
@@ -100,6 +108,22 @@ def _export_on_request(connection: "Connection[Any, Any]", run: RunFolder) -> No
 
 def _answer(store: FeedbackStore, run: RunFolder, request: Request) -> object:
     try:
-        return export_labels(store, run) if request is None else campaign_quality(store, request)
+        if request is None:
+            return export_labels(store, run)
+        return campaign_quality(store, request) | {"comparisons": _compared(run.latest.resolve())}
     except (PictuneError, OSError) as error:
         return PictuneError(str(error))
+
+
+@lru_cache(maxsize=1)  # an export never changes
+def _compared(export: Path) -> list[tuple[str, PairFigures]]:
+    """Return how the pairs of models stand by an export; empty without comparisons of models."""
+    try:
+        campaign = Campaign.read(export, export.name)
+    except PictuneError:
+        return []
+    return [
+        (AXIS_TITLES[axis], pair)
+        for axis in campaign.axes
+        for pair in pairs_of(campaign.votes(axis))[1]
+    ]

@@ -49,7 +49,7 @@ PHONE: dict[str, Any] = {
     "has_touch": True,
     "is_mobile": True,
 }
-TABS = ("Review", "Progress", "Labels", "Raters", "Tables", "Audit")
+TABS = ("Review", "Progress", "Labels", "Raters", "Comparisons", "Tables", "Audit")
 """Tabs of the admin page."""
 DESK: dict[str, Any] = {"viewport": {"width": 1280, "height": 800}}
 

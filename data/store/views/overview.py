@@ -1,8 +1,8 @@
-"""Views of the store for the app's pages: labels, counts by category, answers to gold."""
+"""Views of the store for the app's pages: labels, counts by category and hour, answers to gold."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Literal
 
 import sqlalchemy as sa
@@ -11,7 +11,7 @@ from data.comparisons import WITHOUT_PROMPT
 from data.feedback import Source, Task
 from data.kinds.registry import AnyAnswer, TaskKind, agrees_with_gold, parse_answer
 from data.store.feedback_store import FeedbackStore
-from data.store.leases import wording_text
+from data.store.leases import IN_REACH, LOOK_BACK, wording_text
 from data.store.queries import NO_CHECK, load_tasks
 from data.store.tables import labels, prompts, raters, tasks
 from data.store.views.progress import finished_labels, wanted_labels
@@ -50,6 +50,12 @@ class LabelCount:
     """Live labels by people, per task at most its overlap."""
     total: int
 
+
+MOST_BY_HOUR = 200_000
+"""Number of latest labels that are counted by the hour, more than one day has."""
+
+FEWEST_TIMES = 20
+"""Fewest recent labels of a kind for their mean active time."""
 
 _GROUPS: dict[AnswerGroup, sa.ColumnElement[bool]] = {
     "good": labels.c.outcome == "good",
@@ -177,6 +183,42 @@ def counts_by_category(store: FeedbackStore, categories: Mapping[str, str]) -> l
             before = sums.get(key, (0, 0))
             sums[key] = before[0] + int(n_done), before[1] + int(n_total)
     return [LabelCount(*key, *sums[key]) for key in sorted(sums)]
+
+
+def labels_by_hour(store: FeedbackStore, since: datetime) -> dict[datetime, int]:
+    """Count people's answers by clock hour since `since`; hours without answers are missing."""
+    second = sa.extract("epoch", labels.c.submitted_at)  # PostgreSQL: with a fraction
+    is_since = labels.c.submitted_at >= since
+    rows = _of_people(store, second - second % 3600, MOST_BY_HOUR, is_since)
+    return {datetime.fromtimestamp(int(start), UTC): n for start, n, _ in rows}
+
+
+def active_times(store: FeedbackStore) -> dict[TaskKind, float]:
+    """Return the mean active time of people's latest labels in ms, for each kind with enough."""
+    rows = _of_people(store, labels.c.kind, LOOK_BACK, IN_REACH, labels.c.active_ms.is_not(None))
+    return {kind: float(mean) for kind, n, mean in rows if n >= FEWEST_TIMES}
+
+
+def _of_people(
+    store: FeedbackStore, group: sa.ColumnElement[Any], most: int, *among: sa.ColumnElement[bool]
+) -> Sequence[Any]:
+    """Return the count and the mean active time of the latest labels by people, by group."""
+    # without a limit, SQLite would begin with the raters and read all their labels
+    latest = (
+        sa.select(group.label("group"), labels.c.active_ms, labels.c.rater_id)
+        .where(labels.c.is_live, *among)
+        .order_by(labels.c.submitted_at.desc())
+        .limit(most)
+        .subquery()
+    )
+    query = (
+        sa.select(latest.c.group, sa.func.count(), sa.func.avg(latest.c.active_ms))
+        .join_from(latest, raters, raters.c.rater_id == latest.c.rater_id)
+        .where(raters.c.source == "human")
+        .group_by(latest.c.group)
+    )
+    with store.database.read() as connection:
+        return connection.execute(query).all()
 
 
 def gold_record(store: FeedbackStore, rater_id: str) -> list[bool]:
