@@ -16,9 +16,6 @@ FOLDER = Path(__file__).parent / "words"
 
 ENGLISH = "en"
 
-LANGUAGE = r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*"
-"""Pattern of a language tag (BCP 47), such as `de` or `pt-BR`."""
-
 Word = str | dict[str, str]
 """Text, or text by plural category; `{name}` is a placeholder."""
 
@@ -33,6 +30,9 @@ def read_words() -> dict[str, Words]:
     """
     advice = "write it as our own words/en.json"
     files = {path.stem: read_json(path, advice) for path in sorted(FOLDER.glob("*.json"))}
+    for language, words in files.items():
+        if not isinstance(words, dict):
+            raise PictuneError(f"{FOLDER / language}.json: is no JSON object; {advice}")
     return {language: files[ENGLISH] | words for language, words in files.items()}
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from pydantic import BaseModel, ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -21,9 +20,7 @@ from finetune.model.diffusion import DiffusionModel
 from finetune.model.lora import LORA_FILE, write_kohya
 from finetune.model.sampler import draw, sample_trajectories
 from finetune.model.sampling import step_distribution
-from finetune.settings.dpok import DPOKConfig
 from finetune.settings.model import AdapterSettings
-from finetune.settings.reward_gradient import RewardGradientConfig
 from finetune.settings.sampler import Sampler
 from tests.support.small_training import draw_by_stock, open_with_adapter, perturb, seeded
 from tests.support.stock import ddim
@@ -234,17 +231,3 @@ def test_an_adapter_for_the_first_steps_leaves_the_others_to_the_base(
     model.load_adapter(tmp_path)
     model.adapter.steps_share = 1.0
     assert (drawn() - by_hand).abs().max() > 1e-3
-
-
-@pytest.mark.parametrize(
-    ("settings", "given", "refusal"),
-    [
-        (RewardGradientConfig, {"adapter": {"steps_share": 0.5}}, "the last steps are trained"),
-        (DPOKConfig, {"adapter": {"steps_share": 0.5}}, "below sampler.stochastic_share"),
-    ],
-)
-def test_an_adapter_for_the_first_steps_is_refused_where_later_steps_are_trained(
-    settings: type[BaseModel], given: dict[str, Any], refusal: str
-) -> None:
-    with pytest.raises(ValidationError, match=refusal):
-        settings.model_validate(given)

@@ -99,6 +99,8 @@ WRONG = {
     ],
     "[run]\nseed = = 1\n": ["settings.toml:2: not valid TOML"],
     "seed = 1\n": ["seed stand outside a table"],
+    f"[run]\nseed = {'9' * 5000}\n": ["settings.toml: cannot be read as TOML"],
+    f"[run]\nseed = {'[' * 3000}\n": ["settings.toml: cannot be read as TOML"],
 }
 """Faults of a settings file -> the sentences on them, all at once and each once."""
 

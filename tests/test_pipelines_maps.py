@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from data.errors import PictuneError
 from data.regions import Mark, regions_file
 from data.runs import RunFolder
 from data.schema import IMAGES, LABELS_BINARY, read_table
@@ -16,6 +17,7 @@ from finetune.learning.regions import latent_mask
 from finetune.model.diffusion import DiffusionModel
 from pipelines.cli import main
 from pipelines.finetune.regions import PredictedRegions
+from pipelines.reward.maps import write_maps
 from pipelines.run.image_io import load_fitted
 from pipelines.run.record import read_stamp
 from reward.clip.backbone import ClipBackbone
@@ -110,6 +112,14 @@ def test_scores_have_maps_beside_them(
     assert files[1].exists()
     score(ready, tmp_path, capsys)
     assert {path.name.partition("-")[2] for path in maps.glob("*.png")} == {"gradient.png"}
+
+
+def test_maps_never_replace_other_files(marked: RunFolder, tmp_path: Path) -> None:
+    (tmp_path / "000001-mine.png.txt").touch()
+    model = RewardModel.from_pretrained(marked.reward_dir)
+    with pytest.raises(PictuneError, match="is no map"):
+        write_maps(model, [], tmp_path, "digest")
+    assert [path.name for path in tmp_path.iterdir()] == ["000001-mine.png.txt"]
 
 
 def test_the_mask_is_where_any_map_reaches_the_threshold(

@@ -3,12 +3,14 @@
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import torch
 from PIL import Image
 
 from data.errors import PictuneError
 from data.runs import RunFolder
+from data.schema import COMPARISON, IMAGES, PLAYGROUND, SESSION, read_table, write_table
 from finetune.labels.weighted_batches import WeightedData
 from finetune.model.diffusion import DiffusionModel
 from finetune.settings.sampler import Sampler
@@ -17,6 +19,7 @@ from pipelines.finetune.training_data import (
     rewarded_images,
     run_images,
 )
+from pipelines.run.campaign import images_digest
 from pipelines.run.image_io import load_fitted, load_image
 from tests.support.small_training import redness
 from tests.support.tiny_feedback import image_row, make_feedback, verdict_row, write
@@ -61,6 +64,18 @@ def test_images_are_scored_and_encoded_at_the_models_own_size(
     paths = [path for path, _ in run_images(run, [RED])]
     images = torch.stack([load_fitted(path, (16, 16)) for path in paths])
     torch.testing.assert_close(data.rewards, redness(images, [RED] * 4))
+
+
+@pytest.mark.parametrize("origin", [COMPARISON, PLAYGROUND, SESSION])
+def test_images_that_were_drawn_for_people_are_not_learned_from(
+    run: RunFolder, origin: str
+) -> None:
+    before = images_digest(run)
+    table = read_table(run.images_table, IMAGES).to_pylist()
+    strange = table[0] | {"image_id": "strange", "path": "images/strange.png", "origin": origin}
+    write_table(pa.Table.from_pylist([*table, strange], IMAGES), IMAGES, run.images_table)
+    assert len(run_images(run, [RED])) == 4
+    assert images_digest(run) == before
 
 
 def test_settings_that_leave_no_image_are_named(run: RunFolder, encoder: Encoder) -> None:

@@ -92,3 +92,25 @@ def test_a_lora_is_exported_for_other_tools_and_a_side_network_is_refused(
     assert command(copy, *export, "--to", str(tmp_path / "a" / "lora.safetensors")) == 0
     assert (tmp_path / "a" / "lora.safetensors").read_bytes() == file.read_bytes()
     assert any(name.endswith(".alpha") for name in load_file(file))
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "trained"),
+    [
+        ("dpok", ["finetune.adapter.steps_share=0.5"], "0.6"),
+        ("ddpo", ["ddpo.adapter.steps_share=0.3", "ddpo.sampler.stochastic_share=0.4"], "0.4"),
+        ("reward_gradient", ["finetune.adapter.steps_share=0.5"], "1"),
+    ],
+)
+def test_an_adapter_that_rests_where_its_method_trains_is_refused(
+    ready: RunFolder,
+    capsys: pytest.CaptureFixture[str],
+    method: str,
+    changes: list[str],
+    trained: str,
+) -> None:
+    assert main(words(ready, method, changes)) == 2
+    told = capsys.readouterr().err
+    assert f"{method}.adapter.steps_share" in told
+    assert f"set it to {trained} or more" in told
+    assert len(told.splitlines()) == 1

@@ -43,6 +43,7 @@ def test_rules_take_words_of_the_run() -> None:
     assert found["style"][0] == "A blue dog."
     assert {"A red dog on the moon.", "A red dog in the snow."} < set(found["detail"])
     assert proposed("A cat and a dog.")["rephrase"][0] == "A dog and a cat."
+    assert Rules([*PROMPTS, "..."])(NEW, "A red dog.", random.Random(0))  # a prompt without words
 
 
 @pytest.mark.parametrize(
@@ -152,5 +153,6 @@ def own_words(prompt: str, critique: Sequence[str], number: int) -> dict[str, li
 def test_a_function_of_ones_own_proposes_and_a_wrong_name_says_what_to_give() -> None:
     found = asked_of(f"{__name__}:own_words")
     assert "A red dog. 0 5" in [one.prompt for one in found if one.category == "surprise"]
-    with pytest.raises(PictuneError, match="give module:function, or http://ADDRESS#MODEL"):
-        asked_of("nothing:there")
+    for wrong in ("nothing:there", "os:path", "http://127.0.0.1/v1"):
+        with pytest.raises(PictuneError, match="give module:function, or http://ADDRESS#MODEL"):
+            asked_of(wrong)

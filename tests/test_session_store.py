@@ -217,11 +217,13 @@ def test_sessions_are_exported_and_the_check_finds_what_differs(tmp_path: Path) 
     assert [row["place"] for row in rows if row["chosen"]] == [0]
     turns.next_turn("s", random.Random(1))  # of images that the run does not have
     faults = verify(store, run)
-    assert any("session_turns.parquet: 1 rows are not as" in fault for fault in faults)
+    assert any("session_turns.parquet: differs from the store" in fault for fault in faults)
     assert (
         sum("a session showed it but images.parquet does not have it" in one for one in faults) == 8
     )
+    assert store.sessions.all() != []
     store.raters.set_status(anna(store), "left_out")
+    assert store.sessions.all() == []
     export(store, run)
     assert not (run.latest / "sessions.parquet").exists()
     store.close()

@@ -139,8 +139,12 @@ class Sessions(StorePart):
         return session
 
     def all(self, source: Source | None = None) -> list[Session]:
-        """Return all sessions, or those of a source, in the order of their beginnings."""
-        return list(self._read(sa.true() if source is None else raters.c.source == source))
+        """Return all sessions, or those of a source, in the order of their beginnings.
+
+        Sessions of raters who are left out are omitted.
+        """
+        of_source = sa.true() if source is None else raters.c.source == source
+        return list(self._read(sa.and_(of_source, raters.c.status != "left_out")))
 
     def _going_on(self, session_id: str) -> Session:
         """Return the session, which must not have ended."""

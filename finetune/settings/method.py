@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat
 
 from finetune.settings.model import AdapterSettings
-from finetune.settings.sampler import SamplerOverrides
+from finetune.settings.sampler import Sampler, SamplerOverrides
 from finetune.settings.validation import ValidationConfig
 
 
@@ -22,6 +22,13 @@ class MethodConfig(BaseModel, frozen=True, extra="forbid"):
     """The trained weights beside the frozen model: a LoRA."""
     validation: ValidationConfig = ValidationConfig()
     """Validation, which chooses the best weights and can end the training early."""
+
+    def trained_share(self, sampler: Sampler) -> float:  # noqa: ARG002
+        """Return the share of the steps, from the first on, in which the adapter must draw.
+
+        `sampler` is the run's. Methods that train single timesteps need no step at all.
+        """
+        return 0.0
 
 
 class DrawsImages(MethodConfig, frozen=True, extra="forbid"):

@@ -1,11 +1,12 @@
 """Settings of `finetune/methods/policy_gradient.py`."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from typing_extensions import override
 
 from finetune.settings.method import DrawsImages
-from finetune.settings.sampler import SamplerOverrides
+from finetune.settings.sampler import Sampler, SamplerOverrides
 
 Surrogate = Literal["ppo", "hard_clamp"]
 
@@ -60,11 +61,6 @@ class PolicyGradientConfig(DrawsImages, frozen=True, extra="forbid"):
     """Smallest standard deviation that rewards are divided by, in the reward's units. It keeps
     prompts with nearly equal rewards from amplifying noise."""
 
-    @model_validator(mode="after")
-    def _trains_the_steps_of_the_adapter(self) -> Self:
-        if (self.sampler.stochastic_share or 1) > self.adapter.steps_share:
-            raise ValueError(
-                "adapter.steps_share is below sampler.stochastic_share, the share of the steps "
-                "that is trained; lower that too"
-            )
-        return self
+    @override
+    def trained_share(self, sampler: Sampler) -> float:
+        return sampler.overridden(self.sampler).stochastic_share

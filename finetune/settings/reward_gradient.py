@@ -1,18 +1,12 @@
 """Settings of `finetune/methods/reward_gradient.py`."""
 
-from typing import ClassVar, Literal, Self
+from typing import ClassVar, Literal
 
-from pydantic import (
-    Field,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    model_validator,
-)
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from typing_extensions import override
 
 from finetune.settings.method import DrawsImages
-from finetune.settings.sampler import SamplerOverrides
+from finetune.settings.sampler import Sampler, SamplerOverrides
 from finetune.settings.validation import Measure, ValidationConfig
 
 
@@ -78,8 +72,6 @@ class RewardGradientConfig(DrawsImages, frozen=True, extra="forbid"):
     validation: RewardGradientValidation = RewardGradientValidation()
     """Validation, which chooses the best weights and ends the training early."""
 
-    @model_validator(mode="after")
-    def _has_an_adapter_in_the_last_steps(self) -> Self:
-        if self.adapter.steps_share < 1:
-            raise ValueError("adapter.steps_share must be 1, since the last steps are trained")
-        return self
+    @override
+    def trained_share(self, sampler: Sampler) -> float:
+        return 1.0  # the last steps are trained

@@ -19,6 +19,7 @@ from pipelines.finetune.plan import (
     CHECKPOINTS,
     IMAGES,
     check_regions,
+    check_steps,
     earlier_method,
     input_hashes,
     method_config,
@@ -62,6 +63,7 @@ def _tune(run: RunFolder, settings: Settings, name: str, processes: Processes) -
     file = folder / ADAPTERS[method_config(settings, name).adapter.kind].file
     tables = ("run", "sampler", "images", "finetune", name)
     check_regions(settings, name)
+    check_steps(settings, name)
     stage = StageFolder(
         run,
         settings,

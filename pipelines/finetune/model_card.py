@@ -51,13 +51,14 @@ pipeline = DiffusionPipeline.from_pretrained({opened})
 _EARLY = """\
 
 
-def base_goes_on(pipeline, step, timestep, tensors):  # the LoRA draws the first {first} steps
+def base_goes_on(pipeline, step, timestep, tensors):  # the adapter draws the first {first} steps
     if step == {first} - 1:
         pipeline.disable_lora()
+    if step == {steps} - 1:
+        pipeline.enable_lora()
     return tensors
 
 
-pipeline.enable_lora()
 """
 _DDIM = """\
 pipeline.scheduler = DDIMScheduler.from_config(
@@ -128,7 +129,7 @@ def drawing_code(
     given = [f"{k}={v!r}" for k, v in model.family.stock_arguments(sampler.guidance).items()]
     early = ""
     if steps_share < 1:
-        early = _EARLY.format(first=share_of_steps(sampler.steps, steps_share))
+        early = _EARLY.format(first=share_of_steps(sampler.steps, steps_share), steps=sampler.steps)
         given.append("callback_on_step_end=base_goes_on")
     return _CODE.format(
         imported=f"{DDIM}, DiffusionPipeline" if is_ddim else "DiffusionPipeline",

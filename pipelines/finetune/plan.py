@@ -13,6 +13,7 @@ from data.runs import RunFolder
 from data.tables.parquet import learned_from_digest
 from finetune.settings.adapter_kinds import BASE, adapter_file
 from finetune.settings.method import LearnsFromImages, LearnsFromLabels, MethodConfig
+from finetune.settings.sampler import Sampler
 from pipelines.methods import METHODS
 from pipelines.run.campaign import images_digest
 from pipelines.run.model_hashes import content_hash, has_reward, reward_hash, weights_hash
@@ -66,6 +67,18 @@ def check_regions(settings: Settings, name: str) -> None:
         raise PictuneError(
             f'finetune.regions: {name} learns from whole images; set it to "off" for this method, '
             "or tune by rwl, preference, nft or reward_gradient"
+        )
+
+
+def check_steps(settings: Settings, name: str) -> None:
+    """Refuse an adapter that rests in steps that the method trains."""
+    config = method_config(settings, name)
+    share = config.adapter.steps_share
+    trained = config.trained_share(settings.table("sampler", Sampler))
+    if share < trained:
+        raise PictuneError(
+            f"{name}.adapter.steps_share: {share:g} is less than the share of the steps that "
+            f"{name} trains, {trained:g}; set it to {trained:g} or more for this method"
         )
 
 

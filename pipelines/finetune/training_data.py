@@ -10,7 +10,7 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from data.schema import COMPARISON, IMAGES, read_table
+from data.schema import IMAGES, read_table
 from finetune.labels.rankings import LabeledImages, Labels, Rankings, Verdicts
 from finetune.labels.weighted_batches import WeightedData
 from finetune.learning.reward_fn import RewardFn, score
@@ -66,9 +66,12 @@ class Encoder:
 
 
 def run_images(run: RunFolder, prompts: Sequence[str]) -> list[tuple[Path, str]]:
-    """Return the run's images of these prompts, each with its prompt."""
+    """Return the run's images of these prompts, each with its prompt.
+
+    Images of comparisons, of the playground and of sessions are omitted.
+    """
     table = read_table(run.images_table, IMAGES).select(["path", "prompt", "origin"])
-    rows = [row for row in table.to_pylist() if row["origin"] != COMPARISON]
+    rows = [row for row in table.to_pylist() if row["origin"] is None]
     return [
         (run.root / row["path"], prompt)
         for prompt in prompts

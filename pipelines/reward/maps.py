@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from data.errors import PictuneError
 from data.files import write_atomically
 from data.runs import RunFolder
 from pipelines.pages.page import small_uri
@@ -102,15 +103,24 @@ def write_maps(
     """Write the maps of images and prompts as `<row>-<aspect>.png`; return their number.
 
     A map has the image's size, with 0 for nobody and 255 for all raters. Rows count from 0.
+
+    Raises:
+        PictuneError: the folder holds other files than maps.
     """
+    for file in folder.glob("*"):
+        if file.name != MAPS_DONE and re.fullmatch(r"\d{6,}-[\w-]+\.png", file.name) is None:
+            raise PictuneError(f"{file}: is no map, and {folder} is for maps; move it elsewhere")
     shutil.rmtree(folder, ignore_errors=True)  # of other inputs
     folder.mkdir(parents=True)
     count = 0
     for row, (path, prompt) in enumerate(progress(pairs, "maps", "image")):
-        for aspect, found in map_of_faults(model, read_image(path), prompt).items():
+        for number, (aspect, found) in enumerate(
+            map_of_faults(model, read_image(path), prompt).items()
+        ):
             grey = Image.fromarray((found * 255).round().byte().numpy())
             name = re.sub(r"[^\w-]", "_", aspect)[:40]  # a lead's own names may have any sign
-            grey.save(folder / f"{row:06d}-{name}.png")
+            file = folder / f"{row:06d}-{name}.png"
+            grey.save(file.with_stem(f"{file.stem}-{number}") if file.exists() else file)
             count += 1
     with write_atomically(folder / MAPS_DONE) as done:
         done.write_text(digest)

@@ -11,7 +11,7 @@ from data.feedback import ChecksConfig
 from data.files import write_atomically
 from data.kinds.registry import KINDS
 from data.runs import RunFolder
-from data.schema import COMPARISON, IMAGES, PLAYGROUND, SESSION, read_table
+from data.schema import IMAGES, PLAYGROUND, SESSION, read_table
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
 from labeling_app.campaign.known_answers import read_gold
@@ -49,10 +49,10 @@ def plan_digest(settings: Settings) -> str:
 def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
     """Return the run's images, both by id and by their path in the run.
 
-    Images that were drawn for comparisons are omitted.
+    Images of comparisons, of the playground and of sessions are omitted.
     """
     table = read_table(run.images_table, IMAGES)
-    table = table.filter(pc.field("origin").is_null() | (pc.field("origin") != COMPARISON))
+    table = table.filter(pc.field("origin").is_null())
     columns = (table[name].to_pylist() for name in ("image_id", "prompt", "round"))
     rows = [
         ImageRow(image_id, prompt, number or 1)

@@ -69,7 +69,8 @@ class Vocabulary:
         place = self.subject(words)
         if place is None:
             return [], []
-        alike, firsts = {words[place], *self.others(words[place])}, {one[0] for one in self.prompts}
+        alike = {words[place], *self.others(words[place])}
+        firsts = {one[0] for one in self.prompts if one}
         found = [
             (one, k) for one in self.prompts for k, word in enumerate(one) if k and word in alike
         ]

@@ -44,14 +44,19 @@ class LanguageModel:
         """
         self._name, self._rules = name, rules
         self._ask: Callable[[str, Sequence[str], int], Any] = self._of_server
-        if not name.startswith(("http://", "https://")):
+        is_address = name.startswith(("http://", "https://"))
+        advice = "give module:function, or http://ADDRESS#MODEL"
+        if is_address and not name.partition("#")[2]:
+            raise PictuneError(f"session.language_model: {name} names no model; {advice}")
+        if not is_address:
             try:
                 self._ask = pkgutil.resolve_name(name)
             except Exception as error:
                 raise PictuneError(
-                    f"session.language_model: {name} cannot be imported ({error}); give "
-                    "module:function, or http://ADDRESS#MODEL"
+                    f"session.language_model: {name} cannot be imported ({error}); {advice}"
                 ) from error
+            if not callable(self._ask):
+                raise PictuneError(f"session.language_model: {name} is no function; {advice}")
 
     def __call__(self, session: Session, prompt: str, rng: random.Random) -> list[Candidate]:
         """Return up to `EACH` candidates a category, those of the language model first."""

@@ -137,6 +137,8 @@ def _parsed(path: Path) -> dict[str, Any]:
         line = int(place[1]) if place else len(path.read_text(encoding="utf-8").splitlines())
         reason = str(error).split(" (at ")[0]
         raise PictuneError(f"{path}:{line}: not valid TOML ({reason}); fix that line") from error
+    except (ValueError, RecursionError) as error:  # a number or a list that is far too long
+        raise PictuneError(f"{path}: cannot be read as TOML ({error}); shorten it") from error
 
 
 def parse_override(text: str) -> tuple[list[str], Any]:

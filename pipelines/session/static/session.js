@@ -32,6 +32,7 @@ function startSession(root) {
   let session = null; // as the server showed it last
   let chosen; // number of a candidate, null for none of them, undefined before a choice
   let shownAt = 0;
+  let goOnFrom = null; // the turn that the next one goes on from; null is the latest
   let busy = false; // while an answer is sent or a turn is drawn
 
   function show(view) {
@@ -131,6 +132,7 @@ function startSession(root) {
   /** Have turns drawn until one waits for its answer, or the session has ended. */
   async function advance(after) {
     const id = session.session_id;
+    goOnFrom = after;
     keep(LATEST, id);
     history.replaceState(null, "", `?session=${id}`);
     for (;;) {
@@ -145,7 +147,6 @@ function startSession(root) {
       } else {
         const query = after === null ? "" : `?after=${after}`;
         session = await call("POST", `sessions/${id}/turns${query}`);
-        after = null;
       }
     }
   }
@@ -237,7 +238,8 @@ function startSession(root) {
         row.append(element("span", `${number ? `Turn ${number}${back}` : "You asked for"}`));
         if (text) row.append(element("q", text));
         const open = session.turns.at(-1);
-        if (open?.answer === null && number !== open.after) {
+        const goesOn = open?.answer === null && open.turn < session.most_turns;
+        if (goesOn && number !== open.after) {
           const label = `Go on from ${number ? `turn ${number}` : "the beginning"}`;
           const way = element("button", label, { type: "button" });
           way.addEventListener("click", () => answer({ after: number }));
@@ -339,7 +341,7 @@ function startSession(root) {
   part("new").addEventListener("click", begin);
   part("again").addEventListener("click", () => {
     session.drawing = null;
-    step(() => advance(null));
+    step(() => advance(goOnFrom));
   });
   document.addEventListener("keydown", (event) => {
     const { target, key } = event;
@@ -351,7 +353,9 @@ function startSession(root) {
     const at = columns.findIndex((one) => Number(one.dataset.candidate) === chosen);
     const by = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[key];
     let place = "1234".indexOf(key);
-    if (by && target.matches(".candidate")) place = (at + by + columns.length) % columns.length;
+    if (by && target.matches(".candidate")) {
+      place = at < 0 ? 0 : (at + by + columns.length) % columns.length;
+    }
     if (key === "0") pick(null);
     else if (place >= 0 && place < columns.length) {
       pick(Number(columns[place].dataset.candidate));
