@@ -17,7 +17,7 @@ from reward.dataset import FeedbackDataset, label_sources
 from reward.learning.examples import Examples, prepare
 from reward.learning.split import Split
 from reward.measuring.baselines import baselines
-from reward.measuring.evaluation import evaluate, model_scorer, point, score_images
+from reward.measuring.evaluation import evaluate, model_scorer, score_images
 from reward.measuring.plots import reliability_figure
 from reward.measuring.report import Gain, PartReport, PredictionFigures, RewardReport, TypesReport
 from reward.model import RewardModel
@@ -56,7 +56,6 @@ def report_of(run: RunFolder, model: RewardModel, examples: Examples) -> RewardR
     return RewardReport(
         **dict(evaluate(scorers, examples, seed=0, resamples=20)),
         temperature=1.0,
-        learning_curve=[point(model, examples)],
         sources=label_sources(run.latest),
     )
 
@@ -91,7 +90,7 @@ def test_it_holds_all_that_it_shows(run: RunFolder, model: RewardModel, examples
         "Prompts that it never saw",
         "image alone",
         "other raters",
-        "Would more labels help?",
+        "Training: loss",
         "most uncertain",
         "simulated rater",
     ):

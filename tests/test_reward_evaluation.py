@@ -14,12 +14,9 @@ from reward.dataset import FeedbackDataset
 from reward.learning.examples import Examples, prepare
 from reward.measuring.baselines import baselines, blind_scorer, clip_scorer, rewards_from_elsewhere
 from reward.measuring.evaluation import (
-    SHARES,
     evaluate,
-    learning_curve,
     measure,
     model_scorer,
-    point,
 )
 from reward.measuring.metrics import Scored, Scorer
 from reward.measuring.plots import reliability_figure
@@ -126,7 +123,6 @@ def test_a_report_is_read_as_it_was_written_with_scorers_beside_the_other_names(
         **dict(_report(model, examples)),
         temperature=1.5,
         sources={"human": 3},
-        learning_curve=[point(model, examples)],
     )
     write_json(tmp_path / "metrics.json", report.model_dump(mode="json"))
     written = json.loads((tmp_path / "metrics.json").read_text())
@@ -148,39 +144,6 @@ def test_blind_heads_cannot_tell_what_is_hidden_from_them(
     others = np.roll(verdicts.prompt, 1)
     np.testing.assert_allclose(
         image_alone(verdicts.image, others), image_alone(verdicts.image, verdicts.prompt), atol=1e-6
-    )
-
-
-def test_learning_curve_learns_from_more_and_more_of_the_training_labels(
-    backbone: ClipBackbone, model: RewardModel, examples: Examples
-) -> None:
-    config = CONFIG.model_copy(update={"hidden": (8,), "members": 2, "epochs": 2})
-    curve = [*learning_curve(backbone, examples, config), point(model, examples)]
-    assert len(curve) == len(SHARES) + 1
-    labels = [each.labels for each in curve]
-    assert labels == sorted(labels)
-    assert labels[-1] == len(examples.split.train.verdicts)
-    assert {"roc_auc", "pairwise_accuracy", "ece"} == set(curve[0].test_unseen)
-    assert curve == [*learning_curve(backbone, examples, config), point(model, examples)]
-
-
-def test_a_share_of_the_labels_that_teaches_nothing_is_left_out(
-    backbone: ClipBackbone, examples: Examples
-) -> None:
-    config = CONFIG.model_copy(
-        update={"hidden": (8,), "members": 2, "epochs": 1, "label_weights": "skill"}
-    )
-    train = examples.split.train
-    drawn = np.random.default_rng(config.seed).random(
-        len(examples.dataset.image_ids)
-    )  # as learning_curve draws
-    skill = np.where(drawn[train.verdicts.image] < max(SHARES), 0.5, 0.9).astype(np.float32)
-    pairs = replace(train.pairs, skill=np.full(len(train.pairs), 0.5, np.float32))
-    skilled = replace(train, verdicts=replace(train.verdicts, skill=skill), pairs=pairs)
-    assert not list(
-        learning_curve(
-            backbone, replace(examples, split=replace(examples.split, train=skilled)), config
-        )
     )
 
 

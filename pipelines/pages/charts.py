@@ -134,33 +134,6 @@ def strength_chart(
     return _svg(figure)
 
 
-def learning_chart(points: Lines, parts: dict[str, str], figure: str, ylabel: str) -> str:
-    """Return a held-out figure over the number of training labels, one line per part, as SVG.
-
-    `parts` maps the name of each part to its legend. Points without the figure are omitted.
-    """
-    drawing, axes = _figure(**SMALL)
-    for (part, legend), color in zip(parts.items(), (RED, BLUE, GRAY), strict=False):
-        known = [
-            (point["labels"] + point["pairs"], point[part][figure])
-            for point in points
-            if point[part][figure] is not None
-        ]
-        if known:
-            labels, heights = zip(*known, strict=True)
-            axes.plot(
-                labels, heights, color=color, marker="o", markersize=4, linewidth=1.6, label=legend
-            )
-    axes.set(
-        xlim=(0, None),
-        ylim=(min(0.5, axes.get_ylim()[0]), 1),
-        xlabel="verdicts and ranked pairs learned from",
-        ylabel=ylabel,
-    )
-    _legend(axes)
-    return _svg(drawing)
-
-
 def elo_chart(rows: Lines, colors: Mapping[str, str]) -> str:
     """Return strengths with their 95 % intervals, as SVG.
 

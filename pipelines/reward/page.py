@@ -1,13 +1,12 @@
 """The page on the quality of a reward: `reward/report.html`, self-contained."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from data.runs import RunFolder
-from pipelines.pages.charts import RED, learning_chart, training_chart
+from pipelines.pages.charts import RED, training_chart
 from pipelines.pages.page import file_uri, image_uri, interval, number, signed, svg_uri, write_page
 from pipelines.reward.text import (
     TESTS,
@@ -22,7 +21,6 @@ from reward.learning.examples import Examples
 from reward.measuring.evaluation import ScoredImages
 from reward.measuring.report import (
     MODEL,
-    PARTS,
     PartReport,
     RewardReport,
     TypesReport,
@@ -55,7 +53,7 @@ MAIN_FIGURES: dict[MainFigure, str] = {
     "roc_auc": "ROC-AUC",
     "pairwise_accuracy": "pairwise accuracy",
 }
-LEGENDS = {"test_unseen": "unseen prompts", "test_seen": "new images", "val": "validation"}
+LOSSES = {"val_loss": "validation", "binary_loss": "training, verdicts"}
 MOST_PROMPTS = 24
 """Largest number of prompts with contact sheets."""
 IMAGES_PER_SHEET = 4
@@ -161,21 +159,12 @@ def _context(
         "reliability": file_uri(run.reward_dir / RELIABILITY, "image/png"),
         "types": types,
         "do_types_help": do_types_help(types) if types else "",
-        "curves": list(_curves(run.reward_dir, report)),
+        "curve": svg_uri(
+            training_chart(read_metrics(run.reward_dir), LOSSES, color=RED, ylabel="loss")
+        ),
         "sheets": list(_sheets(examples, images)),
         "prompts": len(np.unique(images.prompt)),
     }
-
-
-def _curves(folder: Path, report: RewardReport) -> Iterator[tuple[str, str]]:
-    points = [point.model_dump() for point in report.learning_curve]
-    for figure, title in (("roc_auc", "ROC-AUC"), ("pairwise_accuracy", "ranked pairs right")):
-        if any(point[part][figure] is not None for point in points for part in PARTS):
-            chart = learning_chart(points, LEGENDS, figure, title)
-            yield f"Would more labels help? {title}", svg_uri(chart)
-    values = {"val_loss": "validation", "binary_loss": "training, verdicts"}
-    chart = training_chart(read_metrics(folder), values, color=RED, ylabel="loss")
-    yield "Training: loss", svg_uri(chart)
 
 
 def _sheets(examples: Examples, images: ScoredImages) -> Iterator[dict[str, Any]]:

@@ -27,12 +27,9 @@ from reward.learning.rater_types import fit_types
 from reward.learning.training import new_model, train
 from reward.measuring.baselines import baselines, rewards_from_elsewhere
 from reward.measuring.evaluation import (
-    SHARES,
     ScoredImages,
     evaluate,
-    learning_curve,
     model_scorer,
-    point,
     score_images,
 )
 from reward.measuring.plots import reliability_figure
@@ -98,13 +95,10 @@ def train_reward(
     }
     scorers |= baselines(backbone, examples, config) | elsewhere
     evaluation = evaluate(scorers, examples, seed=config.seed)
-    smaller = learning_curve(backbone, examples, config)
-    curve = list(progress(smaller, "learning curve", "training", total=len(SHARES)))
     report = RewardReport(
         **dict(evaluation),
         temperature=float(model.temperature),
         sources=label_sources(run.latest),
-        learning_curve=[*curve, point(model, examples)],
         rater_types=_fit_types(run, model, examples, config, generator),
         maps=maps,
     )

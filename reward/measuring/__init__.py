@@ -1,1 +1,1 @@
-"""Measures of a reward: figures, intervals, baselines, learning curves, plots."""
+"""Measures of a reward: figures, intervals, baselines, plots."""

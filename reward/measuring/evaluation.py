@@ -1,6 +1,6 @@
 """Evaluation of scorers on held-out labels: by part and category, and against raters."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,19 +9,15 @@ import pandas as pd
 import torch
 from scipy.special import expit
 
-from data.errors import PictuneError
 from reward.calibration import Values
-from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset, Indices
 from reward.learning.examples import Examples, as_values, embeddings_at, logits_at
-from reward.learning.training import train_from_scratch
 from reward.measuring.bootstrap import Resamples, interval
 from reward.measuring.metrics import Scored, Scorer, figures
 from reward.measuring.report import (
     CLIP_SCORE,
     MODEL,
     PARTS,
-    CurvePoint,
     Evaluation,
     Figures,
     FiguresWithIntervals,
@@ -30,12 +26,7 @@ from reward.measuring.report import (
     PartReport,
 )
 from reward.model import RewardModel
-from reward.settings import RewardConfig
 
-SHARES = (0.25, 0.5)
-"""Shares of the training labels in the learning curve."""
-CURVE_FIGURES = {"roc_auc", "pairwise_accuracy", "ece"}
-"""Figures of each point of the learning curve."""
 RESAMPLES = 500
 
 
@@ -199,34 +190,3 @@ def _human(scored: Scored, samples: Resamples) -> HumanFigures:
         for one in (others.where(*comparable), scored.where(*comparable))
     )
     return HumanFigures(others=theirs, model=ours)
-
-
-def learning_curve(
-    backbone: ClipBackbone, examples: Examples, config: RewardConfig
-) -> Iterator[CurvePoint]:
-    """Yield the figures of a reward trained on each of `SHARES` of the training labels.
-
-    All points use the same held-out labels. A larger share includes the smaller shares. A share
-    that is too small for training is omitted.
-    """
-    draw = np.random.default_rng(config.seed)
-    of_image = draw.random(len(examples.dataset.image_ids))
-    train_part = examples.split.train
-    of_pair = draw.random(len(train_part.pairs))
-    for share in SHARES:
-        some = train_part.where(of_image[train_part.verdicts.image] < share, of_pair < share)
-        fewer = replace(examples, split=replace(examples.split, train=some))
-        try:
-            model = train_from_scratch(backbone, fewer, config)
-        except PictuneError:
-            continue
-        yield point(model, fewer)
-
-
-def point(model: RewardModel, examples: Examples) -> CurvePoint:
-    """Return the learning curve's point of a model that was trained on `examples`."""
-    scorer = model_scorer(model, examples)
-    parts = {name: measure(scorer, getattr(examples.split, name)) for name in PARTS}
-    counts = examples.split.train.counts
-    held_out = {name: row.model_dump(include=CURVE_FIGURES) for name, row in parts.items()}
-    return CurvePoint(labels=counts["good"] + counts["bad"], pairs=counts["pairs"], **held_out)

@@ -93,18 +93,6 @@ class PartReport(BaseModel, frozen=True, extra="allow"):
         return self.scorers[CLIP_SCORE]
 
 
-class CurvePoint(BaseModel, frozen=True):
-    """Figures of a reward trained on a share of the labels, for each held-out part."""
-
-    labels: int
-    """Number of single labels in training."""
-    pairs: int
-    """Number of ranked pairs in training."""
-    val: dict[str, float | None]
-    test_seen: dict[str, float | None]
-    test_unseen: dict[str, float | None]
-
-
 class PredictionFigures(BaseModel, frozen=True):
     """Figures of predicted labels of held-out raters."""
 
@@ -166,7 +154,6 @@ class RewardReport(Evaluation, frozen=True):
     temperature: float
     sources: Counts
     """Labels by source: human, simulated, imported or adjudicator."""
-    learning_curve: list[CurvePoint]
     rater_types: TypesReport | None = ABSENT
     maps: MapsReport | None = ABSENT
     """The predictor of maps, if the labels have marks."""
