@@ -161,10 +161,10 @@ def live_through(
 
     `rater_id` is entered as simulated, and so the session is.
     """
-    session, mood = turns.begin(session_id, rater_id, prompt, intent=intent), Mood()
+    session, mood = turns.store.begin(session_id, rater_id, prompt, intent=intent), Mood()
     while session.ended_at is None:
         turn = turns.next_turn(session_id, rng)
         said, mood = answer(person, turn, mood, rng=rng)
         answer_id = f"{session_id} {turn.number}"
-        session = turns.answer(session_id, turn.number, said, answer_id=answer_id)
+        session = turns.store.save_answer(session_id, turn.number, said, answer_id=answer_id)
     return session

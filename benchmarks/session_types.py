@@ -17,6 +17,7 @@ from reward.learning.examples import Examples, logits_and_margins
 from reward.learning.rater_types import RaterTypes, fit_types
 from reward.learning.split import Split
 from reward.learning.training import train_from_scratch
+from reward.measuring.type_comparison import compare_types
 from reward.model import RewardModel
 from reward.settings import RewardConfig
 from world.prompts import Requirement
@@ -162,3 +163,19 @@ def learned_types(
     pooled = train_from_scratch(backbone, raters.examples, config)
     generator = torch.Generator().manual_seed(config.seed)
     return pooled, fit_types(pooled, raters.examples, config, generator=generator)
+
+
+def choose_types(
+    backbone: ClipBackbone, examples: Examples, config: RewardConfig, numbers: Sequence[int]
+) -> int:
+    """Return which of `numbers` of types gives held-out raters' labels the highest likelihood.
+
+    It is 1 where no number of types has a gain over one type whose interval lies above 0.
+    """
+    gains: dict[int, float] = {}
+    for number in numbers:
+        of_number = config.model_copy(update={"rater_types": number})
+        gain = compare_types(backbone, examples, of_number).gain
+        if gain is not None and gain.interval is not None and gain.interval[0] > 0:
+            gains[number] = gain.value
+    return max(gains, key=gains.__getitem__, default=1)

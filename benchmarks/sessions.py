@@ -31,6 +31,7 @@ from benchmarks.session_types import (
     LIKED,
     accuracy,
     choices,
+    choose_types,
     eye_of,
     learned_types,
     true_types,
@@ -39,7 +40,6 @@ from data.sessions import MOST_TURNS, Session
 from data.store.feedback_store import FeedbackStore
 from pipelines.session.turns import Turns
 from reward.clip.backbone import ClipBackbone
-from reward.measuring.type_comparison import choose_types
 from reward.sessions.policy import learn_policy
 from reward.sessions.settings import SessionPolicyConfig
 from reward.sessions.slates import Policy, RandomPolicy

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.session_types import choose_types
 from data.errors import PictuneError
 from reward.clip.backbone import ClipBackbone
 from reward.dataset import FeedbackDataset
 from reward.learning.examples import Examples, prepare
 from reward.learning.rater_types import RaterTypes, fit_types, posterior
 from reward.learning.training import new_model, train
-from reward.measuring.type_comparison import choose_types, compare_types
+from reward.measuring.type_comparison import compare_types
 from reward.model import RewardModel
 from reward.settings import RewardConfig, SplitConfig
 from tests.support.tiny_feedback import make_feedback

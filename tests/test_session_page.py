@@ -227,7 +227,7 @@ def test_the_desk_tells_the_place_in_the_queue_and_why_a_turn_failed(
     desk = Desk(page.turns, slow)
     rater = store.add_rater("anna")
     for name, prompt in (("first", "a dog"), ("second", "broken")):
-        page.turns.begin(name, rater, prompt)
+        page.turns.store.begin(name, rater, prompt)
         desk.ask(name, None)
         desk.ask(name, None)  # asked again, it keeps its place
     assert waiting.wait(60)

@@ -17,7 +17,7 @@ from data.store.feedback_store import FeedbackStore
 from data.store.sessions import SessionRefused
 from data.tables.parquet import export
 from data.tables.verification import verify
-from pipelines.session.turns import Turns, next_prompt, path_to
+from pipelines.session.turns import Turns, next_prompt
 from tests.support.data_campaign import Campaign, Clock, open_store
 from tests.support.session_turns import named_images, small_turns
 
@@ -34,7 +34,7 @@ def store(tmp_path: Path) -> Iterator[FeedbackStore]:
 @pytest.fixture
 def turns(store: FeedbackStore) -> Turns:
     turns = small_turns(store.sessions)
-    turns.begin("s", anna(store), "a cat", intent="a red cat")
+    turns.store.begin("s", anna(store), "a cat", intent="a red cat")
     return turns
 
 
@@ -46,14 +46,14 @@ def pick(turns: Turns, turn: int, column: int | None = 0, answer_id: str | None 
     asked = turns.store.get("s").turns[turn - 1]
     chosen = None if column is None else asked.shown[column]
     answer = TurnAnswer.model_validate({**PICK, "chosen": chosen})
-    turns.answer("s", turn, answer, answer_id=answer_id or f"answer{turn}")
+    turns.store.save_answer("s", turn, answer, answer_id=answer_id or f"answer{turn}")
 
 
 def test_a_turn_is_read_back_as_it_was_saved(tmp_path: Path) -> None:
     clock = Clock()
     with open_store(tmp_path, clock) as store:
         turns = small_turns(store.sessions)
-        turns.begin("s", anna(store), "a cat", intent="a red cat")
+        turns.store.begin("s", anna(store), "a cat", intent="a red cat")
         clock.pass_seconds(5)
         shown = turns.next_turn("s", random.Random(0))
         clock.pass_seconds(5)
@@ -122,10 +122,8 @@ def test_going_back_begins_a_new_turn_and_keeps_the_others(turns: Turns) -> None
     assert third.prompt == before.turns[1].prompt
     session = turns.store.get("s")
     assert session.turns[:2] == before.turns
-    assert [one.number for one in path_to(session, 3).turns] == [1, 3]
-    assert next_prompt(path_to(session, 0)) == "a cat"
-    with pytest.raises(SessionRefused, match="has no turn 7"):
-        path_to(session, 7)
+    assert [one.number for one in session.path_to(3).turns] == [1, 3]
+    assert next_prompt(session.path_to(0)) == "a cat"
 
 
 def test_a_session_ends_after_its_last_turn_or_where_the_person_stops(turns: Turns) -> None:
@@ -138,9 +136,9 @@ def test_a_session_ends_after_its_last_turn_or_where_the_person_stops(turns: Tur
     pick(turns, MOST_TURNS)  # a retry whose reply was lost
     with pytest.raises(SessionRefused, match="has ended"):
         turns.next_turn("s", random.Random(0))
-    turns.begin("t", ended.rater_id, "a dog")
+    turns.store.begin("t", ended.rater_id, "a dog")
     turns.next_turn("t", random.Random(0))
-    stopped = turns.answer("t", 1, TurnAnswer(stops=True), answer_id="stop")
+    stopped = turns.store.save_answer("t", 1, TurnAnswer(stops=True), answer_id="stop")
     assert stopped.ended_at is not None
 
 
@@ -149,18 +147,20 @@ def test_wrong_calls_are_refused_by_a_line_that_says_what_to_do(
 ) -> None:
     other = store.add_rater("ben")
     with pytest.raises(SessionRefused, match="session s: of somebody else"):
-        turns.begin("s", other, "a dog")
+        turns.store.begin("s", other, "a dog")
     with pytest.raises(NotFound, match="rater nobody"):
-        turns.begin("t", "nobody", "a dog")
+        turns.store.begin("t", "nobody", "a dog")
     with pytest.raises(SessionRefused, match="session t: not known"):
         turns.next_turn("t", random.Random(0))
+    with pytest.raises(SessionRefused, match="has no turn 7"):
+        turns.next_turn("s", random.Random(0), after=7)
     turn = turns.next_turn("s", random.Random(0))
     hidden = next(k for k, one in enumerate(turn.candidates) if one.place is None)
     for chosen in (hidden, 999):
         with pytest.raises(SessionRefused, match=f"did not show candidate {chosen}"):
-            turns.answer("s", 1, TurnAnswer(chosen=chosen), answer_id="x")
+            turns.store.save_answer("s", 1, TurnAnswer(chosen=chosen), answer_id="x")
     with pytest.raises(SessionRefused, match="has no turn 2"):
-        turns.answer("s", 2, TurnAnswer(), answer_id="x")
+        turns.store.save_answer("s", 2, TurnAnswer(), answer_id="x")
 
 
 def test_nothing_is_saved_of_a_slate_whose_images_cannot_be_drawn(turns: Turns) -> None:
@@ -204,7 +204,7 @@ def test_sessions_are_exported_and_the_check_finds_what_differs(tmp_path: Path) 
     assert not (run.latest / "sessions.parquet").exists()
     turns = small_turns(store.sessions)
     known = replace(turns, draw=lambda prompts, _: [campaign.image_ids[:2] for _ in prompts])
-    known.begin("s", anna(store), "a cat")
+    known.store.begin("s", anna(store), "a cat")
     known.next_turn("s", random.Random(0))
     pick(known, 1)
     assert any("does not name sessions.parquet" in fault for fault in verify(store, run))

@@ -119,7 +119,9 @@ def begin(body: NewSession, page: ThePage, account: Present) -> View:
         raise HTTPException(422, "no such intent; load the page again")
     try:
         prompt = checked_prompt(body.prompt)
-        session = page.turns.begin(body.session_id, account.rater_id, prompt, intent=body.intent)
+        session = page.turns.store.begin(
+            body.session_id, account.rater_id, prompt, intent=body.intent
+        )
     except VisitorError as error:
         raise HTTPException(422, str(error)) from error
     except SessionRefused as error:
@@ -153,7 +155,7 @@ def answer(body: AnswerBody, session: Own, page: ThePage) -> View:
     if not set(body.answer.critique) <= set(CRITIQUE):
         raise HTTPException(422, "no such critique; load the page again")
     try:
-        session = page.turns.answer(
+        session = page.turns.store.save_answer(
             session.session_id, body.turn, body.answer, answer_id=body.answer_id
         )
     except SessionRefused as error:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from data.sessions import COLUMN_IMAGES, COLUMNS, Candidate, Session, Turn, TurnAnswer
+from data.sessions import COLUMN_IMAGES, COLUMNS, Candidate, Session, Turn
 from data.store.sessions import SessionRefused, Sessions, open_turn
 from reward.sessions.slates import Policy, draw_slate
 
@@ -25,7 +25,7 @@ images are on disk and known to the run."""
 
 @dataclass(frozen=True)
 class Turns:
-    """Asks and answers the turns of sessions, each of its calls for one session."""
+    """Draws the turns of sessions, which the store begins and whose answers it saves."""
 
     store: Sessions
     propose: Propose
@@ -35,12 +35,6 @@ class Turns:
     """Largest number of candidates of a slate."""
     images: int = COLUMN_IMAGES
     """Images of a candidate."""
-
-    def begin(
-        self, session_id: str, rater_id: str, prompt: str, *, intent: str | None = None
-    ) -> Session:
-        """Begin a session, see `Sessions.begin`."""
-        return self.store.begin(session_id, rater_id, prompt, intent=intent)
 
     def next_turn(self, session_id: str, rng: random.Random, *, after: int | None = None) -> Turn:
         """Return the turn that waits for its answer, or draw and save the next one.
@@ -62,7 +56,9 @@ class Turns:
             raise SessionRefused(f"session {session_id}: has ended; begin a new one")
         if after is None:
             after = session.turns[-1].number if session.turns else 0
-        path = path_to(session, after)
+        if after not in {0, *(one.number for one in session.turns)}:
+            raise SessionRefused(f"session {session_id}: has no turn {after} to go on from")
+        path = session.path_to(after)
         prompt = next_prompt(path)
         candidates = self.propose(path, prompt, rng)
         slate = draw_slate(
@@ -83,24 +79,6 @@ class Turns:
             prompt=prompt,
             policy=self.policy.name,
         )
-
-    def answer(self, session_id: str, turn: int, answer: TurnAnswer, *, answer_id: str) -> Session:
-        """Save the answer to a turn, see `Sessions.save_answer`."""
-        return self.store.save_answer(session_id, turn, answer, answer_id=answer_id)
-
-
-def path_to(session: Session, after: int) -> Session:
-    """Return the session with only the turns that lead to turn `after`, and it; none for 0.
-
-    Raises:
-        SessionRefused: there is no such turn.
-    """
-    try:
-        return session.path_to(after)
-    except KeyError as error:
-        raise SessionRefused(
-            f"session {session.session_id}: has no turn {after} to go on from"
-        ) from error
 
 
 def next_prompt(path: Session) -> str:

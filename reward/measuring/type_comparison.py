@@ -101,22 +101,6 @@ def compare_types(
     )
 
 
-def choose_types(
-    backbone: ClipBackbone, examples: Examples, config: RewardConfig, numbers: Sequence[int]
-) -> int:
-    """Return which of `numbers` of types gives held-out raters' labels the highest likelihood.
-
-    It is 1 where no number of types has a gain over one type whose interval lies above 0.
-    """
-    gains: dict[int, float] = {}
-    for number in numbers:
-        of_number = config.model_copy(update={"rater_types": number})
-        gain = compare_types(backbone, examples, of_number).gain
-        if gain is not None and gain.interval is not None and gain.interval[0] > 0:
-            gains[number] = gain.value
-    return max(gains, key=gains.__getitem__, default=1)
-
-
 def _predict(
     types: RaterTypes,
     examples: Examples,

@@ -147,7 +147,7 @@ def _hold_sessions(
     turns = replace(small_turns(store.sessions), draw=known)
     for name in raters:
         source: Source = "simulated" if name == "dora" else "human"
-        turns.begin(name, store.add_rater(name, source=source), "A cat and a dog.")
+        turns.store.begin(name, store.add_rater(name, source=source), "A cat and a dog.")
         for number in (1, 2):
             shown = turns.next_turn(name, rng).shown
             answer = TurnAnswer(
@@ -156,7 +156,7 @@ def _hold_sessions(
                 stops=number == 2,
                 time_on_task_ms=rng.randrange(1000, 60_000),
             )
-            turns.answer(name, number, answer, answer_id=f"{name} {number}")
+            turns.store.save_answer(name, number, answer, answer_id=f"{name} {number}")
 
 
 def _comparison(prompt: str, image_ids: list[str], axis: Axis) -> NewTask:
