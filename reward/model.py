@@ -43,7 +43,7 @@ class RewardModelConfig(BaseModel, frozen=True, extra="forbid", allow_inf_nan=Fa
     labels: dict[str, int]
     """Number of training labels of each kind."""
     map_aspects: tuple[str, ...] | None = None
-    """What the maps show, in their order; None without a predictor of maps."""
+    """Aspects of the maps, in their order; None without a predictor of maps."""
     maps_sha256: str | None = None
     """SHA-256 of `maps.safetensors`."""
 

@@ -141,7 +141,7 @@ def test_rewards_of_ones_own_need_no_labels_no_trained_reward_and_no_judge(
     capsys.readouterr()
     assert command(run, "evaluate", *sets("evaluate.most_prompts=1")) == 0
     told = capsys.readouterr().out
-    assert "mean CLIP score (" in told
+    assert "mean CLIP score, with" in told
     assert "mean reward" not in told
     assert "evaluate: 1 of the 2 training prompts are evaluated" in told
     page = page_of(run.evaluation_dir)

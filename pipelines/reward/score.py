@@ -57,10 +57,8 @@ def main(
         PictuneError: an input is missing or cannot be read.
     """
     if images is not None and prompts is None:
-        raise PictuneError(
-            "--images: needs --prompts, a text file with one prompt a line "
-            "or a table with the columns path and prompt"
-        )
+        wanted = "a text file with one prompt a line or a table with the columns path and prompt"
+        raise PictuneError(f"--images: needs --prompts, {wanted}")
     if prompts is None and not run.images_table.exists():
         raise PictuneError(
             f"{run.root}: has no images yet; run `make images RUN={run.root.name}`, "
@@ -73,8 +71,8 @@ def main(
     with launched(settings.run.device) as processes:
         image_ids, unreadable = _image_ids(folder, request.paths)
         made_from = request.digest(image_ids, content_hash(str(trained)))
-        done, folder_of_maps = rows_made_from(target, made_from), maps_folder(target)
-        is_done = done is not None and (not maps or are_made_from(folder_of_maps, made_from))
+        done = rows_made_from(target, made_from)
+        is_done = done is not None and (not maps or are_made_from(maps_folder(target), made_from))
         if processes.skips(is_done, f"score: done, {done} scores in {target}"):
             return
         with ends_at_once():
@@ -100,13 +98,14 @@ def main(
     count = write_batches(scored, SCORES.with_metadata({MADE_FROM: made_from}), target)
     print(f"score: {count} scores of {read} images in {target}, {rows.count(-1)} skipped")
     if maps:
-        pairs = [
-            (folder / request.paths[path], request.prompts[prompt])
-            for path, prompt in zip(request.path, request.prompt, strict=True)
-            if rows[path] >= 0
-        ]
-        count = write_maps(model, pairs, folder_of_maps, made_from)
-        print(f"score: {count} maps in {folder_of_maps}")
+        count = write_maps(model, _pairs(request, folder, rows), maps_folder(target), made_from)
+        print(f"score: {count} maps in {maps_folder(target)}")
+
+
+def _pairs(request: Request, folder: Path, rows: Sequence[int]) -> list[tuple[Path, str]]:
+    """Return the images that could be read, each with its prompt; other images have row -1."""
+    pairs = zip(request.path, request.prompt, strict=True)
+    return [(folder / request.paths[p], request.prompts[q]) for p, q in pairs if rows[p] >= 0]
 
 
 def _image_ids(folder: Path, paths: Sequence[str]) -> tuple[dict[str, str], list[PictuneError]]:
