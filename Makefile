@@ -84,7 +84,7 @@ import: $(INSTALLED) ## Bring in images and labels (FORMAT=, FROM=, SKIP_BAD=1: 
 dataset: $(INSTALLED) ## Export the labels as Parquet (CHECK=1: only check what is there)
 	$(STAGE) dataset $(COMMON) $(if $(CHECK),--check)
 
-inspect: $(INSTALLED) ## A first look at the labels: tables, and a page with plots
+inspect: $(INSTALLED) ## A first look at the labels: a summary, and a page with tables
 	$(STAGE) inspect $(COMMON)
 
 export: $(INSTALLED) ## Write the labels for other tools (FORMAT=, TO=)

@@ -61,7 +61,7 @@ STAGES = {
         ("run", "store"),
     ),
     "inspect": Stage(
-        "a first look at the labels: counts here, and a page with tables and plots",
+        "a first look at the labels: a summary here, and a page with tables",
         "collect.inspect_labels",
         ("run", "store"),
     ),
