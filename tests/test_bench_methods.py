@@ -95,8 +95,6 @@ def test_one_draw_stands_beside_its_rivals(tmp_path: Path, monkeypatch: pytest.M
         "RWL, guidance 3": (4, 0),
         "RWL, eta 1": (4, 0),
         "RWL, eta 1, 8 steps": (16, 0),
-        "RWL in the first half of the steps": (4, 0),
-        "RWL in the last half of the steps": (4, 0),
     }
     text = one_draw.page({"3": found})
     assert text.count("\n| ") == 1 + len(found)
