@@ -17,9 +17,6 @@ from tests.support.labeling_rater import answer_by_keys, answers, wait_until
 pytestmark = pytest.mark.slow
 
 KEPT = "JSON.parse(localStorage['pictune.kept'] ?? 'null')"
-IS_INSTALLED = """navigator.serviceWorker.getRegistration()
-    .then((one) => !one.installing && !one.waiting)"""
-"""Script: whether no other version of the worker is on its way."""
 ALL_KEPT = f"""async () => {{
   const kept = {KEPT};
   if (!kept?.progress || kept.tasks.length !== kept.progress.hold) return false;
@@ -117,7 +114,6 @@ def test_a_new_version_is_told_and_never_forced(page: Page, server: Server, tmp_
         expect(page.locator(".saved")).to_have_text("Saved ✓")
         expect(told).to_be_visible(visible=bool(settings))
     assert page.locator("html[data-old]").count() == 1
-    wait_until(lambda: page.evaluate(IS_INSTALLED))  # until then the earlier page is kept
     page.get_by_role("button", name="Reload").click()
     expect(page.get_by_text("Other guidelines.")).to_be_visible()
     wait_until(lambda: page.evaluate(ALL_KEPT))
