@@ -1,14 +1,12 @@
 """The labeling app as a web server: built by `create_app`, run by `serve` until Ctrl-C."""
 
 import asyncio
-import hashlib
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 
 import uvicorn
 from fastapi import FastAPI
-from starlette.middleware.sessions import SessionMiddleware
 
 from data.errors import PictuneError
 from labeling_app.admin.alarms import watch
@@ -21,6 +19,7 @@ from labeling_app.rater.api import router
 from labeling_app.rater.own_work import router as own_work_router
 from labeling_app.refusals import add_refusals
 from labeling_app.settings import ServerConfig
+from labeling_app.sign_in import add_cookie
 
 SECONDS_BETWEEN_ANSWERS = 75
 """Seconds until an idle connection is closed; longer than a rater's time to think."""
@@ -73,15 +72,7 @@ def create_app(state: AppState, secret: bytes) -> FastAPI:
         redirect_slashes=False,  # a redirect would repeat the request's Host
     )
     app.state.labeling = state
-    app.add_middleware(
-        SessionMiddleware,
-        secret_key=secret.hex(),
-        # All ports of a host share cookies: two campaigns must not sign out each other's raters,
-        # but replicas, which have one key, must accept each other's cookies.
-        session_cookie=f"pictune_{hashlib.sha256(secret).hexdigest()[:8]}",
-        same_site="strict",
-        https_only=state.config.https,
-    )
+    add_cookie(app, secret, is_secure=state.config.https)
     app.add_middleware(Guard)
     for routes in (router, own_work_router, admin_router):
         app.include_router(routes)

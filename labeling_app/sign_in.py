@@ -10,8 +10,9 @@ import unicodedata
 import uuid
 from typing import Annotated
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from pydantic import AfterValidator, BaseModel, Field
+from starlette.middleware.sessions import SessionMiddleware
 
 from data.feedback import Account, Role
 from data.store.people.attempts import Limit
@@ -33,6 +34,19 @@ the limit of one address, so that one attacker cannot keep raters out."""
 
 MOST_KNOWN = 10
 """Largest number of raters that a browser remembers."""
+
+
+def add_cookie(app: FastAPI, secret: bytes, *, is_secure: bool) -> None:
+    """Let an app keep the sign-in in a cookie, signed with `secret`; over TLS alone if secure."""
+    app.add_middleware(
+        SessionMiddleware,
+        secret_key=secret.hex(),
+        # All ports of a host share cookies: two campaigns must not sign out each other's raters,
+        # but replicas, which have one key, must accept each other's cookies.
+        session_cookie=f"pictune_{hashlib.sha256(secret).hexdigest()[:8]}",
+        same_site="strict",
+        https_only=is_secure,
+    )
 
 
 def tidy_name(name: str) -> str:

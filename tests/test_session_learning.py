@@ -14,14 +14,7 @@ from reward.sessions.implicit_q import Transitions, expectile_loss, train_values
 from reward.sessions.off_policy import Logged, estimate, estimates
 from reward.sessions.slates import draw_slate, mean_slate_value, slate_chance
 from reward.sessions.user_model import updated
-
-CANDIDATES = (
-    Candidate("a", "detail"),
-    Candidate("b", "detail"),
-    Candidate("c", "style"),
-    Candidate("d", "subject"),
-)
-VALUES = (1.0, 2.0, 0.5, 0.0)
+from tests.support.session_turns import CANDIDATES, VALUES
 
 
 def test_a_pick_moves_the_belief_by_bayes() -> None:

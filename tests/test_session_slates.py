@@ -7,16 +7,8 @@ from collections import Counter
 
 import pytest
 
-from data.sessions import Candidate
 from reward.sessions.slates import draw_slate
-
-CANDIDATES = (
-    Candidate("a", "detail"),
-    Candidate("b", "detail"),
-    Candidate("c", "style"),
-    Candidate("d", "subject"),
-)
-VALUES = (1.0, 2.0, 0.5, 0.0)
+from tests.support.session_turns import CANDIDATES, VALUES
 
 
 def test_without_temperature_the_best_of_each_category_are_shown_in_order() -> None:

@@ -5,11 +5,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-import pyarrow.compute as pc
-
 from data.errors import PictuneError
 from data.runs import RunFolder
-from data.schema import IMAGES, read_table
 from pipelines.collect.label_statistics import RATERS_OF, counted, label_statistics
 from pipelines.evaluate.figures import (
     Evaluation,
@@ -50,6 +47,7 @@ from pipelines.pages.page import (
     svg_uri,
     write_page,
 )
+from pipelines.run.campaign import own_images
 from pipelines.run.metrics_log import UNTRAINED, kept_step, read_metrics
 from pipelines.run.mixes import is_mix
 from pipelines.run.record import stamps
@@ -179,7 +177,7 @@ def peoples_verdict(run: RunFolder) -> dict[str, Any] | None:
 
 def _drawn(run: RunFolder) -> dict[str, int]:
     """Count the campaign's images and prompts, without images of comparisons and visitors."""
-    images = read_table(run.images_table, IMAGES).filter(pc.field("origin").is_null())
+    images = own_images(run)
     return {"images": images.num_rows, "prompts": len(set(images["prompt_id"].to_pylist()))}
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from data.errors import PictuneError
 from data.runs import RunFolder
-from data.schema import IMAGES, read_table
 from finetune.labels.rankings import LabeledImages, Labels, Rankings, Verdicts
 from finetune.labels.weighted_batches import WeightedData
 from finetune.learning.reward_fn import RewardFn, score
@@ -19,6 +18,7 @@ from finetune.settings.method import LearnsFromLabels
 from finetune.settings.sampler import Sampler
 from pipelines.finetune.plan import labels_of
 from pipelines.finetune.regions import MarkedImages, PredictedRegions
+from pipelines.run.campaign import own_images
 from pipelines.run.drawing import Batches, Drawer
 from pipelines.run.image_io import load_fitted
 from pipelines.run.image_plan import Planned
@@ -66,12 +66,8 @@ class Encoder:
 
 
 def run_images(run: RunFolder, prompts: Sequence[str]) -> list[tuple[Path, str]]:
-    """Return the run's images of these prompts, each with its prompt.
-
-    Images of comparisons, of the playground and of sessions are omitted.
-    """
-    table = read_table(run.images_table, IMAGES).select(["path", "prompt", "origin"])
-    rows = [row for row in table.to_pylist() if row["origin"] is None]
+    """Return the images of `own_images` of these prompts, each with its prompt."""
+    rows = own_images(run).select(["path", "prompt"]).to_pylist()
     return [
         (run.root / row["path"], prompt)
         for prompt in prompts

@@ -23,13 +23,12 @@ from pipelines.play.link import keep_in_address
 from pipelines.play.mixing import MixDials
 from pipelines.play.settings import PlayConfig
 from pipelines.play.studio import (
-    LARGEST_SEED,
-    LONGEST_PROMPT,
     DrawnImage,
     DrawRequest,
     Studio,
 )
 from pipelines.play.votes import LONGEST_NAME, VOTE, listen_to_votes
+from pipelines.run.image_plan import LARGEST_SEED, LONGEST_PROMPT
 
 LONGEST_QUEUE = 50
 """Largest number of waiting visitors; further visitors see a message."""

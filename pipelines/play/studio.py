@@ -27,7 +27,7 @@ from finetune.settings.adapter_kinds import BASE
 from finetune.settings.sampler import Sampler
 from pipelines.evaluate.models import TunedModel, mixed_model, tuned_models
 from pipelines.run.image_io import load_images, save_png
-from pipelines.run.image_plan import DrawnBy, ImagesConfig
+from pipelines.run.image_plan import LARGEST_SEED, LONGEST_PROMPT, DrawnBy, ImagesConfig
 from pipelines.run.judge import open_judge
 from pipelines.run.mixes import is_mix
 from pipelines.run.model_hashes import has_reward
@@ -35,9 +35,6 @@ from pipelines.run.models import open_model, open_reward_model
 from pipelines.run.rounds import with_reward
 from pipelines.settings.config import Settings
 
-LONGEST_PROMPT = 1000
-"""Largest number of characters of a prompt."""
-LARGEST_SEED = 2**31 - 1
 LONGEST_NAME = 60
 """Largest number of a prompt's characters in a file name."""
 

@@ -5,18 +5,24 @@ import secrets
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from data.feedback import ChecksConfig
 from data.files import write_atomically
 from data.kinds.registry import KINDS
 from data.runs import RunFolder
-from data.schema import IMAGES, PLAYGROUND, SESSION, read_table
+from data.schema import IMAGES, read_table
 from data.store.feedback_store import FeedbackStore
 from data.tables.parquet import export
 from labeling_app.campaign.known_answers import read_gold
 from labeling_app.campaign.tasks import ImageRow, TasksConfig, plan_tasks
 from pipelines.settings.config import Settings
+
+
+def own_images(run: RunFolder) -> pa.Table:
+    """Return the run's images without those of comparisons, of the playground and of sessions."""
+    return read_table(run.images_table, IMAGES).filter(pc.field("origin").is_null())
 
 
 def column_of_images(run: RunFolder, name: str) -> dict[str, Any]:
@@ -47,12 +53,8 @@ def plan_digest(settings: Settings) -> str:
 
 
 def campaign_images(run: RunFolder) -> dict[str, ImageRow]:
-    """Return the run's images, both by id and by their path in the run.
-
-    Images of comparisons, of the playground and of sessions are omitted.
-    """
-    table = read_table(run.images_table, IMAGES)
-    table = table.filter(pc.field("origin").is_null())
+    """Return the images of `own_images`, both by id and by their path in the run."""
+    table = own_images(run)
     columns = (table[name].to_pylist() for name in ("image_id", "prompt", "round"))
     rows = [
         ImageRow(image_id, prompt, number or 1)
@@ -78,9 +80,8 @@ def add_planned_tasks(store: FeedbackStore, run: RunFolder, settings: Settings) 
         PictuneError: the file of gold answers is not valid.
     """
     config = settings.table("tasks", TasksConfig)
-    images, origins = campaign_images(run), column_of_images(run, "origin")
-    drawn = [row for row in images.values() if origins[row.image_id] not in (PLAYGROUND, SESSION)]
-    planned = plan_tasks(drawn, config)
+    images = campaign_images(run)
+    planned = plan_tasks(list(images.values()), config)
     gold = read_gold(config.gold, images) if config.gold else ()
     # gold comes last: of two tasks on the same images the store takes the later task
     return store.add_tasks([*planned, *gold])

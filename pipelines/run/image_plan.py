@@ -28,6 +28,11 @@ images, the other half for images scored by the reward alone."""
 CANDIDATE_SEEDS = 100_000
 """Difference between the seeds of one image's best-of-n candidates."""
 
+LARGEST_SEED = 2**31 - 1
+"""Largest seed that a visitor can choose, and of images of sessions."""
+LONGEST_PROMPT = 1000
+"""Largest number of characters of a visitor's prompt, or of one proposed in a session."""
+
 
 class ImagesConfig(BaseModel, frozen=True, extra="forbid"):
     """Settings of the drawn images: numbers and batch size."""

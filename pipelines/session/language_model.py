@@ -17,6 +17,7 @@ import httpx
 from data.errors import PictuneError
 from data.ids import control_character
 from data.sessions import CATEGORIES, Candidate, Session
+from pipelines.run.image_plan import LONGEST_PROMPT
 from pipelines.session.expanders import EACH, Rules, shown_before, words_of
 
 LOGGER = logging.getLogger(__name__)
@@ -24,7 +25,6 @@ LOGGER = logging.getLogger(__name__)
 TIMEOUT_S = 30.0
 KEY_NAME = "OPENAI_API_KEY"
 """Environment variable of the key that a server is asked with, if it is set."""
-LONGEST_PROMPT = 1000
 QUESTION = """A person asks a text-to-image model for: {prompt}
 What the person said of the images before: {critique}
 Propose {number} other prompts of each kind: rephrase (the same in other words), detail (one detail

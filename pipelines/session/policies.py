@@ -104,12 +104,8 @@ def learn_policies(
     )
     policies: dict[str, Policy] = {"random": RandomPolicy(), "greedy": greedy, "value": value}
     rng = np.random.default_rng(seed)
+    logged = logged_under(policies, value, held_out)
     estimates = {
-        name: estimate(
-            logged_under(policy, value, held_out),
-            discount=config.discount,
-            rng=rng,
-        )
-        for name, policy in policies.items()
+        name: estimate(one, discount=config.discount, rng=rng) for name, one in logged.items()
     }
     return policies, estimates

@@ -5,7 +5,6 @@ front end sends a call again until it is answered, so each call may come twice: 
 answer have ids that the browser makes.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,6 @@ from typing import Annotated, Any
 import gradio as gr
 from fastapi import APIRouter, Depends, FastAPI, HTTPException, Request, Response
 from pydantic import BaseModel, Field
-from starlette.middleware.sessions import SessionMiddleware
 
 from data.feedback import Account
 from data.ids import Identifier, Remark
@@ -28,8 +26,9 @@ from labeling_app.passwords import LONGEST
 from labeling_app.rater.api import image, login
 from labeling_app.refusals import add_refusals
 from labeling_app.settings import ServerConfig
-from labeling_app.sign_in import Present
-from pipelines.play.studio import LONGEST_PROMPT, VisitorError, checked_prompt
+from labeling_app.sign_in import Present, add_cookie
+from pipelines.play.studio import VisitorError, checked_prompt
+from pipelines.run.image_plan import LONGEST_PROMPT
 from pipelines.session.desk import Desk
 from pipelines.session.turns import Turns
 
@@ -204,14 +203,7 @@ def create_app(page: SessionPage, config: ServerConfig, secret: bytes) -> FastAP
     """Build the web app; `secret` signs the cookies. Not to be called from a coroutine."""
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.page, app.state.labeling = page, page.state
-    # the raters' cookie: all ports of a host share cookies, so one sign-in is enough
-    app.add_middleware(
-        SessionMiddleware,
-        secret_key=secret.hex(),
-        session_cookie=f"pictune_{hashlib.sha256(secret).hexdigest()[:8]}",
-        same_site="strict",
-        https_only=config.https,
-    )
+    add_cookie(app, secret, is_secure=config.https)  # the raters' own: one sign-in is enough
     app.add_middleware(Guard)
     app.include_router(router)
     add_refusals(app)

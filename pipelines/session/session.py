@@ -6,18 +6,15 @@ from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pyarrow.compute as pc
-
 from data.errors import PictuneError
 from data.runs import RunFolder
-from data.schema import IMAGES, read_table
 from data.store.feedback_store import FeedbackStore
 from data.weights import check_model_folder
 from labeling_app.settings import LabelConfig, ServerConfig
 from pipelines.flags import stands_for_settings
 from pipelines.interruption import INTERRUPTED, ends_at_once, ends_in_order
 from pipelines.play.settings import PlayConfig
-from pipelines.run.campaign import ImageFiles, cookie_secret, open_store
+from pipelines.run.campaign import ImageFiles, cookie_secret, open_store, own_images
 from pipelines.run.prompts import read_prompts
 from pipelines.session.expanders import Rules
 from pipelines.session.language_model import LanguageModel
@@ -77,9 +74,7 @@ def main(run: RunFolder, settings: Settings) -> int:
 
 def vocabulary(run: RunFolder) -> list[str]:
     """Return the prompts of the run's images, without those of sessions and visitors."""
-    table = read_table(run.images_table, IMAGES)
-    table = table.filter(pc.field("origin").is_null())
-    return sorted(set(table["prompt"].to_pylist()))
+    return sorted(set(own_images(run)["prompt"].to_pylist()))
 
 
 def _who_may_enter(

@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 
 from data.sessions import COLUMN_IMAGES, COLUMNS, Candidate, Session, Turn
 from data.store.sessions import SessionRefused, Sessions, open_turn
+from pipelines.run.image_plan import LARGEST_SEED
 from reward.sessions.slates import Policy, draw_slate
-
-LARGEST_SEED = 2**31 - 1
 
 Propose = Callable[[Session, str, random.Random], Sequence[Candidate]]
 """Returns candidates of several categories for a turn that begins with a prompt. The session has

@@ -3,7 +3,7 @@
 Both learn from the same sessions. The greedy one has discount 0: the reward of the turn alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -120,29 +120,31 @@ def learn_policy(
 
 
 def logged_under(
-    policy: Policy,
-    critic: ValuePolicy,
-    sessions: Sequence[Session],
-) -> Logged:
-    """Return the sessions as the input of off-policy estimates of `policy`.
+    policies: Mapping[str, Policy], critic: ValuePolicy, sessions: Sequence[Session]
+) -> dict[str, Logged]:
+    """Return the sessions as the input of off-policy estimates of each policy.
 
     `critic` is the model of values that the doubly robust estimate corrects.
     """
     turns = [answered(session) for session in sessions]
     shape = len(sessions), max(map(len, turns))
-    ratios, rewards, slate_values, state_values = np.ones(shape), *np.zeros((3, *shape))
+    rewards, slate_values = np.zeros((2, *shape))
+    ratios = {name: np.ones(shape) for name in policies}
+    state_values = {name: np.zeros(shape) for name in policies}
     for i, session in enumerate(sessions):
         rewards[i, : len(turns[i])] = rewards_of(critic.user, session)
         for t, turn in enumerate(turns[i]):
             path, candidates = session.path_to(turn.after), turn.candidates
-            values = policy.values(path, turn.prompt, candidates)
             of = critic.values(path, turn.prompt, candidates)
-            warm = policy.temperature
-            stored = np.prod([one.chance for one in candidates if one.chance is not None])
-            ratios[i, t] = slate_chance(candidates, values, temperature=warm) / stored
             slate_values[i, t] = np.mean([of[number] for number in turn.shown])
-            columns = len(turn.shown)
-            state_values[i, t] = mean_slate_value(
-                candidates, values, of, temperature=warm, columns=columns
-            )
-    return Logged(ratios, rewards, slate_values, state_values)
+            stored = np.prod([one.chance for one in candidates if one.chance is not None])
+            for name, policy in policies.items():
+                is_critic, warm = policy is critic, policy.temperature
+                values = of if is_critic else policy.values(path, turn.prompt, candidates)
+                ratios[name][i, t] = slate_chance(candidates, values, temperature=warm) / stored
+                state_values[name][i, t] = mean_slate_value(
+                    candidates, values, of, temperature=warm, columns=len(turn.shown)
+                )
+    return {
+        name: Logged(ratios[name], rewards, slate_values, state_values[name]) for name in policies
+    }

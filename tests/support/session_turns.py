@@ -8,6 +8,15 @@ from data.store.sessions import Sessions
 from pipelines.session.turns import Turns
 from reward.sessions.slates import RandomPolicy
 
+CANDIDATES = (
+    Candidate("a", "detail"),
+    Candidate("b", "detail"),
+    Candidate("c", "style"),
+    Candidate("d", "subject"),
+)
+VALUES = (1.0, 2.0, 0.5, 0.0)
+"""Values of `CANDIDATES`."""
+
 
 def two_a_category(_path: Session, prompt: str, _rng: random.Random) -> list[Candidate]:
     """Return two candidates of each category."""
